@@ -1,0 +1,255 @@
+//! An endpoint: what we probe, as people write it.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
+use std::str::FromStr;
+
+use thiserror::Error;
+
+/// A host, a port, and how its TLS begins.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    /// Name or address.
+    pub host: Host,
+    /// TCP port.
+    pub port: u16,
+    /// The protocol that is spoken before TLS, if any.
+    pub starttls: Option<StartTls>,
+}
+
+/// A DNS name in its ASCII form (lower case, no trailing dot), or an address.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Host {
+    /// A name to look up.
+    Name(String),
+    /// An address to connect to.
+    Ip(IpAddr),
+}
+
+/// The protocols whose upgrade to TLS we speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum StartTls {
+    Smtp,
+    Imap,
+    Pop3,
+    Ftp,
+    Ldap,
+    Postgres,
+    Mysql,
+}
+
+/// What is wrong with an endpoint as it was written.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("invalid endpoint {text:?}: {problem} (expected {EXPECTED})")]
+pub struct ParseError {
+    text: String,
+    problem: String,
+}
+
+impl Endpoint {
+    /// The endpoint for a host, with the protocol's usual port when none is given.
+    pub fn new(host: Host, port: Option<u16>, starttls: Option<StartTls>) -> Self {
+        let port = port.unwrap_or_else(|| starttls.map_or(443, StartTls::default_port));
+        Self { host, port, starttls }
+    }
+
+    /// The host in Unicode, where that reads differently.
+    pub fn unicode(&self) -> Option<String> {
+        let Host::Name(name) = &self.host else { return None };
+        let (unicode, result) = idna::domain_to_unicode(name);
+        (result.is_ok() && unicode != *name).then_some(unicode)
+    }
+}
+
+impl FromStr for Endpoint {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let error = |problem: String| ParseError { text: text.to_owned(), problem };
+        let (starttls, rest) = match text.trim().split_once("://") {
+            Some(("https" | "tls", rest)) => (None, rest),
+            Some((scheme, rest)) => (Some(scheme.parse::<StartTls>().map_err(error)?), rest),
+            None => (None, text.trim()),
+        };
+        let (host, port) = split(rest.strip_suffix('/').unwrap_or(rest)).map_err(error)?;
+        let port = port.map(parse_port).transpose().map_err(error)?;
+        Ok(Self::new(host.parse().map_err(error)?, port, starttls))
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(starttls) = self.starttls {
+            write!(f, "{starttls}://")?;
+        }
+        match self.host {
+            Host::Ip(IpAddr::V6(address)) => write!(f, "[{address}]:{}", self.port),
+            _ => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
+}
+
+impl FromStr for Host {
+    type Err = String;
+
+    /// Takes a name in Unicode or ASCII, with or without its trailing dot, or an address without brackets.
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Err("the host is missing".to_owned());
+        }
+        if let Ok(address) = text.parse::<IpAddr>() {
+            return Ok(Self::Ip(address));
+        }
+        if text.contains('*') {
+            return Err("a wildcard cannot be connected to".to_owned());
+        }
+        let ascii = idna::domain_to_ascii_cow(text.as_bytes(), idna::AsciiDenyList::URL)
+            .map_err(|_| format!("{text:?} is not a domain name"))?;
+        let name = ascii.strip_suffix('.').unwrap_or(&ascii).to_owned();
+        let labels_fit = name.split('.').all(|label| (1..=63).contains(&label.len()));
+        let looks_like_an_address = name.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
+        if !labels_fit || name.len() > 253 || looks_like_an_address {
+            return Err(format!("{text:?} is not a domain name"));
+        }
+        Ok(Self::Name(name))
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => f.write_str(name),
+            Self::Ip(address) => address.fmt(f),
+        }
+    }
+}
+
+impl StartTls {
+    /// All of them, in the order that errors list them.
+    pub const ALL: [Self; 7] =
+        [Self::Smtp, Self::Imap, Self::Pop3, Self::Ftp, Self::Ldap, Self::Postgres, Self::Mysql];
+
+    /// The port that the protocol uses when none is given.
+    pub fn default_port(self) -> u16 {
+        match self {
+            Self::Smtp => 25,
+            Self::Imap => 143,
+            Self::Pop3 => 110,
+            Self::Ftp => 21,
+            Self::Ldap => 389,
+            Self::Postgres => 5432,
+            Self::Mysql => 3306,
+        }
+    }
+
+    /// Its name in URLs and in the inventory.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Smtp => "smtp",
+            Self::Imap => "imap",
+            Self::Pop3 => "pop3",
+            Self::Ftp => "ftp",
+            Self::Ldap => "ldap",
+            Self::Postgres => "postgres",
+            Self::Mysql => "mysql",
+        }
+    }
+}
+
+impl FromStr for StartTls {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|protocol| protocol.name() == text).ok_or_else(|| {
+            let known = Self::ALL.map(Self::name).join(", ");
+            format!("{text:?} is not a protocol with STARTTLS (known: {known})")
+        })
+    }
+}
+
+impl fmt::Display for StartTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+fn split(text: &str) -> Result<(&str, Option<&str>), String> {
+    if let Some(bracketed) = text.strip_prefix('[') {
+        let (address, rest) = bracketed.split_once(']').ok_or("the bracket is not closed")?;
+        address.parse::<Ipv6Addr>().map_err(|_| format!("{address:?} is not an IPv6 address"))?;
+        return match (rest, rest.strip_prefix(':')) {
+            ("", _) => Ok((address, None)),
+            (_, Some(port)) => Ok((address, Some(port))),
+            _ => Err(format!("{rest:?} after the bracket is not a port")),
+        };
+    }
+    match text.split_once(':') {
+        Some((_, rest)) if rest.contains(':') && text.parse::<Ipv6Addr>().is_ok() => Ok((text, None)),
+        Some((host, port)) => Ok((host, Some(port))),
+        None => Ok((text, None)),
+    }
+}
+
+fn parse_port(text: &str) -> Result<u16, String> {
+    match text.parse::<u16>() {
+        Ok(port @ 1..) => Ok(port),
+        Ok(0) => Err("port 0 cannot be connected to".to_owned()),
+        Err(_) if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) => {
+            Err(format!("port {text} is larger than 65535"))
+        }
+        Err(_) => Err("port is not a number".to_owned()),
+    }
+}
+
+const EXPECTED: &str = "host[:port], [v6]:port or smtp://host[:port]";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_as_people_write_them() {
+        for (text, canonical) in [
+            ("example.com", "example.com:443"),
+            ("Example.COM.:8443", "example.com:8443"),
+            (" example.com ", "example.com:443"),
+            ("https://example.com/", "example.com:443"),
+            ("192.0.2.7", "192.0.2.7:443"),
+            ("[2001:db8::1]:8443", "[2001:db8::1]:8443"),
+            ("2001:db8::1", "[2001:db8::1]:443"),
+            ("smtp://mail.example.com:587", "smtp://mail.example.com:587"),
+            ("postgres://db.example.com", "postgres://db.example.com:5432"),
+            ("bücher.example", "xn--bcher-kva.example:443"),
+            ("_sip._tcp.example.com", "_sip._tcp.example.com:443"),
+        ] {
+            let endpoint: Endpoint = text.parse().unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(endpoint.to_string(), canonical);
+            assert_eq!(canonical.parse::<Endpoint>().unwrap(), endpoint, "what is printed can be read again");
+        }
+        assert_eq!("bücher.example".parse::<Endpoint>().unwrap().unicode().unwrap(), "bücher.example");
+        assert_eq!("example.com".parse::<Endpoint>().unwrap().unicode(), None);
+    }
+
+    #[test]
+    fn mistakes_name_the_value_and_the_accepted_form() {
+        for (text, problem) in [
+            ("exmple:https", "port is not a number"),
+            ("example.com:", "port is not a number"),
+            ("example.com:0", "port 0 cannot be connected to"),
+            ("example.com:65536", "port 65536 is larger than 65535"),
+            ("", "the host is missing"),
+            (":443", "the host is missing"),
+            ("*.example.com", "a wildcard cannot be connected to"),
+            ("a..b", "\"a..b\" is not a domain name"),
+            ("exa mple", "\"exa mple\" is not a domain name"),
+            ("192.0.2.700", "\"192.0.2.700\" is not a domain name"),
+            ("[::1", "the bracket is not closed"),
+            ("[::1]x", "\"x\" after the bracket is not a port"),
+            ("gopher://example.com", "\"gopher\" is not a protocol with STARTTLS (known: smtp, imap, pop3, ftp, ldap, postgres, mysql)"),
+        ] {
+            let error = text.parse::<Endpoint>().unwrap_err().to_string();
+            assert_eq!(error, format!("invalid endpoint {text:?}: {problem} (expected {EXPECTED})"));
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! neverlapse looks at TLS endpoints the way a client does and says what is wrong before anyone notices.
+//!
+//! One run goes one way. An [`inventory`] (or a list of names) becomes [`probe::Target`]s; for each of them
+//! [`resolve`] finds every address, [`starttls`] upgrades where the protocol wants it, [`tls`] makes the handshake and
+//! takes the chain whatever it is ([`legacy`] reads it from servers too old for that), [`chain`] and [`crl`] judge it
+//! offline into [`finding`]s, and [`report`] collects them. [`alert`] says what matters in words; [`store`] reads and
+//! writes the bucket.
+
+pub mod alert;
+pub mod chain;
+pub mod client;
+pub mod crl;
+pub mod endpoint;
+pub mod finding;
+pub mod inventory;
+pub mod legacy;
+pub mod probe;
+pub mod report;
+pub mod resolve;
+pub mod roots;
+pub mod starttls;
+pub mod store;
+pub mod tls;

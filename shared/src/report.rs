@@ -1,0 +1,233 @@
+//! The result schema `neverlapse.report/1`: what one run saw, the same for Lambda, CLI, S3 and metrics.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use crate::finding::{Finding, Severity};
+
+/// The schema's name and version, the first thing in every report.
+pub const SCHEMA: &str = "neverlapse.report/1";
+
+/// What one run saw.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Always [`SCHEMA`].
+    pub schema: String,
+    /// When the run began.
+    #[serde(with = "time::serde::rfc3339")]
+    pub started_at: OffsetDateTime,
+    /// When it ended.
+    #[serde(with = "time::serde::rfc3339")]
+    pub finished_at: OffsetDateTime,
+    /// Endpoints by status.
+    pub counts: Counts,
+    /// One entry an endpoint, worst first.
+    pub endpoints: Vec<EndpointReport>,
+    /// Endpoints that the run's deadline left no time for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_reached: Vec<String>,
+    /// Entries of the inventory that could not be used, each with line, key, value and accepted form.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mistakes: Vec<String>,
+}
+
+impl Report {
+    /// Collects a run's endpoints, worst first.
+    pub fn new(started_at: OffsetDateTime, finished_at: OffsetDateTime, mut endpoints: Vec<EndpointReport>) -> Self {
+        endpoints.sort_by(EndpointReport::worst_first);
+        let mut counts = Counts::default();
+        endpoints.iter().for_each(|endpoint| counts.add(endpoint.status));
+        let (not_reached, mistakes) = (Vec::new(), Vec::new());
+        Self { schema: SCHEMA.to_owned(), started_at, finished_at, counts, endpoints, not_reached, mistakes }
+    }
+
+    /// The worst that is to be said of the run; what was not reached and what could not be read is unknown.
+    pub fn status(&self) -> Severity {
+        let rest = if self.not_reached.is_empty() && self.mistakes.is_empty() { Severity::Ok } else { Severity::Unknown };
+        self.counts.worst().max(rest)
+    }
+}
+
+/// Endpoints by status.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Counts {
+    pub ok: u64,
+    pub warning: u64,
+    pub critical: u64,
+    pub unknown: u64,
+}
+
+impl Counts {
+    /// One more endpoint of this status.
+    pub fn add(&mut self, status: Severity) {
+        match status {
+            Severity::Ok => self.ok += 1,
+            Severity::Warning => self.warning += 1,
+            Severity::Critical => self.critical += 1,
+            Severity::Unknown => self.unknown += 1,
+        }
+    }
+
+    /// The worst status that is there.
+    pub fn worst(&self) -> Severity {
+        match self {
+            Self { critical: 1.., .. } => Severity::Critical,
+            Self { unknown: 1.., .. } => Severity::Unknown,
+            Self { warning: 1.., .. } => Severity::Warning,
+            _ => Severity::Ok,
+        }
+    }
+
+    /// How many endpoints in all.
+    pub fn total(&self) -> u64 {
+        self.ok + self.warning + self.critical + self.unknown
+    }
+}
+
+/// What was seen of one endpoint, over all of its addresses.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EndpointReport {
+    /// `host:port`, or `smtp://host:port` and the like; the host as it is in DNS.
+    pub endpoint: String,
+    /// The host in Unicode, where that reads differently.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unicode: Option<String>,
+    /// Its worst finding's severity.
+    pub status: Severity,
+    /// The earliest end of the leaves that its addresses serve.
+    #[serde(default, with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<OffsetDateTime>,
+    /// Signed seconds until then; negative once expired.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds_left: Option<i64>,
+    /// One entry an address.
+    pub observations: Vec<Observation>,
+    /// Addresses that were left out, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skipped: Vec<Skipped>,
+    /// What is wrong with the endpoint as a whole.
+    pub findings: Vec<Finding>,
+}
+
+impl EndpointReport {
+    /// All findings: those of the endpoint as a whole, then those of each address.
+    pub fn all_findings(&self) -> impl Iterator<Item = (Option<SocketAddr>, &Finding)> {
+        let own = self.findings.iter().map(|finding| (None, finding));
+        let theirs = self.observations.iter().flat_map(|seen| seen.findings.iter().map(|f| (Some(seen.address), f)));
+        own.chain(theirs)
+    }
+
+    /// Orders by status, worst first, then by time left, then by name.
+    pub fn worst_first(&self, other: &Self) -> std::cmp::Ordering {
+        let time_left = |report: &Self| report.seconds_left.unwrap_or(i64::MAX);
+        (other.status.cmp(&self.status))
+            .then_with(|| time_left(self).cmp(&time_left(other)))
+            .then_with(|| self.endpoint.cmp(&other.endpoint))
+    }
+}
+
+/// An address that was left out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Skipped {
+    /// Which one.
+    pub address: IpAddr,
+    /// Why, in words.
+    pub reason: String,
+}
+
+/// What one address answered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Observation {
+    /// Where.
+    pub address: SocketAddr,
+    /// The handshake's parameters, if it got that far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
+    /// The end-entity certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leaf: Option<Certificate>,
+    /// The other certificates that the server sent, in its order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub issuers: Vec<Certificate>,
+    /// What the leaf's CRL says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revocation: Option<Revocation>,
+    /// What is wrong at this address.
+    pub findings: Vec<Finding>,
+    /// From the first packet to the last, all tries together, in milliseconds.
+    pub elapsed_ms: u64,
+    /// How often it was tried.
+    pub tries: u32,
+}
+
+/// The handshake's parameters, by their IANA names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Tls {
+    pub version: String,
+    pub cipher_suite: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_exchange: Option<String>,
+}
+
+/// What an X.509 certificate says (RFC 5280).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Certificate {
+    /// Its subject, as RFC 4514 writes it.
+    pub subject: String,
+    /// Its issuer, likewise.
+    pub issuer: String,
+    /// Lower-case hex, without separators, leading 00 kept.
+    pub serial: String,
+    /// SHA-256 of its DER, lower-case hex.
+    pub fingerprint: String,
+    /// First second of its validity.
+    #[serde(with = "time::serde::rfc3339")]
+    pub not_before: OffsetDateTime,
+    /// Last second of its validity.
+    #[serde(with = "time::serde::rfc3339")]
+    pub not_after: OffsetDateTime,
+    /// DNS names and IP addresses of its SAN extension.
+    pub names: Vec<String>,
+    /// `ecdsa-p256`, `rsa-2048`, `ed25519` …
+    pub key: String,
+    /// `ecdsa-sha256`, `rsa-sha256` …
+    pub signature: String,
+    /// What the certificate is for the path that was judged.
+    pub role: Role,
+}
+
+/// What a certificate is for the path that was judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// The end-entity certificate.
+    Leaf,
+    /// The best path goes through it.
+    Path,
+    /// Sent, but no path needs it.
+    Extra,
+}
+
+/// What revocation lists say of a leaf.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum Revocation {
+    /// A current, signed list does not have it.
+    Good,
+    /// A current, signed list has it.
+    Revoked,
+    /// No list could be had, or none that can be believed; never alerts.
+    Unknown {
+        /// Why.
+        reason: String,
+    },
+    /// Not looked at.
+    Skipped {
+        /// Why.
+        reason: String,
+    },
+}

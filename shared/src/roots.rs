@@ -1,0 +1,55 @@
+//! The roots that a chain is judged against: Mozilla's, and an organisation's own.
+
+use thiserror::Error;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, TrustAnchor};
+
+/// A set of trust anchors.
+#[derive(Clone, Debug)]
+pub struct Roots {
+    anchors: Vec<TrustAnchor<'static>>,
+    private: Vec<CertificateDer<'static>>,
+}
+
+/// Why a PEM file is no set of roots.
+#[derive(Debug, Error)]
+#[allow(missing_docs)]
+pub enum Error {
+    #[error("not a PEM file: {0}")]
+    Pem(String),
+    #[error("no certificate in it (expected PEM with -----BEGIN CERTIFICATE-----)")]
+    Empty,
+    #[error("certificate {number} in it cannot be a root: {reason}")]
+    Certificate { number: usize, reason: webpki::Error },
+}
+
+impl Roots {
+    /// The roots that browsers trust for servers, as Mozilla keeps them.
+    pub fn public() -> Self {
+        Self { anchors: webpki_roots::TLS_SERVER_ROOTS.to_vec(), private: Vec::new() }
+    }
+
+    /// These roots and those in a PEM file.
+    pub fn with_pem(&self, pem: &[u8]) -> Result<Self, Error> {
+        let mut roots = self.clone();
+        for (index, der) in CertificateDer::pem_slice_iter(pem).enumerate() {
+            let der = der.map_err(|error| Error::Pem(error.to_string()))?;
+            let anchor = webpki::anchor_from_trusted_cert(&der)
+                .map_err(|reason| Error::Certificate { number: index + 1, reason })?
+                .to_owned();
+            roots.anchors.push(anchor);
+            roots.private.push(der);
+        }
+        if roots.private.len() == self.private.len() { Err(Error::Empty) } else { Ok(roots) }
+    }
+
+    /// All of them, for building a path.
+    pub fn anchors(&self) -> &[TrustAnchor<'static>] {
+        &self.anchors
+    }
+
+    /// Whether this very certificate was given as trusted: a self-signed leaf may be pinned like that.
+    pub fn pins(&self, certificate: &CertificateDer<'_>) -> bool {
+        self.private.iter().any(|root| root == certificate)
+    }
+}
