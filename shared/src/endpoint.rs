@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
 use thiserror::Error;
+use tokio_rustls::rustls::pki_types::{DnsName, ServerName};
 
 /// A host, a port, and how its TLS begins.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -21,7 +22,7 @@ pub struct Endpoint {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Host {
     /// A name to look up.
-    Name(String),
+    Name(DnsName<'static>),
     /// An address to connect to.
     Ip(IpAddr),
 }
@@ -57,8 +58,8 @@ impl Endpoint {
     /// The host in Unicode, where that reads differently.
     pub fn unicode(&self) -> Option<String> {
         let Host::Name(name) = &self.host else { return None };
-        let (unicode, result) = idna::domain_to_unicode(name);
-        (result.is_ok() && unicode != *name).then_some(unicode)
+        let (unicode, result) = idna::domain_to_unicode(name.as_ref());
+        (result.is_ok() && unicode != name.as_ref()).then_some(unicode)
     }
 }
 
@@ -66,7 +67,10 @@ impl FromStr for Endpoint {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        let error = |problem: String| ParseError { text: text.to_owned(), problem };
+        let error = |problem: String| ParseError {
+            text: text.to_owned(),
+            problem,
+        };
         let (starttls, rest) = match text.trim().split_once("://") {
             Some(("https" | "tls", rest)) => (None, rest),
             Some((scheme, rest)) => (Some(scheme.parse::<StartTls>().map_err(error)?), rest),
@@ -104,22 +108,34 @@ impl FromStr for Host {
         if text.contains('*') {
             return Err("a wildcard cannot be connected to".to_owned());
         }
-        let ascii = idna::domain_to_ascii_cow(text.as_bytes(), idna::AsciiDenyList::URL)
-            .map_err(|_| format!("{text:?} is not a domain name"))?;
+        let not_a_name = || format!("{text:?} is not a domain name");
+        let ascii = idna::domain_to_ascii_cow(text.as_bytes(), idna::AsciiDenyList::URL).map_err(|_| not_a_name())?;
         let name = ascii.strip_suffix('.').unwrap_or(&ascii).to_owned();
-        let labels_fit = name.split('.').all(|label| (1..=63).contains(&label.len()));
-        let looks_like_an_address = name.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
-        if !labels_fit || name.len() > 253 || looks_like_an_address {
-            return Err(format!("{text:?} is not a domain name"));
+        let like_an_address = name
+            .rsplit('.')
+            .next()
+            .is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
+        match DnsName::try_from(name) {
+            Ok(name) if !like_an_address => Ok(Self::Name(name)),
+            _ => Err(not_a_name()),
         }
-        Ok(Self::Name(name))
+    }
+}
+
+impl Host {
+    /// What a client asks for and a certificate must match.
+    pub fn server_name(&self) -> ServerName<'static> {
+        match self {
+            Self::Name(name) => ServerName::DnsName(name.clone()),
+            Self::Ip(address) => ServerName::from(*address),
+        }
     }
 }
 
 impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Name(name) => f.write_str(name),
+            Self::Name(name) => f.write_str(name.as_ref()),
             Self::Ip(address) => address.fmt(f),
         }
     }
@@ -127,8 +143,15 @@ impl fmt::Display for Host {
 
 impl StartTls {
     /// All of them, in the order that errors list them.
-    pub const ALL: [Self; 7] =
-        [Self::Smtp, Self::Imap, Self::Pop3, Self::Ftp, Self::Ldap, Self::Postgres, Self::Mysql];
+    pub const ALL: [Self; 7] = [
+        Self::Smtp,
+        Self::Imap,
+        Self::Pop3,
+        Self::Ftp,
+        Self::Ldap,
+        Self::Postgres,
+        Self::Mysql,
+    ];
 
     /// The port that the protocol uses when none is given.
     pub fn default_port(self) -> u16 {
@@ -161,10 +184,13 @@ impl FromStr for StartTls {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|protocol| protocol.name() == text).ok_or_else(|| {
-            let known = Self::ALL.map(Self::name).join(", ");
-            format!("{text:?} is not a protocol with STARTTLS (known: {known})")
-        })
+        Self::ALL
+            .into_iter()
+            .find(|protocol| protocol.name() == text)
+            .ok_or_else(|| {
+                let known = Self::ALL.map(Self::name).join(", ");
+                format!("{text:?} is not a protocol with STARTTLS (known: {known})")
+            })
     }
 }
 
@@ -177,7 +203,9 @@ impl fmt::Display for StartTls {
 fn split(text: &str) -> Result<(&str, Option<&str>), String> {
     if let Some(bracketed) = text.strip_prefix('[') {
         let (address, rest) = bracketed.split_once(']').ok_or("the bracket is not closed")?;
-        address.parse::<Ipv6Addr>().map_err(|_| format!("{address:?} is not an IPv6 address"))?;
+        address
+            .parse::<Ipv6Addr>()
+            .map_err(|_| format!("{address:?} is not an IPv6 address"))?;
         return match (rest, rest.strip_prefix(':')) {
             ("", _) => Ok((address, None)),
             (_, Some(port)) => Ok((address, Some(port))),
@@ -225,9 +253,16 @@ mod tests {
         ] {
             let endpoint: Endpoint = text.parse().unwrap_or_else(|error| panic!("{error}"));
             assert_eq!(endpoint.to_string(), canonical);
-            assert_eq!(canonical.parse::<Endpoint>().unwrap(), endpoint, "what is printed can be read again");
+            assert_eq!(
+                canonical.parse::<Endpoint>().unwrap(),
+                endpoint,
+                "what is printed can be read again"
+            );
         }
-        assert_eq!("bücher.example".parse::<Endpoint>().unwrap().unicode().unwrap(), "bücher.example");
+        assert_eq!(
+            "bücher.example".parse::<Endpoint>().unwrap().unicode().unwrap(),
+            "bücher.example"
+        );
         assert_eq!("example.com".parse::<Endpoint>().unwrap().unicode(), None);
     }
 
@@ -246,10 +281,16 @@ mod tests {
             ("192.0.2.700", "\"192.0.2.700\" is not a domain name"),
             ("[::1", "the bracket is not closed"),
             ("[::1]x", "\"x\" after the bracket is not a port"),
-            ("gopher://example.com", "\"gopher\" is not a protocol with STARTTLS (known: smtp, imap, pop3, ftp, ldap, postgres, mysql)"),
+            (
+                "gopher://example.com",
+                "\"gopher\" is not a protocol with STARTTLS (known: smtp, imap, pop3, ftp, ldap, postgres, mysql)",
+            ),
         ] {
             let error = text.parse::<Endpoint>().unwrap_err().to_string();
-            assert_eq!(error, format!("invalid endpoint {text:?}: {problem} (expected {EXPECTED})"));
+            assert_eq!(
+                error,
+                format!("invalid endpoint {text:?}: {problem} (expected {EXPECTED})")
+            );
         }
     }
 }

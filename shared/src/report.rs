@@ -31,6 +31,13 @@ pub struct Report {
     /// Entries of the inventory that could not be used, each with line, key, value and accepted form.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mistakes: Vec<String>,
+    /// How many of the mildest endpoints were left out to fit a size limit; `counts` has them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub omitted: usize,
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 impl Report {
@@ -40,12 +47,42 @@ impl Report {
         let mut counts = Counts::default();
         endpoints.iter().for_each(|endpoint| counts.add(endpoint.status));
         let (not_reached, mistakes) = (Vec::new(), Vec::new());
-        Self { schema: SCHEMA.to_owned(), started_at, finished_at, counts, endpoints, not_reached, mistakes }
+        Self {
+            schema: SCHEMA.to_owned(),
+            started_at,
+            finished_at,
+            counts,
+            endpoints,
+            not_reached,
+            mistakes,
+            omitted: 0,
+        }
+    }
+
+    /// The same report with as many endpoints, worst first, as fit into about `bytes` of JSON.
+    pub fn fitting(mut self, bytes: usize) -> Self {
+        let mut size = 0;
+        let sizes = self
+            .endpoints
+            .iter()
+            .map(|endpoint| serde_json::to_string(endpoint).map_or(0, |json| json.len() + 1));
+        let fit = sizes.take_while(|next| {
+            size += next;
+            size <= bytes
+        });
+        let fit = fit.count();
+        self.omitted = self.endpoints.len() - fit;
+        self.endpoints.truncate(fit);
+        self
     }
 
     /// The worst that is to be said of the run; what was not reached and what could not be read is unknown.
     pub fn status(&self) -> Severity {
-        let rest = if self.not_reached.is_empty() && self.mistakes.is_empty() { Severity::Ok } else { Severity::Unknown };
+        let rest = if self.not_reached.is_empty() && self.mistakes.is_empty() {
+            Severity::Ok
+        } else {
+            Severity::Unknown
+        };
         self.counts.worst().max(rest)
     }
 }
@@ -98,7 +135,11 @@ pub struct EndpointReport {
     /// Its worst finding's severity.
     pub status: Severity,
     /// The earliest end of the leaves that its addresses serve.
-    #[serde(default, with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        with = "time::serde::rfc3339::option",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub not_after: Option<OffsetDateTime>,
     /// Signed seconds until then; negative once expired.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -116,7 +157,10 @@ impl EndpointReport {
     /// All findings: those of the endpoint as a whole, then those of each address.
     pub fn all_findings(&self) -> impl Iterator<Item = (Option<SocketAddr>, &Finding)> {
         let own = self.findings.iter().map(|finding| (None, finding));
-        let theirs = self.observations.iter().flat_map(|seen| seen.findings.iter().map(|f| (Some(seen.address), f)));
+        let theirs = self
+            .observations
+            .iter()
+            .flat_map(|seen| seen.findings.iter().map(|f| (Some(seen.address), f)));
         own.chain(theirs)
     }
 

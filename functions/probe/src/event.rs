@@ -1,0 +1,113 @@
+//! What the function can be asked: everything, a few endpoints, or one batch of many.
+
+use neverlapse::endpoint::Endpoint;
+use serde_json::Value;
+
+/// What to look at.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Event {
+    /// The whole inventory: a schedule's event, or `{}`.
+    Everything,
+    /// These only; each as it was written, with what is wrong with it, if it is.
+    Some(Vec<Result<Endpoint, String>>),
+}
+
+impl Event {
+    /// Reads an event, or says which forms there are.
+    pub(crate) fn read(event: &Value) -> Result<Self, String> {
+        let Value::Object(fields) = event else {
+            return one(event).map(|one| Self::Some(vec![one]));
+        };
+        if fields.contains_key("endpoint") {
+            return one(event).map(|one| Self::Some(vec![one]));
+        }
+        match fields.get("endpoints").or_else(|| fields.get("Items")) {
+            Some(Value::Array(items)) if !items.is_empty() => {
+                items.iter().map(one).collect::<Result<_, _>>().map(Self::Some)
+            }
+            Some(other) => Err(invalid(other)),
+            None if fields.is_empty() || fields.contains_key("source") => Ok(Self::Everything),
+            None => Err(invalid(event)),
+        }
+    }
+}
+
+/// An endpoint as a string, or an item of a Distributed Map.
+fn one(item: &Value) -> Result<Result<Endpoint, String>, String> {
+    let text = item
+        .as_str()
+        .or_else(|| item.get("endpoint")?.as_str())
+        .ok_or_else(|| invalid(item))?;
+    Ok(text.parse::<Endpoint>().map_err(|error| error.to_string()))
+}
+
+fn invalid(value: &Value) -> String {
+    let shown: String = value.to_string().chars().take(SHOWN).collect();
+    format!("invalid event {shown} (expected {EXPECTED})")
+}
+
+const SHOWN: usize = 200;
+const EXPECTED: &str = r#"{} for the inventory, {"endpoints": ["host:port", …]}, {"Items": [{"endpoint": "host:port"}, …]} or {"endpoint": "host:port"}"#;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn endpoints(event: Value) -> Vec<String> {
+        match Event::read(&event).unwrap() {
+            Event::Everything => vec!["everything".to_owned()],
+            Event::Some(some) => some.into_iter().map(|one| one.unwrap().to_string()).collect(),
+        }
+    }
+
+    #[test]
+    fn every_form() {
+        for (event, expected) in [
+            (json!({}), vec!["everything"]),
+            (
+                json!({"source": "aws.scheduler", "detail-type": "Scheduled Event"}),
+                vec!["everything"],
+            ),
+            (
+                json!({"endpoints": ["a.example", "b.example:8443"]}),
+                vec!["a.example:443", "b.example:8443"],
+            ),
+            (
+                json!({"Items": [{"endpoint": "a.example"}], "BatchInput": {}}),
+                vec!["a.example:443"],
+            ),
+            (json!({"Items": ["a.example"]}), vec!["a.example:443"]),
+            (json!({"endpoint": "a.example"}), vec!["a.example:443"]),
+            (json!("a.example"), vec!["a.example:443"]),
+        ] {
+            assert_eq!(endpoints(event), expected);
+        }
+    }
+
+    #[test]
+    fn anything_else_is_refused_not_taken_for_everything() {
+        for event in [
+            json!({"endpont": "a"}),
+            json!({"endpoints": []}),
+            json!({"endpoints": "a"}),
+            json!(5),
+            json!({"Items": [7]}),
+        ] {
+            let error = Event::read(&event).unwrap_err();
+            assert!(
+                error.starts_with("invalid event ") && error.contains("expected {}"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_bad_endpoint_is_kept_beside_the_good_ones() {
+        let Event::Some(some) = Event::read(&json!({"endpoints": ["a.example", "exmple:https"]})).unwrap() else {
+            panic!()
+        };
+        assert!(some[0].is_ok());
+        assert!(some[1].as_ref().unwrap_err().contains("exmple:https"));
+    }
+}

@@ -1,0 +1,242 @@
+//! One run: inventory, probe, digest, report.
+
+use std::time::{Duration, SystemTime};
+
+use aws_sdk_sns::error::DisplayErrorContext;
+use lambda_runtime::tracing::{error, info, warn};
+use lambda_runtime::{Diagnostic, LambdaEvent};
+use neverlapse::alert::{self, Digest, Sender};
+use neverlapse::inventory::Inventory;
+use neverlapse::probe::{Options, Prober, Target};
+use neverlapse::report::Report;
+use neverlapse::resolve;
+use neverlapse::roots::Roots;
+use neverlapse::store::Store;
+use serde_json::{Value, json};
+use thiserror::Error;
+use tokio::time::Instant;
+
+use crate::event::Event;
+use crate::settings::Settings;
+
+/// Everything that outlives one event.
+pub(crate) struct Run {
+    settings: Settings,
+    sender: Sender,
+    store: Store,
+    sns: aws_sdk_sns::Client,
+}
+
+/// Why a run failed; the variant is what Lambda shows as `errorType`.
+#[derive(Debug, Error)]
+pub(crate) enum Error {
+    #[error("{0}")]
+    InvalidEvent(String),
+    #[error("{0}")]
+    InventoryUnreadable(String),
+    #[error("{0}")]
+    InventoryEmpty(String),
+    #[error("cannot probe: {0}")]
+    ProbeFailed(#[from] resolve::Error),
+    #[error("cannot publish to {topic}: {reason}")]
+    AlertNotSent { topic: String, reason: String },
+    #[error("cannot write the report as JSON: {0}")]
+    ReportInvalid(#[from] serde_json::Error),
+}
+
+impl From<Error> for Diagnostic {
+    fn from(error: Error) -> Self {
+        let error_type = match error {
+            Error::InvalidEvent(_) => "InvalidEvent",
+            Error::InventoryUnreadable(_) => "InventoryUnreadable",
+            Error::InventoryEmpty(_) => "InventoryEmpty",
+            Error::ProbeFailed(_) => "ProbeFailed",
+            Error::AlertNotSent { .. } => "AlertNotSent",
+            Error::ReportInvalid(_) => "ReportInvalid",
+        };
+        Self {
+            error_type: error_type.to_owned(),
+            error_message: error.to_string(),
+        }
+    }
+}
+
+impl Run {
+    pub(crate) fn new(settings: Settings, config: &aws_config::SdkConfig) -> Result<Self, Error> {
+        let store = Store::new(aws_sdk_s3::Client::new(config), settings.bucket.clone());
+        let sender = Sender {
+            stack: settings.stack.clone(),
+            region: settings.region.clone(),
+        };
+        Ok(Self {
+            sender,
+            store,
+            sns: aws_sdk_sns::Client::new(config),
+            settings,
+        })
+    }
+
+    /// Looks, judges, tells. A run that could not look at anything is told too, and is an error.
+    pub(crate) async fn handle(&self, event: LambdaEvent<Value>) -> Result<Value, Error> {
+        let deadline = Instant::now() + time_for_probing(event.context.deadline());
+        let event = Event::read(&event.payload).map_err(Error::InvalidEvent)?;
+        let report = match self.report(event, deadline).await {
+            Ok(report) => report,
+            Err(failed) => {
+                error!(error = %failed, "the run could not look at anything");
+                self.publish(&alert::failure(&failed.to_string(), &self.sender)).await?;
+                return Err(failed);
+            }
+        };
+        log(&report);
+        if let Some(digest) = alert::digest(&report, &self.sender) {
+            self.publish(&digest).await?;
+        }
+        Ok(serde_json::to_value(report.fitting(RESPONSE_BYTES))?)
+    }
+
+    async fn report(&self, event: Event, deadline: Instant) -> Result<Report, Error> {
+        let (targets, mistakes) = self.targets(event).await?;
+        // A prober a run: its caches of addresses and revocation lists must not outlive it.
+        let prober = Prober::new(Options {
+            nameserver: self.settings.nameserver,
+            revocation: self.settings.revocation,
+            ..Options::default()
+        })?;
+        let mut report = prober.report(targets, deadline).await;
+        report.mistakes = mistakes;
+        Ok(report)
+    }
+
+    async fn targets(&self, event: Event) -> Result<(Vec<Target>, Vec<String>), Error> {
+        let mut inventory = self.inventory().await?;
+        if let Event::Some(endpoints) = event {
+            inventory = only(inventory, endpoints);
+        }
+        let roots = self.roots().await?;
+        let (targets, unusable) = inventory.targets(&roots, async |key: &str| self.pem(key).await).await;
+        let mistakes: Vec<_> = inventory
+            .mistakes
+            .iter()
+            .chain(&unusable)
+            .map(ToString::to_string)
+            .collect();
+        if targets.is_empty() {
+            let mistakes = mistakes
+                .iter()
+                .map(|mistake| format!("\n  - {mistake}"))
+                .collect::<String>();
+            let reason = format!(
+                "there is nothing to look at. Write an inventory.toml to s3://{} or set the template's Domains.{mistakes}",
+                self.settings.bucket
+            );
+            return Err(Error::InventoryEmpty(reason));
+        }
+        Ok((targets, mistakes))
+    }
+
+    /// The bucket's `inventory.toml`, else the template's `Domains`.
+    async fn inventory(&self) -> Result<Inventory, Error> {
+        let written = self
+            .store
+            .inventory()
+            .await
+            .map_err(|error| Error::InventoryUnreadable(error.to_string()))?;
+        Ok(match written {
+            Some(text) => Inventory::parse_with(&text, self.settings.thresholds),
+            None => Inventory::of_endpoints(&self.settings.domains, self.settings.thresholds),
+        })
+    }
+
+    async fn roots(&self) -> Result<Roots, Error> {
+        let public = Roots::public();
+        let Some(key) = &self.settings.trust_bundle else {
+            return Ok(public);
+        };
+        let unreadable = |problem: String| Error::InventoryUnreadable(format!("trust bundle {key:?}: {problem}"));
+        let pem = self.pem(key).await.map_err(unreadable)?;
+        public.with_pem(&pem).map_err(|error| unreadable(error.to_string()))
+    }
+
+    async fn pem(&self, key: &str) -> Result<Vec<u8>, String> {
+        match self.store.object(key).await {
+            Ok(Some(pem)) => Ok(pem),
+            Ok(None) => Err(format!(
+                "no such object in s3://{} (expected a PEM file)",
+                self.settings.bucket
+            )),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    async fn publish(&self, digest: &Digest) -> Result<(), Error> {
+        let bodies = json!({ "default": digest.text, "email": digest.text }).to_string();
+        let request = self
+            .sns
+            .publish()
+            .topic_arn(&self.settings.alert_topic)
+            .subject(&digest.subject);
+        let sent = request
+            .message_structure("json")
+            .message(bodies)
+            .send()
+            .await
+            .map_err(|error| Error::AlertNotSent {
+                topic: self.settings.alert_topic.clone(),
+                reason: DisplayErrorContext(error).to_string(),
+            })?;
+        info!(subject = %digest.subject, message_id = sent.message_id(), "alert published");
+        Ok(())
+    }
+}
+
+/// The endpoints that were asked for, with what the inventory says of them.
+fn only(inventory: Inventory, endpoints: Vec<Result<neverlapse::endpoint::Endpoint, String>>) -> Inventory {
+    let mut asked = Inventory {
+        thresholds: inventory.thresholds,
+        ..Inventory::default()
+    };
+    for endpoint in endpoints {
+        match endpoint {
+            Ok(endpoint) => asked.watch_as_in(&inventory, endpoint),
+            Err(problem) => asked
+                .mistakes
+                .push(neverlapse::inventory::Mistake { line: None, problem }),
+        }
+    }
+    asked
+}
+
+/// One line a finding, none for what is well.
+fn log(report: &Report) {
+    for endpoint in &report.endpoints {
+        for (address, finding) in endpoint.all_findings() {
+            let address = address.map(|address| address.to_string());
+            let (code, severity) = (finding.kind.code(), finding.severity.to_string());
+            warn!(endpoint = %endpoint.endpoint, address, code, severity, message = %finding.message);
+        }
+    }
+    for mistake in &report.mistakes {
+        warn!(mistake, "the inventory has a mistake");
+    }
+    let counts = report.counts;
+    let not_reached = report.not_reached.len();
+    info!(
+        ok = counts.ok,
+        warning = counts.warning,
+        critical = counts.critical,
+        unknown = counts.unknown,
+        not_reached,
+        "run finished"
+    );
+}
+
+/// What Lambda leaves, less what telling takes.
+fn time_for_probing(deadline: SystemTime) -> Duration {
+    let left = deadline.duration_since(SystemTime::now()).unwrap_or_default();
+    left.saturating_sub(TELLING.min(left / 3))
+}
+
+const TELLING: Duration = Duration::from_secs(15);
+/// Lambda's limit for an answer is 6 MB.
+const RESPONSE_BYTES: usize = 4_500_000;

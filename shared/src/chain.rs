@@ -1,0 +1,489 @@
+//! Judges a chain offline: expiry, name and path apart, because a verifier tells only the first thing that is wrong.
+
+use std::net::IpAddr;
+
+use sha2::{Digest, Sha256};
+use time::{Duration, OffsetDateTime};
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use webpki::{ALL_VERIFICATION_ALGS, EndEntityCert, KeyUsage};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::FromDer;
+use x509_parser::public_key::PublicKey;
+use x509_parser::time::ASN1Time;
+
+use crate::finding::{Finding, Kind, Severity, date};
+use crate::report::{Certificate, Role};
+use crate::roots::Roots;
+
+/// How much time must be left, in days; capped by the certificate's own lifetime.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Thresholds {
+    /// Warn below this, or below a third of the lifetime.
+    pub warn_days: u32,
+    /// Critical below this, or below a tenth of the lifetime.
+    pub critical_days: u32,
+}
+
+impl Default for Thresholds {
+    fn default() -> Self {
+        Self {
+            warn_days: 14,
+            critical_days: 3,
+        }
+    }
+}
+
+impl Thresholds {
+    /// The threshold that `left` falls under, if any.
+    fn crossed(self, left: Duration, lifetime: Duration) -> Option<(Severity, Duration)> {
+        let warn = Duration::days(self.warn_days.into()).min(lifetime / 3);
+        let critical = Duration::days(self.critical_days.into()).min(lifetime / 10);
+        if left < critical {
+            Some((Severity::Critical, critical))
+        } else {
+            (left < warn).then_some((Severity::Warning, warn))
+        }
+    }
+}
+
+/// What a chain is judged by.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
+    /// The name that the client asks for.
+    pub name: &'a ServerName<'a>,
+    /// What it trusts.
+    pub roots: &'a Roots,
+    /// When it alerts.
+    pub thresholds: Thresholds,
+    /// What time it is.
+    pub now: OffsetDateTime,
+}
+
+/// What a chain is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verdict {
+    /// The leaf, unless it cannot be parsed.
+    pub leaf: Option<Certificate>,
+    /// The rest of what was sent that can be parsed, in the server's order.
+    pub issuers: Vec<Certificate>,
+    /// What is wrong.
+    pub findings: Vec<Finding>,
+    /// Whether a path to a trusted root stands, expired or not.
+    pub trusted: bool,
+}
+
+/// Judges what a server sent, leaf first.
+pub fn judge(chain: &[CertificateDer<'_>], question: &Question<'_>) -> Verdict {
+    let mut verdict = Verdict {
+        leaf: None,
+        issuers: Vec::new(),
+        findings: Vec::new(),
+        trusted: false,
+    };
+    let Some((leaf_der, sent)) = chain.split_first() else {
+        return verdict;
+    };
+    let leaf = match X509Certificate::from_der(leaf_der) {
+        Ok((_, leaf)) => leaf,
+        Err(error) => {
+            let reason = format!("the leaf is not a certificate that can be parsed ({error})");
+            verdict
+                .findings
+                .push(critical(Kind::InvalidChain { reason }, question.now));
+            return verdict;
+        }
+    };
+    let leaf_facts = describe(&leaf, leaf_der, Role::Leaf);
+    // Past some number nobody needs them, and each costs time.
+    let sent = &sent[..sent.len().min(ISSUERS_JUDGED)];
+    let parsed: Vec<_> = sent
+        .iter()
+        .filter_map(|der| Some((der, X509Certificate::from_der(der).ok()?.1)))
+        .collect();
+
+    verdict.findings.extend(validity(&leaf_facts, question));
+    verdict.findings.extend(name(leaf_der, &leaf_facts, question));
+    let path = path(leaf_der, &leaf, sent, &parsed, question);
+    verdict.trusted = path.trusted;
+    verdict.issuers = parsed
+        .iter()
+        .map(|(der, certificate)| {
+            let role = if path.issuers.contains(&der.as_ref()) {
+                Role::Path
+            } else {
+                Role::Extra
+            };
+            describe(certificate, der, role)
+        })
+        .collect();
+    let needed: Vec<_> = verdict
+        .issuers
+        .iter()
+        .filter(|issuer| issuer.role == Role::Path)
+        .collect();
+    verdict
+        .findings
+        .extend(issuers_validity(&leaf_facts, &needed, question));
+    let weak = weaknesses(&leaf_facts, &needed, question.now);
+    let broken_signature = weak
+        .iter()
+        .any(|finding| matches!(finding.kind, Kind::WeakSignature { .. }));
+    verdict.findings.extend(weak);
+    // The verifier refuses SHA-1 as "unsupported"; weak_signature has said it better.
+    verdict
+        .findings
+        .extend(path.finding.filter(|_| !(path.unsupported && broken_signature)));
+    verdict.leaf = Some(leaf_facts);
+    verdict
+}
+
+fn validity(leaf: &Certificate, question: &Question<'_>) -> Option<Finding> {
+    let now = question.now;
+    let (not_before, not_after) = (leaf.not_before, leaf.not_after);
+    // RFC 5280, 4.1.2.5: valid from notBefore through notAfter, inclusive.
+    if now > not_after {
+        return Some(critical(Kind::Expired { not_after }, now));
+    }
+    if now < not_before {
+        return Some(critical(Kind::NotYetValid { not_before }, now));
+    }
+    let (severity, threshold) = question.thresholds.crossed(not_after - now, not_after - not_before)?;
+    let kind = Kind::ExpiresSoon {
+        not_after,
+        threshold_seconds: threshold.whole_seconds(),
+    };
+    Some(Finding::new(kind, severity, now))
+}
+
+fn name(der: &CertificateDer<'_>, leaf: &Certificate, question: &Question<'_>) -> Option<Finding> {
+    // A leaf that the verifier cannot read, such as X.509 v1, has no names for it either; the path says so.
+    let valid = EndEntityCert::try_from(der).map(|leaf| leaf.verify_is_valid_for_subject_name(question.name).is_ok());
+    let expected = question.name.to_str().into_owned();
+    let names = leaf.names.clone();
+    (!valid.unwrap_or(false)).then(|| critical(Kind::NameMismatch { expected, names }, question.now))
+}
+
+fn issuers_validity(leaf: &Certificate, path: &[&Certificate], question: &Question<'_>) -> Vec<Finding> {
+    let now = question.now;
+    let mut findings = Vec::new();
+    for issuer in path {
+        let (subject, not_after) = (issuer.subject.clone(), issuer.not_after);
+        if now > not_after {
+            // Once the leaf has expired, that is what is to be said; a new one comes with its issuers.
+            if now <= leaf.not_after {
+                findings.push(critical(Kind::IssuerExpired { subject, not_after }, now));
+            }
+        } else if not_after < leaf.not_after {
+            let crossed = question
+                .thresholds
+                .crossed(not_after - now, not_after - issuer.not_before);
+            let kind = Kind::IssuerExpiresSoon { subject, not_after };
+            findings.extend(crossed.map(|(severity, _)| Finding::new(kind, severity, now)));
+        }
+    }
+    findings
+}
+
+fn weaknesses(leaf: &Certificate, path: &[&Certificate], now: OffsetDateTime) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for certificate in std::iter::once(leaf).chain(path.iter().copied()) {
+        let subject = if certificate.subject.is_empty() {
+            "the leaf"
+        } else {
+            &certificate.subject
+        }
+        .to_owned();
+        if is_weak_key(&certificate.key) {
+            let kind = Kind::WeakKey {
+                subject: subject.clone(),
+                key: certificate.key.clone(),
+            };
+            findings.push(Finding::new(kind, Severity::Warning, now));
+        }
+        let signature = certificate.signature.clone();
+        // A self-signature proves nothing to anyone, so its algorithm does not matter.
+        if certificate.subject != certificate.issuer && (signature.contains("sha1") || signature.contains("md5")) {
+            findings.push(critical(Kind::WeakSignature { subject, signature }, now));
+        }
+    }
+    findings
+}
+
+fn is_weak_key(key: &str) -> bool {
+    let bits = |prefix: &str| key.strip_prefix(prefix).and_then(|bits| bits.parse::<u32>().ok());
+    bits("rsa-").is_some_and(|bits| bits < 2048)
+        || bits("ecdsa-p").is_some_and(|bits| bits < 256)
+        || key.starts_with("dsa")
+}
+
+struct Path<'a> {
+    trusted: bool,
+    issuers: Vec<&'a [u8]>,
+    finding: Option<Finding>,
+    unsupported: bool,
+}
+
+fn path<'a>(
+    leaf_der: &CertificateDer<'_>,
+    leaf: &X509Certificate<'_>,
+    sent: &'a [CertificateDer<'a>],
+    parsed: &'a [(&'a CertificateDer<'a>, X509Certificate<'a>)],
+    question: &Question<'_>,
+) -> Path<'a> {
+    if question.roots.pins(leaf_der) {
+        return Path {
+            trusted: true,
+            issuers: Vec::new(),
+            finding: None,
+            unsupported: false,
+        };
+    }
+    let error = match first_path(leaf_der, leaf, sent, parsed, question) {
+        Ok(issuers) => {
+            return Path {
+                trusted: true,
+                issuers,
+                finding: None,
+                unsupported: false,
+            };
+        }
+        Err(error) => error,
+    };
+    let walk = walk(leaf, parsed);
+    let finding = critical(no_path(leaf, &walk, &error, question), question.now);
+    let unsupported = is_unsupported_signature(&error);
+    let issuers = walk.iter().map(|(der, _)| AsRef::<[u8]>::as_ref(*der)).collect();
+    Path {
+        trusted: false,
+        issuers,
+        finding: Some(finding),
+        unsupported,
+    }
+}
+
+/// The issuers of the first path that stands: now if the leaf is valid now, otherwise at some time inside its validity,
+/// so that expiry (of leaf or issuer) is not mistaken for a wrong path.
+fn first_path<'a>(
+    leaf_der: &CertificateDer<'_>,
+    leaf: &X509Certificate<'_>,
+    sent: &'a [CertificateDer<'a>],
+    parsed: &[(&'a CertificateDer<'a>, X509Certificate<'a>)],
+    question: &Question<'_>,
+) -> Result<Vec<&'a [u8]>, webpki::Error> {
+    let end_entity = EndEntityCert::try_from(leaf_der)?;
+    let (from, to) = (
+        leaf.validity().not_before.timestamp(),
+        leaf.validity().not_after.timestamp(),
+    );
+    let now = question.now.unix_timestamp();
+    let at = |time: i64| {
+        let time = UnixTime::since_unix_epoch(std::time::Duration::from_secs(time.try_into().unwrap_or(0)));
+        let anchors = question.roots.anchors();
+        let usage = KeyUsage::server_auth();
+        let path = end_entity.verify_for_usage(ALL_VERIFICATION_ALGS, anchors, sent, time, usage, None, None)?;
+        let issuers: Vec<_> = path.intermediate_certificates().map(|issuer| issuer.der()).collect();
+        Ok(sent
+            .iter()
+            .map(|der| der.as_ref())
+            .filter(|der| issuers.iter().any(|issuer| issuer.as_ref() == *der))
+            .collect())
+    };
+    let first = at(if from <= to { now.clamp(from, to) } else { now });
+    let Err(webpki::Error::CertExpired { .. } | webpki::Error::CertNotValidYet { .. }) = first else {
+        return first;
+    };
+    let ends = parsed.iter().flat_map(|(_, issuer)| {
+        [
+            issuer.validity().not_after.timestamp(),
+            issuer.validity().not_before.timestamp(),
+        ]
+    });
+    let inside = ends
+        .chain([from, to])
+        .filter(|time| (from..=to).contains(time))
+        .collect::<Vec<_>>();
+    inside.into_iter().find_map(|time| at(time).ok()).map_or(first, Ok)
+}
+
+/// From the leaf upwards by name, through what was sent.
+fn walk<'a>(
+    leaf: &X509Certificate<'_>,
+    parsed: &'a [(&'a CertificateDer<'a>, X509Certificate<'a>)],
+) -> Vec<(&'a CertificateDer<'a>, &'a X509Certificate<'a>)> {
+    let mut walked: Vec<(&'a CertificateDer<'a>, &'a X509Certificate<'a>)> = Vec::new();
+    let mut issuer = leaf.issuer().as_raw();
+    let mut at_a_root = issuer == leaf.subject().as_raw();
+    while !at_a_root {
+        let next = parsed.iter().find(|(der, candidate)| {
+            candidate.subject().as_raw() == issuer && !walked.iter().any(|(seen, _)| seen == der)
+        });
+        let Some((der, certificate)) = next else { break };
+        issuer = certificate.issuer().as_raw();
+        at_a_root = issuer == certificate.subject().as_raw();
+        walked.push((der, certificate));
+    }
+    walked
+}
+
+fn no_path(
+    leaf: &X509Certificate<'_>,
+    walk: &[(&CertificateDer<'_>, &X509Certificate<'_>)],
+    error: &webpki::Error,
+    question: &Question<'_>,
+) -> Kind {
+    use webpki::Error as E;
+    let self_signed = leaf.subject().as_raw() == leaf.issuer().as_raw();
+    if self_signed && (matches!(error, E::UnknownIssuer | E::CaUsedAsEndEntity) || is_unsupported(error)) {
+        return Kind::SelfSigned {
+            subject: leaf.subject().to_string(),
+        };
+    }
+    if !matches!(error, E::UnknownIssuer) {
+        return Kind::InvalidChain {
+            reason: reason(error, walk, question.now),
+        };
+    }
+    let top = walk.last().map_or(leaf, |(_, certificate)| certificate);
+    let missing = top.issuer().to_string();
+    if walk.is_empty() {
+        Kind::IncompleteChain { missing }
+    } else {
+        // The root itself need not be sent, so one intermediate that nobody vouches for means an unknown root.
+        Kind::UntrustedRoot { root: missing }
+    }
+}
+
+fn reason(error: &webpki::Error, walk: &[(&CertificateDer<'_>, &X509Certificate<'_>)], now: OffsetDateTime) -> String {
+    use webpki::Error as E;
+    let outside = walk.iter().find(|(_, issuer)| {
+        let now = now.unix_timestamp();
+        !(issuer.validity().not_before.timestamp()..=issuer.validity().not_after.timestamp()).contains(&now)
+    });
+    match (error, outside) {
+        (E::CertExpired { .. } | E::CertNotValidYet { .. }, Some((_, issuer))) => format!(
+            "the issuer {} was valid at no time that the leaf was (from {} to {})",
+            issuer.subject(),
+            date(time_of(issuer.validity().not_before)),
+            date(time_of(issuer.validity().not_after)),
+        ),
+        (E::NameConstraintViolation, _) => "an issuer may not issue for this name (name constraints)".to_owned(),
+        (E::PathLenConstraintViolated, _) => "more issuers than one of them allows (path length)".to_owned(),
+        (E::RequiredEkuNotFoundContext(_), _) => {
+            "a certificate in it is not for servers (extended key usage)".to_owned()
+        }
+        (E::CaUsedAsEndEntity, _) => "the leaf is a CA certificate".to_owned(),
+        (E::EndEntityUsedAsCa, _) => "an issuer is not a CA (basic constraints)".to_owned(),
+        (E::InvalidSignatureForPublicKey, _) => "a signature in it is wrong".to_owned(),
+        (E::UnsupportedCertVersion, _) => "a certificate in it is not X.509 version 3".to_owned(),
+        (E::UnsupportedCriticalExtension, _) => "a critical extension is unknown".to_owned(),
+        (error, _) => format!("{error:?}"),
+    }
+}
+
+fn is_unsupported(error: &webpki::Error) -> bool {
+    matches!(error, webpki::Error::UnsupportedCertVersion) || is_unsupported_signature(error)
+}
+
+fn is_unsupported_signature(error: &webpki::Error) -> bool {
+    let name = format!("{error:?}");
+    name.starts_with("UnsupportedSignatureAlgorithm")
+}
+
+/// What a certificate says of itself.
+pub fn describe(certificate: &X509Certificate<'_>, der: &[u8], role: Role) -> Certificate {
+    Certificate {
+        subject: certificate.subject().to_string(),
+        issuer: certificate.issuer().to_string(),
+        serial: hex(certificate.raw_serial()),
+        fingerprint: fingerprint(der),
+        not_before: time_of(certificate.validity().not_before),
+        not_after: time_of(certificate.validity().not_after),
+        names: names(certificate),
+        key: key(certificate),
+        signature: signature(certificate),
+        role,
+    }
+}
+
+/// SHA-256 of a certificate's DER, in lower-case hex.
+pub fn fingerprint(der: &[u8]) -> String {
+    hex(&Sha256::digest(der))
+}
+
+fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
+    let Ok(Some(extension)) = certificate.subject_alternative_name() else {
+        return Vec::new();
+    };
+    let name = |name: &GeneralName<'_>| match name {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        GeneralName::IPAddress(bytes) => match bytes.len() {
+            4 => <[u8; 4]>::try_from(*bytes).ok().map(|v4| IpAddr::from(v4).to_string()),
+            _ => <[u8; 16]>::try_from(*bytes).ok().map(|v6| IpAddr::from(v6).to_string()),
+        },
+        _ => None,
+    };
+    extension.value.general_names.iter().filter_map(name).collect()
+}
+
+fn key(certificate: &X509Certificate<'_>) -> String {
+    let info = certificate.public_key();
+    let curve = info
+        .algorithm
+        .parameters
+        .as_ref()
+        .and_then(|any| any.as_oid().ok())
+        .map(|oid| oid.to_id_string());
+    match info.parsed() {
+        Ok(PublicKey::RSA(rsa)) => format!("rsa-{}", rsa.key_size()),
+        Ok(PublicKey::EC(_)) => match curve.as_deref() {
+            Some("1.2.840.10045.3.1.7") => "ecdsa-p256".to_owned(),
+            Some("1.3.132.0.34") => "ecdsa-p384".to_owned(),
+            Some("1.3.132.0.35") => "ecdsa-p521".to_owned(),
+            Some("1.2.840.10045.3.1.1") => "ecdsa-p192".to_owned(),
+            Some("1.3.132.0.33") => "ecdsa-p224".to_owned(),
+            Some(other) => format!("ecdsa-{other}"),
+            None => "ecdsa".to_owned(),
+        },
+        Ok(PublicKey::DSA(_)) => "dsa".to_owned(),
+        _ => match info.algorithm.algorithm.to_id_string().as_str() {
+            "1.3.101.112" => "ed25519".to_owned(),
+            "1.3.101.113" => "ed448".to_owned(),
+            other => other.to_owned(),
+        },
+    }
+}
+
+fn signature(certificate: &X509Certificate<'_>) -> String {
+    let oid = certificate.signature_algorithm.algorithm.to_id_string();
+    let known = SIGNATURES.iter().find(|(known, _)| *known == oid);
+    known.map_or(oid.clone(), |(_, name)| (*name).to_owned())
+}
+
+fn time_of(time: ASN1Time) -> OffsetDateTime {
+    OffsetDateTime::from_unix_timestamp(time.timestamp()).unwrap_or(OffsetDateTime::UNIX_EPOCH)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn critical(kind: Kind, now: OffsetDateTime) -> Finding {
+    Finding::new(kind, Severity::Critical, now)
+}
+
+const ISSUERS_JUDGED: usize = 32;
+const SIGNATURES: [(&str, &str); 12] = [
+    ("1.2.840.113549.1.1.4", "rsa-md5"),
+    ("1.2.840.113549.1.1.5", "rsa-sha1"),
+    ("1.2.840.113549.1.1.11", "rsa-sha256"),
+    ("1.2.840.113549.1.1.12", "rsa-sha384"),
+    ("1.2.840.113549.1.1.13", "rsa-sha512"),
+    ("1.2.840.113549.1.1.10", "rsa-pss"),
+    ("1.2.840.10040.4.3", "dsa-sha1"),
+    ("1.2.840.10045.4.1", "ecdsa-sha1"),
+    ("1.2.840.10045.4.3.2", "ecdsa-sha256"),
+    ("1.2.840.10045.4.3.3", "ecdsa-sha384"),
+    ("1.2.840.10045.4.3.4", "ecdsa-sha512"),
+    ("1.3.101.112", "ed25519"),
+];

@@ -1,0 +1,43 @@
+//! AWS clients: one HTTPS stack, credentials and region from wherever the SDK finds them.
+
+use aws_config::{BehaviorVersion, SdkConfig};
+use aws_sdk_sns::config::SharedHttpClient;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_http_client::tls::{self, TlsContext, TrustStore};
+use webpki_root_certs::TLS_SERVER_ROOT_CERTS;
+
+/// The configuration for every AWS client.
+///
+/// Endpoints come from `AWS_ENDPOINT_URL` and its per-service variants, so the same code talks to a local stack.
+pub async fn config() -> SdkConfig {
+    aws_config::defaults(BehaviorVersion::latest())
+        .http_client(https())
+        .load()
+        .await
+}
+
+/// The SDK's default reads every file of the system's trust directory before the first event; AWS's endpoints chain to
+/// a handful of roots, so those are all that is loaded.
+fn https() -> SharedHttpClient {
+    let roots = TLS_SERVER_ROOT_CERTS.iter().filter(|root| is_used_by_aws(root));
+    let store = roots.fold(TrustStore::empty(), |store, root| store.with_pem_certificate(pem(root)));
+    let context = TlsContext::builder().with_trust_store(store).build();
+    let builder = aws_smithy_http_client::Builder::new().tls_provider(tls::Provider::Rustls(CryptoMode::AwsLc));
+    match context {
+        Ok(context) => builder.tls_context(context).build_https(),
+        Err(_) => builder.build_https(),
+    }
+}
+
+fn is_used_by_aws(root: &[u8]) -> bool {
+    AWS_ROOTS
+        .iter()
+        .any(|name| root.windows(name.len()).any(|window| window == name.as_bytes()))
+}
+
+fn pem(der: &[u8]) -> Vec<u8> {
+    let body = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, der);
+    format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n").into_bytes()
+}
+
+const AWS_ROOTS: [&str; 2] = ["Amazon Root CA", "Starfield"];

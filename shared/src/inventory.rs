@@ -1,0 +1,731 @@
+//! The inventory: what a person wrote, parsed strictly, each entry on its own.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::ops::Range;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue, ValueDeserializer};
+
+use crate::chain::Thresholds;
+use crate::endpoint::{Endpoint, Host, StartTls};
+use crate::probe::Target;
+use crate::roots::Roots;
+
+/// What is to be watched and renewed, and what could not be understood of it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Inventory {
+    /// For entries that set none of their own.
+    pub thresholds: Thresholds,
+    /// Everything to look at: the endpoints, and where certificates are served.
+    pub watched: Vec<Watched>,
+    /// Certificates to renew and deliver.
+    pub certificates: Vec<Certificate>,
+    /// Issuers by name, the built-in ones included.
+    pub issuers: BTreeMap<String, Issuer>,
+    /// Hosted zones that are not simply ours.
+    pub zones: Vec<Zone>,
+    /// What could not be understood. The rest stands.
+    pub mistakes: Vec<Mistake>,
+}
+
+/// Something to look at.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)]
+pub struct Watched {
+    pub endpoint: Endpoint,
+    pub sni: Option<Host>,
+    pub addresses: Vec<IpAddr>,
+    /// Where the PEM with this endpoint's own roots is: a key in the bucket, or a path beside a local inventory.
+    pub ca: Option<String>,
+    pub thresholds: Thresholds,
+    /// Where it was written.
+    pub line: Option<usize>,
+}
+
+impl Watched {
+    /// What to probe, judged by `roots`.
+    pub fn target(&self, roots: Arc<Roots>) -> Target {
+        Target {
+            endpoint: self.endpoint.clone(),
+            sni: self.sni.clone(),
+            addresses: self.addresses.clone(),
+            roots,
+            thresholds: self.thresholds,
+        }
+    }
+}
+
+/// A certificate to renew, deliver and watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Certificate {
+    /// Its folder in the bucket.
+    pub name: String,
+    /// DNS names, wildcards and addresses, in ASCII.
+    pub identifiers: Vec<String>,
+    pub served_at: Vec<Endpoint>,
+    /// By name, in the order in which to try them.
+    pub issuers: Vec<String>,
+    pub key_type: KeyType,
+    /// ACME profile.
+    pub profile: Option<String>,
+    pub line: Option<usize>,
+}
+
+/// The key to generate for a certificate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[allow(missing_docs)]
+pub enum KeyType {
+    #[default]
+    #[serde(rename = "ecdsa-p256")]
+    EcdsaP256,
+    #[serde(rename = "ecdsa-p384")]
+    EcdsaP384,
+    #[serde(rename = "rsa-2048")]
+    Rsa2048,
+    #[serde(rename = "rsa-4096")]
+    Rsa4096,
+}
+
+impl fmt::Display for KeyType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::EcdsaP256 => "ecdsa-p256",
+            Self::EcdsaP384 => "ecdsa-p384",
+            Self::Rsa2048 => "rsa-2048",
+            Self::Rsa4096 => "rsa-4096",
+        })
+    }
+}
+
+/// A certification authority that speaks ACME.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Issuer {
+    /// URL of its directory (RFC 8555, 7.1.1).
+    pub directory: String,
+    /// `mailto:` URLs for the account.
+    #[serde(default)]
+    pub contact: Vec<String>,
+    /// Whether the account needs an external account binding.
+    #[serde(default)]
+    pub eab: bool,
+}
+
+/// How to reach a hosted zone that is not simply ours.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Zone {
+    /// The zone's name.
+    pub name: String,
+    /// The role to assume for it.
+    pub role_arn: Option<String>,
+    /// What that role asks for (`sts:ExternalId`).
+    pub external_id: Option<String>,
+}
+
+/// Something that could not be understood, and what would have been.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mistake {
+    /// Counted from 1.
+    pub line: Option<usize>,
+    /// Key, value, and accepted form.
+    pub problem: String,
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            Some(line) => write!(f, "line {line}: {}", self.problem),
+            None => f.write_str(&self.problem),
+        }
+    }
+}
+
+impl Inventory {
+    /// Understands as much as there is to be understood of an `inventory.toml`; the rest is in `mistakes`.
+    pub fn parse(text: &str) -> Self {
+        Self::parse_with(text, Thresholds::default())
+    }
+
+    /// Likewise, with other thresholds for a file that sets none.
+    pub fn parse_with(text: &str, thresholds: Thresholds) -> Self {
+        let mut reader = Reader {
+            text,
+            inventory: Self {
+                thresholds,
+                issuers: built_in(),
+                ..Self::default()
+            },
+        };
+        match DeTable::parse(text) {
+            Ok(table) => reader.read(table.into_inner()),
+            Err(error) => reader.mistake(error.span(), one_line(error.message())),
+        }
+        reader.inventory
+    }
+
+    /// The inventory of a list of endpoints, separated by commas or white space.
+    pub fn of_endpoints(list: &str, thresholds: Thresholds) -> Self {
+        let mut inventory = Self {
+            thresholds,
+            issuers: built_in(),
+            ..Self::default()
+        };
+        for text in list.split([',', ' ', '\t', '\n', '\r']).filter(|text| !text.is_empty()) {
+            match text.parse::<Endpoint>() {
+                Ok(endpoint) => inventory.watch(Watched::plain(endpoint, thresholds, None)),
+                Err(error) => inventory.mistakes.push(Mistake {
+                    line: None,
+                    problem: error.to_string(),
+                }),
+            }
+        }
+        inventory
+    }
+
+    /// What to probe, each with its roots: `base`, and its own from the PEM that `load` finds for its `ca`. An entry whose
+    /// roots cannot be had is a mistake, because judging it without them would be wrong.
+    pub async fn targets(
+        &self,
+        base: &Roots,
+        load: impl AsyncFn(&str) -> Result<Vec<u8>, String>,
+    ) -> (Vec<Target>, Vec<Mistake>) {
+        let shared = Arc::new(base.clone());
+        let mut private = BTreeMap::<&str, Result<Arc<Roots>, String>>::new();
+        let (mut targets, mut mistakes) = (Vec::with_capacity(self.watched.len()), Vec::new());
+        for watched in &self.watched {
+            let Some(ca) = watched.ca.as_deref() else {
+                targets.push(watched.target(shared.clone()));
+                continue;
+            };
+            if !private.contains_key(ca) {
+                let pem = load(ca).await;
+                let roots = pem.and_then(|pem| base.with_pem(&pem).map_err(|error| error.to_string()));
+                private.insert(ca, roots.map(Arc::new));
+            }
+            match &private[ca] {
+                Ok(roots) => targets.push(watched.target(roots.clone())),
+                Err(problem) => mistakes.push(Mistake {
+                    line: watched.line,
+                    problem: format!("{}: ca = {ca:?}: {problem}", watched.endpoint),
+                }),
+            }
+        }
+        (targets, mistakes)
+    }
+
+    /// Watches an endpoint the way that another inventory does, or plainly if that does not know it.
+    pub fn watch_as_in(&mut self, other: &Inventory, endpoint: Endpoint) {
+        let known: Vec<_> = other
+            .watched
+            .iter()
+            .filter(|watched| watched.endpoint == endpoint)
+            .cloned()
+            .collect();
+        if known.is_empty() {
+            self.watch(Watched::plain(endpoint, self.thresholds, None));
+        }
+        known.into_iter().for_each(|watched| self.watch(watched));
+    }
+
+    /// Adds what is not there yet: the same place may be named by an endpoint and by a certificate.
+    fn watch(&mut self, new: Watched) {
+        let same = |old: &Watched| {
+            old.endpoint == new.endpoint && old.sni == new.sni && (new.is_plain() || old.addresses == new.addresses)
+        };
+        if !self.watched.iter().any(same) {
+            self.watched.push(new);
+        }
+    }
+}
+
+impl Watched {
+    fn plain(endpoint: Endpoint, thresholds: Thresholds, line: Option<usize>) -> Self {
+        Self {
+            endpoint,
+            sni: None,
+            addresses: Vec::new(),
+            ca: None,
+            thresholds,
+            line,
+        }
+    }
+
+    fn is_plain(&self) -> bool {
+        self.sni.is_none() && self.addresses.is_empty() && self.ca.is_none()
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenEndpoint {
+    host: Spanned<String>,
+    port: Option<Spanned<u16>>,
+    sni: Option<Spanned<String>>,
+    starttls: Option<Spanned<String>>,
+    #[serde(default)]
+    addresses: Vec<Spanned<String>>,
+    ca: Option<String>,
+    warn_days: Option<u32>,
+    critical_days: Option<u32>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenCertificate {
+    identifiers: Spanned<Vec<Spanned<String>>>,
+    name: Option<Spanned<String>>,
+    served_at: Option<Vec<Spanned<String>>>,
+    issuers: Option<Spanned<Vec<Spanned<String>>>>,
+    #[serde(default)]
+    key_type: KeyType,
+    profile: Option<String>,
+    warn_days: Option<u32>,
+    critical_days: Option<u32>,
+}
+
+/// A mistake before its line is counted.
+type Problem = (Option<Range<usize>>, String);
+
+struct Reader<'a> {
+    text: &'a str,
+    inventory: Inventory,
+}
+
+impl Reader<'_> {
+    /// Settings and issuers first: entries refer to them wherever they stand in the file.
+    fn read(&mut self, mut table: DeTable<'_>) {
+        let defaults = self.inventory.thresholds;
+        let warn = self.take::<u32>(&mut table, "warn_days").unwrap_or(defaults.warn_days);
+        let critical = self
+            .take::<u32>(&mut table, "critical_days")
+            .unwrap_or(defaults.critical_days);
+        self.inventory.thresholds = Thresholds {
+            warn_days: warn,
+            critical_days: critical,
+        };
+        for (name, value) in self.tables(&mut table, "issuer") {
+            self.issuer(name, value);
+        }
+        for value in self.array(&mut table, "zone") {
+            match read::<Zone>(value) {
+                Ok(zone) => self.inventory.zones.push(zone),
+                Err((span, problem)) => self.mistake(span, format!("[[zone]] {problem}")),
+            }
+        }
+        for value in self.array(&mut table, "endpoint") {
+            let line = self.line(value.span());
+            if let Err((span, problem)) = read(value).and_then(|written| self.endpoint(written, line)) {
+                self.mistake(span, format!("[[endpoint]] {problem}"));
+            }
+        }
+        for value in self.array(&mut table, "certificate") {
+            let line = self.line(value.span());
+            if let Err((span, problem)) = read(value).and_then(|written| self.certificate(written, line)) {
+                self.mistake(span, format!("[[certificate]] {problem}"));
+            }
+        }
+        for (key, _) in table {
+            let problem = format!("unknown key {:?} (expected {TOP_LEVEL})", key.get_ref());
+            self.mistake(Some(key.span()), problem);
+        }
+    }
+
+    fn endpoint(&mut self, written: WrittenEndpoint, line: usize) -> Result<(), Problem> {
+        let WrittenEndpoint {
+            host,
+            port,
+            sni,
+            starttls,
+            addresses,
+            ca,
+            warn_days,
+            critical_days,
+        } = written;
+        if let Some(port) = port.as_ref().filter(|port| *port.get_ref() == 0) {
+            return Err((
+                Some(port.span()),
+                "port = 0 cannot be connected to (expected 1 to 65535)".to_owned(),
+            ));
+        }
+        let host = parse::<Host>("host", HOST, host)?;
+        let starttls = starttls
+            .map(|text| parse::<StartTls>("starttls", "one of them", text))
+            .transpose()?;
+        let addresses: Result<_, _> = addresses
+            .into_iter()
+            .map(|text| parse("addresses", ADDRESS, text))
+            .collect();
+        let watched = Watched {
+            endpoint: Endpoint::new(host, port.map(Spanned::into_inner), starttls),
+            sni: sni.map(|text| parse("sni", HOST, text)).transpose()?,
+            addresses: addresses?,
+            ca,
+            thresholds: self.thresholds(warn_days, critical_days),
+            line: Some(line),
+        };
+        self.inventory.watch(watched);
+        Ok(())
+    }
+
+    fn certificate(&mut self, written: WrittenCertificate, line: usize) -> Result<(), Problem> {
+        let span = written.identifiers.span();
+        let identifiers: Result<Vec<_>, _> = written.identifiers.into_inner().into_iter().map(identifier).collect();
+        let identifiers = identifiers?;
+        let Some(first) = identifiers.first() else {
+            return Err((
+                Some(span),
+                "identifiers = [] is empty (expected at least one name)".to_owned(),
+            ));
+        };
+        let (name_span, name) = match written.name {
+            Some(name) => (name.span(), name.into_inner()),
+            None => (span, first.trim_start_matches("*.").to_owned()),
+        };
+        self.folder(&name).map_err(|problem| (Some(name_span), problem))?;
+        let served_at = match written.served_at {
+            Some(served_at) => served_at.into_iter().map(served).collect::<Result<Vec<_>, _>>()?,
+            None => identifiers.iter().filter_map(|name| name.parse().ok()).collect(),
+        };
+        let issuers = match written.issuers {
+            Some(issuers) => self.known(issuers)?,
+            None => vec![DEFAULT_ISSUER.to_owned()],
+        };
+        let thresholds = self.thresholds(written.warn_days, written.critical_days);
+        for endpoint in &served_at {
+            self.inventory
+                .watch(Watched::plain(endpoint.clone(), thresholds, Some(line)));
+        }
+        let (key_type, profile) = (written.key_type, written.profile);
+        let certificate = Certificate {
+            name,
+            identifiers,
+            served_at,
+            issuers,
+            key_type,
+            profile,
+            line: Some(line),
+        };
+        self.inventory.certificates.push(certificate);
+        Ok(())
+    }
+
+    fn issuer(&mut self, name: Spanned<String>, value: Spanned<DeValue<'_>>) {
+        let span = value.span();
+        let checked = read::<Issuer>(value).and_then(|issuer| match &issuer.directory {
+            url if url.starts_with("https://") => Ok(issuer),
+            url => Err((
+                Some(span),
+                format!("directory = {url:?} is not a URL (expected https://…/directory)"),
+            )),
+        });
+        match checked {
+            Ok(issuer) => drop(self.inventory.issuers.insert(name.into_inner(), issuer)),
+            Err((span, problem)) => self.mistake(span, format!("[issuer.{}] {problem}", name.get_ref())),
+        }
+    }
+
+    /// A certificate's name is a folder in the bucket and on instances, so it is what both can hold, and its alone.
+    fn folder(&self, name: &str) -> Result<(), String> {
+        let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
+        if name.is_empty() || name.starts_with('.') || !name.bytes().all(fits) {
+            return Err(format!(
+                "name = {name:?} cannot be a folder (expected a-z, 0-9, - _ . and no leading dot)"
+            ));
+        }
+        match self.inventory.certificates.iter().find(|other| other.name == name) {
+            Some(Certificate { line: Some(line), .. }) => Err(format!(
+                "name = {name:?} is taken by the certificate in line {line} (expected another name)"
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn known(&self, issuers: Spanned<Vec<Spanned<String>>>) -> Result<Vec<String>, Problem> {
+        let names = || self.inventory.issuers.keys().cloned().collect::<Vec<_>>().join(", ");
+        let one = |issuer: Spanned<String>| match self.inventory.issuers.contains_key(issuer.get_ref()) {
+            true => Ok(issuer.into_inner()),
+            false => {
+                let problem = format!(
+                    "issuers: {:?} is not known (expected {}, or its [issuer.…])",
+                    issuer.get_ref(),
+                    names()
+                );
+                Err((Some(issuer.span()), problem))
+            }
+        };
+        let span = issuers.span();
+        match issuers
+            .into_inner()
+            .into_iter()
+            .map(one)
+            .collect::<Result<Vec<_>, _>>()?
+        {
+            none if none.is_empty() => Err((Some(span), format!("issuers = [] is empty (expected {})", names()))),
+            known => Ok(known),
+        }
+    }
+
+    fn thresholds(&self, warn_days: Option<u32>, critical_days: Option<u32>) -> Thresholds {
+        let defaults = self.inventory.thresholds;
+        Thresholds {
+            warn_days: warn_days.unwrap_or(defaults.warn_days),
+            critical_days: critical_days.unwrap_or(defaults.critical_days),
+        }
+    }
+
+    fn take<T: for<'de> Deserialize<'de>>(&mut self, table: &mut DeTable<'_>, key: &'static str) -> Option<T> {
+        match read(table.remove(key)?) {
+            Ok(value) => Some(value),
+            Err((span, problem)) => {
+                self.mistake(span, format!("{key}: {problem}"));
+                None
+            }
+        }
+    }
+
+    fn array<'t>(&mut self, table: &mut DeTable<'t>, key: &'static str) -> Vec<Spanned<DeValue<'t>>> {
+        let Some(value) = table.remove(key) else {
+            return Vec::new();
+        };
+        let span = value.span();
+        match value.into_inner() {
+            DeValue::Array(array) => array.into_iter().collect(),
+            _ => {
+                self.mistake(
+                    Some(span),
+                    format!("{key} is not a list (expected [[{key}]] before each)"),
+                );
+                Vec::new()
+            }
+        }
+    }
+
+    fn tables<'t>(
+        &mut self,
+        table: &mut DeTable<'t>,
+        key: &'static str,
+    ) -> Vec<(Spanned<String>, Spanned<DeValue<'t>>)> {
+        let Some(value) = table.remove(key) else {
+            return Vec::new();
+        };
+        let span = value.span();
+        match value.into_inner() {
+            DeValue::Table(tables) => {
+                let named = |(name, value): (Spanned<std::borrow::Cow<'t, str>>, _)| {
+                    (Spanned::new(name.span(), name.into_inner().into_owned()), value)
+                };
+                tables.into_iter().map(named).collect()
+            }
+            _ => {
+                self.mistake(
+                    Some(span),
+                    format!("{key} is not a table (expected [{key}.NAME] before each)"),
+                );
+                Vec::new()
+            }
+        }
+    }
+
+    fn mistake(&mut self, span: Option<Range<usize>>, problem: String) {
+        let line = span.map(|span| self.line(span));
+        self.inventory.mistakes.push(Mistake { line, problem });
+        self.inventory.mistakes.sort_by_key(|mistake| mistake.line);
+    }
+
+    fn line(&self, span: Range<usize>) -> usize {
+        1 + self.text.bytes().take(span.start).filter(|byte| *byte == b'\n').count()
+    }
+}
+
+fn read<T: for<'de> Deserialize<'de>>(value: Spanned<DeValue<'_>>) -> Result<T, Problem> {
+    let span = value.span();
+    T::deserialize(ValueDeserializer::from(value))
+        .map_err(|error| (error.span().or(Some(span)), one_line(error.message())))
+}
+
+fn parse<T: std::str::FromStr<Err: fmt::Display>>(
+    key: &str,
+    expected: &str,
+    text: Spanned<String>,
+) -> Result<T, Problem> {
+    text.get_ref()
+        .parse()
+        .map_err(|problem| (Some(text.span()), format!("{key}: {problem} (expected {expected})")))
+}
+
+fn served(text: Spanned<String>) -> Result<Endpoint, Problem> {
+    text.get_ref()
+        .parse()
+        .map_err(|problem| (Some(text.span()), format!("served_at: {problem}")))
+}
+
+fn identifier(text: Spanned<String>) -> Result<String, Problem> {
+    let (star, rest) = match text.get_ref().strip_prefix("*.") {
+        Some(rest) => ("*.", rest),
+        None => ("", text.get_ref().as_str()),
+    };
+    match (star, rest.parse::<Host>()) {
+        (_, Ok(Host::Name(name))) => Ok(format!("{star}{}", name.as_ref())),
+        ("", Ok(Host::Ip(address))) => Ok(address.to_string()),
+        _ => {
+            let problem = format!(
+                "identifiers: {:?} is not a name (expected example.com or *.example.com)",
+                text.get_ref()
+            );
+            Err((Some(text.span()), problem))
+        }
+    }
+}
+
+fn built_in() -> BTreeMap<String, Issuer> {
+    let issuer = |directory: &str| Issuer {
+        directory: directory.to_owned(),
+        contact: Vec::new(),
+        eab: false,
+    };
+    BTreeMap::from([
+        (
+            DEFAULT_ISSUER.to_owned(),
+            issuer("https://acme-v02.api.letsencrypt.org/directory"),
+        ),
+        (
+            "letsencrypt-staging".to_owned(),
+            issuer("https://acme-staging-v02.api.letsencrypt.org/directory"),
+        ),
+    ])
+}
+
+fn one_line(message: &str) -> String {
+    message.lines().collect::<Vec<_>>().join(", ")
+}
+
+const DEFAULT_ISSUER: &str = "letsencrypt";
+const TOP_LEVEL: &str = "warn_days, critical_days, [[endpoint]], [[certificate]], [issuer.NAME] or [[zone]]";
+const HOST: &str = "a name or an address; the port is a key of its own";
+const ADDRESS: &str = "an IPv4 or IPv6 address";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_in_the_documentation() {
+        let inventory = Inventory::parse(include_str!("../../docs/inventory.example.toml"));
+        assert_eq!(inventory.mistakes, []);
+        let watched: Vec<_> = inventory
+            .watched
+            .iter()
+            .map(|watched| watched.endpoint.to_string())
+            .collect();
+        let expected = [
+            "partner.example.net:8443",
+            "xn--bcher-kva.example:443",
+            "smtp://mail.example.com:587",
+            "vault.internal.example.com:443",
+            "example.com:443",
+            "api.example.com:8443",
+        ];
+        assert_eq!(watched, expected);
+        assert_eq!(inventory.certificates[0].identifiers, ["example.com", "*.example.com"]);
+        assert_eq!(inventory.certificates[0].name, "example.com");
+        assert_eq!(
+            inventory.issuers["zerossl"].directory,
+            "https://acme.zerossl.com/v2/DV90"
+        );
+        assert_eq!(inventory.zones[0].name, "example.org");
+    }
+
+    #[test]
+    fn each_mistake_names_its_line_and_stops_nothing_else() {
+        for (text, expected) in [
+            (
+                "warn_dayz = 3",
+                "line 1: unknown key \"warn_dayz\" (expected warn_days, critical_days, [[endpoint]], [[certificate]], [issuer.NAME] or [[zone]])",
+            ),
+            (
+                "warn_days = \"x\"",
+                "line 1: warn_days: invalid type: string \"x\", expected u32",
+            ),
+            (
+                "\n[[endpoint]]\nhost = \"a..b\"",
+                "line 3: [[endpoint]] host: \"a..b\" is not a domain name (expected a name or an address; the port is a key of its own)",
+            ),
+            (
+                "[[endpoint]]\nhost = \"a.b\"\nport = 99999",
+                "line 3: [[endpoint]] invalid value: integer `99999`, expected u16",
+            ),
+            (
+                "[[endpoint]]\nhost = \"a.b\"\nport = 0",
+                "line 3: [[endpoint]] port = 0 cannot be connected to (expected 1 to 65535)",
+            ),
+            (
+                "[[endpoint]]\nhost = \"a.b\"\naddresses = [\"10.0.0.\"]",
+                "line 3: [[endpoint]] addresses: invalid IP address syntax (expected an IPv4 or IPv6 address)",
+            ),
+            ("[[endpoint]]\nport = 1", "line 1: [[endpoint]] missing field `host`"),
+            (
+                "[endpoint]\nhost = \"a.b\"",
+                "line 1: endpoint is not a list (expected [[endpoint]] before each)",
+            ),
+            (
+                "[[certificate]]\nidentifiers = []",
+                "line 2: [[certificate]] identifiers = [] is empty (expected at least one name)",
+            ),
+            (
+                "[[certificate]]\nidentifiers = [\"*.*.a\"]",
+                "line 2: [[certificate]] identifiers: \"*.*.a\" is not a name (expected example.com or *.example.com)",
+            ),
+            (
+                "[[certificate]]\nidentifiers = [\"a.b\"]\nissuers = [\"lets\"]",
+                "line 3: [[certificate]] issuers: \"lets\" is not known (expected letsencrypt, letsencrypt-staging, or its [issuer.…])",
+            ),
+            (
+                "[[certificate]]\nidentifiers = [\"a.b\"]\nname = \"../x\"",
+                "line 3: [[certificate]] name = \"../x\" cannot be a folder (expected a-z, 0-9, - _ . and no leading dot)",
+            ),
+            (
+                "[issuer.x]\ndirectory = \"http://x\"",
+                "line 1: [issuer.x] directory = \"http://x\" is not a URL (expected https://…/directory)",
+            ),
+        ] {
+            let inventory = Inventory::parse(&format!("{text}\n[[endpoint]]\nhost = \"fine.example\"\n"));
+            let mistakes: Vec<_> = inventory.mistakes.iter().map(ToString::to_string).collect();
+            if text.starts_with("[endpoint]") {
+                assert_eq!(
+                    mistakes.len(),
+                    1,
+                    "TOML itself forbids the two forms together: {mistakes:?}"
+                );
+                continue;
+            }
+            assert_eq!(mistakes, [expected]);
+            let fine = inventory
+                .watched
+                .iter()
+                .any(|watched| watched.endpoint.to_string() == "fine.example:443");
+            assert!(fine, "the entry beside it is watched");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_not_toml_is_one_mistake() {
+        let inventory = Inventory::parse("[[endpoint]]\nhost = \"a.b\n");
+        assert_eq!(inventory.mistakes.len(), 1);
+        assert_eq!(inventory.mistakes[0].line, Some(2));
+        assert!(inventory.watched.is_empty());
+    }
+
+    #[test]
+    fn domains_of_the_template_are_an_inventory() {
+        let inventory = Inventory::of_endpoints("a.example, b.example:8443\nexmple:https", Thresholds::default());
+        assert_eq!(inventory.watched.len(), 2);
+        assert_eq!(inventory.mistakes.len(), 1);
+        assert!(inventory.mistakes[0].to_string().contains("exmple:https"));
+    }
+}

@@ -1,0 +1,559 @@
+//! The probe: from targets to what was observed of each, every step under a deadline.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::Stream;
+use futures::future::join_all;
+use futures::stream::{StreamExt, unfold};
+use rand::Rng;
+use time::OffsetDateTime;
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+
+pub use crate::chain::Thresholds;
+use crate::chain::{Question, judge};
+use crate::crl::Crls;
+use crate::endpoint::{Endpoint, Host};
+use crate::finding::{Finding, Kind, Phase, Served, Severity};
+use crate::report::{EndpointReport, Observation, Report, Revocation, Skipped, Tls};
+use crate::resolve::{self, Resolver, has_route};
+use crate::roots::Roots;
+use crate::starttls;
+use crate::tls::{Failure, Handshaker, Witness};
+use crate::{legacy, report};
+
+/// An endpoint, and what it is judged by.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Where.
+    pub endpoint: Endpoint,
+    /// The name to ask for, if it is not the host's.
+    pub sni: Option<Host>,
+    /// The addresses to connect to, instead of those in DNS.
+    pub addresses: Vec<IpAddr>,
+    /// What is trusted there.
+    pub roots: Arc<Roots>,
+    /// When to alert.
+    pub thresholds: Thresholds,
+}
+
+/// How a [`Prober`] works.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Judge as of this time instead of now.
+    pub at: Option<OffsetDateTime>,
+    /// Ask this name server instead of the system's.
+    pub nameserver: Option<SocketAddr>,
+    /// Deadlines.
+    pub timeouts: Timeouts,
+    /// How many connections may be open together. Lambda allows 1,024 file descriptors.
+    pub sockets: usize,
+    /// How often a network failure is tried, the first time included.
+    pub tries: u32,
+    /// Whether to ask for revocation lists.
+    pub revocation: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let timeouts = Timeouts::within(Duration::from_secs(15));
+        Self {
+            at: None,
+            nameserver: None,
+            timeouts,
+            sockets: 800,
+            tries: 2,
+            revocation: true,
+        }
+    }
+}
+
+/// How long each step may take.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub struct Timeouts {
+    pub dns: Duration,
+    pub connect: Duration,
+    pub starttls: Duration,
+    pub handshake: Duration,
+    /// All of an address's steps and tries together.
+    pub endpoint: Duration,
+}
+
+impl Timeouts {
+    /// Five seconds a step, and never more than `endpoint` in all.
+    pub fn within(endpoint: Duration) -> Self {
+        let step = endpoint.min(STEP);
+        Self {
+            dns: step,
+            connect: step,
+            starttls: step,
+            handshake: step,
+            endpoint,
+        }
+    }
+}
+
+/// Looks at endpoints. Cheap to clone; clones share caches and the bound on connections.
+#[derive(Clone, Debug)]
+pub struct Prober {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    options: Options,
+    resolver: Resolver,
+    handshaker: Handshaker,
+    crls: Crls,
+    sockets: Semaphore,
+}
+
+impl Prober {
+    /// A prober with empty caches; fails when the system's DNS configuration cannot be read.
+    pub fn new(options: Options) -> Result<Self, resolve::Error> {
+        let resolver = Resolver::new(options.nameserver, options.timeouts.dns)?;
+        let sockets = Semaphore::new(options.sockets.max(1));
+        let crls = Crls::new(options.timeouts.endpoint);
+        let shared = Shared {
+            options,
+            resolver,
+            handshaker: Handshaker::default(),
+            crls,
+            sockets,
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// Reports on targets in the order in which they finish, taking them from the iterator as places get free. Dropping
+    /// the stream stops everything that is under way.
+    pub fn run<I>(&self, targets: I) -> impl Stream<Item = EndpointReport> + use<I>
+    where
+        I: Iterator<Item = Target>,
+    {
+        let prober = self.clone();
+        unfold((targets.fuse(), JoinSet::new()), move |(mut targets, mut running)| {
+            let prober = prober.clone();
+            async move {
+                while running.len() < prober.shared.options.sockets.max(1) {
+                    let Some(target) = targets.next() else { break };
+                    let prober = prober.clone();
+                    running.spawn(async move { prober.probe(&target).await });
+                }
+                match running.join_next().await? {
+                    Ok(report) => Some((report, (targets, running))),
+                    Err(error) => std::panic::resume_unwind(error.into_panic()),
+                }
+            }
+        })
+    }
+
+    /// Reports on all targets that can be reached until `deadline`, and lists the others.
+    pub async fn report(&self, targets: Vec<Target>, deadline: Instant) -> Report {
+        let started_at = OffsetDateTime::now_utc();
+        let mut pending = BTreeMap::<String, usize>::new();
+        for target in &targets {
+            *pending.entry(target.endpoint.to_string()).or_default() += 1;
+        }
+        let mut endpoints = Vec::with_capacity(targets.len());
+        let mut running = Box::pin(self.run(targets.into_iter()));
+        while let Ok(Some(endpoint)) = timeout_at(deadline, running.next()).await {
+            if let Some(left) = pending.get_mut(&endpoint.endpoint) {
+                *left -= 1;
+            }
+            endpoints.push(endpoint);
+        }
+        let mut report = Report::new(started_at, OffsetDateTime::now_utc(), endpoints);
+        report.not_reached = pending
+            .into_iter()
+            .filter(|(_, left)| *left > 0)
+            .map(|(endpoint, _)| endpoint)
+            .collect();
+        report
+    }
+
+    /// Looks at every address of one target.
+    pub async fn probe(&self, target: &Target) -> EndpointReport {
+        let (addresses, skipped) = match self.addresses(target).await {
+            Ok(addresses) => routable(addresses),
+            Err(finding) => return self.collect(target, Vec::new(), Vec::new(), vec![finding]),
+        };
+        let observations = join_all(addresses.iter().map(|address| self.observe(target, *address))).await;
+        let mut findings = Vec::new();
+        if addresses.is_empty() {
+            let reason = "every address is IPv6, and this network has no IPv6 route".to_owned();
+            findings.push(Finding::network(Kind::ConnectFailed { reason }));
+        }
+        findings.extend(disagreement(&observations, self.now()));
+        self.collect(target, observations, skipped, findings)
+    }
+
+    fn collect(
+        &self,
+        target: &Target,
+        observations: Vec<Observation>,
+        skipped: Vec<Skipped>,
+        findings: Vec<Finding>,
+    ) -> EndpointReport {
+        let not_after = observations
+            .iter()
+            .filter_map(|seen| Some(seen.leaf.as_ref()?.not_after))
+            .min();
+        let mut report = EndpointReport {
+            endpoint: target.endpoint.to_string(),
+            unicode: target.endpoint.unicode(),
+            status: Severity::Ok,
+            not_after,
+            seconds_left: not_after.map(|end| (end - self.now()).whole_seconds()),
+            observations,
+            skipped,
+            findings,
+        };
+        report.status = report
+            .all_findings()
+            .map(|(_, finding)| finding.severity)
+            .max()
+            .unwrap_or(Severity::Ok);
+        report
+    }
+
+    async fn addresses(&self, target: &Target) -> Result<Vec<IpAddr>, Finding> {
+        if !target.addresses.is_empty() {
+            return Ok(target.addresses.clone());
+        }
+        let limit = self.shared.options.timeouts.dns;
+        let failed = match timeout_at(Instant::now() + limit, self.look_up(&target.endpoint.host)).await {
+            Ok(Ok(addresses)) => return Ok(addresses),
+            Ok(Err(error)) => Kind::DnsFailed {
+                name: target.endpoint.host.to_string(),
+                reason: error.to_string(),
+            },
+            Err(_) => timed_out(Phase::Dns, limit),
+        };
+        Err(Finding::network(failed))
+    }
+
+    async fn look_up(&self, host: &Host) -> Result<Vec<IpAddr>, resolve::Error> {
+        let mut tries = 1;
+        loop {
+            match self.shared.resolver.addresses(host).await {
+                Err(resolve::Error::Failed(_)) if tries < self.shared.options.tries => {
+                    tokio::time::sleep(pause()).await
+                }
+                result => return result,
+            }
+            tries += 1;
+        }
+    }
+
+    /// One address: tried again while the network is at fault and time is left.
+    async fn observe(&self, target: &Target, address: IpAddr) -> Observation {
+        let _socket = self.shared.sockets.acquire().await;
+        let began = Instant::now();
+        let deadline = began + self.shared.options.timeouts.endpoint;
+        let mut tries = 1;
+        let sight = loop {
+            let sight = self.look(target, address, deadline).await;
+            let pause = pause();
+            let again = sight.failure.is_some() && sight.chain.is_empty() && tries < self.shared.options.tries;
+            if !again || Instant::now() + pause >= deadline {
+                break sight;
+            }
+            tokio::time::sleep(pause).await;
+            tries += 1;
+        };
+        let address = SocketAddr::new(address, target.endpoint.port);
+        let mut observation = self.judge(target, address, sight).await;
+        observation.elapsed_ms = began.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
+        observation.tries = tries;
+        observation
+    }
+
+    async fn look(&self, target: &Target, address: IpAddr, deadline: Instant) -> Sight {
+        let sight = self.shake_hands(target, address, deadline).await;
+        let Some(Kind::HandshakeFailed { .. }) = &sight.failure else {
+            return sight;
+        };
+        if !sight.chain.is_empty() {
+            return sight;
+        }
+        // Nothing that today's clients accept. Older servers show their certificate in clear.
+        match self.shake_hands_as_of_old(target, address, deadline).await {
+            Some(Ok(old)) => old,
+            Some(Err(error)) if sight.not_tls => Sight {
+                failure: Some(Kind::HandshakeFailed {
+                    reason: error.to_string(),
+                }),
+                ..sight
+            },
+            _ => sight,
+        }
+    }
+
+    async fn shake_hands(&self, target: &Target, address: IpAddr, deadline: Instant) -> Sight {
+        let stream = match self.open(target, address, deadline).await {
+            Ok(stream) => stream,
+            Err(failure) => return Sight::failed(failure),
+        };
+        let witness = Arc::new(Witness::default());
+        let handshake = self.shared.handshaker.handshake(stream, server_name(target), &witness);
+        match within(Phase::Handshake, self.shared.options.timeouts, deadline, handshake).await {
+            Ok(capture) => {
+                let not_tls = capture.failure.as_ref().is_some_and(|failure| failure.not_tls);
+                let failure = capture
+                    .failure
+                    .map(|Failure { reason, .. }| Kind::HandshakeFailed { reason });
+                Sight {
+                    chain: capture.chain,
+                    tls: capture.tls,
+                    legacy: false,
+                    failure,
+                    not_tls,
+                }
+            }
+            Err(failure) => Sight {
+                chain: witness.chain(),
+                ..Sight::failed(failure)
+            },
+        }
+    }
+
+    async fn shake_hands_as_of_old(
+        &self,
+        target: &Target,
+        address: IpAddr,
+        deadline: Instant,
+    ) -> Option<Result<Sight, legacy::Error>> {
+        let mut stream = self.open(target, address, deadline).await.ok()?;
+        let name = match server_name(target) {
+            ServerName::DnsName(name) => Some(name.as_ref().to_owned()),
+            _ => None,
+        };
+        let fetch = legacy::fetch(&mut stream, name.as_deref());
+        let fetched = within(Phase::Handshake, self.shared.options.timeouts, deadline, fetch)
+            .await
+            .ok()?;
+        Some(fetched.map(|old| {
+            let tls = Tls {
+                version: old.version,
+                cipher_suite: old.cipher_suite,
+                key_exchange: None,
+            };
+            Sight {
+                chain: old.certificates,
+                tls: Some(tls),
+                legacy: true,
+                failure: None,
+                not_tls: false,
+            }
+        }))
+    }
+
+    /// A connection on which TLS can begin.
+    async fn open(&self, target: &Target, address: IpAddr, deadline: Instant) -> Result<TcpStream, Kind> {
+        let timeouts = self.shared.options.timeouts;
+        let connect = TcpStream::connect((address, target.endpoint.port));
+        let mut stream = within(Phase::Connect, timeouts, deadline, connect)
+            .await?
+            .map_err(|error| Kind::ConnectFailed { reason: plain(&error) })?;
+        if let Some(protocol) = target.endpoint.starttls {
+            let host = target.endpoint.host.to_string();
+            let upgrade = starttls::upgrade(protocol, &mut stream, &host);
+            within(Phase::Starttls, timeouts, deadline, upgrade)
+                .await?
+                .map_err(|error| Kind::StarttlsFailed {
+                    protocol: protocol.to_string(),
+                    reason: error.to_string(),
+                })?;
+        }
+        Ok(stream)
+    }
+
+    async fn judge(&self, target: &Target, address: SocketAddr, sight: Sight) -> Observation {
+        let now = self.now();
+        let mut findings: Vec<_> = sight.failure.into_iter().map(Finding::network).collect();
+        let (mut leaf, mut issuers, mut revocation) = (None, Vec::new(), None);
+        if !sight.chain.is_empty() {
+            let name = server_name(target);
+            let question = Question {
+                name: &name,
+                roots: &target.roots,
+                thresholds: target.thresholds,
+                now,
+            };
+            let verdict = judge(&sight.chain, &question);
+            findings.extend(verdict.findings);
+            if verdict.trusted && self.shared.options.revocation {
+                let (state, revoked) = self.revocation(&sight.chain, &target.roots, now).await;
+                revocation = Some(state);
+                findings.extend(revoked.map(|kind| Finding::new(kind, Severity::Critical, now)));
+            }
+            (leaf, issuers) = (verdict.leaf, verdict.issuers);
+        }
+        if let (
+            true,
+            Some(report::Tls {
+                version, cipher_suite, ..
+            }),
+        ) = (sight.legacy, &sight.tls)
+        {
+            let kind = Kind::LegacyTls {
+                version: version.clone(),
+                cipher_suite: cipher_suite.clone(),
+            };
+            findings.push(Finding::new(kind, Severity::Warning, now));
+        }
+        findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+        Observation {
+            address,
+            tls: sight.tls,
+            leaf,
+            issuers,
+            revocation,
+            findings,
+            elapsed_ms: 0,
+            tries: 0,
+        }
+    }
+
+    async fn revocation(
+        &self,
+        chain: &[CertificateDer<'static>],
+        roots: &Roots,
+        now: OffsetDateTime,
+    ) -> (Revocation, Option<Kind>) {
+        match chain.split_first() {
+            Some((leaf, sent)) => self.shared.crls.check(leaf, sent, roots, now).await,
+            None => (
+                Revocation::Skipped {
+                    reason: "there is no certificate".to_owned(),
+                },
+                None,
+            ),
+        }
+    }
+
+    fn now(&self) -> OffsetDateTime {
+        self.shared.options.at.unwrap_or_else(OffsetDateTime::now_utc)
+    }
+}
+
+/// What one try showed.
+struct Sight {
+    chain: Vec<CertificateDer<'static>>,
+    tls: Option<Tls>,
+    legacy: bool,
+    failure: Option<Kind>,
+    not_tls: bool,
+}
+
+impl Sight {
+    fn failed(failure: Kind) -> Self {
+        Self {
+            chain: Vec::new(),
+            tls: None,
+            legacy: false,
+            failure: Some(failure),
+            not_tls: false,
+        }
+    }
+}
+
+/// Runs a step under its own deadline and the endpoint's, whichever is first.
+async fn within<T>(
+    phase: Phase,
+    timeouts: Timeouts,
+    deadline: Instant,
+    step: impl Future<Output = T>,
+) -> Result<T, Kind> {
+    let limit = match phase {
+        Phase::Dns => timeouts.dns,
+        Phase::Connect => timeouts.connect,
+        Phase::Starttls => timeouts.starttls,
+        Phase::Handshake => timeouts.handshake,
+        Phase::Endpoint => timeouts.endpoint,
+    };
+    let own = Instant::now() + limit;
+    let late = if own <= deadline {
+        timed_out(phase, limit)
+    } else {
+        timed_out(Phase::Endpoint, timeouts.endpoint)
+    };
+    timeout_at(own.min(deadline), step).await.map_err(|_| late)
+}
+
+fn timed_out(phase: Phase, after: Duration) -> Kind {
+    Kind::TimedOut {
+        phase,
+        after_ms: after.as_millis().try_into().unwrap_or(u64::MAX),
+    }
+}
+
+/// The name that a client asks for: the SNI that was set, else the host.
+fn server_name(target: &Target) -> ServerName<'static> {
+    target.sni.as_ref().unwrap_or(&target.endpoint.host).server_name()
+}
+
+/// Leaves out IPv6 where there is no route to it.
+fn routable(addresses: Vec<IpAddr>) -> (Vec<IpAddr>, Vec<Skipped>) {
+    let (routable, lost): (Vec<_>, Vec<_>) = addresses.into_iter().partition(|to| to.is_ipv4() || has_route(*to));
+    let reason = "no IPv6 route from here";
+    (
+        routable,
+        lost.into_iter()
+            .map(|address| Skipped {
+                address,
+                reason: reason.to_owned(),
+            })
+            .collect(),
+    )
+}
+
+fn disagreement(observations: &[Observation], now: OffsetDateTime) -> Option<Finding> {
+    let mut served = BTreeMap::<&str, Served>::new();
+    for seen in observations {
+        let Some(leaf) = &seen.leaf else { continue };
+        let (fingerprint, not_after) = (leaf.fingerprint.clone(), leaf.not_after);
+        let entry = served.entry(&leaf.fingerprint);
+        entry
+            .or_insert(Served {
+                fingerprint,
+                not_after,
+                addresses: Vec::new(),
+            })
+            .addresses
+            .push(seen.address);
+    }
+    let certificates: Vec<_> = served.into_values().collect();
+    (certificates.len() > 1).then(|| Finding::new(Kind::AddressesDisagree { certificates }, Severity::Warning, now))
+}
+
+/// The usual reasons in words, without the error number.
+fn plain(error: &std::io::Error) -> String {
+    use std::io::ErrorKind;
+    match error.kind() {
+        ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+        ErrorKind::ConnectionReset => "connection reset".to_owned(),
+        ErrorKind::HostUnreachable => "host unreachable".to_owned(),
+        ErrorKind::NetworkUnreachable => "network unreachable".to_owned(),
+        ErrorKind::TimedOut => "timed out".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// Between two tries; jittered, so that a network in trouble does not see all of them come back at once.
+fn pause() -> Duration {
+    Duration::from_millis(rand::rng().random_range(PAUSE_MS))
+}
+
+const STEP: Duration = Duration::from_secs(5);
+const PAUSE_MS: std::ops::Range<u64> = 200..600;

@@ -1,0 +1,220 @@
+//! The handshake: takes the chain whatever it is, and leaves judging to [`crate::chain`].
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use tokio_rustls::rustls::client::{ResolvesClientCert, Resumption};
+use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio_rustls::rustls::sign::CertifiedKey;
+use tokio_rustls::rustls::{
+    ClientConfig, ClientConnection, DigitallySignedStruct, Error, ProtocolVersion, SignatureScheme,
+};
+
+use crate::report::Tls;
+
+/// What a handshake yielded, however it ended.
+#[derive(Debug)]
+pub struct Capture {
+    /// Everything that the server sent, leaf first; empty when it did not get that far.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// The agreed parameters, as far as they were agreed.
+    pub tls: Option<Tls>,
+    /// Why the handshake failed, unless only for want of a client certificate.
+    pub failure: Option<Failure>,
+}
+
+/// Why a handshake failed.
+#[derive(Debug)]
+pub struct Failure {
+    /// In words.
+    pub reason: String,
+    /// The bytes were not TLS at all.
+    pub not_tls: bool,
+}
+
+/// Makes handshakes; built once.
+#[derive(Clone, Debug)]
+pub struct Handshaker {
+    provider: Arc<CryptoProvider>,
+}
+
+impl Default for Handshaker {
+    fn default() -> Self {
+        Self {
+            provider: Arc::new(aws_lc_rs::default_provider()),
+        }
+    }
+}
+
+impl Handshaker {
+    /// Shakes hands as a client that asks for `name`. What the server showed by then is kept in `witness`, so that it
+    /// survives a caller who stops waiting.
+    pub async fn handshake<S>(&self, stream: S, name: ServerName<'static>, witness: &Arc<Witness>) -> Capture
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let config = match self.config(witness) {
+            Ok(config) => config,
+            Err(error) => return witness.capture(None, Some(error)),
+        };
+        let mut connecting = TlsConnector::from(Arc::new(config))
+            .connect(name, stream)
+            .into_fallible();
+        match (&mut connecting).await {
+            Ok(mut stream) => {
+                let tls = parameters(stream.get_ref().1);
+                // A courtesy that keeps server logs clean; nothing depends on it.
+                let _ = stream.shutdown().await;
+                witness.capture(tls, None)
+            }
+            Err((error, _)) => witness.capture(None, Some(error)),
+        }
+    }
+
+    fn config(&self, witness: &Arc<Witness>) -> Result<ClientConfig, io::Error> {
+        let verifier = Arc::new(Verifier {
+            provider: self.provider.clone(),
+            witness: witness.clone(),
+        });
+        let mut config = ClientConfig::builder_with_provider(self.provider.clone())
+            .with_safe_default_protocol_versions()
+            .map_err(io::Error::other)?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
+            .with_client_cert_resolver(witness.clone());
+        config.resumption = Resumption::disabled();
+        Ok(config)
+    }
+}
+
+/// What a server showed during a handshake, noted as it came.
+#[derive(Debug, Default)]
+pub struct Witness {
+    chain: Mutex<Vec<CertificateDer<'static>>>,
+    proved_its_key: AtomicBool,
+    asked_for_ours: AtomicBool,
+}
+
+impl Witness {
+    /// The chain so far.
+    pub fn chain(&self) -> Vec<CertificateDer<'static>> {
+        self.chain.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn capture(&self, tls: Option<Tls>, error: Option<io::Error>) -> Capture {
+        // A server that wants a client certificate and refuses us without one has shown and proved its own by then.
+        let refused = self.asked_for_ours.load(Ordering::Relaxed) && self.proved_its_key.load(Ordering::Relaxed);
+        let failure = error.filter(|_| !refused).map(|error| Failure::new(&error));
+        Capture {
+            chain: self.chain(),
+            tls,
+            failure,
+        }
+    }
+}
+
+impl ResolvesClientCert for Witness {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.asked_for_ours.store(true, Ordering::Relaxed);
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        false
+    }
+}
+
+impl Failure {
+    fn new(error: &io::Error) -> Self {
+        let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+        let reason = match tls {
+            Some(Error::AlertReceived(alert)) => format!("the server refused it with the alert {alert:?}"),
+            Some(error) => error.to_string(),
+            None if error.kind() == io::ErrorKind::UnexpectedEof => "the server closed the connection".to_owned(),
+            None if error.kind() == io::ErrorKind::ConnectionReset => "the server reset the connection".to_owned(),
+            None => error.to_string(),
+        };
+        Self {
+            reason,
+            not_tls: matches!(tls, Some(Error::InvalidMessage(_))),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Verifier {
+    provider: Arc<CryptoProvider>,
+    witness: Arc<Witness>,
+}
+
+impl Verifier {
+    fn proved(&self, signature: Result<HandshakeSignatureValid, Error>) -> Result<HandshakeSignatureValid, Error> {
+        self.witness.proved_its_key.store(signature.is_ok(), Ordering::Relaxed);
+        signature
+    }
+}
+
+/// Accepts every chain, but insists that the server holds the leaf's key.
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        issuers: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let chain = std::iter::once(leaf)
+            .chain(issuers)
+            .map(|certificate| certificate.clone().into_owned());
+        *self.witness.chain.lock().unwrap_or_else(PoisonError::into_inner) = chain.collect();
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        self.proved(verify_tls12_signature(message, leaf, signed, algorithms))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        self.proved(verify_tls13_signature(message, leaf, signed, algorithms))
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+fn parameters(connection: &ClientConnection) -> Option<Tls> {
+    let version = match connection.protocol_version()? {
+        ProtocolVersion::TLSv1_2 => "TLSv1.2".to_owned(),
+        ProtocolVersion::TLSv1_3 => "TLSv1.3".to_owned(),
+        other => format!("{other:?}"),
+    };
+    // rustls names TLS 1.3 suites TLS13_…; IANA does not.
+    let cipher_suite = format!("{:?}", connection.negotiated_cipher_suite()?.suite()).replacen("TLS13_", "TLS_", 1);
+    let key_exchange = connection
+        .negotiated_key_exchange_group()
+        .map(|group| format!("{:?}", group.name()));
+    Some(Tls {
+        version,
+        cipher_suite,
+        key_exchange,
+    })
+}
