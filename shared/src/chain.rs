@@ -487,3 +487,282 @@ const SIGNATURES: [(&str, &str); 12] = [
     ("1.2.840.10045.4.3.4", "ecdsa-sha512"),
     ("1.3.101.112", "ed25519"),
 ];
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
+    use time::macros::datetime;
+
+    use super::*;
+
+    const ISSUED: OffsetDateTime = datetime!(2026-10-01 00:00 UTC);
+    const DAY: Duration = Duration::DAY;
+
+    struct Authority {
+        root: CertifiedIssuer<'static, KeyPair>,
+        intermediate: CertifiedIssuer<'static, KeyPair>,
+    }
+
+    impl Authority {
+        fn new(intermediate_ends: OffsetDateTime) -> Self {
+            let root = CertifiedIssuer::self_signed(ca("Root", ISSUED + 3650 * DAY), key()).unwrap();
+            let intermediate = CertifiedIssuer::signed_by(ca("Intermediate", intermediate_ends), key(), &root).unwrap();
+            Self { root, intermediate }
+        }
+
+        fn roots(&self) -> Roots {
+            Roots::public().with_pem(self.root.pem().as_bytes()).unwrap()
+        }
+
+        fn leaf(&self, days: i32) -> CertificateDer<'static> {
+            let leaf = leaf(ISSUED + days * DAY).signed_by(&key(), &self.intermediate);
+            leaf.unwrap().der().clone()
+        }
+
+        fn intermediate(&self) -> CertificateDer<'static> {
+            self.intermediate.der().clone()
+        }
+    }
+
+    fn key() -> KeyPair {
+        KeyPair::generate().unwrap()
+    }
+
+    fn ca(name: &str, not_after: OffsetDateTime) -> CertificateParams {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        (params.not_before, params.not_after) = (ISSUED - 900 * DAY, not_after);
+        params
+    }
+
+    fn leaf(not_after: OffsetDateTime) -> CertificateParams {
+        let mut params = CertificateParams::new(["shop.example".to_owned(), "*.shop.example".to_owned()]).unwrap();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, "shop.example");
+        (params.not_before, params.not_after) = (ISSUED, not_after);
+        params
+    }
+
+    fn look(chain: &[CertificateDer<'_>], name: &str, roots: &Roots, now: OffsetDateTime) -> Verdict {
+        let name = ServerName::try_from(name).unwrap();
+        judge(
+            chain,
+            &Question {
+                name: &name,
+                roots,
+                thresholds: Thresholds::default(),
+                now,
+            },
+        )
+    }
+
+    fn codes(verdict: &Verdict) -> Vec<(&'static str, Severity)> {
+        verdict
+            .findings
+            .iter()
+            .map(|finding| (finding.kind.code(), finding.severity))
+            .collect()
+    }
+
+    #[test]
+    fn time_is_signed_seconds() {
+        use Severity::{Critical, Warning};
+        let authority = Authority::new(ISSUED + 3000 * DAY);
+        let (second, hour) = (Duration::SECOND, Duration::HOUR);
+        let (soon, gone) = ("expires_soon", "expired");
+        for (days, left, expected) in [
+            (90, 14 * DAY, None),
+            (90, 14 * DAY - second, Some((soon, Warning))),
+            (90, 3 * DAY, Some((soon, Warning))),
+            (90, 3 * DAY - second, Some((soon, Critical))),
+            (90, 24 * hour - 60 * second, Some((soon, Critical))),
+            (90, second, Some((soon, Critical))),
+            (90, Duration::ZERO, Some((soon, Critical))),
+            (90, -second, Some((gone, Critical))),
+            (90, -400 * DAY, Some((gone, Critical))),
+            (90, 91 * DAY, Some(("not_yet_valid", Critical))),
+            // A healthy six-day certificate is quiet until a third of it is left.
+            (6, 3 * DAY, None),
+            (6, 2 * DAY - second, Some((soon, Warning))),
+            (6, 14 * hour, Some((soon, Critical))),
+            // A 47-day one alerts below 14 days like any other.
+            (47, 14 * DAY, None),
+            (47, 14 * DAY - second, Some((soon, Warning))),
+            (47, 3 * DAY - second, Some((soon, Critical))),
+        ] {
+            let chain = [authority.leaf(days), authority.intermediate()];
+            let verdict = look(&chain, "shop.example", &authority.roots(), ISSUED + days * DAY - left);
+            assert_eq!(codes(&verdict), Vec::from_iter(expected), "{days} days, {left} left");
+            assert!(verdict.trusted, "expiry is no fault of the path");
+        }
+    }
+
+    #[test]
+    fn names_match_as_clients_match_them() {
+        let authority = Authority::new(ISSUED + 3000 * DAY);
+        let chain = [authority.leaf(90), authority.intermediate()];
+        for (name, matches) in [
+            ("shop.example", true),
+            ("a.shop.example", true),
+            ("a.b.shop.example", false),
+            ("10.0.0.1", false),
+        ] {
+            let verdict = look(&chain, name, &authority.roots(), ISSUED + DAY);
+            assert_eq!(verdict.findings.is_empty(), matches, "{name}");
+        }
+    }
+
+    #[test]
+    fn expired_and_wrong_name_and_unknown_issuer_are_three_findings() {
+        let authority = Authority::new(ISSUED + 3000 * DAY);
+        let chain = [authority.leaf(90), authority.intermediate()];
+        let verdict = look(&chain, "other.example", &Roots::public(), ISSUED + 91 * DAY);
+        let codes: Vec<_> = codes(&verdict).into_iter().map(|(code, _)| code).collect();
+        assert_eq!(codes, ["expired", "name_mismatch", "untrusted_root"]);
+        assert!(!verdict.trusted);
+        assert_eq!(
+            verdict.findings[1].message,
+            "is not for other.example, only for shop.example, *.shop.example"
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_path() {
+        let authority = Authority::new(ISSUED + 3000 * DAY);
+        let (roots, public) = (authority.roots(), Roots::public());
+        let (good, intermediate) = (authority.leaf(90), authority.intermediate());
+        let own = leaf(ISSUED + 90 * DAY).self_signed(&key()).unwrap().der().clone();
+        let mut own_ca = leaf(ISSUED + 90 * DAY);
+        own_ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let own_ca = own_ca.self_signed(&key()).unwrap();
+        let pinned = public.with_pem(own_ca.pem().as_bytes()).unwrap();
+        let own_ca = own_ca.der().clone();
+        let mut client = leaf(ISSUED + 90 * DAY);
+        client.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+        let client = client.signed_by(&key(), &authority.intermediate).unwrap().der().clone();
+        let root = authority.root.der().clone();
+        for (what, chain, roots, expected) in [
+            (
+                "as it should be",
+                vec![good.clone(), intermediate.clone()],
+                &roots,
+                vec![],
+            ),
+            (
+                "with the root",
+                vec![good.clone(), intermediate.clone(), root.clone()],
+                &roots,
+                vec![],
+            ),
+            (
+                "in the wrong order",
+                vec![good.clone(), root.clone(), intermediate.clone()],
+                &roots,
+                vec![],
+            ),
+            (
+                "without the intermediate",
+                vec![good.clone()],
+                &roots,
+                vec!["incomplete_chain"],
+            ),
+            (
+                "to an unknown root",
+                vec![good.clone(), intermediate.clone()],
+                &public,
+                vec!["untrusted_root"],
+            ),
+            (
+                "with the unknown root",
+                vec![good, intermediate.clone(), root],
+                &public,
+                vec!["untrusted_root"],
+            ),
+            ("self-signed", vec![own], &public, vec!["self_signed"]),
+            ("self-signed CA", vec![own_ca.clone()], &public, vec!["self_signed"]),
+            ("pinned", vec![own_ca], &pinned, vec![]),
+            (
+                "not for servers",
+                vec![client, intermediate],
+                &roots,
+                vec!["invalid_chain"],
+            ),
+            (
+                "garbage",
+                vec![CertificateDer::from(vec![0x30, 0x03, 1, 2, 3])],
+                &roots,
+                vec!["invalid_chain"],
+            ),
+            ("nothing", vec![], &roots, vec![]),
+        ] {
+            let verdict = look(&chain, "shop.example", roots, ISSUED + DAY);
+            let codes: Vec<_> = codes(&verdict).into_iter().map(|(code, _)| code).collect();
+            assert_eq!(codes, expected, "{what}: {:?}", verdict.findings);
+        }
+    }
+
+    #[test]
+    fn an_expired_extra_certificate_is_no_alarm() {
+        let authority = Authority::new(ISSUED + 3000 * DAY);
+        let stray = ca("Stray", ISSUED - 1 * DAY).self_signed(&key()).unwrap().der().clone();
+        let chain = [authority.leaf(90), authority.intermediate(), stray];
+        let verdict = look(&chain, "shop.example", &authority.roots(), ISSUED + DAY);
+        assert_eq!(verdict.findings, []);
+        let roles: Vec<_> = verdict.issuers.iter().map(|issuer| issuer.role).collect();
+        assert_eq!(roles, [Role::Path, Role::Extra]);
+    }
+
+    #[test]
+    fn an_issuer_can_expire_before_the_leaf() {
+        let authority = Authority::new(ISSUED + 30 * DAY);
+        let chain = [authority.leaf(90), authority.intermediate()];
+        for (now, expected) in [
+            (ISSUED + DAY, vec![]),
+            (ISSUED + 20 * DAY, vec![("issuer_expires_soon", Severity::Warning)]),
+            (ISSUED + 31 * DAY, vec![("issuer_expired", Severity::Critical)]),
+            (ISSUED + 91 * DAY, vec![("expired", Severity::Critical)]),
+        ] {
+            let verdict = look(&chain, "shop.example", &authority.roots(), now);
+            assert_eq!(codes(&verdict), expected, "{now}");
+        }
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic() {
+        let authority = Authority::new(ISSUED + 3000 * DAY);
+        let (leaf, intermediate) = (authority.leaf(90), authority.intermediate());
+        let roots = authority.roots();
+        for at in 0..leaf.len() {
+            let mut broken = leaf.to_vec();
+            broken[at] ^= 0xff;
+            look(
+                &[CertificateDer::from(broken), intermediate.clone()],
+                "shop.example",
+                &roots,
+                ISSUED + DAY,
+            );
+            look(
+                &[CertificateDer::from(leaf[..at].to_vec())],
+                "shop.example",
+                &roots,
+                ISSUED + DAY,
+            );
+        }
+    }
+
+    #[test]
+    fn weak_keys() {
+        for (key, weak) in [
+            ("rsa-1024", true),
+            ("rsa-2048", false),
+            ("ecdsa-p192", true),
+            ("ecdsa-p256", false),
+            ("dsa", true),
+            ("ed25519", false),
+        ] {
+            assert_eq!(is_weak_key(key), weak, "{key}");
+        }
+    }
+}

@@ -23,7 +23,11 @@ impl Finding {
     /// A finding as of `now`, with its message made from its facts.
     pub fn new(kind: Kind, severity: Severity, now: OffsetDateTime) -> Self {
         let message = kind.message(now);
-        Self { kind, severity, message }
+        Self {
+            kind,
+            severity,
+            message,
+        }
     }
 
     /// A finding about the way to the endpoint, not about its certificate: nothing could be judged.
@@ -82,11 +86,21 @@ impl fmt::Display for Severity {
 #[allow(missing_docs)] // the fields are the facts and say what they are by name
 pub enum Kind {
     /// The leaf's notAfter has passed.
-    Expired { #[serde(with = "time::serde::rfc3339")] not_after: OffsetDateTime },
+    Expired {
+        #[serde(with = "time::serde::rfc3339")]
+        not_after: OffsetDateTime,
+    },
     /// Less time is left than the threshold.
-    ExpiresSoon { #[serde(with = "time::serde::rfc3339")] not_after: OffsetDateTime, threshold_seconds: i64 },
+    ExpiresSoon {
+        #[serde(with = "time::serde::rfc3339")]
+        not_after: OffsetDateTime,
+        threshold_seconds: i64,
+    },
     /// The leaf's notBefore is still to come.
-    NotYetValid { #[serde(with = "time::serde::rfc3339")] not_before: OffsetDateTime },
+    NotYetValid {
+        #[serde(with = "time::serde::rfc3339")]
+        not_before: OffsetDateTime,
+    },
     /// No name in the leaf matches the name that a client asks for.
     NameMismatch { expected: String, names: Vec<String> },
     /// The leaf is its own issuer.
@@ -98,9 +112,17 @@ pub enum Kind {
     /// A path stands but breaks a rule.
     InvalidChain { reason: String },
     /// An issuer that every path needs has expired.
-    IssuerExpired { subject: String, #[serde(with = "time::serde::rfc3339")] not_after: OffsetDateTime },
+    IssuerExpired {
+        subject: String,
+        #[serde(with = "time::serde::rfc3339")]
+        not_after: OffsetDateTime,
+    },
     /// An issuer of the path expires before the leaf, and soon.
-    IssuerExpiresSoon { subject: String, #[serde(with = "time::serde::rfc3339")] not_after: OffsetDateTime },
+    IssuerExpiresSoon {
+        subject: String,
+        #[serde(with = "time::serde::rfc3339")]
+        not_after: OffsetDateTime,
+    },
     /// A key in the path that is too weak.
     WeakKey { subject: String, key: String },
     /// A signature in the path by an algorithm that is broken.
@@ -109,7 +131,8 @@ pub enum Kind {
     Revoked {
         subject: String,
         serial: String,
-        #[serde(with = "time::serde::rfc3339")] revoked_at: OffsetDateTime,
+        #[serde(with = "time::serde::rfc3339")]
+        revoked_at: OffsetDateTime,
         reason: Option<String>,
     },
     /// The server speaks nothing that today's clients accept.
@@ -204,7 +227,11 @@ impl Kind {
                 format!("expires in {}, on {}", Span(*not_after - now), date(*not_after))
             }
             Self::NotYetValid { not_before } => {
-                format!("is not valid for another {}, until {}", Span(*not_before - now), date(*not_before))
+                format!(
+                    "is not valid for another {}, until {}",
+                    Span(*not_before - now),
+                    date(*not_before)
+                )
             }
             Self::NameMismatch { expected, names } if names.is_empty() => {
                 format!("is not for {expected}: it has no subject alternative names")
@@ -217,22 +244,44 @@ impl Kind {
             }
             Self::InvalidChain { reason } => format!("the chain breaks a rule: {reason}"),
             Self::IssuerExpired { subject, not_after } => {
-                format!("the issuer {subject} expired {} ago, on {}", Span(now - *not_after), date(*not_after))
+                format!(
+                    "the issuer {subject} expired {} ago, on {}",
+                    Span(now - *not_after),
+                    date(*not_after)
+                )
             }
             Self::IssuerExpiresSoon { subject, not_after } => {
-                format!("the issuer {subject} expires in {}, on {}", Span(*not_after - now), date(*not_after))
+                format!(
+                    "the issuer {subject} expires in {}, on {}",
+                    Span(*not_after - now),
+                    date(*not_after)
+                )
             }
             Self::WeakKey { subject, key } => format!("the key of {subject} is too weak: {key}"),
-            Self::WeakSignature { subject, signature } => format!("{subject} is signed with {signature}, which is broken"),
-            Self::Revoked { subject, serial, revoked_at, reason } => {
+            Self::WeakSignature { subject, signature } => {
+                format!("{subject} is signed with {signature}, which is broken")
+            }
+            Self::Revoked {
+                subject,
+                serial,
+                revoked_at,
+                reason,
+            } => {
                 let reason = reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
-                format!("{subject}, serial {serial}, was revoked by its issuer on {}{reason}", date(*revoked_at))
+                format!(
+                    "{subject}, serial {serial}, was revoked by its issuer on {}{reason}",
+                    date(*revoked_at)
+                )
             }
             Self::LegacyTls { version, cipher_suite } => {
                 format!("the server offers only {version} with {cipher_suite}: today's clients refuse that")
             }
             Self::AddressesDisagree { certificates } => {
-                format!("the addresses serve {} different certificates: {}", certificates.len(), each(certificates))
+                format!(
+                    "the addresses serve {} different certificates: {}",
+                    certificates.len(),
+                    each(certificates)
+                )
             }
             Self::DnsFailed { name, reason } => format!("{name} could not be looked up: {reason}"),
             Self::ConnectFailed { reason } => format!("no TCP connection: {reason}"),
@@ -272,7 +321,12 @@ pub fn date(at: OffsetDateTime) -> String {
 }
 
 fn some_of(names: &[String]) -> String {
-    let shown = names.iter().take(NAMES_SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let shown = names
+        .iter()
+        .take(NAMES_SHOWN)
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .join(", ");
     match names.len().saturating_sub(NAMES_SHOWN) {
         0 => shown,
         more => format!("{shown} and {more} more"),
@@ -281,8 +335,17 @@ fn some_of(names: &[String]) -> String {
 
 fn each(certificates: &[Served]) -> String {
     let one = |served: &Served| {
-        let addresses = served.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        format!("{} until {} on {addresses}", served.fingerprint.get(..12).unwrap_or(""), date(served.not_after))
+        let addresses = served
+            .addresses
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(", ");
+        format!(
+            "{} until {} on {addresses}",
+            served.fingerprint.get(..12).unwrap_or(""),
+            date(served.not_after)
+        )
     };
     certificates.iter().map(one).collect::<Vec<_>>().join("; ")
 }
@@ -314,7 +377,10 @@ mod tests {
     #[test]
     fn a_finding_is_flat_in_json() {
         let not_after = datetime!(2026-12-01 00:00 UTC);
-        let kind = Kind::ExpiresSoon { not_after, threshold_seconds: 1_209_600 };
+        let kind = Kind::ExpiresSoon {
+            not_after,
+            threshold_seconds: 1_209_600,
+        };
         let finding = Finding::new(kind, Severity::Warning, datetime!(2026-11-24 00:00 UTC));
         let json = serde_json::json!({
             "code": "expires_soon", "severity": "warning", "not_after": "2026-12-01T00:00:00Z",

@@ -26,7 +26,10 @@ pub enum Error {
 impl Roots {
     /// The roots that browsers trust for servers, as Mozilla keeps them.
     pub fn public() -> Self {
-        Self { anchors: webpki_roots::TLS_SERVER_ROOTS.to_vec(), private: Vec::new() }
+        Self {
+            anchors: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
+            private: Vec::new(),
+        }
     }
 
     /// These roots and those in a PEM file.
@@ -35,12 +38,19 @@ impl Roots {
         for (index, der) in CertificateDer::pem_slice_iter(pem).enumerate() {
             let der = der.map_err(|error| Error::Pem(error.to_string()))?;
             let anchor = webpki::anchor_from_trusted_cert(&der)
-                .map_err(|reason| Error::Certificate { number: index + 1, reason })?
+                .map_err(|reason| Error::Certificate {
+                    number: index + 1,
+                    reason,
+                })?
                 .to_owned();
             roots.anchors.push(anchor);
             roots.private.push(der);
         }
-        if roots.private.len() == self.private.len() { Err(Error::Empty) } else { Ok(roots) }
+        if roots.private.len() == self.private.len() {
+            Err(Error::Empty)
+        } else {
+            Ok(roots)
+        }
     }
 
     /// All of them, for building a path.
