@@ -1,0 +1,314 @@
+//! Servers that speak nothing today's clients accept: below TLS 1.3 the Certificate message travels in clear, so a
+//! minimal ClientHello is enough to read it (RFC 5246, 7.4).
+
+use std::io;
+
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio_rustls::rustls::pki_types::CertificateDer;
+
+/// What an old server showed.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Legacy {
+    /// `TLSv1.0`, `TLSv1.1`, `TLSv1.2` or `SSLv3`.
+    pub version: String,
+    /// By its IANA name where we know it.
+    pub cipher_suite: String,
+    /// Leaf first.
+    pub certificates: Vec<CertificateDer<'static>>,
+}
+
+/// Why it showed nothing.
+#[derive(Debug, Error)]
+#[allow(missing_docs)]
+pub enum Error {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("the server does not speak TLS: it answered {0:?}")]
+    NotTls(String),
+    #[error("the server refused it with the alert {0}")]
+    Alert(u8),
+    #[error("the server's handshake cannot be read: {0}")]
+    Garbled(&'static str),
+}
+
+/// Says hello as an old client would, and reads until the certificates. Nothing is verified.
+pub async fn fetch<S>(stream: &mut S, server_name: Option<&str>) -> Result<Legacy, Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    stream.write_all(&client_hello(server_name)).await?;
+    let mut handshake = Vec::new();
+    let mut records = 0;
+    loop {
+        append_record(stream, &mut handshake).await?;
+        records += 1;
+        if let Some(legacy) = parse(&handshake)? {
+            return Ok(legacy);
+        }
+        if handshake.len() > HANDSHAKE || records > RECORDS {
+            return Err(Error::Garbled("too long"));
+        }
+    }
+}
+
+/// Reads one record and appends its handshake bytes.
+async fn append_record<S: AsyncRead + Unpin>(stream: &mut S, handshake: &mut Vec<u8>) -> Result<(), Error> {
+    let mut header = [0; 5];
+    let mut read = 0;
+    while read < header.len() {
+        match stream.read(&mut header[read..]).await? {
+            0 if read == 0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+            0 => break,
+            some => read += some,
+        }
+    }
+    let [kind, major, _, high, low] = header;
+    let length = usize::from(u16::from_be_bytes([high, low]));
+    if read < header.len() || !(20..=24).contains(&kind) || major != 3 || length > RECORD {
+        return Err(Error::NotTls(overheard(stream, &header[..read]).await));
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await?;
+    match (kind, body.as_slice()) {
+        (22, _) => handshake.extend_from_slice(&body),
+        // A warning such as unrecognized_name does not end a handshake.
+        (21, [1, _]) => {}
+        (21, [_, alert]) => return Err(Error::Alert(*alert)),
+        _ => return Err(Error::Garbled("a record that is no handshake")),
+    }
+    Ok(())
+}
+
+/// The beginning of what a server says that does not speak TLS.
+async fn overheard<S: AsyncRead + Unpin>(stream: &mut S, header: &[u8]) -> String {
+    let mut rest = [0; OVERHEARD];
+    let more = stream.read(&mut rest).await.unwrap_or(0);
+    let said = [header, &rest[..more]].concat();
+    let text = String::from_utf8_lossy(&said);
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
+/// The certificates, once they are complete.
+fn parse(mut bytes: &[u8]) -> Result<Option<Legacy>, Error> {
+    let mut hello = None;
+    while let Some((kind, body, rest)) = message(bytes)? {
+        match kind {
+            SERVER_HELLO => hello = Some(server_hello(body).ok_or(Error::Garbled("a ServerHello"))?),
+            CERTIFICATE => {
+                let (version, cipher_suite) = hello.ok_or(Error::Garbled("a Certificate before the ServerHello"))?;
+                let certificates = certificates(body).ok_or(Error::Garbled("a Certificate"))?;
+                return Ok(Some(Legacy {
+                    version,
+                    cipher_suite,
+                    certificates,
+                }));
+            }
+            SERVER_HELLO_DONE => return Err(Error::Garbled("no Certificate")),
+            _ => {}
+        }
+        bytes = rest;
+    }
+    Ok(None)
+}
+
+/// One handshake message, if all of it is there: type, body, rest.
+#[allow(clippy::type_complexity)]
+fn message(bytes: &[u8]) -> Result<Option<(u8, &[u8], &[u8])>, Error> {
+    let Some((kind, rest)) = bytes.split_first() else {
+        return Ok(None);
+    };
+    let Some((length, rest)) = uint24(rest) else {
+        return Ok(None);
+    };
+    if length > HANDSHAKE {
+        return Err(Error::Garbled("a message too long"));
+    }
+    Ok(rest.split_at_checked(length).map(|(body, rest)| (*kind, body, rest)))
+}
+
+fn server_hello(body: &[u8]) -> Option<(String, String)> {
+    let (version, rest) = body.split_at_checked(2)?;
+    let rest = rest.get(32..)?;
+    let (session, rest) = rest.split_first()?;
+    let suite = rest.get(usize::from(*session)..)?.get(..2)?;
+    let version = match version {
+        [3, 0] => "SSLv3".to_owned(),
+        [3, minor @ 1..=3] => format!("TLSv1.{}", minor - 1),
+        _ => return None,
+    };
+    let suite = u16::from_be_bytes([suite[0], suite[1]]);
+    let name = SUITES
+        .iter()
+        .find(|(code, _)| *code == suite)
+        .map(|(_, name)| (*name).to_owned());
+    Some((version, name.unwrap_or_else(|| format!("{suite:#06x}"))))
+}
+
+fn certificates(body: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
+    let (length, rest) = uint24(body)?;
+    let mut list = rest.get(..length)?;
+    let mut certificates = Vec::new();
+    while !list.is_empty() {
+        let (length, rest) = uint24(list)?;
+        let (certificate, rest) = rest.split_at_checked(length)?;
+        certificates.push(CertificateDer::from(certificate.to_vec()));
+        list = rest;
+    }
+    (!certificates.is_empty()).then_some(certificates)
+}
+
+fn uint24(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    let ([a, b, c], rest) = bytes.split_first_chunk::<3>()?;
+    Some((usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c), rest))
+}
+
+/// A ClientHello that offers TLS 1.2 and whatever old servers know.
+fn client_hello(server_name: Option<&str>) -> Vec<u8> {
+    let mut extensions = Vec::new();
+    if let Some(name) = server_name {
+        let entry = [&[0][..], &sized(name.as_bytes())].concat();
+        extension(&mut extensions, 0, &sized(&entry));
+    }
+    extension(&mut extensions, 10, &sized(&[0, 29, 0, 23, 0, 24, 0, 25]));
+    extension(&mut extensions, 11, &[1, 0]);
+    extension(
+        &mut extensions,
+        13,
+        &sized(&[4, 1, 4, 3, 5, 1, 5, 3, 6, 1, 6, 3, 8, 4, 8, 5, 8, 6, 2, 1, 2, 3, 2, 2]),
+    );
+    let suites: Vec<u8> = SUITES.iter().flat_map(|(code, _)| code.to_be_bytes()).collect();
+    let random: [u8; 32] = rand::random();
+    let body = [
+        &[3, 3][..],
+        &random,
+        &[0],
+        &sized(&suites),
+        &[1, 0],
+        &sized(&extensions),
+    ]
+    .concat();
+    let message = [&[1, 0][..], &sized(&body)].concat();
+    [&[22, 3, 1][..], &sized(&message)].concat()
+}
+
+fn extension(extensions: &mut Vec<u8>, kind: u16, body: &[u8]) {
+    extensions.extend_from_slice(&kind.to_be_bytes());
+    extensions.extend(sized(body));
+}
+
+/// A vector with its length in two bytes before it; ours are all shorter than that allows.
+fn sized(body: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(body.len()).unwrap_or(u16::MAX);
+    [&length.to_be_bytes()[..], body].concat()
+}
+
+const SERVER_HELLO: u8 = 2;
+const CERTIFICATE: u8 = 11;
+const SERVER_HELLO_DONE: u8 = 14;
+const RECORD: usize = 16_384 + 2_048;
+const HANDSHAKE: usize = 131_072;
+const RECORDS: usize = 512;
+const OVERHEARD: usize = 60;
+const SUITES: [(u16, &str); 22] = [
+    (0xc02f, "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"),
+    (0xc02b, "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"),
+    (0xc014, "TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA"),
+    (0xc00a, "TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA"),
+    (0xc013, "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA"),
+    (0xc009, "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA"),
+    (0x009f, "TLS_DHE_RSA_WITH_AES_256_GCM_SHA384"),
+    (0x009e, "TLS_DHE_RSA_WITH_AES_128_GCM_SHA256"),
+    (0x0039, "TLS_DHE_RSA_WITH_AES_256_CBC_SHA"),
+    (0x0033, "TLS_DHE_RSA_WITH_AES_128_CBC_SHA"),
+    (0x009d, "TLS_RSA_WITH_AES_256_GCM_SHA384"),
+    (0x009c, "TLS_RSA_WITH_AES_128_GCM_SHA256"),
+    (0x003d, "TLS_RSA_WITH_AES_256_CBC_SHA256"),
+    (0x003c, "TLS_RSA_WITH_AES_128_CBC_SHA256"),
+    (0x0035, "TLS_RSA_WITH_AES_256_CBC_SHA"),
+    (0x002f, "TLS_RSA_WITH_AES_128_CBC_SHA"),
+    (0x0041, "TLS_RSA_WITH_CAMELLIA_128_CBC_SHA"),
+    (0x0016, "TLS_DHE_RSA_WITH_3DES_EDE_CBC_SHA"),
+    (0xc012, "TLS_ECDHE_RSA_WITH_3DES_EDE_CBC_SHA"),
+    (0x000a, "TLS_RSA_WITH_3DES_EDE_CBC_SHA"),
+    (0x0005, "TLS_RSA_WITH_RC4_128_SHA"),
+    (0x0004, "TLS_RSA_WITH_RC4_128_MD5"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// ServerHello (TLS 1.0, RSA with 3DES) and a Certificate with two entries.
+    fn flight() -> Vec<u8> {
+        let hello = [&[3, 1][..], &[7; 32], &[0], &[0, 0x0a], &[0]].concat();
+        let list = [&[0, 0, 3][..], b"one", &[0, 0, 3], b"two"].concat();
+        let certificate = [&[0, 0, list.len() as u8][..], &list].concat();
+        let message = |kind: u8, body: &[u8]| [&[kind, 0, 0, body.len() as u8][..], body].concat();
+        [message(SERVER_HELLO, &hello), message(CERTIFICATE, &certificate)].concat()
+    }
+
+    fn expected() -> Legacy {
+        let certificates = vec![
+            CertificateDer::from(b"one".to_vec()),
+            CertificateDer::from(b"two".to_vec()),
+        ];
+        Legacy {
+            version: "TLSv1.0".to_owned(),
+            cipher_suite: "TLS_RSA_WITH_3DES_EDE_CBC_SHA".to_owned(),
+            certificates,
+        }
+    }
+
+    async fn answer(bytes: Vec<u8>) -> Result<Legacy, Error> {
+        let (mut client, mut server) = tokio::io::duplex(1 << 20);
+        server.write_all(&bytes).await.unwrap();
+        let mut heard = vec![0; 1_024];
+        let fetching = tokio::spawn(async move { fetch(&mut client, Some("a.example")).await });
+        let _ = server.read(&mut heard).await;
+        drop(server);
+        fetching.await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn however_it_is_cut_into_records() {
+        let flight = flight();
+        for size in [1, 3, 7, 1_000] {
+            let records: Vec<u8> = flight
+                .chunks(size)
+                .flat_map(|part| [&[22, 3, 1][..], &sized(part)].concat())
+                .collect();
+            assert_eq!(answer(records).await.unwrap(), expected(), "{size} bytes a record");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_handshake_is_said() {
+        for (bytes, words) in [
+            (
+                &b"HTTP/1.1 400 Bad Request\r\nServer: x\r\n"[..],
+                "does not speak TLS: it answered \"HTTP/1.1 400 Bad Request\"",
+            ),
+            (b"SSH-2.0-x\r\n", "SSH-2.0-x"),
+            (&[21, 3, 1, 0, 2, 2, 40], "alert 40"),
+            (&[23, 3, 1, 0, 1, 0], "no handshake"),
+        ] {
+            let error = answer(bytes.to_vec()).await.unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        }
+        assert!(matches!(answer(Vec::new()).await, Err(Error::Io(_))));
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic() {
+        let flight = flight();
+        for at in 0..flight.len() {
+            assert!(parse(&flight[..at]).unwrap().is_none());
+            for value in [0, 1, 0x7f, 0xff] {
+                let mut broken = flight.clone();
+                broken[at] = value;
+                let _ = parse(&broken);
+            }
+        }
+    }
+}
