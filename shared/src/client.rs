@@ -16,9 +16,9 @@ pub async fn config() -> SdkConfig {
         .await
 }
 
-/// The SDK's default reads every file of the system's trust directory before the first event; AWS's endpoints chain to
+/// The HTTPS client of [`config`]. The SDK's default reads every file of the system's trust directory before the first event; AWS's endpoints chain to
 /// a handful of roots, so those are all that is loaded.
-fn https() -> SharedHttpClient {
+pub fn https() -> SharedHttpClient {
     let roots = TLS_SERVER_ROOT_CERTS.iter().filter(|root| is_used_by_aws(root));
     let store = roots.fold(TrustStore::empty(), |store, root| store.with_pem_certificate(pem(root)));
     let context = TlsContext::builder().with_trust_store(store).build();

@@ -1,1 +1,11 @@
-//! x
+//! Runs the real thing: the same template on a local AWS, real TLS servers in every state, the built binaries.
+//!
+//! [`stack`] starts the emulator and deploys to it, [`pki`] makes certificates, [`servers`] serves them, [`inbox`] reads
+//! what SNS delivered. Everything listens on free loopback ports and ends with the value that started it.
+
+pub mod inbox;
+pub mod pki;
+pub mod process;
+pub mod servers;
+pub mod shop;
+pub mod stack;

@@ -86,6 +86,24 @@ mod tests {
     }
 
     #[test]
+    fn the_samples_in_events() {
+        let read = |bytes: &[u8]| endpoints(serde_json::from_slice(bytes).unwrap());
+        assert_eq!(read(include_bytes!("../../../events/schedule.json")), ["everything"]);
+        let three = [
+            "example.com:443",
+            "mail.example.com:8443",
+            "smtp://mail.example.com:587",
+        ];
+        assert_eq!(read(include_bytes!("../../../events/endpoints.json")), three);
+        let two = ["example.com:443", "api.example.com:8443"];
+        assert_eq!(read(include_bytes!("../../../events/map-batch.json")), two);
+        assert_eq!(
+            read(include_bytes!("../../../events/map-item.json")),
+            ["example.com:443"]
+        );
+    }
+
+    #[test]
     fn anything_else_is_refused_not_taken_for_everything() {
         for event in [
             json!({"endpont": "a"}),

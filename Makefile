@@ -1,0 +1,67 @@
+# What a person needs. `make demo` and `make test` set up what is missing.
+
+SHELL := /bin/bash
+LOCAL := .local
+export PATH := $(CURDIR)/$(LOCAL)/sam/bin:$(PATH)
+export SAM_CLI_TELEMETRY := 0
+ARCHITECTURE ?= arm64
+REGION ?= $(or $(AWS_REGION),$(AWS_DEFAULT_REGION),eu-central-1)
+
+.PHONY: help setup demo test lint build deploy clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+
+setup: $(LOCAL)/sam/.done $(LOCAL)/ministack/.done $(LOCAL)/nginx.done ## install the pinned tools into .local
+
+demo: setup ## the main job: deploy to a local AWS, look at real servers, see the alert
+	cargo run --quiet -p neverlapse-tests --bin demo
+
+test: setup ## unit and end-to-end tests
+	cargo test --workspace
+
+lint: setup $(LOCAL)/lint/.done ## formatting, clippy, docs, dependencies, template
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+	AWS_DEFAULT_REGION=$(REGION) sam validate --lint
+	$(LOCAL)/lint/bin/cfn-lint template.yaml
+	@if command -v cargo-deny >/dev/null; then cargo deny check bans licenses sources; \
+	  cargo deny check advisories || echo "WARNING: advisories were NOT checked (no database; are you offline?)"; \
+	  else echo "WARNING: cargo-deny is not installed, dependencies were NOT checked (cargo install cargo-deny --locked)"; fi
+
+build: $(LOCAL)/sam/.done ## sam build for AWS (ARCHITECTURE=arm64 or x86_64)
+	rustup target add $(if $(filter arm64,$(ARCHITECTURE)),aarch64,x86_64)-unknown-linux-gnu
+	AWS_DEFAULT_REGION=$(REGION) sam build --parameter-overrides ParameterKey=Architecture,ParameterValue=$(ARCHITECTURE)
+
+deploy: build ## sam deploy, guided
+	sam deploy --guided --parameter-overrides ParameterKey=Architecture,ParameterValue=$(ARCHITECTURE)
+
+clean: ## remove what was built and installed here
+	rm -rf target .aws-sam $(LOCAL)
+
+$(LOCAL)/sam/.done:
+	@echo "Installing aws-sam-cli, cargo-lambda and zig into $(LOCAL)/sam (about a minute) …"
+	python3 -m venv $(LOCAL)/sam
+	$(LOCAL)/sam/bin/pip -q install aws-sam-cli==1.170.0 cargo-lambda==1.9.2 ziglang==0.17.1
+	@touch $@
+
+$(LOCAL)/ministack/.done:
+	@echo "Installing ministack, the local AWS, into $(LOCAL)/ministack (about half a minute) …"
+	python3 -m venv $(LOCAL)/ministack
+	$(LOCAL)/ministack/bin/pip -q install ministack==1.5.33 'aws-sam-translator>=1.90,<2'
+	@touch $@
+
+$(LOCAL)/lint/.done:
+	@echo "Installing cfn-lint into $(LOCAL)/lint …"
+	python3 -m venv $(LOCAL)/lint
+	$(LOCAL)/lint/bin/pip -q install cfn-lint==1.58.0
+	@touch $@
+
+$(LOCAL)/nginx.done:
+	@mkdir -p $(LOCAL)
+	@command -v nginx >/dev/null || { echo "Installing nginx (Debian's nginx-light) …"; \
+	  as_root=; [ "$$(id -u)" = 0 ] || as_root=sudo; \
+	  $$as_root apt-get update -qq && $$as_root apt-get install -y -qq --no-install-recommends nginx-light >/dev/null; } \
+	  || { echo "nginx is missing and could not be installed; install it by hand and run make again"; exit 1; }
+	@touch $@

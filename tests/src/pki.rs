@@ -1,0 +1,60 @@
+//! A private CA: one root, one intermediate, and leaves of any age.
+
+use anyhow::Result;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
+use time::{Duration, OffsetDateTime};
+
+/// Issues certificates.
+pub struct Authority {
+    root: CertifiedIssuer<'static, KeyPair>,
+    intermediate: CertifiedIssuer<'static, KeyPair>,
+}
+
+/// A leaf with its key, as files hold them.
+#[derive(Clone, Debug)]
+pub struct Leaf {
+    /// The leaf alone.
+    pub certificate: String,
+    /// Leaf and intermediate.
+    pub fullchain: String,
+    /// PKCS #8.
+    pub key: String,
+}
+
+impl Authority {
+    /// A CA of its own.
+    pub fn new() -> Result<Self> {
+        let root = CertifiedIssuer::self_signed(ca("neverlapse test root"), KeyPair::generate()?)?;
+        let intermediate = CertifiedIssuer::signed_by(ca("neverlapse test issuer"), KeyPair::generate()?, &root)?;
+        Ok(Self { root, intermediate })
+    }
+
+    /// The root, as a trust bundle.
+    pub fn root(&self) -> String {
+        self.root.pem()
+    }
+
+    /// A 90-day certificate for `name` that ends at `not_after`.
+    pub fn leaf(&self, name: &str, not_after: OffsetDateTime) -> Result<Leaf> {
+        let mut params = CertificateParams::new([name.to_owned()])?;
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, name);
+        (params.not_before, params.not_after) = (not_after - Duration::days(90), not_after);
+        let key = KeyPair::generate()?;
+        let certificate = params.signed_by(&key, &self.intermediate)?.pem();
+        let fullchain = format!("{certificate}{}", self.intermediate.pem());
+        Ok(Leaf {
+            certificate,
+            fullchain,
+            key: key.serialize_pem(),
+        })
+    }
+}
+
+fn ca(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
+}

@@ -1,0 +1,230 @@
+//! A local AWS (ministack), and the real template on it by the real `sam deploy`.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_s3::config::Credentials;
+use aws_sdk_s3::primitives::ByteStream;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::process::Command;
+
+use crate::process::{Group, free_port, run};
+
+/// A running emulator with the stack deployed.
+#[derive(Debug)]
+pub struct Stack {
+    _emulator: Group,
+    _folder: TempDir,
+    endpoint: String,
+    /// For SDK clients.
+    pub config: SdkConfig,
+    /// The stack's outputs.
+    pub bucket: String,
+    /// ARN.
+    pub topic: String,
+    /// Name.
+    pub probe: String,
+}
+
+/// What an invocation returned.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The function failed; the payload is `{"errorType": …, "errorMessage": …}`.
+    pub failed: bool,
+    /// What it returned.
+    pub payload: Value,
+}
+
+impl Stack {
+    /// Builds (cached) and deploys with these template parameters.
+    pub async fn deploy(parameters: &[(&str, &str)]) -> Result<Self> {
+        build().await?;
+        let folder = tempfile::Builder::new().prefix("neverlapse-aws-").tempdir()?;
+        let (endpoint, emulator) = emulator(folder.path()).await?;
+        let overrides = [("Architecture", ARCHITECTURE)].iter().chain(parameters);
+        let overrides = overrides.map(|(key, value)| format!("ParameterKey={key},ParameterValue={value}"));
+        let mut deploy = sam(&endpoint);
+        deploy.args([
+            "deploy",
+            "--stack-name",
+            NAME,
+            "--resolve-s3",
+            "--capabilities",
+            "CAPABILITY_IAM",
+        ]);
+        deploy
+            .args(["--no-confirm-changeset", "--no-progressbar", "--parameter-overrides"])
+            .args(overrides);
+        deploy.arg("--template-file").arg(build_folder().join("template.yaml"));
+        run(&mut deploy).await.context("sam deploy onto the local stack")?;
+        let outputs = outputs(&endpoint).await?;
+        let output = |name: &str| {
+            outputs
+                .get(name)
+                .cloned()
+                .with_context(|| format!("the stack has no output {name}"))
+        };
+        let (bucket, topic, probe) = (
+            output("BucketName")?,
+            output("AlertTopicArn")?,
+            output("ProbeFunctionName")?,
+        );
+        let config = config(&endpoint).await;
+        Ok(Self {
+            _emulator: emulator,
+            _folder: folder,
+            endpoint,
+            config,
+            bucket,
+            topic,
+            probe,
+        })
+    }
+
+    /// Writes an object to the bucket.
+    pub async fn put(&self, key: &str, text: &str) -> Result<()> {
+        let body = ByteStream::from(text.as_bytes().to_vec());
+        aws_sdk_s3::Client::new(&self.config)
+            .put_object()
+            .bucket(&self.bucket)
+            .key(key)
+            .body(body)
+            .send()
+            .await?;
+        Ok(())
+    }
+
+    /// Invokes the probe and waits for what it returns.
+    pub async fn invoke(&self, event: &Value) -> Result<Answer> {
+        let url = format!("{}/2015-03-31/functions/{}/invocations", self.endpoint, self.probe);
+        let request = reqwest::Client::builder().no_proxy().build()?.post(url);
+        let request = request
+            .header("Authorization", SIGNED_FOR_LAMBDA)
+            .body(event.to_string());
+        let response = request.send().await?;
+        let failed = response.headers().contains_key("x-amz-function-error");
+        let text = response.text().await?;
+        let payload = serde_json::from_str(&text).with_context(|| format!("the answer is no JSON: {text}"))?;
+        Ok(Answer { failed, payload })
+    }
+}
+
+/// The repository's root.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap_or(Path::new("."))
+        .to_owned()
+}
+
+/// `sam build` of the real template, for this machine's processor.
+async fn build() -> Result<()> {
+    let mut build = sam("");
+    build.args(["build", "--cached", "--build-dir"]).arg(build_folder());
+    build.args([
+        "--parameter-overrides",
+        &format!("ParameterKey=Architecture,ParameterValue={ARCHITECTURE}"),
+    ]);
+    run(&mut build).await.context("sam build").map(drop)
+}
+
+async fn emulator(folder: &Path) -> Result<(String, Group)> {
+    let port = free_port()?;
+    let endpoint = format!("http://127.0.0.1:{port}");
+    let log = std::fs::File::create(folder.join("ministack.log"))?;
+    let mut command = Command::new(root().join(".local/ministack/bin/ministack"));
+    command
+        .env("GATEWAY_PORT", port.to_string())
+        .env("MINISTACK_HOST", "127.0.0.1")
+        .env("AWS_ENDPOINT_URL", &endpoint);
+    command
+        .env("TMPDIR", folder)
+        .current_dir(folder)
+        .stdout(log.try_clone()?)
+        .stderr(log);
+    let mut emulator = Group::start(&mut command).context("run `make setup` first")?;
+    let client = reqwest::Client::builder().no_proxy().build()?;
+    for _ in 0..300 {
+        if client.get(format!("{endpoint}/_ministack/health")).send().await.is_ok() {
+            return Ok((endpoint, emulator));
+        }
+        if !emulator.is_running() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    bail!(
+        "ministack does not answer:\n{}",
+        std::fs::read_to_string(folder.join("ministack.log")).unwrap_or_default()
+    )
+}
+
+async fn outputs(endpoint: &str) -> Result<std::collections::BTreeMap<String, String>> {
+    let mut list = sam(endpoint);
+    list.args(["list", "stack-outputs", "--stack-name", NAME, "--output", "json"]);
+    let text = run(&mut list).await?;
+    let json = text.find('[').map_or(text.as_str(), |at| &text[at..]);
+    let all: Vec<Value> = serde_json::from_str(json).with_context(|| format!("sam list printed {text}"))?;
+    let pair = |output: &Value| {
+        Some((
+            output["OutputKey"].as_str()?.to_owned(),
+            output["OutputValue"].as_str()?.to_owned(),
+        ))
+    };
+    Ok(all.iter().filter_map(pair).collect())
+}
+
+fn sam(endpoint: &str) -> Command {
+    let tools = root().join(".local/sam/bin");
+    let path = format!("{}:{}", tools.display(), std::env::var("PATH").unwrap_or_default());
+    let mut command = Command::new(tools.join("sam"));
+    command
+        .current_dir(root())
+        .env("PATH", path)
+        .env("SAM_CLI_TELEMETRY", "0");
+    command.env("AWS_DEFAULT_REGION", REGION).env("AWS_REGION", REGION);
+    command
+        .env("AWS_ACCESS_KEY_ID", "test")
+        .env("AWS_SECRET_ACCESS_KEY", "test");
+    // What cargo tells its own child processes would make the inner cargo build everything again.
+    std::env::vars()
+        .filter(|(key, _)| key.starts_with("CARGO") && key != "CARGO_HOME")
+        .for_each(|(key, _)| {
+            command.env_remove(key);
+        });
+    if !endpoint.is_empty() {
+        command.env("AWS_ENDPOINT_URL", endpoint);
+    }
+    command
+}
+
+async fn config(endpoint: &str) -> SdkConfig {
+    let credentials = Credentials::new("test", "test", None, None, "local stack");
+    let loader = aws_config::defaults(BehaviorVersion::latest())
+        .endpoint_url(endpoint)
+        .region(Region::new(REGION));
+    loader
+        .credentials_provider(credentials)
+        .http_client(neverlapse::client::https())
+        .load()
+        .await
+}
+
+fn build_folder() -> PathBuf {
+    root().join(".local/build")
+}
+
+const NAME: &str = "neverlapse";
+const REGION: &str = "eu-central-1";
+/// The emulator runs functions natively.
+const ARCHITECTURE: &str = if cfg!(target_arch = "aarch64") {
+    "arm64"
+} else {
+    "x86_64"
+};
+/// The emulator reads region and service here, and checks no signature.
+const SIGNED_FOR_LAMBDA: &str =
+    "AWS4-HMAC-SHA256 Credential=test/20260101/eu-central-1/lambda/aws4_request, SignedHeaders=host, Signature=0";

@@ -1,0 +1,121 @@
+//! The deployed probe, as its users meet it: one stack, real servers, the alert that arrived.
+
+use std::time::Duration;
+
+use neverlapse_tests::inbox::Inbox;
+use neverlapse_tests::shop::{CA, Shop};
+use neverlapse_tests::stack::Stack;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+
+const SOON: Duration = Duration::from_secs(30);
+/// The schedule fires once a minute, in a window of one.
+const SCHEDULED: Duration = Duration::from_secs(240);
+
+fn status<'a>(report: &'a Value, name: &str) -> &'a str {
+    let endpoints = report["endpoints"].as_array().expect("a report has endpoints");
+    let endpoint = endpoints
+        .iter()
+        .find(|one| one["endpoint"].as_str().unwrap_or("").starts_with(name));
+    endpoint.unwrap_or_else(|| panic!("{name} is not in {report}"))["status"]
+        .as_str()
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_deployed_probe_looks_and_tells() {
+    let shop = Shop::open(OffsetDateTime::now_utc()).await.unwrap();
+    let stack = Stack::deploy(&[("Schedule", "rate(1 minute)"), ("FlexibleWindowMinutes", "1")])
+        .await
+        .unwrap();
+    let inbox = Inbox::subscribe(&stack.config, &stack.topic, "alerts").await.unwrap();
+
+    // Nothing to look at is an error and an alert, never a success. The schedule may say so too.
+    let empty = stack.invoke(&json!({})).await.unwrap();
+    assert!(empty.failed);
+    assert_eq!(empty.payload["errorType"], "InventoryEmpty");
+    let alert = inbox
+        .next(SOON)
+        .await
+        .unwrap()
+        .expect("an alert about the empty inventory");
+    assert_eq!(alert.subject, "CRITICAL: neverlapse watches nothing");
+    assert!(alert.text.contains("inventory.toml"), "{}", alert.text);
+
+    // The schedule itself finds the inventory, and one bad entry in it hides nothing.
+    stack.put(CA, &shop.root).await.unwrap();
+    let with_a_mistake = format!("{}[[endpoint]]\nhost = \"a..b\"\n", shop.inventory);
+    stack.put("inventory.toml", &with_a_mistake).await.unwrap();
+    let alert = loop {
+        let alert = inbox.next(SCHEDULED).await.unwrap().expect("the schedule's alert");
+        if alert.subject != "CRITICAL: neverlapse watches nothing" {
+            break alert;
+        }
+    };
+    assert!(
+        alert.subject.starts_with("CRITICAL: expired.shop.test:"),
+        "{}",
+        alert.subject
+    );
+    assert!(
+        alert.subject.ends_with("expired 2 d ago (+4 more)"),
+        "{}",
+        alert.subject
+    );
+    assert!(alert.subject.len() < 100 && alert.subject.is_ascii());
+    for words in [
+        "expired.shop.test",
+        "soon.shop.test",
+        "expires in 9 d",
+        "wrongname.shop.test",
+        "is not for wrongname.shop.test",
+        "incomplete.shop.test",
+        "does not send the issuer",
+        "silent.shop.test",
+        "TLS handshake took longer",
+        "\"a..b\"",
+    ] {
+        assert!(alert.text.contains(words), "{words:?} is missing in:\n{}", alert.text);
+    }
+    assert!(
+        !alert.text.contains("healthy.shop.test"),
+        "nothing is wrong with it:\n{}",
+        alert.text
+    );
+
+    // The answer is the report.
+    let answer = stack.invoke(&json!({})).await.unwrap();
+    assert!(!answer.failed, "{}", answer.payload);
+    let report = answer.payload;
+    assert_eq!(report["schema"], "neverlapse.report/1");
+    assert_eq!(
+        report["counts"],
+        json!({"ok": 1, "warning": 1, "critical": 3, "unknown": 1})
+    );
+    for (name, expected) in [
+        ("healthy", "ok"),
+        ("soon", "warning"),
+        ("expired", "critical"),
+        ("silent", "unknown"),
+    ] {
+        assert_eq!(status(&report, name), expected);
+    }
+
+    // Asked for one, it looks at one, with the roots that the inventory gives it; all forms of an event work.
+    let healthy = &shop.endpoints[0].0;
+    for event in [
+        json!({"endpoints": [healthy]}),
+        json!({"Items": [{"endpoint": healthy}]}),
+        json!({"endpoint": healthy}),
+    ] {
+        let answer = stack.invoke(&event).await.unwrap();
+        assert_eq!(
+            answer.payload["counts"],
+            json!({"ok": 1, "warning": 0, "critical": 0, "unknown": 0}),
+            "{event}"
+        );
+    }
+    let answer = stack.invoke(&json!({"endpont": healthy})).await.unwrap();
+    assert!(answer.failed);
+    assert_eq!(answer.payload["errorType"], "InvalidEvent");
+}
