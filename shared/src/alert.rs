@@ -147,7 +147,7 @@ fn entry(endpoint: &EndpointReport) -> String {
 }
 
 /// The same finding at several addresses is said once, with the addresses unless it is all of them.
-fn merged(endpoint: &EndpointReport) -> Vec<(&str, Vec<String>)> {
+pub fn merged(endpoint: &EndpointReport) -> Vec<(&str, Vec<String>)> {
     let mut merged: Vec<(&str, Vec<String>)> = Vec::new();
     for (address, finding) in endpoint.all_findings() {
         let address = address.map(|address| address.to_string());
@@ -169,7 +169,7 @@ fn signature(sender: &Sender) -> String {
 }
 
 /// Certificates are hostile input: nothing of them may move a terminal's cursor or reverse a line.
-fn printable(text: &str) -> String {
+pub fn printable(text: &str) -> String {
     let hostile = |c: char| {
         c.is_control() || matches!(c, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
     };
