@@ -100,7 +100,7 @@ impl Stack {
     /// Invokes the probe and waits for what it returns.
     pub async fn invoke(&self, event: &Value) -> Result<Answer> {
         let url = format!("{}/2015-03-31/functions/{}/invocations", self.endpoint, self.probe);
-        let request = reqwest::Client::builder().no_proxy().build()?.post(url);
+        let request = http()?.post(url);
         let request = request
             .header("Authorization", SIGNED_FOR_LAMBDA)
             .body(event.to_string());
@@ -146,7 +146,7 @@ async fn emulator(folder: &Path) -> Result<(String, Group)> {
         .stdout(log.try_clone()?)
         .stderr(log);
     let mut emulator = Group::start(&mut command).context("run `make setup` first")?;
-    let client = reqwest::Client::builder().no_proxy().build()?;
+    let client = http()?;
     for _ in 0..300 {
         if client.get(format!("{endpoint}/_ministack/health")).send().await.is_ok() {
             return Ok((endpoint, emulator));
@@ -160,6 +160,12 @@ async fn emulator(folder: &Path) -> Result<(String, Group)> {
         "ministack does not answer:\n{}",
         std::fs::read_to_string(folder.join("ministack.log")).unwrap_or_default()
     )
+}
+
+/// reqwest wants the process to have chosen its cryptography, even for plain HTTP.
+fn http() -> Result<reqwest::Client> {
+    let _ = tokio_rustls::rustls::crypto::aws_lc_rs::default_provider().install_default();
+    Ok(reqwest::Client::builder().no_proxy().build()?)
 }
 
 async fn outputs(endpoint: &str) -> Result<std::collections::BTreeMap<String, String>> {
