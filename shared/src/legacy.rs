@@ -24,9 +24,11 @@ pub struct Legacy {
 pub enum Error {
     #[error("{0}")]
     Io(#[from] io::Error),
+    #[error("the server closed the connection")]
+    Closed,
     #[error("the server does not speak TLS: it answered {0:?}")]
     NotTls(String),
-    #[error("the server refused it with the alert {0}")]
+    #[error("the server refused it with the alert {}", alert(*.0))]
     Alert(u8),
     #[error("the server's handshake cannot be read: {0}")]
     Garbled(&'static str),
@@ -58,23 +60,29 @@ async fn append_record<S: AsyncRead + Unpin>(stream: &mut S, handshake: &mut Vec
     let mut read = 0;
     while read < header.len() {
         match stream.read(&mut header[read..]).await? {
-            0 if read == 0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+            0 if read == 0 => return Err(Error::Closed),
             0 => break,
             some => read += some,
         }
     }
     let [kind, major, _, high, low] = header;
     let length = usize::from(u16::from_be_bytes([high, low]));
-    if read < header.len() || !(20..=24).contains(&kind) || major != 3 || length > RECORD {
+    if read < header.len() || !(20..=24).contains(&kind) || major != 3 {
         return Err(Error::NotTls(overheard(stream, &header[..read]).await));
     }
+    if length > RECORD {
+        return Err(Error::Garbled("a record too long"));
+    }
     let mut body = vec![0; length];
-    stream.read_exact(&mut body).await?;
+    stream.read_exact(&mut body).await.map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => Error::Closed,
+        _ => Error::Io(error),
+    })?;
     match (kind, body.as_slice()) {
         (22, _) => handshake.extend_from_slice(&body),
         // A warning such as unrecognized_name does not end a handshake.
         (21, [1, _]) => {}
-        (21, [_, alert]) => return Err(Error::Alert(*alert)),
+        (21, [_, alert, ..]) => return Err(Error::Alert(*alert)),
         _ => return Err(Error::Garbled("a record that is no handshake")),
     }
     Ok(())
@@ -152,10 +160,19 @@ fn certificates(body: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
     while !list.is_empty() {
         let (length, rest) = uint24(list)?;
         let (certificate, rest) = rest.split_at_checked(length)?;
+        if certificate.is_empty() || certificates.len() == CERTIFICATES {
+            return None;
+        }
         certificates.push(CertificateDer::from(certificate.to_vec()));
         list = rest;
     }
     (!certificates.is_empty()).then_some(certificates)
+}
+
+/// An alert's name (RFC 5246, 7.2) and number.
+fn alert(code: u8) -> String {
+    let known = ALERTS.iter().find(|(known, _)| *known == code);
+    known.map_or_else(|| code.to_string(), |(_, name)| format!("{name} ({code})"))
 }
 
 fn uint24(bytes: &[u8]) -> Option<(usize, &[u8])> {
@@ -177,7 +194,9 @@ fn client_hello(server_name: Option<&str>) -> Vec<u8> {
         13,
         &sized(&[4, 1, 4, 3, 5, 1, 5, 3, 6, 1, 6, 3, 8, 4, 8, 5, 8, 6, 2, 1, 2, 3, 2, 2]),
     );
-    let suites: Vec<u8> = SUITES.iter().flat_map(|(code, _)| code.to_be_bytes()).collect();
+    // Strict servers talk only to clients that know RFC 5746, and this suite that is none says so.
+    let suites = SUITES.iter().map(|(code, _)| *code).chain([RENEGOTIATION_INFO]);
+    let suites: Vec<u8> = suites.flat_map(u16::to_be_bytes).collect();
     let random: [u8; 32] = rand::random();
     let body = [
         &[3, 3][..],
@@ -210,15 +229,25 @@ const RECORD: usize = 16_384 + 2_048;
 const HANDSHAKE: usize = 131_072;
 const RECORDS: usize = 512;
 const OVERHEARD: usize = 60;
-const SUITES: [(u16, &str); 22] = [
+const CERTIFICATES: usize = 64;
+const RENEGOTIATION_INFO: u16 = 0x00ff;
+const SUITES: [(u16, &str); 36] = [
     (0xc02f, "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"),
     (0xc02b, "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"),
+    (0xc030, "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384"),
+    (0xc02c, "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"),
+    (0xc028, "TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA384"),
+    (0xc024, "TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA384"),
+    (0xc027, "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA256"),
+    (0xc023, "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA256"),
     (0xc014, "TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA"),
     (0xc00a, "TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA"),
     (0xc013, "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA"),
     (0xc009, "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA"),
     (0x009f, "TLS_DHE_RSA_WITH_AES_256_GCM_SHA384"),
     (0x009e, "TLS_DHE_RSA_WITH_AES_128_GCM_SHA256"),
+    (0x006b, "TLS_DHE_RSA_WITH_AES_256_CBC_SHA256"),
+    (0x0067, "TLS_DHE_RSA_WITH_AES_128_CBC_SHA256"),
     (0x0039, "TLS_DHE_RSA_WITH_AES_256_CBC_SHA"),
     (0x0033, "TLS_DHE_RSA_WITH_AES_128_CBC_SHA"),
     (0x009d, "TLS_RSA_WITH_AES_256_GCM_SHA384"),
@@ -227,12 +256,40 @@ const SUITES: [(u16, &str); 22] = [
     (0x003c, "TLS_RSA_WITH_AES_128_CBC_SHA256"),
     (0x0035, "TLS_RSA_WITH_AES_256_CBC_SHA"),
     (0x002f, "TLS_RSA_WITH_AES_128_CBC_SHA"),
+    (0x0084, "TLS_RSA_WITH_CAMELLIA_256_CBC_SHA"),
     (0x0041, "TLS_RSA_WITH_CAMELLIA_128_CBC_SHA"),
-    (0x0016, "TLS_DHE_RSA_WITH_3DES_EDE_CBC_SHA"),
+    (0x0038, "TLS_DHE_DSS_WITH_AES_256_CBC_SHA"),
+    (0x0032, "TLS_DHE_DSS_WITH_AES_128_CBC_SHA"),
     (0xc012, "TLS_ECDHE_RSA_WITH_3DES_EDE_CBC_SHA"),
+    (0xc008, "TLS_ECDHE_ECDSA_WITH_3DES_EDE_CBC_SHA"),
+    (0x0016, "TLS_DHE_RSA_WITH_3DES_EDE_CBC_SHA"),
+    (0x0013, "TLS_DHE_DSS_WITH_3DES_EDE_CBC_SHA"),
     (0x000a, "TLS_RSA_WITH_3DES_EDE_CBC_SHA"),
+    (0xc011, "TLS_ECDHE_RSA_WITH_RC4_128_SHA"),
     (0x0005, "TLS_RSA_WITH_RC4_128_SHA"),
     (0x0004, "TLS_RSA_WITH_RC4_128_MD5"),
+];
+const ALERTS: [(u8, &str); 20] = [
+    (10, "unexpected_message"),
+    (20, "bad_record_mac"),
+    (22, "record_overflow"),
+    (40, "handshake_failure"),
+    (42, "bad_certificate"),
+    (43, "unsupported_certificate"),
+    (47, "illegal_parameter"),
+    (48, "unknown_ca"),
+    (49, "access_denied"),
+    (50, "decode_error"),
+    (51, "decrypt_error"),
+    (70, "protocol_version"),
+    (71, "insufficient_security"),
+    (80, "internal_error"),
+    (86, "inappropriate_fallback"),
+    (90, "user_canceled"),
+    (109, "missing_extension"),
+    (112, "unrecognized_name"),
+    (116, "certificate_required"),
+    (120, "no_application_protocol"),
 ];
 
 #[cfg(test)]
@@ -290,13 +347,66 @@ mod tests {
                 "does not speak TLS: it answered \"HTTP/1.1 400 Bad Request\"",
             ),
             (b"SSH-2.0-x\r\n", "SSH-2.0-x"),
-            (&[21, 3, 1, 0, 2, 2, 40], "alert 40"),
+            (&[0, 0, 1], "it answered \"\\0\\0\\u{1}\""),
+            (&[21, 3, 1, 0, 2, 2, 40], "alert handshake_failure (40)"),
+            (&[21, 3, 1, 0, 2, 2, 250], "alert 250"),
             (&[23, 3, 1, 0, 1, 0], "no handshake"),
+            (&[22, 3, 1, 0xff, 0xff, 0], "a record too long"),
+            (&[22, 3, 1, 0, 4, 11, 0xff, 0xff, 0xff], "a message too long"),
+            (&[22, 3, 1, 0, 4, 14, 0, 0, 0], "no Certificate"),
+            (&[22, 3, 1, 0, 9, 2], "closed the connection"),
         ] {
             let error = answer(bytes.to_vec()).await.unwrap_err().to_string();
             assert!(error.contains(words), "{error}");
         }
-        assert!(matches!(answer(Vec::new()).await, Err(Error::Io(_))));
+        assert!(matches!(answer(Vec::new()).await, Err(Error::Closed)));
+    }
+
+    #[tokio::test]
+    async fn a_warning_does_not_end_it() {
+        let warning = [21, 3, 1, 0, 2, 1, 112];
+        let records = [&warning[..], &[22, 3, 1], &sized(&flight())].concat();
+        assert_eq!(answer(records).await.unwrap(), expected());
+    }
+
+    #[tokio::test]
+    async fn what_has_no_end_is_given_up() {
+        let hello_requests = [&[22, 3, 1][..], &sized(&[0; 16_384])].concat().repeat(20);
+        let empty_records = [22, 3, 1, 0, 0].repeat(10_000);
+        let warnings = [21, 3, 1, 0, 2, 1, 112].repeat(10_000);
+        for records in [hello_requests, empty_records, warnings] {
+            assert_eq!(
+                answer(records).await.unwrap_err().to_string(),
+                Error::Garbled("too long").to_string()
+            );
+        }
+    }
+
+    #[test]
+    fn certificates_are_counted() {
+        let chain = |each: &[u8], count: usize| {
+            let list = each.repeat(count);
+            [&[0, 0, list.len() as u8][..], &list].concat()
+        };
+        assert_eq!(certificates(&chain(b"\0\0\0", 1)), None, "an empty one is none");
+        assert_eq!(certificates(&chain(b"", 0)), None);
+        let some = [&[0, 1, 0][..], &[0, 0, 1, 7].repeat(CERTIFICATES)].concat();
+        assert_eq!(certificates(&some).unwrap().len(), CERTIFICATES);
+        let more = [&[0, 1, 4][..], &[0, 0, 1, 7].repeat(CERTIFICATES + 1)].concat();
+        assert_eq!(certificates(&more), None);
+    }
+
+    #[test]
+    fn what_we_say_is_a_client_hello() {
+        for name in [None, Some("a.example")] {
+            let bytes = client_hello(name);
+            let length = usize::from(u16::from_be_bytes([bytes[3], bytes[4]]));
+            assert_eq!((&bytes[..3], bytes.len()), (&[22, 3, 1][..], 5 + length));
+            let (kind, body, rest) = message(&bytes[5..]).unwrap().unwrap();
+            assert_eq!((kind, rest, &body[..2]), (1, &[][..], &[3, 3][..]));
+            let at = bytes.windows(9).position(|window| window == b"a.example");
+            assert_eq!(at.is_some(), name.is_some());
+        }
     }
 
     #[test]
@@ -309,6 +419,22 @@ mod tests {
                 broken[at] = value;
                 let _ = parse(&broken);
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn random_bytes_make_it_fail_and_nothing_worse() {
+        use rand::{Rng, SeedableRng};
+        let mut random = rand::rngs::StdRng::seed_from_u64(7);
+        for round in 0..2_000 {
+            let mut bytes = vec![0; random.random_range(0..200)];
+            random.fill(&mut bytes[..]);
+            let _ = parse(&bytes);
+            // As often as not behind a header that promises a handshake.
+            if round % 2 == 0 {
+                bytes = [&[22, 3, 1][..], &sized(&bytes)].concat();
+            }
+            assert!(answer(bytes).await.is_err());
         }
     }
 }

@@ -1,0 +1,167 @@
+//! Real old servers: OpenSSL, told to speak nothing that rustls accepts.
+
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use neverlapse::legacy::{self, Legacy};
+use neverlapse::probe::{Options, Prober, Target, Thresholds};
+use neverlapse::roots::Roots;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
+use time::OffsetDateTime;
+use tokio::net::TcpStream;
+
+#[tokio::test]
+async fn rsa_key_exchange_still_shows_the_chain() {
+    let pki = Pki::new();
+    for (cipher, name) in [
+        ("AES128-SHA", "TLS_RSA_WITH_AES_128_CBC_SHA"),
+        ("AES256-GCM-SHA384", "TLS_RSA_WITH_AES_256_GCM_SHA384"),
+        ("DHE-RSA-AES256-SHA256", "TLS_DHE_RSA_WITH_AES_256_CBC_SHA256"),
+        ("ECDHE-RSA-AES128-SHA", "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA"),
+    ] {
+        let server = Server::start(&pki, &["-tls1_2", "-cipher", cipher]);
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        let shown = legacy::fetch(&mut stream, Some("old.example")).await.unwrap();
+        let expected = Legacy {
+            version: "TLSv1.2".to_owned(),
+            cipher_suite: name.to_owned(),
+            certificates: vec![pki.leaf.der().clone(), pki.root.der().clone()],
+        };
+        assert_eq!(shown, expected, "{cipher}");
+        // It serves one client at a time.
+        drop(stream);
+        is_legacy_and_nothing_else(&pki, &server, "TLSv1.2", Some(name)).await;
+    }
+}
+
+#[tokio::test]
+async fn old_versions_still_show_the_chain() {
+    let pki = Pki::new();
+    for (option, version) in [("-tls1", "TLSv1.0"), ("-tls1_1", "TLSv1.1")] {
+        let server = Server::start(&pki, &[option, "-cipher", "ALL:@SECLEVEL=0"]);
+        if !server.takes(option) {
+            eprintln!("this machine's openssl does not speak {version} with itself: not tested");
+            continue;
+        }
+        is_legacy_and_nothing_else(&pki, &server, version, None).await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_has_nothing_in_common_is_a_failed_handshake() {
+    let pki = Pki::new();
+    let server = Server::start(&pki, &["-tls1_2", "-cipher", "PSK-AES128-CBC-SHA", "-psk", "00"]);
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let error = legacy::fetch(&mut stream, None).await.unwrap_err().to_string();
+    assert_eq!(error, "the server refused it with the alert handshake_failure (40)");
+}
+
+/// What a user sees: the certificate, judged like any other, and one warning.
+async fn is_legacy_and_nothing_else(pki: &Pki, server: &Server, version: &str, cipher_suite: Option<&str>) {
+    let roots = Roots::public().with_pem(pki.root.pem().as_bytes()).unwrap();
+    let target = Target {
+        endpoint: format!("old.example:{}", server.address.port()).parse().unwrap(),
+        sni: None,
+        addresses: vec![Ipv4Addr::LOCALHOST.into()],
+        roots: Arc::new(roots),
+        thresholds: Thresholds::default(),
+    };
+    let report = Prober::new(Options::default()).unwrap().probe(&target).await;
+    let codes: Vec<_> = report.all_findings().map(|(_, finding)| finding.kind.code()).collect();
+    assert_eq!(codes, ["legacy_tls"], "{report:?}");
+    let seen = &report.observations[0];
+    let tls = seen.tls.as_ref().unwrap();
+    assert_eq!(tls.version, version);
+    assert!(cipher_suite.is_none_or(|name| name == tls.cipher_suite), "{tls:?}");
+    assert!(tls.cipher_suite.starts_with("TLS_"), "{tls:?}");
+    assert_eq!(seen.leaf.as_ref().unwrap().names, ["old.example"]);
+    assert_eq!(seen.issuers.len(), 1);
+}
+
+/// A root and a leaf, with RSA keys as old servers have them.
+struct Pki {
+    root: CertifiedIssuer<'static, KeyPair>,
+    leaf: rcgen::Certificate,
+    key: KeyPair,
+}
+
+impl Pki {
+    fn new() -> Self {
+        let key = || KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
+        let now = OffsetDateTime::now_utc();
+        let mut root = CertificateParams::default();
+        root.distinguished_name.push(DnType::CommonName, "Old Root");
+        root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        root.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let root = CertifiedIssuer::self_signed(root, key()).unwrap();
+        let mut leaf = CertificateParams::new(["old.example".to_owned()]).unwrap();
+        (leaf.not_before, leaf.not_after) = (now - Duration::from_secs(3_600), now + Duration::from_secs(90 * 86_400));
+        let key = key();
+        let leaf = leaf.signed_by(&key, &root).unwrap();
+        Self { root, leaf, key }
+    }
+}
+
+/// `openssl s_server` on a free port; killed on drop.
+struct Server {
+    process: Child,
+    address: SocketAddr,
+    _files: tempfile::TempDir,
+}
+
+impl Server {
+    fn start(pki: &Pki, options: &[&str]) -> Self {
+        let files = tempfile::tempdir().unwrap();
+        let file = |name: &str, pem: &str| -> PathBuf {
+            let path = files.path().join(name);
+            std::fs::write(&path, pem).unwrap();
+            path
+        };
+        let mut process = Command::new("openssl")
+            .args(["s_server", "-accept", "127.0.0.1:0"])
+            .arg("-cert")
+            .arg(file("leaf.pem", &pki.leaf.pem()))
+            .arg("-key")
+            .arg(file("key.pem", &pki.key.serialize_pem()))
+            .arg("-cert_chain")
+            .arg(file("root.pem", &pki.root.pem()))
+            .args(options)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("openssl can be run (Debian: apt-get install openssl)");
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let address = lines.find_map(|line| line.ok()?.strip_prefix("ACCEPT ")?.parse().ok());
+        // It writes what it hears; nobody needs that, but a full pipe would stop it.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self {
+            process,
+            address: address.expect("openssl s_server says where it listens"),
+            _files: files,
+        }
+    }
+
+    /// Whether OpenSSL's own client gets through: some machines' policies forbid old versions altogether.
+    fn takes(&self, option: &str) -> bool {
+        Command::new("openssl")
+            .args(["s_client", option, "-cipher", "ALL:@SECLEVEL=0", "-connect"])
+            .arg(self.address.to_string())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
