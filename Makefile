@@ -7,7 +7,7 @@ export SAM_CLI_TELEMETRY := 0
 ARCHITECTURE ?= arm64
 REGION ?= $(or $(AWS_REGION),$(AWS_DEFAULT_REGION),eu-central-1)
 
-.PHONY: help setup demo test lint build deploy clean
+.PHONY: help setup demo test lint bench build deploy clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -29,6 +29,9 @@ lint: setup $(LOCAL)/lint/.done ## formatting, clippy, docs, dependencies, templ
 	@if command -v cargo-deny >/dev/null; then cargo deny check bans licenses sources; \
 	  cargo deny check advisories || echo "WARNING: advisories were NOT checked (no database; are you offline?)"; \
 	  else echo "WARNING: cargo-deny is not installed, dependencies were NOT checked (cargo install cargo-deny --locked)"; fi
+
+bench: $(LOCAL)/nginx.done ## what the probe costs beside bare handshakes
+	cargo run --quiet --profile bench -p neverlapse-tests --bin bench
 
 build: $(LOCAL)/sam/.done ## sam build for AWS (ARCHITECTURE=arm64 or x86_64)
 	rustup target add $(if $(filter arm64,$(ARCHITECTURE)),aarch64,x86_64)-unknown-linux-gnu

@@ -1,19 +1,21 @@
 //! Revocation by CRL (RFC 5280, 5): good, revoked, or unknown, which never alerts.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use reqwest::{Client, Url, redirect};
 use time::OffsetDateTime;
 use tokio::sync::OnceCell;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use webpki::{
-    ALL_VERIFICATION_ALGS, CertRevocationList, EndEntityCert, Error, ExpirationPolicy, KeyUsage,
-    OwnedCertRevocationList, RevocationCheckDepth, RevocationOptionsBuilder, RevocationReason, UnknownStatusPolicy,
+    ALL_VERIFICATION_ALGS, BorrowedCertRevocationList, CertRevocationList, EndEntityCert, Error, ExpirationPolicy,
+    KeyUsage, RevocationCheckDepth, RevocationOptionsBuilder, RevocationReason, UnknownStatusPolicy,
 };
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{DistributionPointName, GeneralName, ParsedExtension};
@@ -23,23 +25,27 @@ use crate::finding::Kind;
 use crate::report::Revocation;
 use crate::roots::Roots;
 
-/// The revocation lists of one run: each is fetched once, however many certificates name it.
+/// The revocation lists of one run: each is fetched once, however many certificates name it. A list may have 10 MB, all
+/// of them together 100 MB; what is beyond is unknown.
 #[derive(Debug)]
 pub struct Crls {
     timeout: Duration,
     client: OnceCell<Client>,
     lists: Mutex<HashMap<Url, Arc<OnceCell<List>>>>,
+    held: AtomicUsize,
 }
 
-type List = Result<Arc<CertRevocationList<'static>>, String>;
+/// A list as it was signed: half the size of a parsed one, and to look one serial up it need not be parsed whole.
+type List = Result<Arc<[u8]>, String>;
 
 impl Crls {
-    /// No lists yet; `timeout` is for fetching one.
+    /// No lists yet; `timeout` is for fetching one. A check stops asking once it has taken that long.
     pub fn new(timeout: Duration) -> Self {
         Self {
             timeout,
             client: OnceCell::new(),
             lists: Mutex::default(),
+            held: AtomicUsize::new(0),
         }
     }
 
@@ -63,16 +69,21 @@ impl Crls {
         if !(from..=to).contains(&now.unix_timestamp()) {
             return (skipped("not valid now"), None);
         }
-        let urls = distribution_points(&parsed);
         let mut state = skipped("the certificate names no revocation list");
-        for url in urls {
-            match self.list(url).await {
+        let began = Instant::now();
+        for url in distribution_points(&parsed) {
+            match self
+                .list(url)
+                .await
+                .map(|der| judge(leaf, &parsed, sent, roots, &der, now))
+            {
+                Ok(Ok(None)) => return (Revocation::Good, None),
+                Ok(Ok(revoked)) => return (Revocation::Revoked, revoked),
+                Ok(Err(error)) => state = unknown(why(&error)),
                 Err(reason) => state = Revocation::Unknown { reason },
-                Ok(list) => match judge(leaf, sent, roots, &list, now) {
-                    Ok(()) => return (Revocation::Good, None),
-                    Err(Error::CertRevoked) => return (Revocation::Revoked, Some(revoked(&parsed, &list, now))),
-                    Err(error) => state = unknown(why(&error)),
-                },
+            }
+            if began.elapsed() >= self.timeout {
+                break;
             }
         }
         (state, None)
@@ -87,9 +98,9 @@ impl Crls {
             lists.entry(url.clone()).or_default().clone()
         };
         let fetched = cell.get_or_init(|| async {
-            match tokio::time::timeout(self.timeout, self.fetch(url.clone())).await {
+            match timeout(self.timeout, self.fetch(url.clone())).await {
                 Ok(list) => list,
-                Err(_) => Err(format!("{url} took longer than {} s", self.timeout.as_secs())),
+                Err(_) => Err(format!("{url} took longer than {} s", self.timeout.as_secs_f32())),
             }
         });
         fetched.await.clone()
@@ -110,38 +121,86 @@ impl Crls {
         if !response.status().is_success() {
             return Err(failed(format!("HTTP {}", response.status())));
         }
+        let too_large = || failed(format!("larger than {BYTES} bytes"));
+        if response.content_length().is_some_and(|length| length > BYTES as u64) {
+            return Err(too_large());
+        }
         let mut der = Vec::new();
+        let mut share = Share {
+            held: &self.held,
+            bytes: 0,
+        };
         while let Some(chunk) = response.chunk().await.map_err(|error| failed(chain_of(&error)))? {
             if der.len() + chunk.len() > BYTES {
-                return Err(failed(format!("larger than {BYTES} bytes")));
+                return Err(too_large());
+            }
+            if !share.grow(chunk.len()) {
+                return Err(failed(format!("all lists together are larger than {HELD} bytes")));
             }
             der.extend_from_slice(&chunk);
         }
-        let list = OwnedCertRevocationList::from_der(&der).map_err(|error| failed(format!("not a CRL ({error:?})")))?;
-        Ok(Arc::new(list.into()))
+        BorrowedCertRevocationList::from_der(&der).map_err(|error| failed(why(&error)))?;
+        share.keep();
+        Ok(der.into())
     }
 }
 
-/// Whether a list that is current, and signed by the leaf's issuer, has the leaf.
+/// What one list has of the bytes that all of them may hold; given back on drop, unless it is kept.
+struct Share<'a> {
+    held: &'a AtomicUsize,
+    bytes: usize,
+}
+
+impl Share<'_> {
+    fn grow(&mut self, bytes: usize) -> bool {
+        self.bytes += bytes;
+        self.held.fetch_add(bytes, Ordering::Relaxed) + bytes <= HELD
+    }
+
+    fn keep(mut self) {
+        self.bytes = 0;
+    }
+}
+
+impl Drop for Share<'_> {
+    fn drop(&mut self) {
+        self.held.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// What a list says of the leaf, if it is current and signed by the leaf's issuer: nothing, or that it is revoked.
 fn judge(
     leaf: &CertificateDer<'_>,
+    parsed: &X509Certificate<'_>,
     sent: &[CertificateDer<'_>],
     roots: &Roots,
-    list: &CertRevocationList<'_>,
+    list: &[u8],
     now: OffsetDateTime,
-) -> Result<(), Error> {
-    let lists = [list];
+) -> Result<Option<Kind>, Error> {
+    let list = CertRevocationList::from(BorrowedCertRevocationList::from_der(list)?);
+    let lists = [&list];
     let revocation = RevocationOptionsBuilder::new(&lists)
         .map_err(|_| Error::UnknownRevocationStatus)?
         .with_depth(RevocationCheckDepth::EndEntity)
         .with_status_policy(UnknownStatusPolicy::Deny)
         .with_expiration_policy(ExpirationPolicy::Enforce)
         .build();
-    let now = UnixTime::since_unix_epoch(Duration::from_secs(now.unix_timestamp().try_into().unwrap_or(0)));
+    let at = UnixTime::since_unix_epoch(Duration::from_secs(now.unix_timestamp().try_into().unwrap_or(0)));
     let (anchors, usage) = (roots.anchors(), KeyUsage::server_auth());
-    let leaf = EndEntityCert::try_from(leaf)?;
-    leaf.verify_for_usage(ALL_VERIFICATION_ALGS, anchors, sent, now, usage, Some(revocation), None)
-        .map(drop)
+    let sent = &sent[..sent.len().min(ISSUERS)];
+    match EndEntityCert::try_from(leaf)?.verify_for_usage(
+        ALL_VERIFICATION_ALGS,
+        anchors,
+        sent,
+        at,
+        usage,
+        Some(revocation),
+        None,
+    ) {
+        Ok(_) => Ok(None),
+        Err(Error::CertRevoked) => Ok(Some(revoked(parsed, &list, now))),
+        Err(error) => Err(error),
+    }
 }
 
 fn revoked(leaf: &X509Certificate<'_>, list: &CertRevocationList<'_>, now: OffsetDateTime) -> Kind {
@@ -181,7 +240,7 @@ fn distribution_points(leaf: &X509Certificate<'_>) -> Vec<Url> {
         .collect()
 }
 
-/// A CA's list is never there, but a cloud's credentials are.
+/// A CA's list is never there, but a cloud hands out its machines' credentials at such addresses.
 fn is_link_local(url: &Url) -> bool {
     let host = url
         .host_str()
@@ -191,7 +250,9 @@ fn is_link_local(url: &Url) -> bool {
     match host.parse() {
         Ok(IpAddr::V4(address)) => address.is_link_local(),
         Ok(IpAddr::V6(address)) => {
-            address.is_unicast_link_local() || address.to_ipv4_mapped().is_some_and(|v4| v4.is_link_local())
+            address.is_unicast_link_local()
+                || address.to_ipv4_mapped().is_some_and(|v4| v4.is_link_local())
+                || address == AWS_METADATA
         }
         Err(_) => false,
     }
@@ -214,6 +275,7 @@ fn client() -> Result<Client, String> {
         .use_preconfigured_tls(tls)
         .redirect(redirects)
         .no_proxy()
+        .user_agent(concat!("neverlapse/", env!("CARGO_PKG_VERSION")))
         .build();
     client.map_err(|error| chain_of(&error))
 }
@@ -233,6 +295,9 @@ fn why(error: &Error) -> String {
         Error::CrlExpired { .. } => "the list is out of date".to_owned(),
         Error::InvalidCrlSignatureForPublicKey => "the list's signature is wrong".to_owned(),
         Error::IssuerNotCrlSigner => "the issuer may not sign lists".to_owned(),
+        Error::UnsupportedDeltaCrl => "a delta list, which says only what changed".to_owned(),
+        Error::UnsupportedIndirectCrl => "an indirect list, which another CA signs".to_owned(),
+        Error::BadDer | Error::BadDerTime | Error::TrailingData(_) => "not a revocation list in DER".to_owned(),
         other => format!("the list cannot be used ({other:?})"),
     }
 }
@@ -265,7 +330,11 @@ fn unknown(reason: impl Into<String>) -> Revocation {
 const SHORT_LIVED: time::Duration = time::Duration::days(7);
 /// The largest lists of public CAs are about this size; sharded ones are below 1 MB.
 const BYTES: usize = 10_000_000;
-const LISTS: usize = 256;
+const HELD: usize = 100_000_000;
+const LISTS: usize = 4_096;
+/// As many as [`crate::chain`] judges.
+const ISSUERS: usize = 32;
+const AWS_METADATA: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 const POINTS: usize = 4;
 const REDIRECTS: usize = 2;
 
@@ -273,7 +342,8 @@ const REDIRECTS: usize = 2;
 mod tests {
     use rcgen::{
         BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, CrlDistributionPoint,
-        DnType, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber,
+        CrlIssuingDistributionPoint, CrlScope, DnType, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams,
+        SerialNumber,
     };
     use time::macros::datetime;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -283,146 +353,404 @@ mod tests {
 
     const NOW: OffsetDateTime = datetime!(2026-11-24 00:00 UTC);
     const DAY: time::Duration = time::Duration::DAY;
+    const LATER: OffsetDateTime = datetime!(2026-11-25 00:00 UTC);
+    /// With its first bit set, so that DER needs a 00 before it.
+    const SERIAL: &[u8] = &[0x8a, 0x42];
 
-    fn authority(name: &str) -> CertifiedIssuer<'static, KeyPair> {
+    type Authority = CertifiedIssuer<'static, KeyPair>;
+
+    fn authority(name: &str) -> Authority {
+        authority_that_may(name, &[KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign])
+    }
+
+    fn authority_that_may(name: &str, usages: &[KeyUsagePurpose]) -> Authority {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.key_usages = usages.to_vec();
         CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
     }
 
-    fn leaf(issuer: &CertifiedIssuer<'_, KeyPair>, url: &str, days: i32) -> CertificateDer<'static> {
+    fn leaf(issuer: &Authority, urls: &[&str], days: i32) -> CertificateDer<'static> {
         let mut params = CertificateParams::new(["a.example".to_owned()]).unwrap();
         (params.not_before, params.not_after) = (NOW - DAY, NOW - DAY + days * DAY);
-        params.serial_number = Some(SerialNumber::from(42));
-        params.crl_distribution_points = vec![CrlDistributionPoint {
-            uris: vec![url.to_owned()],
-        }];
-        params
-            .signed_by(&KeyPair::generate().unwrap(), issuer)
-            .unwrap()
-            .der()
-            .clone()
+        params.serial_number = Some(SerialNumber::from_slice(SERIAL));
+        let point = |url: &&str| CrlDistributionPoint {
+            uris: vec![(*url).to_owned()],
+        };
+        params.crl_distribution_points = urls.iter().map(point).collect();
+        let leaf = params.signed_by(&KeyPair::generate().unwrap(), issuer);
+        leaf.unwrap().der().clone()
     }
 
-    fn list(issuer: &CertifiedIssuer<'_, KeyPair>, serials: &[u64], next_update: OffsetDateTime) -> Vec<u8> {
-        let entry = |serial: &u64| RevokedCertParams {
-            serial_number: SerialNumber::from(*serial),
+    fn params(serials: &[&[u8]]) -> CertificateRevocationListParams {
+        let entry = |serial: &&[u8]| RevokedCertParams {
+            serial_number: SerialNumber::from_slice(serial),
             revocation_time: NOW - time::Duration::HOUR,
             reason_code: Some(rcgen::RevocationReason::KeyCompromise),
             invalidity_date: None,
         };
-        let params = CertificateRevocationListParams {
+        CertificateRevocationListParams {
             this_update: NOW - 2 * DAY,
-            next_update,
+            next_update: LATER,
             crl_number: SerialNumber::from(1),
             issuing_distribution_point: None,
             revoked_certs: serials.iter().map(entry).collect(),
             key_identifier_method: KeyIdMethod::Sha256,
-        };
+        }
+    }
+
+    fn list(issuer: &Authority, serials: &[&[u8]]) -> Vec<u8> {
+        params(serials).signed_by(issuer).unwrap().der().to_vec()
+    }
+
+    fn list_of_part(issuer: &Authority, url: &str) -> Vec<u8> {
+        let mut params = params(&[SERIAL]);
+        params.issuing_distribution_point = Some(CrlIssuingDistributionPoint {
+            distribution_point: CrlDistributionPoint {
+                uris: vec![url.to_owned()],
+            },
+            scope: Some(CrlScope::UserCertsOnly),
+        });
         params.signed_by(issuer).unwrap().der().to_vec()
     }
 
-    /// Serves one body to everyone, and counts who asked.
-    async fn serve(status: &'static str, body: Vec<u8>) -> (String, Arc<std::sync::atomic::AtomicUsize>) {
+    fn ok(body: &[u8]) -> Vec<u8> {
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+        [head.as_bytes(), body].concat()
+    }
+
+    /// Listens on loopback; [`serve`] answers.
+    async fn listen() -> (TcpListener, String) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/list.crl", listener.local_addr().unwrap());
-        let asked = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        (listener, url)
+    }
+
+    /// Answers everyone by their path, and counts them.
+    fn serve(listener: TcpListener, answer: impl Fn(&str) -> Vec<u8> + Send + 'static) -> Arc<AtomicUsize> {
+        let asked = Arc::new(AtomicUsize::new(0));
         let count = asked.clone();
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
-                count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                let _ = stream.read(&mut [0; 1_024]).await;
-                let head = format!(
-                    "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-                    body.len()
-                );
-                let _ = stream.write_all(&[head.as_bytes(), &body].concat()).await;
+                count.fetch_add(1, Ordering::Relaxed);
+                let mut request = vec![0; 1_024];
+                let read = stream.read(&mut request).await.unwrap_or(0);
+                let request = String::from_utf8_lossy(&request[..read]).into_owned();
+                let answer = answer(request.split(' ').nth(1).unwrap_or_default());
+                let _ = stream.write_all(&answer).await;
             }
         });
-        (url, asked)
+        asked
     }
 
-    async fn check(issuer: &CertifiedIssuer<'_, KeyPair>, url: &str, days: i32) -> (Revocation, Option<Kind>) {
-        let roots = Roots::public().with_pem(issuer.pem().as_bytes()).unwrap();
-        Crls::new(Duration::from_secs(5))
-            .check(&leaf(issuer, url, days), &[], &roots, NOW)
-            .await
+    fn crls() -> Crls {
+        Crls::new(Duration::from_secs(20))
+    }
+
+    fn trusting(issuer: &Authority) -> Roots {
+        Roots::public().with_pem(issuer.pem().as_bytes()).unwrap()
+    }
+
+    async fn check(issuer: &Authority, urls: &[&str], days: i32) -> (Revocation, Option<Kind>) {
+        let leaf = leaf(issuer, urls, days);
+        crls().check(&leaf, &[], &trusting(issuer), NOW).await
+    }
+
+    /// Why it is unknown when the leaf's list is answered like this.
+    async fn why_unknown(issuer: &Authority, answer: impl Fn(&str) -> Vec<u8> + Send + 'static) -> String {
+        let (listener, url) = listen().await;
+        serve(listener, answer);
+        match check(issuer, &[&url], 90).await {
+            (Revocation::Unknown { reason }, None) => reason,
+            other => panic!("{other:?}"),
+        }
     }
 
     #[tokio::test]
-    async fn good_revoked_or_unknown() {
-        let (ours, other) = (authority("Ours"), authority("Other"));
-        let later = NOW + DAY;
-        for (what, status, body, words) in [
-            ("not on it", "200 OK", list(&ours, &[7], later), Ok(())),
-            (
-                "someone else's",
-                "200 OK",
-                list(&other, &[42], later),
-                Err("not for this certificate"),
-            ),
-            (
-                "out of date",
-                "200 OK",
-                list(&ours, &[42], NOW - DAY),
-                Err("out of date"),
-            ),
-            ("garbage", "200 OK", b"<html>".to_vec(), Err("not a CRL")),
-            ("gone", "404 Not Found", Vec::new(), Err("HTTP 404")),
-            ("too large", "200 OK", vec![0; BYTES + 1], Err("larger than")),
+    async fn good_or_revoked() {
+        let ours = authority("Ours");
+        let (listener, url) = listen().await;
+        let good = list(&ours, &[&[7]]);
+        serve(listener, move |_| ok(&good));
+        assert_eq!(check(&ours, &[&url], 90).await, (Revocation::Good, None));
+
+        let (listener, url) = listen().await;
+        let bad = list(&ours, &[&[7], SERIAL]);
+        serve(listener, move |_| ok(&bad));
+        let (state, finding) = check(&ours, &[&url], 90).await;
+        assert_eq!(state, Revocation::Revoked);
+        let expected = Kind::Revoked {
+            subject: "CN=rcgen self signed cert".to_owned(),
+            serial: "008a42".to_owned(),
+            revoked_at: NOW - time::Duration::HOUR,
+            reason: Some("key compromise".to_owned()),
+        };
+        assert_eq!(finding, Some(expected));
+    }
+
+    #[tokio::test]
+    async fn an_intermediates_list_counts_for_its_leaves() {
+        let (root, list_of_root) = (authority("Root"), &[SERIAL]);
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "Intermediate");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let between = CertifiedIssuer::signed_by(params, KeyPair::generate().unwrap(), &root).unwrap();
+        let (roots, sent) = (trusting(&root), [between.der().clone()]);
+        for (body, expected) in [
+            (list(&between, &[SERIAL]), Some(Revocation::Revoked)),
+            (list(&between, &[]), Some(Revocation::Good)),
+            // The same serial on another CA's list is another certificate.
+            (list(&root, list_of_root), None),
         ] {
-            let (url, _) = serve(status, body).await;
-            match (check(&ours, &url, 90).await, words) {
-                ((Revocation::Good, None), Ok(())) => {}
-                ((Revocation::Unknown { reason }, None), Err(words)) => {
-                    assert!(reason.contains(words), "{what}: {reason}")
-                }
-                (other, _) => panic!("{what}: {other:?}"),
+            let (listener, url) = listen().await;
+            serve(listener, move |_| ok(&body));
+            let (state, _) = crls().check(&leaf(&between, &[&url], 90), &sent, &roots, NOW).await;
+            match expected {
+                Some(expected) => assert_eq!(state, expected),
+                None => assert!(matches!(state, Revocation::Unknown { .. }), "{state:?}"),
             }
         }
-        let (url, _) = serve("200 OK", list(&ours, &[7, 42], later)).await;
-        let (state, finding) = check(&ours, &url, 90).await;
-        assert_eq!(state, Revocation::Revoked);
-        let revoked_at = NOW - time::Duration::HOUR;
-        let reason = Some("key compromise".to_owned());
-        let Some(Kind::Revoked {
-            serial,
-            revoked_at: at,
-            reason: why,
-            ..
-        }) = finding
-        else {
-            panic!("{finding:?}")
-        };
-        assert_eq!((serial.as_str(), at, why), ("2a", revoked_at, reason));
     }
 
     #[tokio::test]
-    async fn short_lived_certificates_are_not_asked_about() {
+    async fn a_list_that_cannot_be_believed_says_nothing() {
         let ours = authority("Ours");
-        let (url, asked) = serve("200 OK", list(&ours, &[42], NOW + DAY)).await;
+        let late = CertificateRevocationListParams {
+            next_update: NOW,
+            ..params(&[SERIAL])
+        };
+        let mut delta = list(&ours, &[SERIAL]);
+        let number = delta.windows(3).position(|oid| oid == [0x55, 0x1d, 20]).unwrap();
+        delta[number + 2] = 27;
+        let mut forged = list(&ours, &[SERIAL]);
+        *forged.last_mut().unwrap() ^= 1;
+        for (body, words) in [
+            (
+                list(&authority("Other"), &[SERIAL]),
+                "the list is not for this certificate",
+            ),
+            (list(&authority("Ours"), &[SERIAL]), "the list's signature is wrong"),
+            (forged, "the list's signature is wrong"),
+            (late.signed_by(&ours).unwrap().der().to_vec(), "the list is out of date"),
+            (
+                list_of_part(&ours, "http://elsewhere.example/2.crl"),
+                "the list is not for this certificate",
+            ),
+            (delta, "a delta list"),
+            (b"<html>".to_vec(), "not a revocation list"),
+            (Vec::new(), "not a revocation list"),
+            ([list(&ours, &[SERIAL]), vec![0]].concat(), "not a revocation list"),
+        ] {
+            let reason = why_unknown(&ours, move |_| ok(&body)).await;
+            assert!(reason.contains(words), "{reason} (expected {words})");
+        }
+        // It has the right key, but its certificate does not allow it to sign lists.
+        let cannot = authority_that_may("Cannot", &[KeyUsagePurpose::KeyCertSign]);
+        let able = {
+            let mut params = CertificateParams::default();
+            params.distinguished_name.push(DnType::CommonName, "Cannot");
+            params.key_usages = vec![KeyUsagePurpose::CrlSign];
+            let key = KeyPair::try_from(cannot.key().serialize_der()).unwrap();
+            CertifiedIssuer::self_signed(params, key).unwrap()
+        };
+        let body = list(&able, &[SERIAL]);
+        // A trust anchor has no key usage, so it is the intermediate's that counts.
+        let (listener, url) = listen().await;
+        serve(listener, move |_| ok(&body));
+        let root = authority("Root");
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "Cannot");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let key = KeyPair::try_from(cannot.key().serialize_der()).unwrap();
+        let between = CertifiedIssuer::signed_by(params, key, &root).unwrap();
+        let sent = [between.der().clone()];
+        let (state, _) = crls()
+            .check(&leaf(&between, &[&url], 90), &sent, &trusting(&root), NOW)
+            .await;
+        assert_eq!(state, unknown("the issuer may not sign lists"));
+    }
+
+    #[tokio::test]
+    async fn a_list_of_the_leafs_part_counts() {
+        let ours = authority("Ours");
+        let (listener, url) = listen().await;
+        let body = list_of_part(&ours, &url);
+        serve(listener, move |_| ok(&body));
+        assert_eq!(check(&ours, &[&url], 90).await.0, Revocation::Revoked);
+    }
+
+    #[tokio::test]
+    async fn a_list_that_cannot_be_had_is_unknown() {
+        let ours = authority("Ours");
+        let endless = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+        let endless = [
+            endless,
+            [&b"10000\r\n"[..], &[0; 0x10000], b"\r\n"].concat().repeat(160),
+        ]
+        .concat();
+        for (answer, words) in [
+            (
+                b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_vec(),
+                "HTTP 404 Not Found",
+            ),
+            (
+                b"HTTP/1.1 200 OK\r\nContent-Length: 10000001\r\n\r\n".to_vec(),
+                "larger than 10000000 bytes",
+            ),
+            (endless, "larger than 10000000 bytes"),
+            (
+                b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort".to_vec(),
+                "list.crl: ",
+            ),
+            (b"220 mail.example ESMTP\r\n".to_vec(), "list.crl: "),
+            (Vec::new(), "list.crl: "),
+            (
+                b"HTTP/1.1 302 Found\r\nLocation: http://169.254.169.254/x\r\nContent-Length: 0\r\n\r\n".to_vec(),
+                "HTTP 302 Found",
+            ),
+        ] {
+            let reason = why_unknown(&ours, move |_| answer.clone()).await;
+            assert!(reason.contains(words), "{reason} (expected {words})");
+        }
+        let (listener, url) = listen().await;
+        drop(listener);
         assert!(matches!(
-            check(&ours, &url, 7).await,
-            (Revocation::Skipped { .. }, None)
+            check(&ours, &[&url], 90).await,
+            (Revocation::Unknown { .. }, None)
         ));
-        assert!(matches!(
-            check(&ours, "http://169.254.169.254/x", 90).await,
-            (Revocation::Skipped { .. }, None)
-        ));
-        assert_eq!(asked.load(std::sync::atomic::Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn a_silent_server_is_asked_once_and_not_waited_for() {
+        let ours = authority("Ours");
+        let (silent, url) = listen().await;
+        let crls = Crls::new(Duration::from_millis(100));
+        let (leaf, roots) = (leaf(&ours, &[&url, &format!("{url}2")], 90), trusting(&ours));
+        for _ in 0..2 {
+            let (state, _) = crls.check(&leaf, &[], &roots, NOW).await;
+            assert!(matches!(&state, Revocation::Unknown { reason } if reason.contains("took longer than 0.1 s")));
+        }
+        drop(silent);
+        assert_eq!(crls.held.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn two_redirects_are_followed_and_no_third() {
+        let ours = authority("Ours");
+        let body = list(&ours, &[]);
+        let (listener, url) = listen().await;
+        serve(listener, move |path| match path.trim_start_matches('/').parse::<u8>() {
+            Ok(0) => ok(&body),
+            Ok(left) => format!(
+                "HTTP/1.1 302 Found\r\nLocation: /{}\r\nContent-Length: 0\r\n\r\n",
+                left - 1
+            )
+            .into_bytes(),
+            Err(_) => Vec::new(),
+        });
+        let base = url.strip_suffix("list.crl").unwrap();
+        assert_eq!(check(&ours, &[&format!("{base}2")], 90).await.0, Revocation::Good);
+        let (state, _) = check(&ours, &[&format!("{base}3")], 90).await;
+        assert!(matches!(state, Revocation::Unknown { reason } if reason.contains("HTTP 302")));
+    }
+
+    #[tokio::test]
+    async fn a_second_distribution_point_helps_when_the_first_is_gone() {
+        let ours = authority("Ours");
+        let (listener, url) = listen().await;
+        let body = list(&ours, &[SERIAL]);
+        serve(listener, move |path| match path {
+            "/list.crl" => ok(&body),
+            _ => b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_vec(),
+        });
+        assert_eq!(
+            check(&ours, &[&format!("{url}.gone"), &url], 90).await.0,
+            Revocation::Revoked
+        );
+    }
+
+    #[tokio::test]
+    async fn what_is_not_asked_about() {
+        let ours = authority("Ours");
+        let (listener, url) = listen().await;
+        let body = list(&ours, &[SERIAL]);
+        let asked = serve(listener, move |_| ok(&body));
+        let is_skipped = |state: Revocation| assert!(matches!(state, Revocation::Skipped { .. }), "{state:?}");
+        is_skipped(check(&ours, &[&url], 7).await.0);
+        is_skipped(check(&ours, &[], 90).await.0);
+        let expired = leaf(&ours, &[&url], 90);
+        is_skipped(crls().check(&expired, &[], &trusting(&ours), NOW + 90 * DAY).await.0);
+        for url in [
+            "http://169.254.169.254/latest",
+            "http://2852039166/latest",
+            "http://[fe80::1]/x",
+            "http://[::ffff:169.254.169.254]/x",
+            "http://[fd00:ec2::254]/x",
+            "ldap://ca.example/cn=ca",
+            "file:///etc/passwd",
+            "not a URL",
+        ] {
+            is_skipped(check(&ours, &[url], 90).await.0);
+        }
+        assert_eq!(asked.load(Ordering::Relaxed), 0);
+        let garbage = CertificateDer::from(vec![0x30, 0x03, 1, 2, 3]);
+        let (state, _) = crls().check(&garbage, &[], &Roots::public(), NOW).await;
+        assert!(matches!(state, Revocation::Unknown { .. }));
     }
 
     #[tokio::test]
     async fn one_list_is_fetched_once_a_run() {
         let ours = authority("Ours");
-        let (url, asked) = serve("200 OK", list(&ours, &[7], NOW + DAY)).await;
-        let roots = Roots::public().with_pem(ours.pem().as_bytes()).unwrap();
-        let (crls, leaf) = (Crls::new(Duration::from_secs(5)), leaf(&ours, &url, 90));
+        let (listener, url) = listen().await;
+        let body = list(&ours, &[&[7]]);
+        let asked = serve(listener, move |_| ok(&body));
+        let (crls, leaf, roots) = (crls(), leaf(&ours, &[&url], 90), trusting(&ours));
         let checks = (0..20).map(|_| crls.check(&leaf, &[], &roots, NOW));
         let states = futures::future::join_all(checks).await;
         assert!(states.iter().all(|(state, _)| *state == Revocation::Good));
-        assert_eq!(asked.load(std::sync::atomic::Ordering::Relaxed), 1);
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn all_lists_together_have_a_bound() {
+        let ours = authority("Ours");
+        let (listener, url) = listen().await;
+        let body = list(&ours, &[&[7]]);
+        let length = body.len();
+        serve(listener, move |_| ok(&body));
+        let (crls, leaf, roots) = (crls(), leaf(&ours, &[&url], 90), trusting(&ours));
+        crls.held.store(HELD - length + 1, Ordering::Relaxed);
+        let (state, _) = crls.check(&leaf, &[], &roots, NOW).await;
+        assert!(matches!(state, Revocation::Unknown { reason } if reason.contains("together")));
+        assert_eq!(
+            crls.held.load(Ordering::Relaxed),
+            HELD - length + 1,
+            "what was not kept is given back"
+        );
+        crls.lists.lock().unwrap().clear();
+        crls.held.store(HELD - length, Ordering::Relaxed);
+        assert_eq!(crls.check(&leaf, &[], &roots, NOW).await.0, Revocation::Good);
+        assert_eq!(crls.held.load(Ordering::Relaxed), HELD);
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic() {
+        let ours = authority("Ours");
+        let (leaf, roots) = (leaf(&ours, &[], 90), trusting(&ours));
+        let (_, parsed) = X509Certificate::from_der(&leaf).unwrap();
+        let list = list(&ours, &[&[7], SERIAL]);
+        let judge = |list: &[u8]| judge(&leaf, &parsed, &[], &roots, list, NOW);
+        assert!(judge(&list).unwrap().is_some());
+        for at in 0..list.len() {
+            assert!(judge(&list[..at]).is_err());
+            for flip in [0x01, 0x80, 0xff] {
+                let mut broken = list.clone();
+                broken[at] ^= flip;
+                assert!(judge(&broken).is_err(), "byte {at} is signed");
+            }
+        }
     }
 }
