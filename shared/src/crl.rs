@@ -359,16 +359,18 @@ mod tests {
 
     type Authority = CertifiedIssuer<'static, KeyPair>;
 
+    const USAGES: [KeyUsagePurpose; 2] = [KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+
     fn authority(name: &str) -> Authority {
-        authority_that_may(name, &[KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign])
+        CertifiedIssuer::self_signed(ca(name, &USAGES), KeyPair::generate().unwrap()).unwrap()
     }
 
-    fn authority_that_may(name: &str, usages: &[KeyUsagePurpose]) -> Authority {
+    fn ca(name: &str, usages: &[KeyUsagePurpose]) -> CertificateParams {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = usages.to_vec();
-        CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+        params
     }
 
     fn leaf(issuer: &Authority, urls: &[&str], days: i32) -> CertificateDer<'static> {
@@ -491,18 +493,15 @@ mod tests {
 
     #[tokio::test]
     async fn an_intermediates_list_counts_for_its_leaves() {
-        let (root, list_of_root) = (authority("Root"), &[SERIAL]);
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, "Intermediate");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let between = CertifiedIssuer::signed_by(params, KeyPair::generate().unwrap(), &root).unwrap();
+        let root = authority("Root");
+        let key = KeyPair::generate().unwrap();
+        let between = CertifiedIssuer::signed_by(ca("Intermediate", &USAGES), key, &root).unwrap();
         let (roots, sent) = (trusting(&root), [between.der().clone()]);
         for (body, expected) in [
             (list(&between, &[SERIAL]), Some(Revocation::Revoked)),
             (list(&between, &[]), Some(Revocation::Good)),
             // The same serial on another CA's list is another certificate.
-            (list(&root, list_of_root), None),
+            (list(&root, &[SERIAL]), None),
         ] {
             let (listener, url) = listen().await;
             serve(listener, move |_| ok(&body));
@@ -546,30 +545,20 @@ mod tests {
             let reason = why_unknown(&ours, move |_| ok(&body)).await;
             assert!(reason.contains(words), "{reason} (expected {words})");
         }
-        // It has the right key, but its certificate does not allow it to sign lists.
-        let cannot = authority_that_may("Cannot", &[KeyUsagePurpose::KeyCertSign]);
-        let able = {
-            let mut params = CertificateParams::default();
-            params.distinguished_name.push(DnType::CommonName, "Cannot");
-            params.key_usages = vec![KeyUsagePurpose::CrlSign];
-            let key = KeyPair::try_from(cannot.key().serialize_der()).unwrap();
-            CertifiedIssuer::self_signed(params, key).unwrap()
-        };
-        let body = list(&able, &[SERIAL]);
-        // A trust anchor has no key usage, so it is the intermediate's that counts.
-        let (listener, url) = listen().await;
-        serve(listener, move |_| ok(&body));
+    }
+
+    #[tokio::test]
+    async fn an_issuer_that_may_not_sign_lists_says_nothing() {
         let root = authority("Root");
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, "Cannot");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        let key = KeyPair::try_from(cannot.key().serialize_der()).unwrap();
-        let between = CertifiedIssuer::signed_by(params, key, &root).unwrap();
-        let sent = [between.der().clone()];
-        let (state, _) = crls()
-            .check(&leaf(&between, &[&url], 90), &sent, &trusting(&root), NOW)
-            .await;
+        let key = KeyPair::generate().unwrap();
+        let same_key = KeyPair::try_from(key.serialize_der()).unwrap();
+        let may = CertifiedIssuer::self_signed(ca("Intermediate", &USAGES), same_key).unwrap();
+        let may_not = CertifiedIssuer::signed_by(ca("Intermediate", &USAGES[..1]), key, &root).unwrap();
+        let (listener, url) = listen().await;
+        let body = list(&may, &[SERIAL]);
+        serve(listener, move |_| ok(&body));
+        let (leaf, sent) = (leaf(&may_not, &[&url], 90), [may_not.der().clone()]);
+        let (state, _) = crls().check(&leaf, &sent, &trusting(&root), NOW).await;
         assert_eq!(state, unknown("the issuer may not sign lists"));
     }
 
@@ -624,7 +613,32 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_silent_server_is_asked_once_and_not_waited_for() {
+    async fn https_is_spoken_and_its_certificate_checked() {
+        use tokio_rustls::rustls::ServerConfig;
+        let ours = authority("Ours");
+        let key = ours.key().serialize_der().try_into().unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![ours.der().clone()], key)
+            .unwrap();
+        let (listener, url) = listen().await;
+        let server = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            tokio_rustls::TlsAcceptor::from(Arc::new(config))
+                .accept(stream)
+                .await
+                .map(drop)
+        });
+        let (state, _) = check(&ours, &[&url.replace("http:", "https:")], 90).await;
+        let is_told = matches!(&state, Revocation::Unknown { reason } if reason.contains("invalid peer certificate"));
+        assert!(is_told, "{state:?}");
+        assert!(server.await.unwrap().is_err(), "the client refused it");
+    }
+
+    #[tokio::test]
+    async fn a_silent_server_is_given_up() {
         let ours = authority("Ours");
         let (silent, url) = listen().await;
         let crls = Crls::new(Duration::from_millis(100));
