@@ -1,23 +1,39 @@
-//! Child processes that end with the value that started them, and all of their children too.
+//! Child processes that end with the value that started them, or with us, however we end; their children too.
 
+use std::ffi::OsStr;
 use std::net::TcpListener;
 use std::process::Stdio;
 
 use anyhow::{Context, Result};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
+
+/// A command to give to [`Group::start`] or [`run`]: the program, tied to us by a pipe.
+///
+/// Nobody runs `drop` when a signal ends us, but the system closes our end of the pipe, and that ends the group.
+pub fn command(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", TETHERED]).arg(program);
+    command.stdin(Stdio::piped()).process_group(0).kill_on_drop(true);
+    command
+}
 
 /// A process group, killed on drop.
 #[derive(Debug)]
 pub struct Group {
     child: Child,
+    id: Option<u32>,
+    _tether: Option<ChildStdin>,
 }
 
 impl Group {
-    /// Starts a command as the leader of its own process group, so that Ctrl-C reaches us and not it.
+    /// Starts a [`command`] as a process group of its own, so that Ctrl-C reaches us and not it.
     pub fn start(command: &mut Command) -> Result<Self> {
-        let child = command.stdin(Stdio::null()).process_group(0).kill_on_drop(true).spawn();
+        let mut child = command.spawn().context("cannot start sh")?;
+        let (id, tether) = (child.id(), child.stdin.take());
         Ok(Self {
-            child: child.with_context(|| format!("cannot start {:?}", command.as_std().get_program()))?,
+            child,
+            id,
+            _tether: tether,
         })
     }
 
@@ -28,8 +44,9 @@ impl Group {
 }
 
 impl Drop for Group {
+    /// The tether alone would do; this way they are gone before their folders are.
     fn drop(&mut self) {
-        if let Some(id) = self.child.id() {
+        if let Some(id) = self.id.filter(|_| self.is_running()) {
             let group = format!("-{id}");
             let _ = std::process::Command::new("kill")
                 .args(["-KILL", "--", &group])
@@ -39,11 +56,18 @@ impl Drop for Group {
     }
 }
 
-/// Runs a command to its end; its output is the error's text when it fails.
+/// Runs a [`command`] to its end; its output is the error's text when it fails.
 pub async fn run(command: &mut Command) -> Result<String> {
-    let program = command.as_std().get_program().to_string_lossy().into_owned();
-    let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await;
-    let output = output.with_context(|| format!("cannot start {program}"))?;
+    let program = command.as_std().get_args().nth(2).unwrap_or_default();
+    let program = program.to_string_lossy().into_owned();
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("cannot start sh")?;
+    // Held while it runs: waiting closes what the child still owns.
+    let _tether = child.stdin.take();
+    let output = child.wait_with_output().await?;
     let text = format!(
         "{}{}",
         String::from_utf8_lossy(&output.stdout),
@@ -56,4 +80,97 @@ pub async fn run(command: &mut Command) -> Result<String> {
 /// A loopback port that nothing listens on.
 pub fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// Runs `$0 "$@"` and ends with its status; kills the whole group once standard input is closed.
+const TETHERED: &str = r#"
+exec 3<&0 </dev/null
+(read -r _ <&3; kill -s KILL 0) >/dev/null 2>&1 &
+"$0" "$@" 3<&-
+status=$?
+kill -s KILL $! 2>/dev/null
+exit $status
+"#;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A program with a child of its own, whose process id it writes to `file`.
+    fn parent(file: &std::path::Path) -> Command {
+        let mut parent = command("sh");
+        parent.args(["-c", "sleep 600 & echo $! > \"$0\"; wait"]).arg(file);
+        parent
+    }
+
+    async fn grandchild(file: &std::path::Path) -> String {
+        for _ in 0..300 {
+            match std::fs::read_to_string(file) {
+                Ok(id) if id.ends_with('\n') => return id.trim().to_owned(),
+                _ => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+        panic!("it never started");
+    }
+
+    async fn ends(id: &str) -> bool {
+        for _ in 0..300 {
+            let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+            if stat.is_empty() || stat.contains(") Z ") {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        false
+    }
+
+    #[tokio::test]
+    async fn dropping_a_group_ends_its_grandchildren() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("id");
+        let group = Group::start(&mut parent(&file)).unwrap();
+        let id = grandchild(&file).await;
+        drop(group);
+        assert!(ends(&id).await);
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_pipe_ends_the_group() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("id");
+        let mut group = Group::start(&mut parent(&file)).unwrap();
+        let id = grandchild(&file).await;
+        // What the system does for us when a signal ends us.
+        drop(group._tether.take());
+        assert!(ends(&id).await);
+    }
+
+    #[tokio::test]
+    async fn giving_up_on_a_run_ends_its_grandchildren() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("id");
+        let mut command = parent(&file);
+        let id = tokio::select! {
+            _ = run(&mut command) => panic!("it sleeps"),
+            id = grandchild(&file) => id,
+        };
+        assert!(ends(&id).await);
+    }
+
+    #[tokio::test]
+    async fn a_run_returns_output_or_the_reason() {
+        let said = run(command("sh").args(["-c", "echo out; echo err >&2"])).await.unwrap();
+        assert_eq!(said, "out\nerr\n");
+        let error = run(command("sh").args(["-c", "echo because; exit 7"]))
+            .await
+            .unwrap_err();
+        assert!(error.to_string().contains("exit status: 7"), "{error}");
+        assert!(error.to_string().contains("because"), "{error}");
+        let mut ended = Group::start(&mut command("true")).unwrap();
+        while ended.is_running() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
 }

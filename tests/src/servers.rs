@@ -8,10 +8,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::process::Command;
 use tokio::task::JoinHandle;
 
-use crate::process::{Group, free_port};
+use crate::process::{Group, command, free_port};
 
 /// A certificate chain and its key, to be served on a free port.
 #[derive(Clone, Debug)]
@@ -59,7 +58,7 @@ impl Nginx {
         let file = folder.path().join("nginx.conf");
         std::fs::write(&file, configuration)?;
         let log = std::fs::File::create(folder.path().join("start.log"))?;
-        let process = Group::start(Command::new("nginx").arg("-c").arg(&file).stderr(log))?;
+        let process = Group::start(command("nginx").arg("-c").arg(&file).stderr(log))?;
         let mut nginx = Self {
             process,
             _folder: folder,

@@ -1,10 +1,12 @@
 //! A handful of real servers, each in another state: what the demo and the end-to-end tests look at.
 
 use std::fmt::Write;
+use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::Result;
 use time::{Duration, OffsetDateTime};
 
+use crate::dns::Dns;
 use crate::pki::Authority;
 use crate::servers::{Nginx, Silent, Site};
 
@@ -12,14 +14,17 @@ use crate::servers::{Nginx, Silent, Site};
 pub struct Shop {
     _nginx: Nginx,
     _silent: Silent,
+    /// Knows the addresses of their names.
+    pub dns: Dns,
     /// The root they are judged by.
     pub root: String,
-    /// `inventory.toml`; its `ca` is [`CA`].
+    /// `inventory.toml` with addresses, for who cannot ask [`Shop::dns`]; its `ca` is [`CA`].
     pub inventory: String,
     /// Each endpoint with its state in a word or two.
     pub endpoints: Vec<(String, &'static str)>,
 }
 
+const ADDRESSES: &str = "addresses = [\"127.0.0.1\"]\n";
 /// Where the inventory says that the root is.
 pub const CA: &str = "ca/shop.pem";
 
@@ -70,16 +75,24 @@ impl Shop {
             let host = format!("{name}.shop.test");
             writeln!(
                 inventory,
-                "[[endpoint]]\nhost = {host:?}\nport = {port}\naddresses = [\"127.0.0.1\"]\nca = {CA:?}\n"
+                "[[endpoint]]\nhost = {host:?}\nport = {port}\n{ADDRESSES}ca = {CA:?}\n"
             )?;
             endpoints.push((format!("{host}:{port}"), state));
         }
+        let here = vec![IpAddr::V4(Ipv4Addr::LOCALHOST)];
+        let known = names.map(|(name, _)| (format!("{name}.shop.test"), here.clone()));
         Ok(Self {
+            dns: Dns::start(known.into()).await?,
             _nginx: nginx,
             _silent: silent,
             root: authority.root(),
             inventory,
             endpoints,
         })
+    }
+
+    /// The inventory as most people write it: by name.
+    pub fn inventory_by_name(&self) -> String {
+        self.inventory.replace(ADDRESSES, "")
     }
 }

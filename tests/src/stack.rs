@@ -11,7 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use crate::process::{Group, free_port, run};
+use crate::process::{Group, command, free_port, run};
 
 /// A running emulator with the stack deployed.
 #[derive(Debug)]
@@ -39,13 +39,13 @@ pub struct Answer {
 }
 
 impl Stack {
-    /// Builds (cached) and deploys with these template parameters.
+    /// Builds and deploys with these template parameters.
     pub async fn deploy(parameters: &[(&str, &str)]) -> Result<Self> {
         build().await?;
         let folder = tempfile::Builder::new().prefix("neverlapse-aws-").tempdir()?;
         let (endpoint, emulator) = emulator(folder.path()).await?;
         let overrides = [("Architecture", ARCHITECTURE)].iter().chain(parameters);
-        let overrides = overrides.map(|(key, value)| format!("ParameterKey={key},ParameterValue={value}"));
+        let overrides = overrides.map(|(key, value)| format!("ParameterKey={key},ParameterValue=\"{value}\""));
         let mut deploy = sam(&endpoint);
         deploy.args([
             "deploy",
@@ -120,10 +120,11 @@ pub fn root() -> PathBuf {
         .to_owned()
 }
 
-/// `sam build` of the real template, for this machine's processor.
+/// `sam build` of the real template, for this machine's processor. Cargo is the cache: sam's would read all of `target`
+/// to find that it has changed.
 async fn build() -> Result<()> {
     let mut build = sam("");
-    build.args(["build", "--cached", "--build-dir"]).arg(build_folder());
+    build.args(["build", "--no-cached", "--build-dir"]).arg(build_folder());
     build.args([
         "--parameter-overrides",
         &format!("ParameterKey=Architecture,ParameterValue={ARCHITECTURE}"),
@@ -135,7 +136,13 @@ async fn emulator(folder: &Path) -> Result<(String, Group)> {
     let port = free_port()?;
     let endpoint = format!("http://127.0.0.1:{port}");
     let log = std::fs::File::create(folder.join("ministack.log"))?;
-    let mut command = Command::new(root().join(".local/ministack/bin/ministack"));
+    let program = root().join(".local/ministack/bin/ministack");
+    anyhow::ensure!(
+        program.exists(),
+        "{} is missing: run `make setup` first",
+        program.display()
+    );
+    let mut command = command(program);
     command
         .env("GATEWAY_PORT", port.to_string())
         .env("MINISTACK_HOST", "127.0.0.1")
@@ -145,7 +152,7 @@ async fn emulator(folder: &Path) -> Result<(String, Group)> {
         .current_dir(folder)
         .stdout(log.try_clone()?)
         .stderr(log);
-    let mut emulator = Group::start(&mut command).context("run `make setup` first")?;
+    let mut emulator = Group::start(&mut command)?;
     let client = http()?;
     for _ in 0..300 {
         if client.get(format!("{endpoint}/_ministack/health")).send().await.is_ok() {
@@ -186,7 +193,7 @@ async fn outputs(endpoint: &str) -> Result<std::collections::BTreeMap<String, St
 fn sam(endpoint: &str) -> Command {
     let tools = root().join(".local/sam/bin");
     let path = format!("{}:{}", tools.display(), std::env::var("PATH").unwrap_or_default());
-    let mut command = Command::new(tools.join("sam"));
+    let mut command = command(tools.join("sam"));
     command
         .current_dir(root())
         .env("PATH", path)

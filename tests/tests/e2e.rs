@@ -25,9 +25,14 @@ fn status<'a>(report: &'a Value, name: &str) -> &'a str {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_deployed_probe_looks_and_tells() {
     let shop = Shop::open(OffsetDateTime::now_utc()).await.unwrap();
-    let stack = Stack::deploy(&[("Schedule", "rate(1 minute)"), ("FlexibleWindowMinutes", "1")])
-        .await
-        .unwrap();
+    let nameserver = shop.dns.address.to_string();
+    let stack = Stack::deploy(&[
+        ("Schedule", "rate(1 minute)"),
+        ("FlexibleWindowMinutes", "1"),
+        ("Nameserver", &nameserver),
+    ])
+    .await
+    .unwrap();
     let inbox = Inbox::subscribe(&stack.config, &stack.topic, "alerts").await.unwrap();
 
     // Nothing to look at is an error and an alert, never a success. The schedule may say so too.
@@ -44,7 +49,7 @@ async fn the_deployed_probe_looks_and_tells() {
 
     // The schedule itself finds the inventory, and one bad entry in it hides nothing.
     stack.put(CA, &shop.root).await.unwrap();
-    let with_a_mistake = format!("{}[[endpoint]]\nhost = \"a..b\"\n", shop.inventory);
+    let with_a_mistake = format!("{}[[endpoint]]\nhost = \"a..b\"\n", shop.inventory_by_name());
     stack.put("inventory.toml", &with_a_mistake).await.unwrap();
     let alert = loop {
         let alert = inbox.next(SCHEDULED).await.unwrap().expect("the schedule's alert");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use neverlapse_tests::inbox::Inbox;
-use neverlapse_tests::process::run;
+use neverlapse_tests::process::{command, run};
 use neverlapse_tests::shop::{CA, Shop};
 use neverlapse_tests::stack::{Stack, root};
 use time::OffsetDateTime;
@@ -26,10 +26,11 @@ async fn show() -> Result<()> {
         println!("     {endpoint:<28} {state}");
     }
     println!("\n2. sam build, and sam deploy of template.yaml to a local AWS (the first build takes about 5 minutes)");
-    let stack = Stack::deploy(&[]).await?;
+    let nameserver = shop.dns.address.to_string();
+    let stack = Stack::deploy(&[("Nameserver", &nameserver)]).await?;
     println!("     bucket {}, probe {}", stack.bucket, stack.probe);
     let inbox = Inbox::subscribe(&stack.config, &stack.topic, "demo-inbox").await?;
-    stack.put("inventory.toml", &shop.inventory).await?;
+    stack.put("inventory.toml", &shop.inventory_by_name()).await?;
     stack.put(CA, &shop.root).await?;
 
     println!("\n3. The schedule's event reaches the probe");
@@ -44,18 +45,26 @@ async fn show() -> Result<()> {
     println!("     Subject: {}\n", alert.subject);
     alert.text.lines().for_each(|line| println!("     {line}"));
 
-    println!("\n5. The same on the command line: neverlapse check --inventory inventory.toml\n");
+    println!(
+        "\n5. The same on the command line: neverlapse check --inventory inventory.toml --nameserver {nameserver}\n"
+    );
     let folder = tempfile::tempdir()?;
     let inventory = folder.path().join("inventory.toml");
     std::fs::create_dir_all(folder.path().join("ca"))?;
-    std::fs::write(&inventory, &shop.inventory)?;
+    std::fs::write(&inventory, shop.inventory_by_name())?;
     std::fs::write(folder.path().join(CA), &shop.root)?;
-    run(Command::new("cargo")
+    run(command("cargo")
         .current_dir(root())
         .args(["build", "--quiet", "-p", "neverlapse-cli"]))
     .await?;
     let mut check = Command::new(root().join("target/debug/neverlapse"));
-    let status = check.arg("check").arg("--inventory").arg(&inventory).status().await?;
+    let status = check
+        .arg("check")
+        .arg("--inventory")
+        .arg(&inventory)
+        .args(["--nameserver", &nameserver])
+        .status()
+        .await?;
     println!(
         "\n     exit code {} (0 ok, 1 warning, 2 critical, 3 unknown)",
         status.code().unwrap_or(-1)
