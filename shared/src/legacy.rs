@@ -18,6 +18,15 @@ pub struct Legacy {
     pub certificates: Vec<CertificateDer<'static>>,
 }
 
+impl Legacy {
+    /// Whether today's clients could have agreed on this. Then the server is not old: what made them fail is something
+    /// else, such as a connection that was lost.
+    pub fn is_modern(&self) -> bool {
+        let suite = &self.cipher_suite;
+        self.version == "TLSv1.2" && suite.starts_with("TLS_ECDHE_") && suite.contains("_GCM_")
+    }
+}
+
 /// Why it showed nothing.
 #[derive(Debug, Error)]
 #[allow(missing_docs)]
@@ -180,7 +189,8 @@ fn uint24(bytes: &[u8]) -> Option<(usize, &[u8])> {
     Some((usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c), rest))
 }
 
-/// A ClientHello that offers TLS 1.2 and whatever old servers know.
+/// A ClientHello that offers TLS 1.2 and whatever old servers know; what modern ones know comes first, so that they
+/// show themselves ([`Legacy::is_modern`]).
 fn client_hello(server_name: Option<&str>) -> Vec<u8> {
     let mut extensions = Vec::new();
     if let Some(name) = server_name {
@@ -379,6 +389,24 @@ mod tests {
                 answer(records).await.unwrap_err().to_string(),
                 Error::Garbled("too long").to_string()
             );
+        }
+    }
+
+    #[test]
+    fn modern_is_what_rustls_would_have_agreed_to() {
+        for (version, suite, modern) in [
+            ("TLSv1.2", "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", true),
+            ("TLSv1.2", "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA", false),
+            ("TLSv1.2", "TLS_RSA_WITH_AES_128_GCM_SHA256", false),
+            ("TLSv1.2", "TLS_DHE_RSA_WITH_AES_128_GCM_SHA256", false),
+            ("TLSv1.0", "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA", false),
+        ] {
+            let legacy = Legacy {
+                version: version.to_owned(),
+                cipher_suite: suite.to_owned(),
+                certificates: Vec::new(),
+            };
+            assert_eq!(legacy.is_modern(), modern, "{version} {suite}");
         }
     }
 

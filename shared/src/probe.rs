@@ -342,6 +342,9 @@ impl Prober {
         let fetched = within(Phase::Handshake, self.shared.options.timeouts, deadline, fetch)
             .await
             .ok()?;
+        if fetched.as_ref().is_ok_and(legacy::Legacy::is_modern) {
+            return None;
+        }
         Some(fetched.map(|old| {
             let tls = Tls {
                 version: old.version,
