@@ -1,0 +1,807 @@
+//! Servers that are broken or mean, and what a user is told of them: each costs its own deadline and nothing else.
+
+use std::future::{Future, pending};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use neverlapse::finding::{Kind, Phase, Severity};
+use neverlapse::probe::{Options, Prober, Target, Thresholds, Timeouts};
+use neverlapse::report::{EndpointReport, Report, Role};
+use neverlapse::roots::Roots;
+use rand::{RngCore, SeedableRng};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
+use time::OffsetDateTime;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::crypto::aws_lc_rs;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::version::{TLS12, TLS13};
+use tokio_rustls::rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
+
+#[tokio::test]
+async fn each_hostile_server_costs_its_own_deadline_and_nothing_else() {
+    let pki = Pki::new();
+    let healthy = pki.serve(pki.leaf(90)).await;
+    let (handshake, starttls) = (Some(Phase::Handshake), Some(Phase::Starttls));
+    let hello = |bytes: &'static [u8]| move |stream| says_and_holds(stream, vec![bytes]);
+    let refused = TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let cases = vec![
+        ("silent", "", serve(hello(b"")).await, "timed_out", handshake),
+        (
+            "silent within a record",
+            "",
+            serve(hello(b"\x16\x03\x03\x00\x7a\x02")).await,
+            "timed_out",
+            handshake,
+        ),
+        (
+            "one byte at a time",
+            "",
+            serve(drips_a_handshake).await,
+            "timed_out",
+            handshake,
+        ),
+        ("nobody listens", "", refused, "connect_failed", None),
+        (
+            "hangs up",
+            "",
+            serve(|stream| async { drop(stream) }).await,
+            "handshake_failed",
+            None,
+        ),
+        (
+            "hangs up on hello",
+            "",
+            serve(hears_and_closes).await,
+            "handshake_failed",
+            None,
+        ),
+        ("resets", "", serve(resets).await, "handshake_failed", None),
+        (
+            "plain HTTP",
+            "",
+            serve(hello(b"HTTP/1.1 400 Bad Request\r\n\r\n")).await,
+            "handshake_failed",
+            None,
+        ),
+        (
+            "SSH",
+            "",
+            serve(hello(b"SSH-2.0-OpenSSH_9.2\r\n")).await,
+            "handshake_failed",
+            None,
+        ),
+        ("noise", "", serve(endless_noise).await, "handshake_failed", None),
+        (
+            "endless hello requests",
+            "",
+            serve(endless(b"\x16\x03\x03\x00\x04\0\0\0\0")).await,
+            "handshake_failed",
+            None,
+        ),
+        (
+            "endless empty records",
+            "",
+            serve(endless(b"\x16\x03\x03\x00\x00")).await,
+            "handshake_failed",
+            None,
+        ),
+        (
+            "endless warnings",
+            "",
+            serve(endless(b"\x15\x03\x03\x00\x02\x01\x70")).await,
+            "handshake_failed",
+            None,
+        ),
+        (
+            "endless ciphers",
+            "",
+            serve(endless(b"\x14\x03\x03\x00\x01\x01")).await,
+            "handshake_failed",
+            None,
+        ),
+        (
+            "a message of 16 MB",
+            "",
+            serve(endless(&record(b"\x02\xff\xff\xff"))).await,
+            "handshake_failed",
+            None,
+        ),
+        (
+            "an alert",
+            "",
+            serve(hello(b"\x15\x03\x03\x00\x02\x02\x28")).await,
+            "handshake_failed",
+            None,
+        ),
+        ("no greeting", "smtp://", serve(hello(b"")).await, "timed_out", starttls),
+        (
+            "half a greeting",
+            "smtp://",
+            serve(hello(b"220-a\r\n220")).await,
+            "timed_out",
+            starttls,
+        ),
+        (
+            "no answer to EHLO",
+            "smtp://",
+            serve(hello(b"220 hi\r\n")).await,
+            "timed_out",
+            starttls,
+        ),
+        (
+            "no answer to STARTTLS",
+            "smtp://",
+            serve(|stream| says_and_holds(stream, vec![b"220 hi\r\n", b"250 hi\r\n"])).await,
+            "timed_out",
+            starttls,
+        ),
+        (
+            "no TLS after STARTTLS",
+            "smtp://",
+            serve(|stream| says_and_holds(stream, vec![b"220 hi\r\n", b"250 hi\r\n", b"220 go\r\n"])).await,
+            "timed_out",
+            handshake,
+        ),
+        (
+            "plain text slipped in behind STARTTLS",
+            "smtp://",
+            serve(|stream| says_and_holds(stream, vec![b"220 hi\r\n", b"250 hi\r\n", b"220 go\r\n250 evil\r\n"])).await,
+            "handshake_failed",
+            None,
+        ),
+        (
+            "an endless line",
+            "imap://",
+            serve(endless(b"* OK ")).await,
+            "starttls_failed",
+            None,
+        ),
+        (
+            "endless lines",
+            "ftp://",
+            serve(endless(b"220-hi\r\n")).await,
+            "starttls_failed",
+            None,
+        ),
+        (
+            "one letter at a time",
+            "pop3://",
+            serve(drips_letters).await,
+            "timed_out",
+            starttls,
+        ),
+        (
+            "noise for LDAP",
+            "ldap://",
+            serve(endless_noise).await,
+            "starttls_failed",
+            None,
+        ),
+        (
+            "HTTP for PostgreSQL",
+            "postgres://",
+            serve(hello(b"HTTP/1.1 400\r\n")).await,
+            "starttls_failed",
+            None,
+        ),
+        (
+            "silence for MySQL",
+            "mysql://",
+            serve(hello(b"\x4a\0\0\0\x0a8.0")).await,
+            "timed_out",
+            starttls,
+        ),
+    ];
+    let mut targets = vec![pki.target("", healthy)];
+    targets.extend(cases.iter().map(|(_, scheme, port, ..)| pki.target(scheme, *port)));
+    let report = run(targets, 1).await;
+
+    assert_eq!((report.not_reached.len(), report.endpoints.len()), (0, cases.len() + 1));
+    let well = of(&report, &format!("shop.example:{healthy}"));
+    assert_eq!((well.status, well.observations.len()), (Severity::Ok, 1), "{well:?}");
+    assert_eq!(codes(well), [""; 0]);
+    for (what, scheme, port, code, phase) in cases {
+        let seen = of(&report, &format!("{scheme}shop.example:{port}"));
+        assert_eq!(codes(seen), [code], "{what}: {seen:?}");
+        assert_eq!(seen.status, Severity::Unknown, "{what}");
+        let (_, finding) = seen.all_findings().next().unwrap();
+        let found = match finding.kind {
+            Kind::TimedOut { phase, .. } => Some(phase),
+            _ => None,
+        };
+        assert_eq!(found, phase, "{what}: {finding:?}");
+        assert!(finding.message.len() < 500, "{what}: {}", finding.message);
+    }
+}
+
+#[tokio::test]
+async fn plain_http_is_said_in_the_servers_words() {
+    let pki = Pki::new();
+    let port = serve(|stream| says_and_holds(stream, vec![b"HTTP/1.1 400 Bad \x1b[31mRequest\r\n\r\n"])).await;
+    let report = run(vec![pki.target("", port)], 1).await;
+    let (_, finding) = report.endpoints[0].all_findings().next().unwrap();
+    let expected = r#"does not speak TLS: it answered "HTTP/1.1 400 Bad \u{1b}[31mRequest""#;
+    assert!(finding.message.contains(expected), "{}", finding.message);
+}
+
+/// A healthy server's first flight, cut anywhere: then silence, the end, or noise.
+#[tokio::test]
+async fn a_flight_can_be_cut_anywhere() {
+    let pki = Pki::new();
+    for version in [&TLS12, &TLS13] {
+        let config = pki.config(pki.leaf(90), &[version], None);
+        let length = flight_length(&pki, &config).await;
+        assert!(length > 500, "{version:?}: {length} bytes");
+        let mut cases = Vec::new();
+        // ECDSA signatures differ by some bytes in length, so the very last ones may not be there another time.
+        for at in (0..length - 16).step_by(length / 12) {
+            for (then, code) in [
+                (Then::Hold, "timed_out"),
+                (Then::Close, "handshake_failed"),
+                (Then::Noise, "handshake_failed"),
+            ] {
+                let (config, count) = (config.clone(), Arc::new(AtomicUsize::new(0)));
+                let port = serve(move |stream| relay(config.clone(), stream, at, then, count.clone())).await;
+                cases.push((at, then, code, port));
+            }
+        }
+        let report = run(cases.iter().map(|(.., port)| pki.target("", *port)).collect(), 1).await;
+        for (at, then, code, port) in cases {
+            let seen = of(&report, &format!("shop.example:{port}"));
+            assert_eq!(
+                codes(seen),
+                [code],
+                "{version:?}, {then:?} after {at} of {length}: {seen:?}"
+            );
+        }
+    }
+}
+
+/// A load balancer that drops a connection now and then made a modern server look like a legacy one.
+#[tokio::test]
+async fn one_lost_connection_is_tried_again_and_not_taken_for_an_old_server() {
+    let pki = Pki::new();
+    for lost in [1, 2] {
+        let (config, count) = (
+            pki.config(pki.leaf(90), &[&TLS12, &TLS13], None),
+            Arc::new(AtomicUsize::new(0)),
+        );
+        let port = serve(move |stream| {
+            let (config, nth) = (config.clone(), count.fetch_add(1, Ordering::Relaxed));
+            async move {
+                if nth < lost {
+                    resets(stream).await;
+                } else if let Ok(mut stream) = TlsAcceptor::from(config).accept(stream).await {
+                    let _ = stream.read(&mut [0]).await;
+                }
+            }
+        })
+        .await;
+        let report = run(vec![pki.target("", port)], 3).await;
+        let seen = &report.endpoints[0];
+        assert_eq!(codes(seen), [""; 0], "{lost} lost: {seen:?}");
+        assert_eq!(seen.observations[0].tries, 2, "{lost} lost");
+        assert!(
+            seen.observations[0]
+                .tls
+                .as_ref()
+                .is_some_and(|tls| tls.key_exchange.is_some())
+        );
+    }
+}
+
+#[tokio::test]
+async fn huge_chains() {
+    let pki = Pki::new();
+    let chain = |extra: usize| {
+        let mut leaf = pki.leaf(90);
+        for number in 0..extra {
+            let stray = CertifiedIssuer::self_signed(ca(&format!("Stray {number}")), key()).unwrap();
+            leaf.chain.push(stray.der().clone());
+        }
+        leaf
+    };
+    // rustls, like browsers, reads no Certificate message beyond 64 KB; whoever sends one has no clients.
+    let (large, too_large) = (pki.serve(chain(100)).await, pki.serve(chain(300)).await);
+    let report = run(vec![pki.target("", large), pki.target("", too_large)], 1).await;
+    let seen = of(&report, &format!("shop.example:{large}"));
+    assert_eq!(codes(seen), [""; 0], "{seen:?}");
+    assert!(seen.observations[0].issuers.len() <= 101);
+    let seen = of(&report, &format!("shop.example:{too_large}"));
+    assert_eq!(codes(seen), ["handshake_failed"], "{seen:?}");
+}
+
+#[tokio::test]
+async fn certificates_that_are_no_certificates() {
+    let pki = Pki::new();
+    let good = pki.leaf(90);
+    for (what, leaf) in [
+        ("garbage", vec![0x30, 0x03, 1, 2, 3]),
+        ("half of one", good.chain[0][..good.chain[0].len() / 2].to_vec()),
+        ("one and more", [&good.chain[0][..], b"more"].concat()),
+    ] {
+        let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(Fixed::new(&good, vec![CertificateDer::from(leaf)])));
+        config.send_tls13_tickets = 0;
+        let config = Arc::new(config);
+        let port = serve(move |stream| accept(config.clone(), stream)).await;
+        let report = run(vec![pki.target("", port)], 1).await;
+        let seen = &report.endpoints[0];
+        assert!(seen.status > Severity::Ok, "{what}: {seen:?}");
+        let known = ["invalid_chain", "handshake_failed", "name_mismatch", "incomplete_chain"];
+        assert!(codes(seen).iter().all(|code| known.contains(code)), "{what}: {seen:?}");
+        assert!(codes(seen).contains(&"invalid_chain"), "{what}: {seen:?}");
+    }
+}
+
+#[tokio::test]
+async fn everything_that_is_wrong_with_a_certificate_is_said() {
+    let (pki, other) = (Pki::new(), Pki::named("Other"));
+    let self_signed = {
+        let key = key();
+        let certificate = params("shop.example", 90).self_signed(&key).unwrap();
+        Leaf::new(vec![certificate.der().clone()], &key)
+    };
+    let with_stray = {
+        let mut stray = ca("Stray");
+        stray.not_after = OffsetDateTime::now_utc() - DAY;
+        let mut leaf = pki.leaf(90);
+        leaf.chain.push(stray.self_signed(&key()).unwrap().der().clone());
+        leaf
+    };
+    for (what, leaf, expected) in [
+        ("healthy", pki.leaf(90), vec![]),
+        (
+            "expired, for another name, from an unknown CA",
+            other.leaf_for("other.example", -1),
+            vec!["expired", "name_mismatch", "untrusted_root"],
+        ),
+        ("without its issuer", pki.leaf(90).alone(), vec!["incomplete_chain"]),
+        ("self-signed", self_signed, vec!["self_signed"]),
+        ("with an expired certificate too many", with_stray, vec![]),
+        ("9 days left", pki.leaf(9), vec!["expires_soon"]),
+    ] {
+        for version in [&TLS12, &TLS13] {
+            let config = pki.config(leaf.clone(), &[version], None);
+            let port = serve(move |stream| accept(config.clone(), stream)).await;
+            let report = run(vec![pki.target("", port)], 1).await;
+            let mut found = codes(&report.endpoints[0]);
+            found.sort_unstable();
+            assert_eq!(found, expected, "{what}, {version:?}: {report:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_no_path_needs_is_called_extra() {
+    let (pki, other) = (Pki::new(), Pki::named("Other"));
+    let mut leaf = pki.leaf(90);
+    leaf.chain.push(other.intermediate.der().clone());
+    let port = pki.serve(leaf).await;
+    let report = run(vec![pki.target("", port)], 1).await;
+    let roles: Vec<_> = report.endpoints[0].observations[0]
+        .issuers
+        .iter()
+        .map(|issuer| issuer.role)
+        .collect();
+    assert_eq!(roles, [Role::Path, Role::Extra]);
+}
+
+#[tokio::test]
+async fn a_server_that_wants_a_client_certificate_still_shows_its_own() {
+    let pki = Pki::new();
+    for version in [&TLS12, &TLS13] {
+        for (days, expected) in [(90, vec![]), (-1, vec!["expired"])] {
+            let config = pki.config(pki.leaf(days), &[version], Some(&pki.root));
+            let port = serve(move |stream| accept(config.clone(), stream)).await;
+            let report = run(vec![pki.target("", port)], 2).await;
+            let seen = &report.endpoints[0];
+            assert_eq!(codes(seen), expected, "{version:?}: {seen:?}");
+            let observation = &seen.observations[0];
+            assert!(observation.leaf.is_some(), "{version:?}");
+            assert_eq!((observation.issuers.len(), observation.tries), (1, 1), "{version:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn addresses_are_looked_at_one_by_one() {
+    let pki = Pki::new();
+    let (one, two) = (Arc::new(pki.leaf(90)), Arc::new(pki.leaf(60)));
+    for (second, endpoint_codes, address_codes) in [
+        (Some(two), vec!["addresses_disagree"], vec![]),
+        (Some(one.clone()), vec![], vec![]),
+        (None, vec![], vec!["connect_failed"]),
+    ] {
+        let (first_listener, second_listener) = same_port().await;
+        let port = first_listener.local_addr().unwrap().port();
+        let config = pki.config((*one).clone(), &[&TLS13], None);
+        accept_all(first_listener, move |stream| accept(config.clone(), stream));
+        match second {
+            Some(leaf) => {
+                let config = pki.config((*leaf).clone(), &[&TLS13], None);
+                accept_all(second_listener, move |stream| accept(config.clone(), stream));
+            }
+            None => drop(second_listener),
+        }
+        let mut target = pki.target("", port);
+        target.addresses = vec![IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2])];
+        let report = run(vec![target], 1).await;
+        let seen = &report.endpoints[0];
+        let own: Vec<_> = seen.findings.iter().map(|finding| finding.kind.code()).collect();
+        assert_eq!(own, endpoint_codes, "{seen:?}");
+        let found = |at: usize| seen.observations[at].findings.iter().map(|finding| finding.kind.code());
+        assert_eq!(found(0).count(), 0, "{seen:?}");
+        assert_eq!(found(1).collect::<Vec<_>>(), address_codes, "{seen:?}");
+    }
+}
+
+#[tokio::test]
+async fn starttls_leads_to_the_certificate() {
+    let pki = Pki::new();
+    let config = pki.config(pki.leaf(9), &[&TLS13], None);
+    let port = serve(move |mut stream: TcpStream| {
+        let config = config.clone();
+        async move {
+            for says in [&b"220-mail\r\n220 hi\r\n"[..], b"250-mail\r\n250 STARTTLS\r\n"] {
+                let _ = stream.write_all(says).await;
+                let _ = stream.read(&mut [0; 512]).await;
+            }
+            let _ = stream.write_all(b"220 go\r\n").await;
+            accept(config, stream).await;
+        }
+    })
+    .await;
+    let report = run(vec![pki.target("smtp://", port)], 1).await;
+    assert_eq!(codes(&report.endpoints[0]), ["expires_soon"], "{report:?}");
+}
+
+/// Runs targets with short deadlines, and without DNS or lists.
+async fn run(targets: Vec<Target>, tries: u32) -> Report {
+    let step = Duration::from_secs(2);
+    let timeouts = Timeouts {
+        dns: step,
+        connect: step,
+        starttls: step,
+        handshake: step,
+        endpoint: Duration::from_secs(20),
+    };
+    let options = Options {
+        timeouts,
+        tries,
+        revocation: false,
+        ..Options::default()
+    };
+    let deadline = Instant::now() + Duration::from_secs(120);
+    Prober::new(options).unwrap().report(targets, deadline).await
+}
+
+fn of<'a>(report: &'a Report, endpoint: &str) -> &'a EndpointReport {
+    let mut all = report.endpoints.iter();
+    all.find(|seen| seen.endpoint == endpoint)
+        .unwrap_or_else(|| panic!("{endpoint} is not in the report"))
+}
+
+fn codes(seen: &EndpointReport) -> Vec<&'static str> {
+    seen.all_findings().map(|(_, finding)| finding.kind.code()).collect()
+}
+
+/// Listens on loopback and treats every client the same way.
+async fn serve<F, B>(behave: B) -> u16
+where
+    B: Fn(TcpStream) -> F + Send + 'static,
+    F: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    accept_all(listener, behave);
+    port
+}
+
+fn accept_all<F, B>(listener: TcpListener, behave: B)
+where
+    B: Fn(TcpStream) -> F + Send + 'static,
+    F: Future<Output = ()> + Send + 'static,
+{
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(behave(stream));
+        }
+    });
+}
+
+/// Two listeners on one port of two loopback addresses.
+async fn same_port() -> (TcpListener, TcpListener) {
+    for _ in 0..100 {
+        let first = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = first.local_addr().unwrap().port();
+        if let Ok(second) = TcpListener::bind(("127.0.0.2", port)).await {
+            return (first, second);
+        }
+    }
+    panic!("no port is free on both 127.0.0.1 and 127.0.0.2");
+}
+
+/// Says each of these in turn, waiting for a word from the client between them, then holds the line in silence.
+async fn says_and_holds(mut stream: TcpStream, says: Vec<&'static [u8]>) {
+    for bytes in says {
+        let _ = stream.write_all(bytes).await;
+        let _ = stream.read(&mut [0; 4_096]).await;
+    }
+    pending().await
+}
+
+async fn hears_and_closes(mut stream: TcpStream) {
+    let _ = stream.read(&mut [0; 4_096]).await;
+}
+
+async fn resets(stream: TcpStream) {
+    let _ = stream.set_zero_linger();
+}
+
+async fn endless_noise(stream: TcpStream) {
+    let mut noise = vec![0; 4_096];
+    rand::rngs::StdRng::seed_from_u64(7).fill_bytes(&mut noise);
+    // Neither a record of TLS nor a BER sequence.
+    noise[0] = 0xa7;
+    repeats(stream, &noise).await;
+}
+
+fn endless(bytes: &[u8]) -> impl Fn(TcpStream) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> + use<> {
+    let bytes = bytes.repeat(4_096 / bytes.len() + 1);
+    move |stream| {
+        let bytes = bytes.clone();
+        Box::pin(async move { repeats(stream, &bytes).await })
+    }
+}
+
+async fn repeats(mut stream: TcpStream, bytes: &[u8]) {
+    while stream.write_all(bytes).await.is_ok() {}
+}
+
+async fn drips_letters(stream: TcpStream) {
+    drips(stream, b"+OK one letter at a time, and never a whole line").await;
+}
+
+/// A record of 16 KB, well formed as far as anyone will ever know.
+async fn drips_a_handshake(stream: TcpStream) {
+    drips(
+        stream,
+        &[&b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc\x03\x03"[..], &[7; 16_000]].concat(),
+    )
+    .await;
+}
+
+async fn drips(mut stream: TcpStream, bytes: &[u8]) {
+    for byte in bytes {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        if stream.write_all(&[*byte]).await.is_err() {
+            return;
+        }
+    }
+    pending().await
+}
+
+/// A full record that begins with these bytes.
+fn record(begin: &[u8]) -> Vec<u8> {
+    let mut body = begin.to_vec();
+    body.resize(16_384, 0);
+    [&b"\x16\x03\x03\x40\x00"[..], &body].concat()
+}
+
+/// Shakes hands and waits for the client to go.
+async fn accept(config: Arc<ServerConfig>, stream: TcpStream) {
+    if let Ok(mut stream) = TlsAcceptor::from(config).accept(stream).await {
+        let _ = stream.read(&mut [0]).await;
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Then {
+    Hold,
+    Close,
+    Noise,
+}
+
+/// A real server, of whose words only the first `cut` bytes get through; `flight` is how many there were when the client
+/// spoke for the second time.
+async fn relay(config: Arc<ServerConfig>, stream: TcpStream, cut: usize, then: Then, flight: Arc<AtomicUsize>) {
+    let (ours, theirs) = tokio::io::duplex(1 << 20);
+    tokio::spawn(async move {
+        let served = TlsAcceptor::from(config).accept(theirs).await;
+        pending::<()>().await;
+        drop(served);
+    });
+    let (mut from_client, mut to_client) = stream.into_split();
+    let (mut from_server, mut to_server) = tokio::io::split(ours);
+    let sent = Arc::new(AtomicUsize::new(0));
+    let sent_by_now = sent.clone();
+    let listening = tokio::spawn(async move {
+        let mut bytes = vec![0; 65_536];
+        let mut times = 0;
+        while let Ok(read @ 1..) = from_client.read(&mut bytes).await {
+            times += 1;
+            if times == 2 {
+                flight.store(sent_by_now.load(Ordering::SeqCst), Ordering::SeqCst);
+            }
+            let _ = to_server.write_all(&bytes[..read]).await;
+        }
+    });
+    let mut bytes = vec![0; 65_536];
+    let mut left = cut;
+    while left > 0 {
+        let most = left.min(bytes.len());
+        let Ok(read @ 1..) = from_server.read(&mut bytes[..most]).await else {
+            break;
+        };
+        left -= read;
+        sent.fetch_add(read, Ordering::SeqCst);
+        let _ = to_client.write_all(&bytes[..read]).await;
+    }
+    match then {
+        Then::Hold => pending().await,
+        Then::Noise => while to_client.write_all(&[0xa7; 4_096]).await.is_ok() {},
+        Then::Close => {}
+    }
+    listening.abort();
+}
+
+async fn flight_length(pki: &Pki, config: &Arc<ServerConfig>) -> usize {
+    let (config, flight) = (config.clone(), Arc::new(AtomicUsize::new(0)));
+    let count = flight.clone();
+    let port = serve(move |stream| relay(config.clone(), stream, usize::MAX, Then::Hold, count.clone())).await;
+    let report = run(vec![pki.target("", port)], 1).await;
+    assert_eq!(codes(&report.endpoints[0]), [""; 0], "whole, it is fine: {report:?}");
+    // The client is done as soon as it has spoken; the relay may hear it a moment later.
+    while flight.load(Ordering::SeqCst) == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    flight.load(Ordering::SeqCst)
+}
+
+/// A private CA.
+struct Pki {
+    root: CertifiedIssuer<'static, KeyPair>,
+    intermediate: CertifiedIssuer<'static, KeyPair>,
+}
+
+/// A leaf, what is sent with it, and its key.
+#[derive(Clone)]
+struct Leaf {
+    chain: Vec<CertificateDer<'static>>,
+    key: Vec<u8>,
+}
+
+impl Leaf {
+    fn new(chain: Vec<CertificateDer<'static>>, key: &KeyPair) -> Self {
+        let key = key.serialize_der();
+        Self { chain, key }
+    }
+
+    fn alone(mut self) -> Self {
+        self.chain.truncate(1);
+        self
+    }
+
+    fn key(&self) -> PrivateKeyDer<'static> {
+        self.key.clone().try_into().unwrap()
+    }
+}
+
+impl Pki {
+    fn new() -> Self {
+        Self::named("Our")
+    }
+
+    fn named(name: &str) -> Self {
+        let root = CertifiedIssuer::self_signed(ca(&format!("{name} Root")), key()).unwrap();
+        let intermediate = CertifiedIssuer::signed_by(ca(&format!("{name} Intermediate")), key(), &root).unwrap();
+        Self { root, intermediate }
+    }
+
+    fn leaf(&self, days: i32) -> Leaf {
+        self.leaf_for("shop.example", days)
+    }
+
+    /// Of 91 days, so many of them left.
+    fn leaf_for(&self, name: &str, days: i32) -> Leaf {
+        let key = key();
+        let leaf = params(name, days).signed_by(&key, &self.intermediate).unwrap();
+        Leaf::new(vec![leaf.der().clone(), self.intermediate.der().clone()], &key)
+    }
+
+    fn config(
+        &self,
+        leaf: Leaf,
+        versions: &[&'static SupportedProtocolVersion],
+        clients: Option<&CertifiedIssuer<'static, KeyPair>>,
+    ) -> Arc<ServerConfig> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let builder = ServerConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(versions)
+            .unwrap();
+        let builder = match clients {
+            None => builder.with_no_client_auth(),
+            Some(root) => {
+                let mut roots = RootCertStore::empty();
+                roots.add(root.der().clone()).unwrap();
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+                builder.with_client_cert_verifier(verifier.build().unwrap())
+            }
+        };
+        let key = leaf.key();
+        Arc::new(builder.with_single_cert(leaf.chain, key).unwrap())
+    }
+
+    async fn serve(&self, leaf: Leaf) -> u16 {
+        let config = self.config(leaf, &[&TLS12, &TLS13], None);
+        serve(move |stream| accept(config.clone(), stream)).await
+    }
+
+    /// `shop.example`, wherever it really is, judged by this CA.
+    fn target(&self, scheme: &str, port: u16) -> Target {
+        Target {
+            endpoint: format!("{scheme}shop.example:{port}").parse().unwrap(),
+            sni: None,
+            addresses: vec![Ipv4Addr::LOCALHOST.into()],
+            roots: Arc::new(Roots::public().with_pem(self.root.pem().as_bytes()).unwrap()),
+            thresholds: Thresholds::default(),
+        }
+    }
+}
+
+/// Sends whatever it was given: rustls itself would check that leaf and key match.
+#[derive(Debug)]
+struct Fixed(Arc<tokio_rustls::rustls::sign::CertifiedKey>);
+
+impl Fixed {
+    fn new(leaf: &Leaf, chain: Vec<CertificateDer<'static>>) -> Self {
+        let key = aws_lc_rs::sign::any_supported_type(&leaf.key()).unwrap();
+        Self(Arc::new(tokio_rustls::rustls::sign::CertifiedKey::new(chain, key)))
+    }
+}
+
+impl tokio_rustls::rustls::server::ResolvesServerCert for Fixed {
+    fn resolve(
+        &self,
+        _: tokio_rustls::rustls::server::ClientHello<'_>,
+    ) -> Option<Arc<tokio_rustls::rustls::sign::CertifiedKey>> {
+        Some(self.0.clone())
+    }
+}
+
+fn key() -> KeyPair {
+    KeyPair::generate().unwrap()
+}
+
+fn ca(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    params
+}
+
+fn params(name: &str, days: i32) -> CertificateParams {
+    let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+    let not_after = OffsetDateTime::now_utc() + days * DAY;
+    (params.not_before, params.not_after) = (not_after - 91 * DAY, not_after);
+    params.distinguished_name.push(DnType::CommonName, name);
+    params
+}
+
+const DAY: time::Duration = time::Duration::DAY;
