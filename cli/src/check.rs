@@ -1,24 +1,29 @@
 //! `neverlapse check`: targets in, one of four formats out.
 
-use std::io::{self, IsTerminal, Write};
+use std::fs;
+use std::io::{self, BufWriter, IsTerminal};
 use std::net::{IpAddr, SocketAddr};
+use std::panic::resume_unwind;
 use std::path::PathBuf;
+use std::pin::pin;
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
-use futures::StreamExt;
-use indicatif::{ProgressBar, ProgressStyle};
+use futures::stream::{Stream, StreamExt, unfold};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use neverlapse::endpoint::Endpoint;
 use neverlapse::finding::Severity;
-use neverlapse::probe::{Options, Prober, Thresholds, Timeouts};
-use neverlapse::report::Counts;
+use neverlapse::probe::{Options, Prober, Target, Thresholds, Timeouts};
+use neverlapse::report::{Counts, EndpointReport};
 use neverlapse::roots::Roots;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use tokio::sync::mpsc;
 
 use crate::output::Output;
-use crate::source::{Source, Targets};
+use crate::source::{Mistakes, Source};
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -29,7 +34,7 @@ pub(crate) struct Arguments {
     /// Read endpoints from a file, one a line, # for comments; - for standard input
     #[arg(long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
-    /// Read an inventory: a file, or s3://bucket[/key]
+    /// Read an inventory: a file, whose `ca` are paths beside it, or s3://bucket[/key], whose `ca` are keys
     #[arg(long, value_name = "FILE|s3://BUCKET")]
     pub(crate) inventory: Option<String>,
     /// Trust the roots in this PEM file too; may be given several times
@@ -42,23 +47,26 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "IP[:PORT]", value_parser = nameserver)]
     nameserver: Option<SocketAddr>,
     /// Warn below this many days, or below a third of the certificate's lifetime [default: 14]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     warn_days: Option<u32>,
     /// Critical below this many days, or below a tenth of the certificate's lifetime [default: 3]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     critical_days: Option<u32>,
     /// Give an address this long in all
     #[arg(long, value_name = "SECONDS", default_value = "15", value_parser = seconds, allow_negative_numbers = true)]
     timeout: Duration,
-    /// Open at most this many connections together
-    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=50_000))]
-    concurrency: u32,
+    /// Look at this many endpoints together [default: 200, or what the limit on open files allows]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=50_000))]
+    concurrency: Option<u32>,
     /// Do not fetch revocation lists
     #[arg(long)]
     no_revocation: bool,
     /// How to print the result
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
+    /// No progress bar, even when standard error is a terminal
+    #[arg(long)]
+    no_progress: bool,
 }
 
 /// How to print the result.
@@ -75,45 +83,59 @@ pub(crate) enum Format {
 }
 
 impl Arguments {
-    /// What was set here wins over an inventory's defaults.
-    pub(crate) fn thresholds(&self, defaults: Thresholds) -> Thresholds {
+    /// What was set here wins over an inventory. Critical is never sooner than a warning, unless both were set.
+    pub(crate) fn thresholds(&self, other: Thresholds) -> Thresholds {
+        let warn_days = self.warn_days.unwrap_or(other.warn_days);
+        let critical_days = self.critical_days.unwrap_or(other.critical_days.min(warn_days));
         Thresholds {
-            warn_days: self.warn_days.unwrap_or(defaults.warn_days),
-            critical_days: self.critical_days.unwrap_or(defaults.critical_days),
+            warn_days,
+            critical_days,
+        }
+    }
+
+    fn options(&self) -> Options {
+        Options {
+            at: self.at,
+            nameserver: self.nameserver,
+            timeouts: Timeouts::within(self.timeout),
+            sockets: concurrency(self.concurrency),
+            revocation: !self.no_revocation,
+            ..Options::default()
         }
     }
 }
 
 /// Looks at everything and returns the exit code.
 pub(crate) async fn run(arguments: Arguments) -> Result<u8> {
-    let source = Source::open(&arguments, roots(&arguments)?).await?;
-    let prober = Prober::new(Options {
-        at: arguments.at,
-        nameserver: arguments.nameserver,
-        timeouts: Timeouts::within(arguments.timeout),
-        sockets: arguments.concurrency as usize,
-        revocation: !arguments.no_revocation,
-        ..Options::default()
-    })?;
-    let progress = progress(source.expected);
-    let Source { targets, mistakes, .. } = source;
-    for mistake in &mistakes {
-        progress.suspend(|| eprintln!("error: {mistake}"));
+    if let (Some(warn), Some(critical)) = (arguments.warn_days, arguments.critical_days)
+        && warn < critical
+    {
+        bail!("--warn-days {warn} is less than --critical-days {critical} (expected at least as many)");
     }
-    let Targets { iterator, skipped } = targets;
+    let progress = ProgressBar::hidden();
+    let mistakes = Mistakes::new(progress.clone());
+    let source = Source::open(&arguments, roots(&arguments)?, &mistakes).await?;
+    let options = arguments.options();
+    let concurrency = options.sockets;
+    let prober = Prober::new(options)?;
+    if !arguments.no_progress {
+        show(&progress, source.expected);
+    }
     let mut counts = Counts::default();
-    let mut output = Output::new(arguments.format, io::stdout().lock(), OffsetDateTime::now_utc())?;
-    let mut reports = Box::pin(prober.run(iterator));
+    let out = BufWriter::new(io::stdout().lock());
+    let mut output = Output::new(arguments.format, out, OffsetDateTime::now_utc())?;
+    let mut reports = pin!(probe(prober, source.targets, concurrency));
     while let Some(report) = reports.next().await {
         counts.add(report.status);
-        progress.suspend(|| output.endpoint(report))?;
+        progress.suspend(|| output.endpoint(&report))?;
         progress.inc(1);
     }
     progress.finish_and_clear();
-    output.finish(&counts, OffsetDateTime::now_utc(), &mistakes)?;
-    io::stdout().flush()?;
-    let unread = mistakes.len() as u64 + skipped.load(std::sync::atomic::Ordering::Relaxed);
-    let rest = if unread > 0 || counts.total() == 0 {
+    if counts.total() == 0 && mistakes.count() == 0 {
+        bail!("there is nothing to look at (expected at least one endpoint)");
+    }
+    output.finish(counts, OffsetDateTime::now_utc(), &mistakes)?;
+    let rest = if mistakes.count() > 0 {
         Severity::Unknown
     } else {
         Severity::Ok
@@ -121,10 +143,58 @@ pub(crate) async fn run(arguments: Arguments) -> Result<u8> {
     Ok(counts.worst().max(rest).exit_code())
 }
 
+/// Reports in the order in which they finish. Targets are read on a thread of their own, because a pipe may pause: what
+/// came before is looked at and reported meanwhile.
+fn probe(
+    prober: Prober,
+    mut targets: Box<dyn Iterator<Item = Target> + Send>,
+    concurrency: usize,
+) -> impl Stream<Item = EndpointReport> {
+    let (sender, receiver) = mpsc::channel(1);
+    thread::spawn(move || targets.all(|target| sender.blocking_send(target).is_ok()));
+    let targets = unfold(receiver, async |mut receiver| Some((receiver.recv().await?, receiver)));
+    let probes = targets.map(move |target| {
+        let prober = prober.clone();
+        tokio::spawn(async move { prober.probe(&target).await })
+    });
+    probes
+        .buffer_unordered(concurrency)
+        .map(|probed| probed.unwrap_or_else(|error| resume_unwind(error.into_panic())))
+}
+
+/// How many endpoints to have under way, so that files enough are left: one that cannot be opened would look like a
+/// server that does not answer. An endpoint needs two at most, for its A and AAAA look-ups or for its connection.
+fn concurrency(asked: Option<u32>) -> usize {
+    let asked_or_usual = asked.unwrap_or(CONCURRENCY) as usize;
+    let Some(files) = open_files() else {
+        return asked_or_usual;
+    };
+    let possible = files.saturating_sub(FILES_BESIDE) / 2;
+    if asked_or_usual <= possible {
+        return asked_or_usual;
+    }
+    let possible = possible.max(1);
+    if let Some(asked) = asked {
+        let needed = asked as usize * 2 + FILES_BESIDE;
+        eprintln!(
+            "warning: --concurrency {asked} is lowered to {possible}, because only {files} files may be open\n\
+             hint: run `ulimit -n {needed}` first"
+        );
+    }
+    possible
+}
+
+/// The limit on open files, where the system says it in a file.
+fn open_files() -> Option<usize> {
+    let limits = fs::read_to_string("/proc/self/limits").ok()?;
+    let soft = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    soft.split_whitespace().next()?.parse().ok()
+}
+
 fn roots(arguments: &Arguments) -> Result<Roots> {
     let mut roots = Roots::public();
     for path in &arguments.ca {
-        let pem = std::fs::read(path).with_context(|| format!("cannot read --ca {}", path.display()))?;
+        let pem = fs::read(path).with_context(|| format!("cannot read --ca {}", path.display()))?;
         roots = roots
             .with_pem(&pem)
             .with_context(|| format!("--ca {}", path.display()))?;
@@ -132,17 +202,21 @@ fn roots(arguments: &Arguments) -> Result<Roots> {
     Ok(roots)
 }
 
-/// On standard error when a person watches it and it takes long enough to wonder.
-fn progress(expected: Option<u64>) -> ProgressBar {
-    match expected {
-        Some(count) if count > SHORT && io::stderr().is_terminal() => {
-            let template = "{bar:30} {pos}/{len} endpoints, {eta} left";
-            let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-            ProgressBar::new(count).with_style(style)
-        }
-        None if io::stderr().is_terminal() => ProgressBar::new_spinner(),
-        _ => ProgressBar::hidden(),
+/// Shows the progress where a person watches and it takes long enough to wonder.
+fn show(progress: &ProgressBar, expected: Option<u64>) {
+    if !io::stderr().is_terminal() || expected.is_some_and(|count| count <= SHORT) {
+        return;
     }
+    let template = match expected {
+        Some(_) => "{bar:30} {pos}/{len} endpoints, {eta} left",
+        None => "{spinner} {pos} endpoints, {elapsed}",
+    };
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        progress.set_style(style);
+    }
+    expected.into_iter().for_each(|count| progress.set_length(count));
+    progress.set_draw_target(ProgressDrawTarget::stderr());
+    progress.enable_steady_tick(TICK);
 }
 
 fn instant(text: &str) -> Result<OffsetDateTime, String> {
@@ -165,11 +239,16 @@ fn seconds(text: &str) -> Result<Duration, String> {
 }
 
 const SHORT: u64 = 20;
+const TICK: Duration = Duration::from_millis(100);
+const CONCURRENCY: u32 = 200;
+/// Standard streams, the runtime, name servers, revocation lists.
+const FILES_BESIDE: usize = 64;
 const EXAMPLES: &str = "\
 Examples:
   neverlapse check example.com api.example.com:8443 smtp://mail.example.com:587
   neverlapse check --file names.txt --format jsonl | jq 'select(.status != \"ok\")'
   neverlapse check --inventory s3://my-bucket
   neverlapse check vault.internal:8200 --ca internal.pem --at 2027-01-31T12:00:00Z
+  neverlapse check --inventory inventory.toml --format prometheus > neverlapse.prom
 
 Exit codes: 0 ok, 1 warning, 2 critical, 3 unknown (could not look, or not understood)";

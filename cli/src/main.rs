@@ -5,13 +5,15 @@ mod output;
 mod prometheus;
 mod source;
 mod table;
+mod terminal;
 mod validate;
 
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
+use neverlapse::{roots, store};
 
 /// TLS certificates that never lapse: look at endpoints, see what is wrong, before anyone notices.
 #[derive(Debug, Parser)]
@@ -28,6 +30,7 @@ enum Command {
     /// Say what an inventory means, or every mistake in it with its line
     Validate(validate::Arguments),
     /// Print completions for a shell
+    #[command(after_help = COMPLETIONS)]
     Completions {
         /// bash, zsh, fish, elvish or powershell
         shell: Shell,
@@ -50,11 +53,8 @@ async fn main() -> ExitCode {
     };
     let result = match arguments.command {
         Command::Check(arguments) => check::run(*arguments).await,
-        Command::Validate(arguments) => validate::run(&arguments),
-        Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "neverlapse", &mut io::stdout());
-            Ok(0)
-        }
+        Command::Validate(arguments) => validate::run(&arguments).await,
+        Command::Completions { shell } => complete(shell),
     };
     match result {
         Ok(code) => ExitCode::from(code),
@@ -62,9 +62,28 @@ async fn main() -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
+            if let Some(hint) = hint(&error) {
+                eprintln!("hint: {hint}");
+            }
             ExitCode::from(UNKNOWN)
         }
     }
+}
+
+fn complete(shell: Shell) -> anyhow::Result<u8> {
+    // Into memory first: clap_complete panics when standard output is closed.
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "neverlapse", &mut script);
+    io::stdout().write_all(&script)?;
+    Ok(0)
+}
+
+/// What to run or set, where that is known.
+fn hint(error: &anyhow::Error) -> Option<&'static str> {
+    error.chain().find_map(|cause| match cause.downcast_ref() {
+        Some(store::Error::Read { .. }) => Some(S3),
+        _ => cause.is::<roots::Error>().then_some(PEM),
+    })
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
@@ -77,3 +96,12 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 /// The exit code of monitoring plugins for "could not look".
 const UNKNOWN: u8 = 3;
+const S3: &str = "set AWS_REGION, and AWS_PROFILE or other credentials, of an identity that may s3:GetObject in the bucket \
+                  and kms:Decrypt with its key";
+const PEM: &str = "a certificate in DER becomes PEM by `openssl x509 -inform der -in FILE -out FILE.pem`; a private root \
+                   is a CA certificate of version 3";
+const COMPLETIONS: &str = "\
+Examples:
+  neverlapse completions bash > /etc/bash_completion.d/neverlapse
+  neverlapse completions zsh > \"${fpath[1]}/_neverlapse\"
+  neverlapse completions fish > ~/.config/fish/completions/neverlapse.fish";

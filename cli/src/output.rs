@@ -9,13 +9,24 @@ use time::OffsetDateTime;
 
 use crate::check::Format;
 use crate::prometheus::Metrics;
+use crate::source::Mistakes;
 use crate::table::Table;
+use crate::terminal::{Terminal, escaped_json};
 
 /// One of the formats under way.
 pub(crate) struct Output<W> {
     out: W,
     began: OffsetDateTime,
     kind: Kind,
+}
+
+/// What stands under the endpoints.
+pub(crate) struct Summary {
+    pub(crate) counts: Counts,
+    pub(crate) began: OffsetDateTime,
+    pub(crate) ended: OffsetDateTime,
+    /// Lines and entries that could not be understood.
+    pub(crate) mistakes: u64,
 }
 
 enum Kind {
@@ -30,10 +41,10 @@ impl<W: Write> Output<W> {
         let kind = match format {
             Format::Table => Kind::Table(Table::default()),
             Format::Json => {
+                let began = date(began);
                 write!(
                     out,
-                    "{{\"schema\":{SCHEMA:?},\"started_at\":\"{}\",\"endpoints\":[",
-                    date(began)
+                    "{{\"schema\":{SCHEMA:?},\"started_at\":\"{began}\",\"endpoints\":["
                 )?;
                 Kind::Json { first: true }
             }
@@ -44,38 +55,50 @@ impl<W: Write> Output<W> {
     }
 
     /// Takes one endpoint: prints it, or keeps no more of it than the format needs.
-    pub(crate) fn endpoint(&mut self, report: EndpointReport) -> Result<()> {
+    pub(crate) fn endpoint(&mut self, report: &EndpointReport) -> Result<()> {
         match &mut self.kind {
             Kind::Table(table) => table.add(report),
             Kind::Json { first } => {
-                self.out.write_all(if std::mem::take(first) { b"\n" } else { b",\n" })?;
-                serde_json::to_writer(&mut self.out, &report)?;
+                let separator = if std::mem::take(first) { "\n" } else { ",\n" };
+                write!(self.out, "{separator}{}", json(report)?)?;
             }
             Kind::Jsonl => {
-                serde_json::to_writer(&mut self.out, &report)?;
-                self.out.write_all(b"\n")?;
+                writeln!(self.out, "{}", json(report)?)?;
                 // Whoever reads a stream wants each line when it is there.
                 self.out.flush()?;
             }
-            Kind::Prometheus(metrics) => metrics.add(&report),
+            Kind::Prometheus(metrics) => metrics.add(report),
         }
         Ok(())
     }
 
-    pub(crate) fn finish(mut self, counts: &Counts, ended: OffsetDateTime, mistakes: &[String]) -> Result<()> {
+    pub(crate) fn finish(mut self, counts: Counts, ended: OffsetDateTime, mistakes: &Mistakes) -> Result<()> {
+        let summary = Summary {
+            counts,
+            began: self.began,
+            ended,
+            mistakes: mistakes.count(),
+        };
         match self.kind {
-            Kind::Table(table) => table.print(&mut self.out, counts, ended - self.began),
+            Kind::Table(table) => table.print(&mut self.out, Terminal::of_stdout(), &summary)?,
             Kind::Json { .. } => {
-                let (counts, mistakes) = (serde_json::to_string(counts)?, serde_json::to_string(mistakes)?);
-                let ended = date(ended);
+                let (ended, counts, mistakes) = (date(ended), json(&counts)?, json(&mistakes.first())?);
+                let mistakes = match mistakes.as_str() {
+                    "[]" => String::new(),
+                    some => format!(",\"mistakes\":{some}"),
+                };
                 writeln!(
                     self.out,
-                    "\n],\"finished_at\":\"{ended}\",\"counts\":{counts},\"mistakes\":{mistakes}}}"
+                    "\n],\"finished_at\":\"{ended}\",\"counts\":{counts}{mistakes}}}"
                 )?;
-                Ok(())
             }
-            Kind::Jsonl => Ok(()),
-            Kind::Prometheus(metrics) => metrics.print(&mut self.out, counts, ended),
+            Kind::Jsonl => {}
+            Kind::Prometheus(metrics) => metrics.print(&mut self.out, &summary)?,
         }
+        Ok(self.out.flush()?)
     }
+}
+
+fn json(value: &(impl serde::Serialize + ?Sized)) -> Result<String> {
+    Ok(escaped_json(serde_json::to_string(value)?))
 }

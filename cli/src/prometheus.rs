@@ -1,81 +1,121 @@
 //! The text format of Prometheus, for node_exporter's textfile collector.
+//!
+//! Samples of one metric must stand together and none may occur twice, so the little that they say is kept of each
+//! endpoint until the run ends. <https://prometheus.io/docs/instrumenting/exposition_formats/>
 
-use std::io::Write;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::net::SocketAddr;
 
-use anyhow::Result;
-use neverlapse::report::{Counts, EndpointReport};
-use time::OffsetDateTime;
+use neverlapse::finding::Severity;
+use neverlapse::report::EndpointReport;
 
-/// What is kept of each endpoint: samples of one metric must stand together.
+use crate::output::Summary;
+
+/// What is kept of each endpoint. One that was given twice counts once, as the worst that was seen of it.
 #[derive(Default)]
 pub(crate) struct Metrics {
-    not_after: Vec<String>,
-    status: Vec<String>,
-    findings: Vec<String>,
+    endpoints: BTreeMap<String, State>,
+    findings: BTreeSet<(String, Option<SocketAddr>, &'static str, Severity)>,
+}
+
+struct State {
+    status: Severity,
+    not_after: Option<i64>,
 }
 
 impl Metrics {
     pub(crate) fn add(&mut self, report: &EndpointReport) {
-        let endpoint = label(&report.endpoint);
-        if let Some(end) = report.not_after {
-            let end = end.unix_timestamp();
-            self.not_after.push(format!(
-                "neverlapse_endpoint_not_after_timestamp_seconds{{endpoint=\"{endpoint}\"}} {end}"
-            ));
-        }
-        let status = report.status.exit_code();
-        self.status.push(format!(
-            "neverlapse_endpoint_status{{endpoint=\"{endpoint}\"}} {status}"
-        ));
+        let not_after = report.not_after.map(|end| end.unix_timestamp());
+        let state = self.endpoints.entry(report.endpoint.clone()).or_insert(State {
+            status: report.status,
+            not_after,
+        });
+        state.status = state.status.max(report.status);
+        state.not_after = state.not_after.into_iter().chain(not_after).min();
         for (address, finding) in report.all_findings() {
-            let address = address.map(|address| address.to_string()).unwrap_or_default();
             let (code, severity) = (finding.kind.code(), finding.severity);
-            let sample = format!(
-                "neverlapse_finding{{endpoint=\"{endpoint}\",address=\"{address}\",code=\"{code}\",severity=\"{severity}\"}} 1"
-            );
-            // A code may occur twice at an address (two weak issuers); a sample may not.
-            if !self.findings.iter().rev().take(NEAR).any(|near| *near == sample) {
-                self.findings.push(sample);
-            }
+            self.findings.insert((report.endpoint.clone(), address, code, severity));
         }
     }
 
-    pub(crate) fn print(self, out: &mut impl Write, counts: &Counts, ended: OffsetDateTime) -> Result<()> {
-        let Counts {
-            ok,
-            warning,
-            critical,
-            unknown,
-        } = counts;
-        let count = |status: &str, count: &u64| format!("neverlapse_endpoints{{status=\"{status}\"}} {count}");
-        let counts = vec![
-            count("ok", ok),
-            count("warning", warning),
-            count("critical", critical),
-            count("unknown", unknown),
-        ];
-        let ended = vec![format!("neverlapse_run_timestamp_seconds {}", ended.unix_timestamp())];
-        for (name, help, samples) in [
-            (
-                "neverlapse_endpoint_not_after_timestamp_seconds",
-                "When the endpoint's leaf certificate ends.",
-                self.not_after,
-            ),
-            (
-                "neverlapse_endpoint_status",
-                "0 ok, 1 warning, 2 critical, 3 unknown.",
-                self.status,
-            ),
-            ("neverlapse_finding", "What is wrong with an endpoint.", self.findings),
-            ("neverlapse_endpoints", "Endpoints by status.", counts),
-            ("neverlapse_run_timestamp_seconds", "When the run ended.", ended),
-        ] {
-            writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge")?;
-            for sample in samples {
-                writeln!(out, "{sample}")?;
+    pub(crate) fn print(&self, out: &mut impl Write, summary: &Summary) -> io::Result<()> {
+        let name = "neverlapse_endpoint_not_after_timestamp_seconds";
+        describe(
+            out,
+            name,
+            "When the first leaf certificate that the endpoint serves ends.",
+        )?;
+        for (endpoint, state) in &self.endpoints {
+            if let Some(not_after) = state.not_after {
+                sample(out, name, &[("endpoint", endpoint)], not_after)?;
             }
         }
-        Ok(())
+        let name = "neverlapse_endpoint_status";
+        describe(
+            out,
+            name,
+            "State of the endpoint: 0 ok, 1 warning, 2 critical, 3 unknown.",
+        )?;
+        for (endpoint, state) in &self.endpoints {
+            sample(out, name, &[("endpoint", endpoint)], state.status.exit_code())?;
+        }
+        let name = "neverlapse_finding";
+        describe(
+            out,
+            name,
+            "What is wrong with an endpoint; without an address, with all of it.",
+        )?;
+        for (endpoint, address, code, severity) in &self.findings {
+            let address = address.map(|address| address.to_string()).unwrap_or_default();
+            let labels: [(_, &dyn Display); 4] = [
+                ("endpoint", endpoint),
+                ("address", &address),
+                ("code", code),
+                ("severity", severity),
+            ];
+            sample(out, name, &labels, 1)?;
+        }
+        run(out, summary)
+    }
+}
+
+fn run(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
+    let name = "neverlapse_run_endpoints";
+    describe(out, name, "Endpoints that the last run looked at, by status.")?;
+    let counts = summary.counts;
+    for (status, count) in [
+        ("ok", counts.ok),
+        ("warning", counts.warning),
+        ("critical", counts.critical),
+        ("unknown", counts.unknown),
+    ] {
+        sample(out, name, &[("status", &status)], count)?;
+    }
+    let name = "neverlapse_run_mistakes";
+    describe(out, name, "Lines and entries that the last run could not understand.")?;
+    sample(out, name, &[], summary.mistakes)?;
+    let name = "neverlapse_run_duration_seconds";
+    describe(out, name, "How long the last run took.")?;
+    sample(out, name, &[], (summary.ended - summary.began).as_seconds_f64())?;
+    let name = "neverlapse_run_timestamp_seconds";
+    describe(out, name, "When the last run ended.")?;
+    sample(out, name, &[], summary.ended.unix_timestamp())
+}
+
+fn describe(out: &mut impl Write, name: &str, help: &str) -> io::Result<()> {
+    writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge")
+}
+
+fn sample(out: &mut impl Write, name: &str, labels: &[(&str, &dyn Display)], value: impl Display) -> io::Result<()> {
+    let labels: Vec<_> = labels
+        .iter()
+        .map(|(key, value)| format!("{key}=\"{}\"", label(&value.to_string())))
+        .collect();
+    match labels.is_empty() {
+        true => writeln!(out, "{name} {value}"),
+        false => writeln!(out, "{name}{{{}}} {value}", labels.join(",")),
     }
 }
 
@@ -83,11 +123,71 @@ fn label(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
-const NEAR: usize = 64;
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use neverlapse::report::Counts;
+    use time::macros::datetime;
+
+    fn print(reports: &[&str]) -> String {
+        let mut metrics = Metrics::default();
+        for report in reports {
+            metrics.add(&serde_json::from_str(report).unwrap());
+        }
+        let began = datetime!(2026-11-24 12:00 UTC);
+        let counts = Counts {
+            critical: 1,
+            ..Counts::default()
+        };
+        let (ended, mistakes) = (began + time::Duration::milliseconds(1_500), 2);
+        let summary = Summary {
+            counts,
+            began,
+            ended,
+            mistakes,
+        };
+        let mut out = Vec::new();
+        metrics.print(&mut out, &summary).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    const EXPIRED: &str = r#"{"endpoint": "[::1]:443", "status": "critical", "not_after": "1970-01-01T00:01:00Z",
+        "observations": [{"address": "[::1]:443", "elapsed_ms": 1, "tries": 1, "findings": [
+            {"code": "expired", "severity": "critical", "message": "", "not_after": "1970-01-01T00:01:00Z"}]}],
+        "findings": []}"#;
+    const SILENT: &str = r#"{"endpoint": "[::1]:443", "status": "unknown", "observations": [], "findings": [
+        {"code": "dns_failed", "severity": "unknown", "message": "", "name": "a\"b", "reason": ""}]}"#;
+
+    #[test]
+    fn the_whole_page() {
+        let page = print(&[EXPIRED]);
+        let samples: Vec<_> = page.lines().filter(|line| !line.starts_with('#')).collect();
+        let expected = [
+            "neverlapse_endpoint_not_after_timestamp_seconds{endpoint=\"[::1]:443\"} 60",
+            "neverlapse_endpoint_status{endpoint=\"[::1]:443\"} 2",
+            "neverlapse_finding{endpoint=\"[::1]:443\",address=\"[::1]:443\",code=\"expired\",severity=\"critical\"} 1",
+            "neverlapse_run_endpoints{status=\"ok\"} 0",
+            "neverlapse_run_endpoints{status=\"warning\"} 0",
+            "neverlapse_run_endpoints{status=\"critical\"} 1",
+            "neverlapse_run_endpoints{status=\"unknown\"} 0",
+            "neverlapse_run_mistakes 2",
+            "neverlapse_run_duration_seconds 1.5",
+            "neverlapse_run_timestamp_seconds 1795521601",
+        ];
+        assert_eq!(samples, expected);
+        assert_eq!(page.matches("# TYPE ").count(), page.matches("# HELP ").count());
+    }
+
+    #[test]
+    fn an_endpoint_given_twice_is_one_sample_with_the_worst_of_both() {
+        let page = print(&[SILENT, EXPIRED, EXPIRED]);
+        let of_status: Vec<_> = page
+            .lines()
+            .filter(|line| line.starts_with("neverlapse_endpoint_status{"))
+            .collect();
+        assert_eq!(of_status, ["neverlapse_endpoint_status{endpoint=\"[::1]:443\"} 2"]);
+        assert_eq!(page.matches("neverlapse_finding{").count(), 2);
+    }
 
     #[test]
     fn labels_are_escaped() {

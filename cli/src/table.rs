@@ -1,140 +1,329 @@
 //! The table for people: worst first, every finding readable.
 
-use std::collections::BTreeSet;
-use std::io::{self, IsTerminal, Write};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Write};
+use std::net::IpAddr;
 
-use anyhow::Result;
-use comfy_table::{Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Table as Grid, Width, presets};
-use neverlapse::alert::{merged, printable};
+use comfy_table::{Attribute, Cell, Color, ColumnConstraint, Width};
 use neverlapse::finding::{Severity, Span};
-use neverlapse::report::{Counts, EndpointReport};
-use time::Duration;
+use neverlapse::report::EndpointReport;
+use time::{Duration, OffsetDateTime};
 
-/// The worst endpoints so far; the others are only counted.
+use crate::output::Summary;
+use crate::terminal::{Terminal, escaped};
+
+/// The worst endpoints so far, as text; the others are only counted.
 #[derive(Default)]
 pub(crate) struct Table {
-    worst: BTreeSet<Row>,
-    more: u64,
+    worst: BTreeMap<Rank, Row>,
+    seen: u64,
 }
 
-struct Row(EndpointReport, u64);
+/// Status, worst first; time left; name. The number tells apart an endpoint that was given twice.
+type Rank = (Reverse<Severity>, i64, String, u64);
+
+struct Row {
+    unicode: Option<String>,
+    left: Option<i64>,
+    not_after: Option<OffsetDateTime>,
+    lines: Vec<String>,
+}
 
 impl Table {
     /// Keeps an endpoint if it is among the worst.
-    pub(crate) fn add(&mut self, report: EndpointReport) {
-        // The number tells apart what is equal otherwise, such as an endpoint that was given twice.
-        self.worst.insert(Row(report, self.worst.len() as u64 + self.more));
+    pub(crate) fn add(&mut self, report: &EndpointReport) {
+        let left = report.seconds_left;
+        let (status, endpoint) = (Reverse(report.status), report.endpoint.clone());
+        let rank = (status, left.unwrap_or(i64::MAX), endpoint, self.seen);
+        self.seen += 1;
+        if self.worst.len() == ROWS && self.worst.last_key_value().is_some_and(|(mildest, _)| *mildest < rank) {
+            return;
+        }
+        let row = Row {
+            unicode: report.unicode.as_deref().map(escaped),
+            left,
+            not_after: report.not_after,
+            lines: lines(report),
+        };
+        self.worst.insert(rank, row);
         if self.worst.len() > ROWS {
             self.worst.pop_last();
-            self.more += 1;
         }
     }
 
-    pub(crate) fn print(self, out: &mut impl Write, counts: &Counts, took: Duration) -> Result<()> {
-        let mut grid = Grid::new();
-        grid.load_preset(presets::UTF8_HORIZONTAL_ONLY)
-            .set_content_arrangement(ContentArrangement::Dynamic);
-        if !io::stdout().is_terminal() {
-            grid.set_width(PIPED_WIDTH);
+    pub(crate) fn print(&self, out: &mut impl Write, terminal: Terminal, summary: &Summary) -> io::Result<()> {
+        let roomy = terminal.width.is_none_or(|width| width >= ROOMY);
+        let mut grid = terminal.grid();
+        let header = ["STATUS", "ENDPOINT", "TIME LEFT", "EXPIRES", "WHAT WAS SEEN"];
+        grid.set_header(header.into_iter().filter(|title| roomy || *title != "EXPIRES"));
+        for ((status, _, endpoint, _), row) in &self.worst {
+            grid.add_row(row.cells(status.0, endpoint, roomy));
         }
-        if !io::stdout().is_terminal() || std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) {
-            grid.force_no_tty();
-        }
-        grid.set_header(["STATUS", "ENDPOINT", "TIME LEFT", "WHAT WAS SEEN"]);
-        grid.add_rows(self.worst.iter().map(|Row(report, _)| row(report)));
-        for (column, width) in [(0, 8), (2, 10)] {
+        for (column, width) in [
+            (0, STATUS_WIDTH),
+            (2, TIME_WIDTH),
+            (3, if roomy { TIME_WIDTH } else { 0 }),
+        ] {
             if let Some(column) = grid.column_mut(column) {
                 column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(width)));
             }
         }
         if !self.worst.is_empty() {
-            writeln!(out, "{grid}")?;
+            writeln!(out, "{}", grid.trim_fmt())?;
         }
-        if self.more > 0 {
-            writeln!(
-                out,
-                "+{} more, none of them worse (--format jsonl has them all)",
-                self.more
-            )?;
+        match self.seen - self.worst.len() as u64 {
+            0 => {}
+            more => writeln!(out, "+{more} more, none of them worse (--format jsonl has them all)")?,
         }
-        let Counts {
-            ok,
-            warning,
-            critical,
-            unknown,
-        } = counts;
-        let seconds = took.as_seconds_f64();
-        let noun = if counts.total() == 1 { "endpoint" } else { "endpoints" };
-        let total = counts.total();
-        writeln!(
-            out,
-            "{total} {noun}: {critical} critical, {unknown} unknown, {warning} warning, {ok} ok in {seconds:.1} s"
-        )?;
-        Ok(())
+        writeln!(out, "{}", sentence(summary))
     }
 }
 
-fn row(report: &EndpointReport) -> Vec<Cell> {
-    let color = match report.status {
-        Severity::Ok => Color::Green,
-        Severity::Warning => Color::Yellow,
-        Severity::Unknown => Color::Magenta,
-        Severity::Critical => Color::Red,
+impl Row {
+    fn cells(&self, status: Severity, endpoint: &str, roomy: bool) -> Vec<Cell> {
+        let color = match status {
+            Severity::Ok => Color::Green,
+            Severity::Warning => Color::Yellow,
+            Severity::Unknown => Color::Magenta,
+            Severity::Critical => Color::Red,
+        };
+        let endpoint = match &self.unicode {
+            Some(unicode) => format!("{endpoint}\n{unicode}"),
+            None => endpoint.to_owned(),
+        };
+        let left = match self.left {
+            Some(seconds @ ..0) => format!("{} ago", Span(Duration::seconds(seconds.saturating_neg()))),
+            Some(seconds) => Span(Duration::seconds(seconds)).to_string(),
+            None => "?".to_owned(),
+        };
+        let expires = self.not_after.map(|end| end.to_utc().date().to_string());
+        let mut cells = vec![
+            Cell::new(status).fg(color).add_attribute(Attribute::Bold),
+            Cell::new(endpoint),
+        ];
+        match (roomy, expires) {
+            (true, expires) => cells.extend([Cell::new(left), Cell::new(expires.unwrap_or_default())]),
+            (false, Some(expires)) => cells.push(Cell::new(format!("{left}\n{expires}"))),
+            (false, None) => cells.push(Cell::new(left)),
+        }
+        cells.push(Cell::new(self.lines.join("\n")));
+        cells
+    }
+}
+
+/// Every finding on a line of its own, then who issued the certificate, then what was left out.
+fn lines(report: &EndpointReport) -> Vec<String> {
+    let mut lines = findings(report);
+    let leaves = report.observations.iter().filter_map(|seen| seen.leaf.as_ref());
+    if let Some(leaf) = leaves.min_by_key(|leaf| leaf.not_after) {
+        lines.push(cut(&format!("{}, issued by {}", leaf.key, leaf.issuer)));
+    }
+    let mut skipped = BTreeMap::<&str, Vec<IpAddr>>::new();
+    for left_out in &report.skipped {
+        skipped.entry(&left_out.reason).or_default().push(left_out.address);
+    }
+    for (reason, addresses) in skipped {
+        lines.push(cut(&format!("skipped {}: {reason}", some_of(addresses))));
+    }
+    lines
+}
+
+/// The same finding at several addresses is one line, with the addresses unless it is all of them.
+fn findings(report: &EndpointReport) -> Vec<String> {
+    let mut merged = Vec::<(Severity, &str, BTreeSet<IpAddr>)>::new();
+    for (address, finding) in report.all_findings() {
+        let same = |(severity, message, _): &&mut (Severity, &str, _)| {
+            *severity == finding.severity && *message == finding.message
+        };
+        let address = address.map(|address| address.ip());
+        match merged.iter_mut().find(same) {
+            Some((_, _, addresses)) => addresses.extend(address),
+            None => merged.push((finding.severity, &finding.message, address.into_iter().collect())),
+        }
+    }
+    merged.sort_by_key(|(severity, ..)| Reverse(*severity));
+    let line = |(severity, message, addresses): (Severity, &str, BTreeSet<IpAddr>)| {
+        let milder = if severity == report.status {
+            String::new()
+        } else {
+            format!("{severity}: ")
+        };
+        let everywhere = addresses.is_empty() || addresses.len() == report.observations.len();
+        let place = if everywhere {
+            String::new()
+        } else {
+            format!(" [{}]", some_of(addresses))
+        };
+        format!("- {milder}{}{place}", cut(message))
     };
-    let status = Cell::new(report.status).fg(color).add_attribute(Attribute::Bold);
-    let endpoint = match &report.unicode {
-        Some(unicode) => format!("{}\n{}", report.endpoint, printable(unicode)),
-        None => report.endpoint.clone(),
+    merged.into_iter().map(line).collect()
+}
+
+fn some_of(addresses: impl IntoIterator<Item = IpAddr>) -> String {
+    let addresses: Vec<_> = addresses.into_iter().map(|address| address.to_string()).collect();
+    match addresses.len().saturating_sub(ADDRESSES) {
+        0 => addresses.join(", "),
+        more => format!("{} and {more} more", addresses[..ADDRESSES].join(", ")),
+    }
+}
+
+/// No server gets more of the screen than this, nor of the memory.
+fn cut(text: &str) -> String {
+    let text = escaped(text);
+    match text.char_indices().nth(LENGTH) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+fn sentence(summary: &Summary) -> String {
+    let (counts, total) = (summary.counts, summary.counts.total());
+    let noun = if total == 1 { "endpoint" } else { "endpoints" };
+    let mistakes = match summary.mistakes {
+        0 => String::new(),
+        some => format!(", {some} not understood"),
     };
-    let left = match report.seconds_left {
-        Some(seconds) if seconds < 0 => format!("expired\n{} ago", Span(Duration::seconds(-seconds))),
-        Some(seconds) => Span(Duration::seconds(seconds)).to_string(),
-        None => "?".to_owned(),
-    };
-    vec![status, Cell::new(endpoint), Cell::new(left), Cell::new(seen(report))]
-}
-
-/// Every finding on a line of its own; without any, who issued the certificate.
-fn seen(report: &EndpointReport) -> String {
-    let mut lines: Vec<String> = merged(report)
-        .into_iter()
-        .map(|(message, addresses)| match addresses.as_slice() {
-            some if some.is_empty() || report.observations.len() < 2 => printable(message),
-            some => format!("{} [{}]", printable(message), some.join(", ")),
-        })
-        .collect();
-    if lines.is_empty() {
-        let leaf = report.observations.iter().find_map(|seen| seen.leaf.as_ref());
-        lines.extend(leaf.map(|leaf| format!("{}, issued by {}", leaf.key, printable(&leaf.issuer))));
-    }
-    lines.extend(
-        report
-            .skipped
-            .iter()
-            .map(|skipped| format!("{} skipped: {}", skipped.address, skipped.reason)),
-    );
-    lines.join("\n")
-}
-
-impl PartialEq for Row {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Row {}
-
-impl PartialOrd for Row {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Row {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.0.worst_first(&other.0).then(self.1.cmp(&other.1))
-    }
+    let seconds = (summary.ended - summary.began).as_seconds_f64();
+    format!(
+        "{total} {noun}: {} critical, {} unknown, {} warning, {} ok{mistakes} in {seconds:.1} s",
+        counts.critical, counts.unknown, counts.warning, counts.ok
+    )
 }
 
 const ROWS: usize = 1_000;
-const PIPED_WIDTH: u16 = 120;
+const ROOMY: u16 = 110;
+const STATUS_WIDTH: u16 = 10;
+const TIME_WIDTH: u16 = 12;
+const ADDRESSES: usize = 8;
+const LENGTH: usize = 500;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use neverlapse::report::Counts;
+    use serde_json::{Value, json};
+    use time::macros::datetime;
+
+    fn report(value: Value) -> EndpointReport {
+        serde_json::from_value(value).unwrap()
+    }
+
+    fn dns_failed(endpoint: &str) -> EndpointReport {
+        report(
+            json!({"endpoint": endpoint, "status": "unknown", "observations": [], "findings": [
+            {"code": "dns_failed", "severity": "unknown", "name": "x", "reason": "", "message": "x could not be looked up"}]}),
+        )
+    }
+
+    fn observation(address: &str, issuer: &str, messages: &[(&str, &str)]) -> Value {
+        let finding = |(severity, message): &(&str, &str)| json!({"code": "invalid_chain", "reason": "", "severity": severity, "message": message});
+        json!({"address": address, "elapsed_ms": 1, "tries": 1, "findings": messages.iter().map(finding).collect::<Vec<_>>(),
+            "leaf": {"subject": "", "issuer": issuer, "serial": "", "fingerprint": "", "key": "ecdsa-p256", "signature": "",
+                "names": [], "role": "leaf", "not_before": "2026-11-01T00:00:00Z", "not_after": "2026-12-03T00:00:00Z"}})
+    }
+
+    fn print(reports: &[EndpointReport], terminal: Terminal) -> String {
+        let (mut table, mut counts) = (Table::default(), Counts::default());
+        for report in reports {
+            counts.add(report.status);
+            table.add(report);
+        }
+        let began = datetime!(2026-11-24 00:00 UTC);
+        let (ended, mistakes) = (began + Duration::milliseconds(5_200), 0);
+        let summary = Summary {
+            counts,
+            began,
+            ended,
+            mistakes,
+        };
+        let mut out = Vec::new();
+        table.print(&mut out, terminal, &summary).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    fn two_addresses() -> EndpointReport {
+        report(
+            json!({"endpoint": "xn--bcher-kva.example:443", "unicode": "bücher.example", "status": "critical",
+            "not_after": "2026-12-03T00:00:00Z", "seconds_left": 777_600, "findings": [],
+            "skipped": [{"address": "2001:db8::1", "reason": "no route"}, {"address": "2001:db8::2", "reason": "no route"}],
+            "observations": [
+                observation("192.0.2.7:443", "CN=issuer", &[("warning", "everywhere"), ("critical", "only here")]),
+                observation("192.0.2.8:443", "CN=issuer", &[("warning", "everywhere")])]}),
+        )
+    }
+
+    #[test]
+    fn a_piped_table_breaks_no_line() {
+        let page = print(
+            &[dns_failed("silent.example:443"), two_addresses()],
+            Terminal::default(),
+        );
+        let lines: Vec<_> = page
+            .lines()
+            .filter(|line| !line.starts_with('─') && !line.starts_with('═'))
+            .collect();
+        let expected = [
+            " STATUS     ENDPOINT                    TIME LEFT    EXPIRES      WHAT WAS SEEN",
+            " critical   xn--bcher-kva.example:443   9 d          2026-12-03   - only here [192.0.2.7]",
+            "            bücher.example                                        - warning: everywhere",
+            "                                                                  ecdsa-p256, issued by CN=issuer",
+            "                                                                  skipped 2001:db8::1, 2001:db8::2: no route",
+            " unknown    silent.example:443          ?                         - x could not be looked up",
+            "2 endpoints: 1 critical, 1 unknown, 0 warning, 0 ok in 5.2 s",
+        ];
+        assert_eq!(lines, expected, "{page}");
+        assert!(!page.contains('\u{1b}'));
+    }
+
+    #[test]
+    fn a_narrow_terminal_is_not_overrun() {
+        for width in [60, 80, 120, 200] {
+            let terminal = Terminal {
+                width: Some(width),
+                colors: false,
+            };
+            let page = print(&[two_addresses()], terminal);
+            let widest = page.lines().map(|line| line.chars().count()).max();
+            assert!(widest <= Some(width.into()), "{page}");
+            assert!(page.contains("2026-12-03"), "{page}");
+        }
+    }
+
+    #[test]
+    fn colours_only_where_they_are_seen() {
+        let terminal = Terminal {
+            width: Some(100),
+            colors: true,
+        };
+        assert!(print(&[two_addresses()], terminal).contains("\u{1b}["));
+    }
+
+    #[test]
+    fn what_a_certificate_says_is_escaped_and_cut() {
+        let hostile = format!("CN=\u{1b}[2J\u{202e}\r\nfine{}", "x".repeat(10_000));
+        let report = report(
+            json!({"endpoint": "a.example:443", "status": "critical", "findings": [],
+            "observations": [observation("192.0.2.7:443", &hostile, &[("critical", &hostile)])]}),
+        );
+        let page = print(&[report], Terminal::default());
+        assert!(page.contains("CN=\\u{1b}[2J\\u{202e}\\r\\nfinexxx"), "{page}");
+        assert!(
+            page.chars()
+                .all(|c| c == '\n' || c == '\\' || c.escape_debug().len() == 1)
+        );
+        assert!(page.lines().all(|line| line.chars().count() < 700));
+    }
+
+    #[test]
+    fn the_worst_thousand_are_shown_and_the_others_counted() {
+        let reports: Vec<_> = (0..1_500)
+            .map(|number| dns_failed(&format!("{number}.example:443")))
+            .chain([two_addresses()])
+            .collect();
+        let page = print(&reports, Terminal::default());
+        assert!(page.contains("\n+501 more, none of them worse"), "{page}");
+        assert!(page.contains("1501 endpoints: 1 critical, 1500 unknown"), "{page}");
+        assert!(page.contains("only here"), "the worst came last and is there");
+    }
+}
