@@ -121,7 +121,7 @@ impl Prober {
     pub fn new(options: Options) -> Result<Self, resolve::Error> {
         let resolver = Resolver::new(options.nameserver, options.timeouts.dns)?;
         let sockets = Semaphore::new(options.sockets.max(1));
-        let crls = Crls::new(options.timeouts.endpoint);
+        let crls = Crls::new(options.timeouts.handshake);
         let shared = Shared {
             options,
             resolver,
