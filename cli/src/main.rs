@@ -1,5 +1,8 @@
 //! The `neverlapse` command: what the Lambda does, from a laptop or an instance.
 
+// Doc comments on arguments are what --help prints, not links.
+#![allow(rustdoc::broken_intra_doc_links, rustdoc::bare_urls, rustdoc::invalid_html_tags)]
+
 mod check;
 mod output;
 mod prometheus;
