@@ -249,6 +249,6 @@ Examples:
   neverlapse check --file names.txt --format jsonl | jq 'select(.status != \"ok\")'
   neverlapse check --inventory s3://my-bucket
   neverlapse check vault.internal:8200 --ca internal.pem --at 2027-01-31T12:00:00Z
-  neverlapse check --inventory inventory.toml --format prometheus > neverlapse.prom
+  neverlapse check --inventory inventory.toml --format prometheus | sponge neverlapse.prom
 
 Exit codes: 0 ok, 1 warning, 2 critical, 3 unknown (could not look, or not understood)";

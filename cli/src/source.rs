@@ -82,7 +82,11 @@ impl Source {
             });
         };
         let (reader, lines) = open(path).with_context(|| format!("cannot read --file {}", path.display()))?;
-        let endpoints = endpoints(reader, path.display().to_string(), mistakes.clone());
+        let name = match path.to_str() {
+            Some("-") => "standard input".to_owned(),
+            _ => path.display().to_string(),
+        };
+        let endpoints = endpoints(reader, name, mistakes.clone());
         Ok(Self {
             targets: Box::new(targets.chain(endpoints.map(move |endpoint| plain(endpoint, &shared, thresholds)))),
             expected: lines.map(|lines| lines + listed),

@@ -19,8 +19,11 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
-    let place = &arguments.place;
-    let (text, _) = read(place).await?;
+    let (text, _) = read(&arguments.place).await?;
+    let place = match arguments.place.as_str() {
+        "-" => "standard input",
+        place => place,
+    };
     let inventory = Inventory::parse(&text);
     for mistake in &inventory.mistakes {
         eprintln!("error: {place} {}", escaped(&mistake.to_string()));

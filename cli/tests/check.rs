@@ -1,14 +1,24 @@
 //! The built command against real servers.
 
+use std::net::SocketAddr;
 use std::process::{Output, Stdio};
+use std::sync::Arc;
 
 use neverlapse::report::Report;
+use neverlapse_tests::pki::Authority;
 use neverlapse_tests::shop::{CA, Shop};
+use rcgen::{CertificateParams, DnType, KeyPair};
 use serde_json::Value;
 use tempfile::TempDir;
 use time::{Duration, OffsetDateTime};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, UdpSocket};
 use tokio::process::Command;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 struct Bench {
     shop: Shop,
@@ -161,7 +171,7 @@ async fn a_list_is_read_to_its_end() {
     ];
     let out = neverlapse(bench.folder.path(), &arguments, &list).await;
     assert_eq!(text(&out.stdout).lines().count(), 2, "both good lines are looked at");
-    let complaint = "error: - line 4: invalid endpoint \"exmple:https\": port is not a number (expected host[:port], [v6]:port or smtp://host[:port])\n";
+    let complaint = "error: standard input line 4: invalid endpoint \"exmple:https\": port is not a number (expected host[:port], [v6]:port or smtp://host[:port])\n";
     assert_eq!(text(&out.stderr), complaint);
     assert_eq!(
         out.status.code(),
@@ -222,4 +232,254 @@ async fn help_and_completions() {
         let out = neverlapse(folder.path(), &["completions", shell], "").await;
         assert!(text(&out.stdout).contains("validate"), "{shell}");
     }
+}
+
+#[tokio::test]
+async fn nothing_of_a_certificate_reaches_the_terminal_unescaped() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut params = CertificateParams::new(["hostile.test".to_owned()]).unwrap();
+    let subject = "\u{1b}[2J\u{202e}evil\nfine\u{9b}31m";
+    params.distinguished_name.push(DnType::CommonName, subject);
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    let address = serve("127.0.0.1", &certificate.pem(), &key.serialize_pem()).await;
+    for format in ["table", "json", "jsonl", "prometheus"] {
+        let out = neverlapse(folder.path(), &["check", &address.to_string(), "--format", format], "").await;
+        let out = text(&out.stdout);
+        assert!(out.contains("evil") || format == "prometheus", "{out}");
+        let harmless = |c: char| c == '\n' || matches!(c, '"' | '\'' | '\\') || c.escape_debug().len() == 1;
+        assert!(out.chars().all(harmless), "{format}: {out:?}");
+    }
+}
+
+#[tokio::test]
+async fn exit_codes_follow_the_worst_and_trust_needs_the_root() {
+    let folder = tempfile::tempdir().unwrap();
+    let (authority, now) = (Authority::new().unwrap(), OffsetDateTime::now_utc());
+    std::fs::write(folder.path().join("root.pem"), authority.root()).unwrap();
+    let mut served = Vec::new();
+    for days in [60, 9, 2] {
+        let leaf = authority.leaf("127.0.0.1", now + Duration::days(days)).unwrap();
+        served.push(serve("127.0.0.1", &leaf.fullchain, &leaf.key).await.to_string());
+    }
+    let [ok, warning, critical] = served.try_into().unwrap();
+    let closed = "127.0.0.1:1".to_owned();
+    for (endpoints, code) in [
+        (vec![&ok], 0),
+        (vec![&ok, &warning], 1),
+        (vec![&warning, &closed], 3),
+        (vec![&closed, &critical, &ok], 2),
+    ] {
+        let mut arguments = vec!["check", "--ca", "root.pem"];
+        arguments.extend(endpoints.iter().map(|endpoint| endpoint.as_str()));
+        let out = neverlapse(folder.path(), &arguments, "").await;
+        assert_eq!(out.status.code(), Some(code), "{}", text(&out.stdout));
+    }
+    let out = neverlapse(folder.path(), &["check", &ok, "--format", "jsonl"], "").await;
+    assert_eq!(out.status.code(), Some(2));
+    assert!(text(&out.stdout).contains("\"untrusted_root\"") || text(&out.stdout).contains("\"incomplete_chain\""));
+}
+
+#[tokio::test]
+async fn a_finding_of_one_address_names_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (authority, now) = (Authority::new().unwrap(), OffsetDateTime::now_utc());
+    let leaf = authority.leaf("shop.test", now + Duration::days(60)).unwrap();
+    let port = serve("127.0.0.1", &leaf.fullchain, &leaf.key).await.port();
+    std::fs::write(folder.path().join("root.pem"), authority.root()).unwrap();
+    let entry = |ca: &str| {
+        format!(
+            "[[endpoint]]\nhost = \"shop.test\"\nport = {port}\naddresses = [\"127.0.0.1\", \"127.0.0.2\"]\nca = {ca:?}\n"
+        )
+    };
+    std::fs::write(folder.path().join("inventory.toml"), entry("root.pem")).unwrap();
+    let out = neverlapse(folder.path(), &["check", "--inventory", "inventory.toml"], "").await;
+    let line = "- no TCP connection: connection refused [127.0.0.2]\n";
+    assert!(text(&out.stdout).contains(line), "{}", text(&out.stdout));
+
+    std::fs::write(folder.path().join("inventory.toml"), entry("missing.pem")).unwrap();
+    let out = neverlapse(folder.path(), &["check", "--inventory", "inventory.toml"], "").await;
+    let said = text(&out.stderr);
+    assert!(
+        said.contains("inventory.toml line 1: shop.test") && said.contains("missing.pem"),
+        "{said}"
+    );
+    assert_eq!(out.status.code(), Some(3), "what cannot be judged is unknown");
+}
+
+#[tokio::test]
+async fn names_are_asked_of_the_name_server_that_was_given() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = server.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        let mut query = [0; 512];
+        while let Ok((length, from)) = server.recv_from(&mut query).await {
+            // A response, NXDOMAIN; the question as it came.
+            query[2..4].copy_from_slice(&[0x81, 0x83]);
+            query[10..12].copy_from_slice(&[0, 0]);
+            let end = 12 + query[12..length].iter().position(|byte| *byte == 0).unwrap() + 5;
+            server.send_to(&query[..end], from).await.unwrap();
+        }
+    });
+    let arguments = ["check", "bücher.example", "--nameserver", &address];
+    let out = text(&neverlapse(folder.path(), &arguments, "").await.stdout);
+    assert!(
+        out.contains("xn--bcher-kva.example could not be looked up: no such name"),
+        "{out}"
+    );
+    assert!(out.contains(" bücher.example\n"), "{out}");
+}
+
+/// Results once waited for the end of standard input, or for as many lines as connections are allowed.
+#[tokio::test]
+async fn a_slow_pipe_is_looked_at_meanwhile() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_neverlapse"))
+        .args(["check", "--file", "-", "--format", "jsonl"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let (mut stdin, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let mut lines = BufReader::new(stdout).lines();
+    for _ in 0..2 {
+        stdin.write_all(b"127.0.0.1:1\n").await.unwrap();
+        let line = lines.next_line().await.unwrap().unwrap();
+        assert!(line.starts_with("{\"endpoint\":\"127.0.0.1:1\","), "{line}");
+    }
+    drop(stdin);
+    assert_eq!(lines.next_line().await.unwrap(), None);
+    assert_eq!(child.wait().await.unwrap().code(), Some(3));
+}
+
+/// Completions once panicked, and JSON said "error: Broken pipe".
+#[tokio::test]
+async fn a_reader_that_has_read_enough_is_no_error() {
+    let list = "127.0.0.1:1\n".repeat(500);
+    for arguments in [
+        vec!["completions", "bash"],
+        vec!["check", "--file", "-", "--format", "json"],
+        vec!["check", "--file", "-", "--format", "jsonl"],
+        vec!["check", "--file", "-", "--format", "table"],
+    ] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_neverlapse"))
+            .args(&arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        let _ = child.stdin.take().unwrap().write_all(list.as_bytes()).await;
+        let mut said = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut said).await.unwrap();
+        assert_eq!(
+            (child.wait().await.unwrap().code(), said.as_str()),
+            (Some(0), ""),
+            "{arguments:?}"
+        );
+    }
+}
+
+/// node_exporter refuses a page with a sample that occurs twice.
+#[tokio::test]
+async fn an_endpoint_given_twice_is_one_sample() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["check", "127.0.0.1:1", "127.0.0.1:1", "--format", "prometheus"];
+    let page = text(&neverlapse(folder.path(), &arguments, "").await.stdout);
+    let mut samples: Vec<_> = page
+        .lines()
+        .filter_map(|line| line.split(' ').next())
+        .filter(|name| *name != "#")
+        .collect();
+    let all = samples.len();
+    samples.sort();
+    samples.dedup();
+    assert_eq!((all, samples.len()), (9, 9), "{page}");
+}
+
+/// A directory once was an endless file of errors, and a named pipe was read twice.
+#[tokio::test]
+async fn a_file_may_be_a_directory_or_a_pipe() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = neverlapse(folder.path(), &["check", "--file", "."], "").await;
+    assert_eq!(out.status.code(), Some(3));
+    assert!(
+        text(&out.stderr).contains("cannot read on: Is a directory"),
+        "{}",
+        text(&out.stderr)
+    );
+    let out = neverlapse(folder.path(), &["check", "--file", "/dev/stdin"], "127.0.0.1:1\n").await;
+    assert!(
+        text(&out.stdout).contains("1 endpoint: 0 critical, 1 unknown"),
+        "{}",
+        text(&out.stdout)
+    );
+}
+
+#[tokio::test]
+async fn validate_says_what_an_inventory_means() {
+    let folder = tempfile::tempdir().unwrap();
+    let example = include_str!("../../docs/inventory.example.toml");
+    let out = neverlapse(folder.path(), &["validate", "-"], example).await;
+    assert_eq!((out.status.code(), text(&out.stderr).as_str()), (Some(0), ""));
+    let said = text(&out.stdout);
+    for words in [
+        "xn--bcher-kva.example:443        30 d",
+        "asks for vault.example.com",
+        "trusts ca/internal.pem too",
+        "*.example.com                then zerossl   api.example.com:8443",
+        "https://acme.zerossl.com/v2/DV90",
+        "arn:aws:iam::123456789012:role/acme-dns",
+        "6 endpoints, 1 certificate, 0 mistakes\n",
+    ] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+
+    let bad = "warn_dayz = 3\n[[endpoint]]\nhost = \"a..b\"\n[[endpoint]]\nhost = \"fine.example\"\n";
+    let out = neverlapse(folder.path(), &["validate", "-"], bad).await;
+    let said = text(&out.stderr);
+    let lines: Vec<_> = said.lines().collect();
+    assert_eq!(lines.len(), 2, "{said}");
+    assert!(
+        lines[0].starts_with("error: standard input line 1: unknown key \"warn_dayz\" (expected "),
+        "{said}"
+    );
+    assert!(
+        lines[1].starts_with("error: standard input line 3: [[endpoint]] host: \"a..b\" is not a domain name"),
+        "{said}"
+    );
+    assert!(text(&out.stdout).contains("fine.example:443"), "the rest is understood");
+    assert_eq!(out.status.code(), Some(1));
+
+    let out = neverlapse(folder.path(), &["validate", "-"], "# nothing yet\n").await;
+    assert!(text(&out.stderr).contains("nothing to look at (expected [[endpoint]] or [[certificate]])"));
+    assert_eq!(out.status.code(), Some(1), "an inventory of nothing watches nothing");
+}
+
+/// A TLS server until the test ends.
+async fn serve(ip: &str, chain: &str, key: &str) -> SocketAddr {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain.as_bytes()).collect();
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain.unwrap(), key)
+        .unwrap();
+    let listener = TcpListener::bind((ip, 0)).await.unwrap();
+    let (address, acceptor) = (listener.local_addr().unwrap(), TlsAcceptor::from(Arc::new(config)));
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                // Held until the client has seen enough.
+                if let Ok(mut stream) = acceptor.accept(stream).await {
+                    let _ = stream.read(&mut [0; 16]).await;
+                }
+            });
+        }
+    });
+    address
 }
