@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::net::IpAddr;
 
-use comfy_table::{Attribute, Cell, Color, ColumnConstraint, Width};
+use comfy_table::{Attribute, Cell, Color};
 use neverlapse::finding::{Severity, Span};
 use neverlapse::report::EndpointReport;
 use time::{Duration, OffsetDateTime};
@@ -53,22 +53,12 @@ impl Table {
     }
 
     pub(crate) fn print(&self, out: &mut impl Write, terminal: Terminal, summary: &Summary) -> io::Result<()> {
-        let roomy = terminal.width.is_none_or(|width| width >= ROOMY);
         let mut grid = terminal.grid();
-        let header = ["STATUS", "ENDPOINT", "TIME LEFT", "EXPIRES", "WHAT WAS SEEN"];
-        grid.set_header(header.into_iter().filter(|title| roomy || *title != "EXPIRES"));
+        grid.set_header(["STATUS", "TIME LEFT", "ENDPOINT, AND WHAT WAS SEEN"]);
         for ((status, _, endpoint, _), row) in &self.worst {
-            grid.add_row(row.cells(status.0, endpoint, roomy));
+            grid.add_row(row.cells(status.0, endpoint));
         }
-        for (column, width) in [
-            (0, STATUS_WIDTH),
-            (2, TIME_WIDTH),
-            (3, if roomy { TIME_WIDTH } else { 0 }),
-        ] {
-            if let Some(column) = grid.column_mut(column) {
-                column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(width)));
-            }
-        }
+        Terminal::wrap_last(&mut grid);
         if !self.worst.is_empty() {
             writeln!(out, "{}", grid.trim_fmt())?;
         }
@@ -81,34 +71,31 @@ impl Table {
 }
 
 impl Row {
-    fn cells(&self, status: Severity, endpoint: &str, roomy: bool) -> Vec<Cell> {
+    fn cells(&self, status: Severity, endpoint: &str) -> [Cell; 3] {
         let color = match status {
             Severity::Ok => Color::Green,
             Severity::Warning => Color::Yellow,
             Severity::Unknown => Color::Magenta,
             Severity::Critical => Color::Red,
         };
-        let endpoint = match &self.unicode {
-            Some(unicode) => format!("{endpoint}\n{unicode}"),
-            None => endpoint.to_owned(),
-        };
         let left = match self.left {
             Some(seconds @ ..0) => format!("{} ago", Span(Duration::seconds(seconds.saturating_neg()))),
             Some(seconds) => Span(Duration::seconds(seconds)).to_string(),
             None => "?".to_owned(),
         };
-        let expires = self.not_after.map(|end| end.to_utc().date().to_string());
-        let mut cells = vec![
-            Cell::new(status).fg(color).add_attribute(Attribute::Bold),
-            Cell::new(endpoint),
-        ];
-        match (roomy, expires) {
-            (true, expires) => cells.extend([Cell::new(left), Cell::new(expires.unwrap_or_default())]),
-            (false, Some(expires)) => cells.push(Cell::new(format!("{left}\n{expires}"))),
-            (false, None) => cells.push(Cell::new(left)),
+        let left = match self.not_after {
+            Some(end) => format!("{left}\n{}", end.to_utc().date()),
+            None => left,
+        };
+        let mut seen = match &self.unicode {
+            Some(unicode) => format!("{endpoint} ({unicode})"),
+            None => endpoint.to_owned(),
+        };
+        for line in &self.lines {
+            seen = seen + "\n" + line;
         }
-        cells.push(Cell::new(self.lines.join("\n")));
-        cells
+        let status = Cell::new(status).fg(color).add_attribute(Attribute::Bold);
+        [status, Cell::new(left), Cell::new(seen)]
     }
 }
 
@@ -192,9 +179,6 @@ fn sentence(summary: &Summary) -> String {
 }
 
 const ROWS: usize = 1_000;
-const ROOMY: u16 = 110;
-const STATUS_WIDTH: u16 = 10;
-const TIME_WIDTH: u16 = 12;
 const ADDRESSES: usize = 8;
 const LENGTH: usize = 500;
 
@@ -264,12 +248,14 @@ mod tests {
             .filter(|line| !line.starts_with('─') && !line.starts_with('═'))
             .collect();
         let expected = [
-            " STATUS     ENDPOINT                    TIME LEFT    EXPIRES      WHAT WAS SEEN",
-            " critical   xn--bcher-kva.example:443   9 d          2026-12-03   - only here [192.0.2.7]",
-            "            bücher.example                                        - warning: everywhere",
-            "                                                                  ecdsa-p256, issued by CN=issuer",
-            "                                                                  skipped 2001:db8::1, 2001:db8::2: no route",
-            " unknown    silent.example:443          ?                         - x could not be looked up",
+            " STATUS     TIME LEFT    ENDPOINT, AND WHAT WAS SEEN",
+            " critical   9 d          xn--bcher-kva.example:443 (bücher.example)",
+            "            2026-12-03   - only here [192.0.2.7]",
+            "                         - warning: everywhere",
+            "                         ecdsa-p256, issued by CN=issuer",
+            "                         skipped 2001:db8::1, 2001:db8::2: no route",
+            " unknown    ?            silent.example:443",
+            "                         - x could not be looked up",
             "2 endpoints: 1 critical, 1 unknown, 0 warning, 0 ok in 5.2 s",
         ];
         assert_eq!(lines, expected, "{page}");
@@ -287,6 +273,7 @@ mod tests {
             let widest = page.lines().map(|line| line.chars().count()).max();
             assert!(widest <= Some(width.into()), "{page}");
             assert!(page.contains("2026-12-03"), "{page}");
+            assert!(page.contains("xn--bcher-kva.example:443"), "{page}");
         }
     }
 

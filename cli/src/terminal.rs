@@ -3,7 +3,7 @@
 use std::env;
 use std::io::{self, IsTerminal};
 
-use comfy_table::{ContentArrangement, Table as Grid, presets};
+use comfy_table::{ColumnConstraint, ContentArrangement, Table as Grid, presets};
 
 /// What standard output can show.
 #[derive(Clone, Copy, Debug, Default)]
@@ -36,6 +36,14 @@ impl Terminal {
                 .set_content_arrangement(ContentArrangement::Dynamic);
         }
         grid
+    }
+
+    /// Gives the last column what the others leave, and breaks lines only there.
+    pub(crate) fn wrap_last(grid: &mut Grid) {
+        let last = grid.column_count().saturating_sub(1);
+        for column in grid.column_iter_mut().take(last) {
+            column.set_constraint(ColumnConstraint::ContentWidth);
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use anyhow::Result;
 use clap::Args;
 use comfy_table::{Cell, Table as Grid};
-use neverlapse::inventory::{Certificate, Inventory, Watched};
+use neverlapse::inventory::{Certificate, Inventory, Issuer, Watched, Zone};
 
 use crate::source::read;
 use crate::terminal::{Terminal, escaped};
@@ -43,28 +43,22 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
 }
 
 fn print(inventory: &Inventory, terminal: Terminal, out: &mut impl Write) -> io::Result<()> {
-    let mut watched = headed(
-        terminal,
-        &["LINE", "WATCHED", "WARNS BELOW", "CRITICAL BELOW", "BESIDES"],
-    );
+    let mut watched = headed(terminal, ["LINE", "WARNS", "CRITICAL", "WATCHED"]);
     watched.add_rows(inventory.watched.iter().map(watched_row));
-    let mut certificates = headed(terminal, &["LINE", "RENEWED", "FOR", "KEY", "ISSUERS", "SERVED AT"]);
+    let mut certificates = headed(terminal, ["LINE", "KEY", "RENEWED"]);
     certificates.add_rows(inventory.certificates.iter().map(certificate_row));
-    let mut issuers = headed(terminal, &["ISSUER", "DIRECTORY", "CONTACT", "ACCOUNT BINDING"]);
+    let mut issuers = headed(terminal, ["ISSUER", "DIRECTORY"]);
     for (name, issuer) in &inventory.issuers {
         // The built-in ones matter where they are used.
         if inventory.certificates.iter().any(|user| user.issuers.contains(name)) || !issuer.contact.is_empty() {
-            let binding = if issuer.eab { "yes" } else { "no" };
-            issuers.add_row(cells([name, &issuer.directory, &issuer.contact.join("\n"), binding]));
+            issuers.add_row(issuer_row(name, issuer));
         }
     }
-    let mut zones = headed(terminal, &["ZONE", "ROLE", "EXTERNAL ID"]);
-    for zone in &inventory.zones {
-        let (role, id) = (zone.role_arn.as_deref(), zone.external_id.as_deref());
-        zones.add_row(cells([&zone.name, role.unwrap_or_default(), id.unwrap_or_default()]));
-    }
-    for grid in [watched, certificates, issuers, zones] {
+    let mut zones = headed(terminal, ["ZONE", "ROLE"]);
+    zones.add_rows(inventory.zones.iter().map(zone_row));
+    for mut grid in [watched, certificates, issuers, zones] {
         if grid.row_count() > 0 {
+            Terminal::wrap_last(&mut grid);
             writeln!(out, "{}\n", grid.trim_fmt())?;
         }
     }
@@ -77,60 +71,76 @@ fn print(inventory: &Inventory, terminal: Terminal, out: &mut impl Write) -> io:
     )
 }
 
-fn watched_row(watched: &Watched) -> Vec<Cell> {
-    let endpoint = match watched.endpoint.unicode() {
-        Some(unicode) => format!("{}\n{}", watched.endpoint, escaped(&unicode)),
-        None => watched.endpoint.to_string(),
-    };
-    let addresses: Vec<_> = watched.addresses.iter().map(ToString::to_string).collect();
-    let mut besides = Vec::new();
-    besides.extend(watched.sni.as_ref().map(|sni| format!("asks for {sni}")));
-    besides.extend((!addresses.is_empty()).then(|| format!("at {}", addresses.join(", "))));
-    besides.extend(watched.ca.as_deref().map(|ca| format!("trusts {} too", escaped(ca))));
+fn watched_row(watched: &Watched) -> [Cell; 4] {
+    let unicode = watched.endpoint.unicode().map(|unicode| format!(" ({unicode})"));
+    let mut lines = vec![format!("{}{}", watched.endpoint, unicode.unwrap_or_default())];
+    lines.extend(watched.sni.as_ref().map(|sni| format!("asks for {sni}")));
+    if !watched.addresses.is_empty() {
+        lines.push(format!("at {}", list(&watched.addresses)));
+    }
+    lines.extend(watched.ca.as_ref().map(|ca| format!("trusts {ca} too")));
     let thresholds = watched.thresholds;
-    vec![
-        line(watched.line),
-        Cell::new(endpoint),
-        Cell::new(format!("{} d", thresholds.warn_days)),
-        Cell::new(format!("{} d", thresholds.critical_days)),
-        Cell::new(besides.join("\n")),
-    ]
+    let below = |days: u32| Cell::new(format!("< {days} d"));
+    let (warns, critical) = (below(thresholds.warn_days), below(thresholds.critical_days));
+    [line(watched.line), warns, critical, cell(&lines)]
 }
 
-fn certificate_row(certificate: &Certificate) -> Vec<Cell> {
-    let served_at: Vec<_> = certificate.served_at.iter().map(ToString::to_string).collect();
-    let served_at = match served_at.is_empty() {
-        true => "nowhere that is watched".to_owned(),
-        false => served_at.join("\n"),
-    };
+fn certificate_row(certificate: &Certificate) -> [Cell; 3] {
     let profile = certificate
         .profile
-        .as_deref()
-        .map(|profile| format!("\n({})", escaped(profile)));
-    let issuers = certificate.issuers.join("\nthen ") + &profile.unwrap_or_default();
-    vec![
-        line(certificate.line),
-        Cell::new(escaped(&certificate.name)),
-        Cell::new(certificate.identifiers.join("\n")),
-        Cell::new(certificate.key_type),
-        Cell::new(issuers),
-        Cell::new(served_at),
-    ]
+        .as_ref()
+        .map(|profile| format!(", profile {profile}"));
+    let mut lines = vec![
+        certificate.name.clone(),
+        format!("for {}", list(&certificate.identifiers)),
+        format!(
+            "from {}{}",
+            certificate.issuers.join(", then "),
+            profile.unwrap_or_default()
+        ),
+    ];
+    lines.push(match certificate.served_at.as_slice() {
+        [] => "served nowhere that is watched".to_owned(),
+        served_at => format!("served at {}", list(served_at)),
+    });
+    [line(certificate.line), Cell::new(certificate.key_type), cell(&lines)]
 }
 
-fn headed(terminal: Terminal, header: &[&str]) -> Grid {
+fn issuer_row(name: &str, issuer: &Issuer) -> [Cell; 2] {
+    let mut lines = vec![issuer.directory.clone()];
+    if !issuer.contact.is_empty() {
+        lines.push(format!("contact {}", list(&issuer.contact)));
+    }
+    if issuer.eab {
+        lines.push(format!("external account binding in accounts/{name}/eab.json"));
+    }
+    [cell(&[name.to_owned()]), cell(&lines)]
+}
+
+fn zone_row(zone: &Zone) -> [Cell; 2] {
+    let mut lines = vec![zone.role_arn.clone().unwrap_or_else(|| "this account's".to_owned())];
+    lines.extend(zone.external_id.as_ref().map(|id| format!("external id {id}")));
+    [cell(std::slice::from_ref(&zone.name)), cell(&lines)]
+}
+
+fn headed<const N: usize>(terminal: Terminal, header: [&str; N]) -> Grid {
     let mut grid = terminal.grid();
     grid.set_header(header);
     grid
 }
 
-fn cells<const N: usize>(texts: [&str; N]) -> Vec<Cell> {
-    let lines = |text: &str| text.lines().map(escaped).collect::<Vec<_>>().join("\n");
-    texts.into_iter().map(|text| Cell::new(lines(text))).collect()
+fn cell(lines: &[String]) -> Cell {
+    let lines: Vec<_> = lines.iter().map(|line| escaped(line)).collect();
+    Cell::new(lines.join("\n"))
 }
 
 fn line(line: Option<usize>) -> Cell {
     Cell::new(line.map(|line| line.to_string()).unwrap_or_default())
+}
+
+fn list(items: &[impl ToString]) -> String {
+    let items: Vec<_> = items.iter().map(ToString::to_string).collect();
+    items.join(", ")
 }
 
 fn count(count: usize, noun: &str) -> String {

@@ -328,7 +328,7 @@ async fn names_are_asked_of_the_name_server_that_was_given() {
         out.contains("xn--bcher-kva.example could not be looked up: no such name"),
         "{out}"
     );
-    assert!(out.contains(" bücher.example\n"), "{out}");
+    assert!(out.contains("xn--bcher-kva.example:443 (bücher.example)\n"), "{out}");
 }
 
 /// Results once waited for the end of standard input, or for as many lines as connections are allowed.
@@ -426,10 +426,11 @@ async fn validate_says_what_an_inventory_means() {
     assert_eq!((out.status.code(), text(&out.stderr).as_str()), (Some(0), ""));
     let said = text(&out.stdout);
     for words in [
-        "xn--bcher-kva.example:443        30 d",
+        "< 30 d   < 3 d      xn--bcher-kva.example:443 (bücher.example)\n",
         "asks for vault.example.com",
         "trusts ca/internal.pem too",
-        "*.example.com                then zerossl   api.example.com:8443",
+        "from letsencrypt, then zerossl",
+        "served at example.com:443, api.example.com:8443",
         "https://acme.zerossl.com/v2/DV90",
         "arn:aws:iam::123456789012:role/acme-dns",
         "6 endpoints, 1 certificate, 0 mistakes\n",
