@@ -1,7 +1,10 @@
 //! AWS clients: one HTTPS stack, credentials and region from wherever the SDK finds them.
 
+use std::error::Error;
+
 use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_sns::config::SharedHttpClient;
+use aws_sdk_sns::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{self, TlsContext, TrustStore};
 use webpki_root_certs::TLS_SERVER_ROOT_CERTS;
@@ -27,6 +30,24 @@ pub fn https() -> SharedHttpClient {
         Ok(context) => builder.tls_context(context).build_https(),
         Err(_) => builder.build_https(),
     }
+}
+
+/// Why a request failed, in a line: the service's own code and words, or what kept it from answering.
+pub fn reason<E: ProvideErrorMetadata + Error + 'static>(error: &SdkError<E>) -> String {
+    if let Some(service) = error.as_service_error() {
+        let (code, message) = (service.code().unwrap_or("unknown error"), service.message());
+        return message.map_or_else(|| code.to_owned(), |message| format!("{code}: {message}"));
+    }
+    let mut reasons = vec![error.to_string()];
+    let mut source = error.source();
+    while let Some(error) = source {
+        let said = error.to_string();
+        if !reasons.contains(&said) {
+            reasons.push(said);
+        }
+        source = error.source();
+    }
+    reasons.join(": ")
 }
 
 fn is_used_by_aws(root: &[u8]) -> bool {

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
@@ -73,11 +73,15 @@ pub struct Certificate {
     pub key_type: KeyType,
     /// ACME profile.
     pub profile: Option<String>,
+    /// Whether the next version keeps the key of this one.
+    pub reuse_key: bool,
+    /// How long a new version may take until every instance and address serves it.
+    pub deliver_within: time::Duration,
     pub line: Option<usize>,
 }
 
 /// The key to generate for a certificate.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub enum KeyType {
     #[default]
@@ -114,6 +118,11 @@ pub struct Issuer {
     /// Whether the account needs an external account binding.
     #[serde(default)]
     pub eab: bool,
+    /// For a private CA: where the PEM with the roots of its directory and of its certificates is, a key in the bucket.
+    pub ca: Option<String>,
+    /// Whether clients are not meant to trust what it issues.
+    #[serde(default)]
+    pub staging: bool,
 }
 
 /// How to reach a hosted zone that is not simply ours.
@@ -285,6 +294,9 @@ struct WrittenCertificate {
     #[serde(default)]
     key_type: KeyType,
     profile: Option<String>,
+    #[serde(default)]
+    reuse_key: bool,
+    deliver_within_hours: Option<u16>,
     warn_days: Option<u32>,
     critical_days: Option<u32>,
 }
@@ -398,10 +410,13 @@ impl Reader<'_> {
         };
         let thresholds = self.thresholds(written.warn_days, written.critical_days);
         for endpoint in &served_at {
-            self.inventory
-                .watch(Watched::plain(endpoint.clone(), thresholds, Some(line)));
+            self.inventory.watch(Watched {
+                ca: self.private_roots(&issuers),
+                ..Watched::plain(endpoint.clone(), thresholds, Some(line))
+            });
         }
-        let (key_type, profile) = (written.key_type, written.profile);
+        let (key_type, profile, reuse_key) = (written.key_type, written.profile, written.reuse_key);
+        let hours = written.deliver_within_hours.unwrap_or(DELIVER_WITHIN_HOURS);
         let certificate = Certificate {
             name,
             identifiers,
@@ -409,6 +424,8 @@ impl Reader<'_> {
             issuers,
             key_type,
             profile,
+            reuse_key,
+            deliver_within: time::Duration::hours(hours.into()),
             line: Some(line),
         };
         self.inventory.certificates.push(certificate);
@@ -469,6 +486,11 @@ impl Reader<'_> {
             none if none.is_empty() => Err((Some(span), format!("issuers = [] is empty (expected {})", names()))),
             known => Ok(known),
         }
+    }
+
+    fn private_roots(&self, issuers: &[String]) -> Option<String> {
+        let of = |issuer: &String| self.inventory.issuers.get(issuer)?.ca.clone();
+        issuers.iter().find_map(of)
     }
 
     fn thresholds(&self, warn_days: Option<u32>, critical_days: Option<u32>) -> Thresholds {
@@ -584,19 +606,21 @@ fn identifier(text: Spanned<String>) -> Result<String, Problem> {
 }
 
 fn built_in() -> BTreeMap<String, Issuer> {
-    let issuer = |directory: &str| Issuer {
+    let issuer = |directory: &str, staging| Issuer {
         directory: directory.to_owned(),
         contact: Vec::new(),
         eab: false,
+        ca: None,
+        staging,
     };
     BTreeMap::from([
         (
             DEFAULT_ISSUER.to_owned(),
-            issuer("https://acme-v02.api.letsencrypt.org/directory"),
+            issuer("https://acme-v02.api.letsencrypt.org/directory", false),
         ),
         (
             "letsencrypt-staging".to_owned(),
-            issuer("https://acme-staging-v02.api.letsencrypt.org/directory"),
+            issuer("https://acme-staging-v02.api.letsencrypt.org/directory", true),
         ),
     ])
 }
@@ -605,6 +629,7 @@ fn one_line(message: &str) -> String {
     message.lines().collect::<Vec<_>>().join(", ")
 }
 
+const DELIVER_WITHIN_HOURS: u16 = 24;
 const DEFAULT_ISSUER: &str = "letsencrypt";
 const TOP_LEVEL: &str = "warn_days, critical_days, [[endpoint]], [[certificate]], [issuer.NAME] or [[zone]]";
 const HOST: &str = "a name or an address; the port is a key of its own";

@@ -5,6 +5,9 @@
 //! takes the chain whatever it is ([`legacy`] reads it from servers too old for that), [`chain`] and [`crl`] judge it
 //! offline into [`finding`]s, and [`report`] collects them. [`alert`] says what matters in words; [`store`] reads and
 //! writes the bucket.
+//!
+//! What is renewed is in the bucket too: [`renewal`] decides when, by a [`request`]; a [`version`] is what came of it, and a
+//! [`receipt`] what an instance did with that.
 
 pub mod alert;
 pub mod chain;
@@ -15,9 +18,13 @@ pub mod finding;
 pub mod inventory;
 pub mod legacy;
 pub mod probe;
+pub mod receipt;
+pub mod renewal;
 pub mod report;
+pub mod request;
 pub mod resolve;
 pub mod roots;
 pub mod starttls;
 pub mod store;
 pub mod tls;
+pub mod version;

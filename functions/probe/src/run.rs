@@ -2,10 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
-use aws_sdk_sns::error::DisplayErrorContext;
 use lambda_runtime::tracing::{error, info, warn};
 use lambda_runtime::{Diagnostic, LambdaEvent};
 use neverlapse::alert::{self, Digest, Sender};
+use neverlapse::client::reason;
 use neverlapse::inventory::Inventory;
 use neverlapse::probe::{Options, Prober, Target};
 use neverlapse::report::Report;
@@ -183,7 +183,7 @@ impl Run {
             .await
             .map_err(|error| Error::AlertNotSent {
                 topic: self.settings.alert_topic.clone(),
-                reason: DisplayErrorContext(error).to_string(),
+                reason: reason(&error),
             })?;
         info!(subject = %digest.subject, message_id = sent.message_id(), "alert published");
         Ok(())

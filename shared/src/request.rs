@@ -1,0 +1,79 @@
+//! What the renewer is asked: one message a certificate and run, by the probe or by a person.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+/// A request. It says what was seen and what is wanted; whether anything is due is the renewer's to decide, so that duplicates, late
+/// ones and those out of order do no harm.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// Always [`Request::SCHEMA`].
+    pub schema: String,
+    /// The certificate's name in the inventory.
+    pub name: String,
+    /// What is wanted.
+    #[serde(default)]
+    pub action: Action,
+    /// The version to revoke, so that a late duplicate cannot revoke its successor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Renew although nothing is due, and although an earlier failure asks to wait.
+    #[serde(default)]
+    pub force: bool,
+    /// Order from the issuer's staging directory, and publish nothing.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// Who asks.
+    pub requested_by: Asker,
+    /// When.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    /// What the probe saw being served.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub observed: Vec<Observed>,
+}
+
+/// What is wanted of the renewer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// A new certificate, if one is due.
+    #[default]
+    Renew,
+    /// Revoke the current certificate and replace it by one with a new key.
+    Revoke,
+}
+
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Asker {
+    /// The daily run.
+    Probe,
+    /// Somebody with a command line.
+    Person,
+}
+
+/// What one address served.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Observed {
+    /// As the inventory names it.
+    pub endpoint: String,
+    /// Who answered.
+    pub address: SocketAddr,
+    /// SHA-256 of the leaf's DER, lower-case hex.
+    pub fingerprint: String,
+    /// When that leaf ends.
+    #[serde(with = "time::serde::rfc3339")]
+    pub not_after: OffsetDateTime,
+    /// Whether its issuer has revoked it.
+    #[serde(default)]
+    pub revoked: bool,
+}
+
+impl Request {
+    /// Name and version of this format.
+    pub const SCHEMA: &str = "neverlapse.renewal-request/1";
+}

@@ -1,0 +1,183 @@
+//! One stored generation of a certificate, and which of them is to be served.
+//!
+//! `certificates/{name}/versions/{version}/` holds five files and their manifest and is never changed;
+//! `certificates/{name}/current.json` is written last and says which version to serve.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use time::OffsetDateTime;
+use time::macros::format_description;
+
+use crate::inventory::KeyType;
+
+/// What is known of a version without opening its files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts {
+    /// The certificate's name in the inventory.
+    pub name: String,
+    /// See [`id`].
+    pub version: String,
+    /// SHA-256 of the leaf's DER, lower-case hex.
+    pub fingerprint: String,
+    /// Lower-case hex, without leading zeros.
+    pub serial: String,
+    /// When the leaf begins.
+    #[serde(with = "time::serde::rfc3339")]
+    pub not_before: OffsetDateTime,
+    /// When it ends.
+    #[serde(with = "time::serde::rfc3339")]
+    pub not_after: OffsetDateTime,
+    /// DNS names, wildcards and addresses, as ordered.
+    pub identifiers: Vec<String>,
+    /// What kind of key it has.
+    pub key: KeyType,
+    /// Who issued it.
+    pub issuer: IssuedBy,
+}
+
+/// The issuer and the account that a certificate comes from: `replaces` (RFC 9773) is sent to no other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IssuedBy {
+    /// Its name in the inventory.
+    pub name: String,
+    /// URL of its ACME directory.
+    pub directory: String,
+    /// URL of the account.
+    pub account: String,
+    /// ACME profile, if one was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
+    /// Whether clients are not meant to trust what it issues.
+    #[serde(default)]
+    pub staging: bool,
+}
+
+/// `manifest.json`: a version's files with their hashes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Always [`Manifest::SCHEMA`].
+    pub schema: String,
+    /// What the files hold.
+    #[serde(flatten)]
+    pub facts: Facts,
+    /// By file name: [`FILES`].
+    pub files: BTreeMap<String, FileHash>,
+}
+
+/// Tells a file that arrived whole from one that did not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileHash {
+    /// Lower-case hex.
+    pub sha256: String,
+    /// Its length.
+    pub bytes: u64,
+}
+
+impl FileHash {
+    /// Of a file with this content.
+    pub fn of(content: &[u8]) -> Self {
+        Self {
+            sha256: sha256(content),
+            bytes: content.len() as u64,
+        }
+    }
+}
+
+/// `current.json`: the version to serve.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Current {
+    /// Always [`Current::SCHEMA`].
+    pub schema: String,
+    /// One more each time the pointer moves, forwards or back: what has a lower one is out of date.
+    pub sequence: u64,
+    /// What to serve.
+    #[serde(flatten)]
+    pub facts: Facts,
+    /// SHA-256 of the version's `manifest.json`, so that one small object vouches for all others.
+    pub manifest_sha256: String,
+    /// When the pointer moved.
+    #[serde(with = "time::serde::rfc3339")]
+    pub published_at: OffsetDateTime,
+    /// Whether a person moved it back: an older version is then what is wanted.
+    #[serde(default)]
+    pub rolled_back: bool,
+}
+
+impl Manifest {
+    /// Name and version of this format.
+    pub const SCHEMA: &str = "neverlapse.manifest/1";
+}
+
+impl Current {
+    /// Name and version of this format.
+    pub const SCHEMA: &str = "neverlapse.current/1";
+}
+
+/// A new version's id: sorts by time, to the second, and is never reused thanks to `random`.
+pub fn id(now: OffsetDateTime, random: u32) -> String {
+    let time = now.to_offset(time::UtcOffset::UTC).format(TIME).unwrap_or_default();
+    format!("{time}-{random:08x}")
+}
+
+/// Key of `current.json`.
+pub fn current_key(name: &str) -> String {
+    format!("certificates/{name}/current.json")
+}
+
+/// Prefix of all versions, with the slash.
+pub fn versions_prefix(name: &str) -> String {
+    format!("certificates/{name}/versions/")
+}
+
+/// Key of one of a version's files.
+pub fn file_key(name: &str, version: &str, file: &str) -> String {
+    format!("certificates/{name}/versions/{version}/{file}")
+}
+
+/// Lower-case hex.
+pub fn sha256(content: &[u8]) -> String {
+    data_encoding::HEXLOWER.encode(&Sha256::digest(content))
+}
+
+/// The leaf alone.
+pub const CERT: &str = "cert.pem";
+/// The issuers alone.
+pub const CHAIN: &str = "chain.pem";
+/// Leaf and issuers.
+pub const FULLCHAIN: &str = "fullchain.pem";
+/// The private key, PKCS#8.
+pub const PRIVKEY: &str = "privkey.pem";
+/// The names of the files that hold a version, beside [`MANIFEST`].
+pub const FILES: [&str; 4] = [CERT, CHAIN, FULLCHAIN, PRIVKEY];
+/// What vouches for the files.
+pub const MANIFEST: &str = "manifest.json";
+
+const TIME: &[time::format_description::BorrowedFormatItem<'static>] =
+    format_description!("[year][month][day]T[hour][minute][second]Z");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use time::macros::datetime;
+
+    #[test]
+    fn ids_sort_by_time() {
+        let earlier = id(datetime!(2026-09-30 23:59:59 UTC), u32::MAX);
+        let later = id(datetime!(2026-10-01 00:00:00 UTC), 0);
+        assert_eq!(earlier, "20260930T235959Z-ffffffff");
+        assert!(earlier < later);
+    }
+
+    #[test]
+    fn a_later_version_of_the_format_may_say_more() {
+        let json = r#"{"schema": "neverlapse.current/1", "sequence": 7, "name": "example.com", "version": "20261001T000000Z-00000000",
+            "fingerprint": "ab", "serial": "1f", "not_before": "2026-10-01T00:00:00Z", "not_after": "2026-12-30T00:00:00Z",
+            "identifiers": ["example.com"], "key": "ecdsa-p256", "manifest_sha256": "cd", "published_at": "2026-10-01T00:00:09Z",
+            "issuer": {"name": "letsencrypt", "directory": "https://x/directory", "account": "https://x/acct/1"}, "new": true}"#;
+        let current: Current = serde_json::from_str(json).unwrap();
+        assert_eq!(current.facts.key, KeyType::EcdsaP256);
+        assert!(!current.facts.issuer.staging && !current.rolled_back);
+    }
+}
