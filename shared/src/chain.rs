@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use sha2::{Digest, Sha256};
 use time::{Duration, OffsetDateTime};
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
 use webpki::{ALL_VERIFICATION_ALGS, EndEntityCert, KeyUsage};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
@@ -239,7 +239,7 @@ fn path<'a>(
             unsupported: false,
         };
     }
-    let error = match first_path(leaf_der, leaf, sent, parsed, question) {
+    let error = match first_path(leaf_der, leaf, sent, parsed, question.roots.anchors(), question.now) {
         Ok(issuers) => {
             return Path {
                 trusted: true,
@@ -251,7 +251,12 @@ fn path<'a>(
         Err(error) => error,
     };
     let walk = walk(leaf, parsed);
-    let finding = critical(no_path(leaf, &walk, &error, question), question.now);
+    // Without an issuer that was sent, nothing but a trusted root's signature can have been wrong.
+    let whole = walk.last().is_none_or(|(top, _)| {
+        let anchor = webpki::anchor_from_trusted_cert(top);
+        anchor.is_ok_and(|top| first_path(leaf_der, leaf, sent, parsed, &[top], question.now).is_ok())
+    });
+    let finding = critical(no_path(leaf, &walk, &error, whole, question), question.now);
     let unsupported = is_unsupported_signature(&error);
     let issuers = walk.iter().map(|(der, _)| AsRef::<[u8]>::as_ref(*der)).collect();
     Path {
@@ -269,17 +274,17 @@ fn first_path<'a>(
     leaf: &X509Certificate<'_>,
     sent: &'a [CertificateDer<'a>],
     parsed: &[(&'a CertificateDer<'a>, X509Certificate<'a>)],
-    question: &Question<'_>,
+    anchors: &[TrustAnchor<'_>],
+    now: OffsetDateTime,
 ) -> Result<Vec<&'a [u8]>, webpki::Error> {
     let end_entity = EndEntityCert::try_from(leaf_der)?;
     let (from, to) = (
         leaf.validity().not_before.timestamp(),
         leaf.validity().not_after.timestamp(),
     );
-    let now = question.now.unix_timestamp();
+    let now = now.unix_timestamp();
     let at = |time: i64| {
         let time = UnixTime::since_unix_epoch(std::time::Duration::from_secs(time.try_into().unwrap_or(0)));
-        let anchors = question.roots.anchors();
         let usage = KeyUsage::server_auth();
         let path = end_entity.verify_for_usage(ALL_VERIFICATION_ALGS, anchors, sent, time, usage, None, None)?;
         let issuers: Vec<_> = path.intermediate_certificates().map(|issuer| issuer.der()).collect();
@@ -326,18 +331,32 @@ fn walk<'a>(
     walked
 }
 
+/// Why no path stands; `whole` says whether one does as far as the server sends it, trusted or not.
 fn no_path(
     leaf: &X509Certificate<'_>,
     walk: &[(&CertificateDer<'_>, &X509Certificate<'_>)],
     error: &webpki::Error,
+    whole: bool,
     question: &Question<'_>,
 ) -> Kind {
     use webpki::Error as E;
     let self_signed = leaf.subject().as_raw() == leaf.issuer().as_raw();
-    if self_signed && (matches!(error, E::UnknownIssuer | E::CaUsedAsEndEntity) || is_unsupported(error)) {
+    let wrong_key = is_wrong_key(error);
+    let untrusted = matches!(error, E::UnknownIssuer | E::CaUsedAsEndEntity);
+    if self_signed && (untrusted || wrong_key || is_unsupported(error)) {
         return Kind::SelfSigned {
             subject: leaf.subject().to_string(),
         };
+    }
+    if wrong_key && whole {
+        let mut path = std::iter::once(leaf).chain(walk.iter().map(|(_, issuer)| *issuer));
+        if let Some(last) = path.find(|certificate| question.roots.has_subject(certificate.issuer().as_raw())) {
+            let root = last.issuer().to_string();
+            return Kind::UntrustedRoot {
+                root,
+                key_differs: true,
+            };
+        }
     }
     if !matches!(error, E::UnknownIssuer) {
         return Kind::InvalidChain {
@@ -350,7 +369,10 @@ fn no_path(
         Kind::IncompleteChain { missing }
     } else {
         // The root itself need not be sent, so one intermediate that nobody vouches for means an unknown root.
-        Kind::UntrustedRoot { root: missing }
+        Kind::UntrustedRoot {
+            root: missing,
+            key_differs: false,
+        }
     }
 }
 
@@ -379,6 +401,13 @@ fn reason(error: &webpki::Error, walk: &[(&CertificateDer<'_>, &X509Certificate<
         (E::UnsupportedCriticalExtension, _) => "a critical extension is unknown".to_owned(),
         (error, _) => format!("{error:?}"),
     }
+}
+
+/// Whether a signature was made by another key than the one it was checked with. A key of another type has another error.
+fn is_wrong_key(error: &webpki::Error) -> bool {
+    let name = format!("{error:?}");
+    matches!(error, webpki::Error::InvalidSignatureForPublicKey)
+        || name.starts_with("UnsupportedSignatureAlgorithmForPublicKey")
 }
 
 fn is_unsupported(error: &webpki::Error) -> bool {
@@ -700,6 +729,74 @@ mod tests {
             let verdict = look(&chain, "shop.example", roots, ISSUED + DAY);
             let codes: Vec<_> = codes(&verdict).into_iter().map(|(code, _)| code).collect();
             assert_eq!(codes, expected, "{what}: {:?}", verdict.findings);
+        }
+    }
+
+    #[test]
+    fn a_root_made_anew_by_the_same_name_is_another_root() {
+        let (new, old) = (Authority::new(ISSUED + 3000 * DAY), Authority::new(ISSUED + 3000 * DAY));
+        let (good, intermediate, root) = (new.leaf(90), new.intermediate(), new.root.der().clone());
+        let direct = leaf(ISSUED + 90 * DAY).signed_by(&key(), &new.root).unwrap();
+        let direct = direct.der().clone();
+        let trusting = |pem: String| Roots::public().with_pem(pem.as_bytes()).unwrap();
+        let other_type = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+        let other_type = ca("Root", ISSUED + 3650 * DAY).self_signed(&other_type).unwrap().pem();
+        let pinned = leaf(ISSUED + 90 * DAY).self_signed(&key()).unwrap();
+        let pinned_anew = leaf(ISSUED + 90 * DAY).self_signed(&key()).unwrap();
+        let mut broken = good.to_vec();
+        *broken.last_mut().unwrap() ^= 1;
+        let root_differs =
+            "leads to a root that is not trusted: CN=Root; the root trusted by that name has another key";
+        let wrong = "the chain breaks a rule: a signature in it is wrong";
+        for (what, chain, roots, expected) in [
+            (
+                "usual",
+                vec![good.clone(), intermediate.clone()],
+                old.roots(),
+                root_differs,
+            ),
+            (
+                "with the root",
+                vec![good.clone(), intermediate.clone(), root.clone()],
+                old.roots(),
+                root_differs,
+            ),
+            ("no intermediate", vec![direct], old.roots(), root_differs),
+            (
+                "a key of another type",
+                vec![good.clone(), intermediate.clone()],
+                trusting(other_type),
+                root_differs,
+            ),
+            (
+                "a trusted intermediate",
+                vec![good, intermediate.clone()],
+                trusting(old.intermediate.pem()),
+                "leads to a root that is not trusted: CN=Intermediate; the root trusted by that name has another key",
+            ),
+            (
+                "a pinned leaf",
+                vec![pinned_anew.der().clone()],
+                trusting(pinned.pem()),
+                "is self-signed (CN=shop.example): no client trusts it",
+            ),
+            (
+                "the right root, and a broken signature",
+                vec![broken.clone().into(), intermediate.clone()],
+                new.roots(),
+                wrong,
+            ),
+            (
+                "another root, and a broken signature",
+                vec![broken.into(), intermediate],
+                old.roots(),
+                wrong,
+            ),
+        ] {
+            let verdict = look(&chain, "shop.example", &roots, ISSUED + DAY);
+            let messages: Vec<_> = verdict.findings.iter().map(|finding| &finding.message).collect();
+            assert_eq!(messages, [expected], "{what}");
+            assert!(!verdict.trusted, "{what}");
         }
     }
 

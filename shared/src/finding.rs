@@ -106,7 +106,12 @@ pub enum Kind {
     /// The leaf is its own issuer.
     SelfSigned { subject: String },
     /// The path ends in a root that is not trusted.
-    UntrustedRoot { root: String },
+    UntrustedRoot {
+        root: String,
+        /// One of that name is trusted, but has another key: a private CA was made anew, or is imitated.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        key_differs: bool,
+    },
     /// An issuer is missing from what the server sent.
     IncompleteChain { missing: String },
     /// A path stands but breaks a rule.
@@ -238,7 +243,14 @@ impl Kind {
             }
             Self::NameMismatch { expected, names } => format!("is not for {expected}, only for {}", some_of(names)),
             Self::SelfSigned { subject } => format!("is self-signed ({subject}): no client trusts it"),
-            Self::UntrustedRoot { root } => format!("leads to a root that is not trusted: {root}"),
+            Self::UntrustedRoot {
+                root,
+                key_differs: false,
+            } => format!("leads to a root that is not trusted: {root}"),
+            Self::UntrustedRoot {
+                root,
+                key_differs: true,
+            } => format!("leads to a root that is not trusted: {root}; the root trusted by that name has another key"),
             Self::IncompleteChain { missing } => {
                 format!("the server does not send the issuer {missing}: many clients cannot build a path")
             }

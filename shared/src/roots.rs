@@ -3,6 +3,7 @@
 use thiserror::Error;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, TrustAnchor};
+use x509_parser::asn1_rs::{Any, FromDer};
 
 /// A set of trust anchors.
 #[derive(Clone, Debug)]
@@ -56,6 +57,17 @@ impl Roots {
     /// All of them, for building a path.
     pub fn anchors(&self) -> &[TrustAnchor<'static>] {
         &self.anchors
+    }
+
+    /// Whether one of them has this subject, given as the DER of a Name.
+    pub fn has_subject(&self, name: &[u8]) -> bool {
+        // An anchor keeps only what is inside of the SEQUENCE that a Name is.
+        let Ok((_, sequence)) = Any::from_der(name) else {
+            return false;
+        };
+        self.anchors
+            .iter()
+            .any(|anchor| anchor.subject.as_ref() == sequence.data)
     }
 
     /// Whether this very certificate was given as trusted: a self-signed leaf may be pinned like that.
