@@ -5,13 +5,14 @@ use std::io::Write;
 use anyhow::Result;
 use neverlapse::finding::date;
 use neverlapse::report::{Counts, EndpointReport, SCHEMA};
+use neverlapse::text::printable_json;
 use time::OffsetDateTime;
 
 use crate::check::Format;
 use crate::prometheus::Metrics;
 use crate::source::Mistakes;
 use crate::table::Table;
-use crate::terminal::{Terminal, escaped_json};
+use crate::terminal::Terminal;
 
 /// One of the formats under way.
 pub(crate) struct Output<W> {
@@ -100,5 +101,5 @@ impl<W: Write> Output<W> {
 }
 
 fn json(value: &(impl serde::Serialize + ?Sized)) -> Result<String> {
-    Ok(escaped_json(serde_json::to_string(value)?))
+    Ok(printable_json(serde_json::to_string(value)?))
 }

@@ -13,9 +13,9 @@ use neverlapse::inventory::Inventory;
 use neverlapse::probe::{Target, Thresholds};
 use neverlapse::roots::Roots;
 use neverlapse::store::{INVENTORY, Store};
+use neverlapse::text::printable;
 
 use crate::check::Arguments;
-use crate::terminal::escaped;
 
 /// Everything there is to look at.
 pub(crate) struct Source {
@@ -198,7 +198,7 @@ async fn inventory(place: &str, arguments: &Arguments, roots: &Roots, mistakes: 
     };
     let (targets, unusable) = inventory.targets(roots, load).await;
     for mistake in inventory.mistakes.iter().chain(&unusable) {
-        mistakes.add(format!("{place} {}", escaped(&mistake.to_string())));
+        mistakes.add(format!("{place} {}", printable(&mistake.to_string())));
     }
     if targets.is_empty() && mistakes.count() == 0 {
         bail!("the inventory {place} has nothing to look at (expected [[endpoint]] or [[certificate]])");

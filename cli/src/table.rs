@@ -8,10 +8,11 @@ use std::net::IpAddr;
 use comfy_table::{Attribute, Cell, Color};
 use neverlapse::finding::{Severity, Span};
 use neverlapse::report::EndpointReport;
+use neverlapse::text::printable;
 use time::{Duration, OffsetDateTime};
 
 use crate::output::Summary;
-use crate::terminal::{Terminal, escaped};
+use crate::terminal::Terminal;
 
 /// The worst endpoints so far, as text; the others are only counted.
 #[derive(Default)]
@@ -41,7 +42,7 @@ impl Table {
             return;
         }
         let row = Row {
-            unicode: report.unicode.as_deref().map(escaped),
+            unicode: report.unicode.as_deref().map(printable),
             left,
             not_after: report.not_after,
             lines: lines(report),
@@ -157,7 +158,7 @@ fn some_of(addresses: impl IntoIterator<Item = IpAddr>) -> String {
 
 /// No server gets more of the screen than this, nor of the memory.
 fn cut(text: &str) -> String {
-    let text = escaped(text);
+    let text = printable(text);
     match text.char_indices().nth(LENGTH) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,

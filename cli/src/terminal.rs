@@ -1,4 +1,4 @@
-//! The terminal: how wide it is, whether it shows colours, and what may be written to it.
+//! The terminal: how wide it is, and whether it shows colours.
 
 use std::env;
 use std::io::{self, IsTerminal};
@@ -43,65 +43,6 @@ impl Terminal {
         let last = grid.column_count().saturating_sub(1);
         for column in grid.column_iter_mut().take(last) {
             column.set_constraint(ColumnConstraint::ContentWidth);
-        }
-    }
-}
-
-/// Text from a certificate or a server, on one line and harmless: control characters, which move the cursor, and
-/// invisible ones, which turn or hide what stands beside them, are written as `\u{…}`.
-pub(crate) fn escaped(text: &str) -> String {
-    let mut line = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '"' | '\'' | '\\' => line.push(c),
-            _ => line.extend(c.escape_debug()),
-        }
-    }
-    line
-}
-
-/// The same for JSON, which has its own escapes and allows most such characters as they are.
-pub(crate) fn escaped_json(json: String) -> String {
-    let harmless = |c: char| c == '"' || c == '\\' || c.escape_debug().len() == 1;
-    if json.chars().all(harmless) {
-        return json;
-    }
-    let mut escaped = String::with_capacity(json.len() + 64);
-    for c in json.chars() {
-        if harmless(c) {
-            escaped.push(c);
-            continue;
-        }
-        for unit in c.encode_utf16(&mut [0; 2]) {
-            escaped.push_str(&format!("\\u{unit:04x}"));
-        }
-    }
-    escaped
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nothing_of_a_certificate_moves_the_cursor_or_turns_a_line() {
-        for (hostile, expected) in [
-            ("CN=Let's \"Encrypt\"", "CN=Let's \"Encrypt\""),
-            ("CN=bücher 書籍", "CN=bücher 書籍"),
-            ("a\u{1b}[2Jb", "a\\u{1b}[2Jb"),
-            ("a\r\nb\tc\0", "a\\r\\nb\\tc\\0"),
-            ("\u{9b}31m", "\\u{9b}31m"),
-            ("\u{202e}moc.elgoog", "\\u{202e}moc.elgoog"),
-            ("\u{2066}\u{61c}\u{200b}\u{feff}", "\\u{2066}\\u{61c}\\u{200b}\\u{feff}"),
-            ("\u{2028}\u{e0041}", "\\u{2028}\\u{e0041}"),
-        ] {
-            assert_eq!(escaped(hostile), expected);
-            let json = escaped_json(serde_json::to_string(hostile).unwrap());
-            assert_eq!(serde_json::from_str::<String>(&json).unwrap(), hostile);
-            assert!(
-                json.chars()
-                    .all(|c| c == '"' || c == '\\' || c.escape_debug().len() == 1)
-            );
         }
     }
 }

@@ -6,9 +6,10 @@ use anyhow::Result;
 use clap::Args;
 use comfy_table::{Cell, Table as Grid};
 use neverlapse::inventory::{Certificate, Inventory, Issuer, Watched, Zone};
+use neverlapse::text::printable;
 
 use crate::source::read;
-use crate::terminal::{Terminal, escaped};
+use crate::terminal::Terminal;
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -26,7 +27,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
     };
     let inventory = Inventory::parse(&text);
     for mistake in &inventory.mistakes {
-        eprintln!("error: {place} {}", escaped(&mistake.to_string()));
+        eprintln!("error: {place} {}", printable(&mistake.to_string()));
     }
     let nothing = inventory.watched.is_empty() && inventory.certificates.is_empty();
     if nothing && inventory.mistakes.is_empty() {
@@ -130,7 +131,7 @@ fn headed<const N: usize>(terminal: Terminal, header: [&str; N]) -> Grid {
 }
 
 fn cell(lines: &[String]) -> Cell {
-    let lines: Vec<_> = lines.iter().map(|line| escaped(line)).collect();
+    let lines: Vec<_> = lines.iter().map(|line| printable(line)).collect();
     Cell::new(lines.join("\n"))
 }
 

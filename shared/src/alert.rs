@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use crate::finding::{Severity, Span, date};
 use crate::report::{EndpointReport, Report};
+pub use crate::text::printable;
 
 /// A message for SNS.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -166,16 +167,6 @@ pub fn merged(endpoint: &EndpointReport) -> Vec<(&str, Vec<String>)> {
 
 fn signature(sender: &Sender) -> String {
     format!("-- \nneverlapse, stack {} in {}\n", sender.stack, sender.region)
-}
-
-/// Certificates are hostile input: nothing of them may move a terminal's cursor or reverse a line.
-pub fn printable(text: &str) -> String {
-    let hostile = |c: char| {
-        c.is_control() || matches!(c, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    text.chars()
-        .map(|c| if hostile(c) { char::REPLACEMENT_CHARACTER } else { c })
-        .collect()
 }
 
 /// SNS refuses a subject with anything else than printable ASCII, or of 100 characters.

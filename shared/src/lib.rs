@@ -26,5 +26,6 @@ pub mod resolve;
 pub mod roots;
 pub mod starttls;
 pub mod store;
+pub mod text;
 pub mod tls;
 pub mod version;

@@ -1,0 +1,64 @@
+//! Text from a certificate or a server, made harmless: nothing in it may move a cursor, turn a line or hide in it.
+
+/// The text on one line: control characters, which move the cursor, and invisible ones, which turn or hide what stands
+/// beside them, are written as `\u{…}`.
+pub fn printable(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_harmless(c) {
+            line.push(c);
+        } else {
+            line.extend(c.escape_debug());
+        }
+    }
+    line
+}
+
+/// The same for JSON, which has its own escapes and allows most such characters as they are. Its meaning stays.
+pub fn printable_json(json: String) -> String {
+    if json.chars().all(is_harmless) {
+        return json;
+    }
+    let mut escaped = String::with_capacity(json.len() + 64);
+    for c in json.chars() {
+        if is_harmless(c) {
+            escaped.push(c);
+            continue;
+        }
+        for unit in c.encode_utf16(&mut [0; 2]) {
+            escaped.push_str(&format!("\\u{unit:04x}"));
+        }
+    }
+    escaped
+}
+
+/// What Rust shows as it is, and the characters that it escapes only because they end a literal.
+fn is_harmless(c: char) -> bool {
+    matches!(c, '"' | '\'' | '\\') || c.escape_debug().len() == 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_of_a_certificate_moves_the_cursor_or_turns_a_line() {
+        for (hostile, expected) in [
+            ("CN=Let's \"Encrypt\"", "CN=Let's \"Encrypt\""),
+            ("CN=bücher 書籍", "CN=bücher 書籍"),
+            ("a\u{1b}[2Jb", "a\\u{1b}[2Jb"),
+            ("a\r\nb\tc\0", "a\\r\\nb\\tc\\0"),
+            ("\u{9b}31m", "\\u{9b}31m"),
+            ("\u{202e}moc.elgoog", "\\u{202e}moc.elgoog"),
+            ("\u{200e}\u{200f}\u{2069}", "\\u{200e}\\u{200f}\\u{2069}"),
+            ("\u{2066}\u{61c}\u{200b}\u{feff}", "\\u{2066}\\u{61c}\\u{200b}\\u{feff}"),
+            ("\u{ad}\u{180e}\u{2060}", "\\u{ad}\\u{180e}\\u{2060}"),
+            ("\u{2028}\u{e0041}", "\\u{2028}\\u{e0041}"),
+        ] {
+            assert_eq!(printable(hostile), expected);
+            let json = printable_json(serde_json::to_string(hostile).unwrap());
+            assert_eq!(serde_json::from_str::<String>(&json).unwrap(), hostile);
+            assert_eq!(printable(&json), json, "nothing is left to escape");
+        }
+    }
+}
