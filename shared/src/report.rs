@@ -25,6 +25,9 @@ pub struct Report {
     pub counts: Counts,
     /// One entry an endpoint, worst first.
     pub endpoints: Vec<EndpointReport>,
+    /// One entry a managed certificate, worst first: where it is on its way from issuer to client.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<CertificateReport>,
     /// Endpoints that the run's deadline left no time for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub not_reached: Vec<String>,
@@ -53,6 +56,7 @@ impl Report {
             finished_at,
             counts,
             endpoints,
+            certificates: Vec::new(),
             not_reached,
             mistakes,
             omitted: 0,
@@ -274,4 +278,131 @@ pub enum Revocation {
         /// Why.
         reason: String,
     },
+}
+
+/// A managed certificate: what the bucket has of it, where it is installed, and what the renewer does about it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CertificateReport {
+    /// Its folder in the bucket.
+    pub name: String,
+    /// Its worst finding's severity.
+    pub status: Severity,
+    /// What it is ordered for.
+    pub identifiers: Vec<String>,
+    /// The issuer's name in the inventory, else the name in the certificate; none before the first one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
+    /// The version that instances are to serve; none before the first one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// SHA-256 of that version's DER, lower-case hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
+    /// First second of its validity.
+    #[serde(
+        default,
+        with = "time::serde::rfc3339::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub not_before: Option<OffsetDateTime>,
+    /// Last second of its validity.
+    #[serde(
+        default,
+        with = "time::serde::rfc3339::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub not_after: Option<OffsetDateTime>,
+    /// The stored versions, newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<StoredVersion>,
+    /// How far each instance is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub instances: Vec<InstanceReport>,
+    /// What the renewer did and means to do.
+    #[serde(default)]
+    pub renewal: RenewalReport,
+    /// What is wrong with renewal or delivery.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<Finding>,
+}
+
+/// One stored generation of a managed certificate.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StoredVersion {
+    /// Its folder; sorts by time.
+    pub version: String,
+    /// First second of its validity.
+    #[serde(with = "time::serde::rfc3339")]
+    pub not_before: OffsetDateTime,
+    /// Last second of its validity.
+    #[serde(with = "time::serde::rfc3339")]
+    pub not_after: OffsetDateTime,
+    /// As [`CertificateReport::issuer`].
+    pub issuer: String,
+    /// Whether it is the one to serve.
+    #[serde(default)]
+    pub current: bool,
+}
+
+/// What an instance did with which version, by its receipt and by what is on the wire.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InstanceReport {
+    /// Its name in the receipts, such as `i-0123456789abcdef0`.
+    pub instance: String,
+    /// Its host name, if the receipt says one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// The version that the stage is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// How far it is.
+    pub stage: Stage,
+    /// Why it is not further, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// When it got there.
+    #[serde(
+        default,
+        with = "time::serde::rfc3339::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub at: Option<OffsetDateTime>,
+}
+
+/// The way of a certificate to the clients, in order; `failed` is off it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// An instance tried to install it and could not.
+    Failed,
+    /// It is in the bucket.
+    Issued,
+    /// The instance has it on its disk.
+    Pulled,
+    /// The instance's server was told to use it.
+    Installed,
+    /// Clients get it.
+    Served,
+}
+
+/// What the renewer did and means to do.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RenewalReport {
+    /// The last try's problem, in the server's words; none if it went well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+    /// The earliest next try after that problem.
+    #[serde(
+        default,
+        with = "time::serde::rfc3339::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub next_try: Option<OffsetDateTime>,
+    /// When it is to be renewed if all goes well.
+    #[serde(
+        default,
+        with = "time::serde::rfc3339::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub planned: Option<OffsetDateTime>,
 }
