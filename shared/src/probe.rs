@@ -183,11 +183,13 @@ impl Prober {
 
     /// Looks at every address of one target.
     pub async fn probe(&self, target: &Target) -> EndpointReport {
-        let (addresses, skipped) = match self.addresses(target).await {
+        let (addresses, mut skipped) = match self.addresses(target).await {
             Ok(addresses) => routable(addresses),
             Err(finding) => return self.collect(target, Vec::new(), Vec::new(), vec![finding]),
         };
         let observations = join_all(addresses.iter().map(|address| self.observe(target, *address))).await;
+        let (observations, lost) = reachable(observations);
+        skipped.extend(lost);
         let mut findings = Vec::new();
         if addresses.is_empty() {
             let reason = "every address is IPv6, and this network has no IPv6 route".to_owned();
@@ -521,6 +523,37 @@ fn routable(addresses: Vec<IpAddr>) -> (Vec<IpAddr>, Vec<Skipped>) {
     )
 }
 
+/// Leaves out IPv6 that the network cannot carry, as when a host has an address but its router no way out. Only when
+/// another address could be reached: otherwise it is all there is to say of the name.
+fn reachable(observations: Vec<Observation>) -> (Vec<Observation>, Vec<Skipped>) {
+    let (lost, reached): (Vec<_>, Vec<_>) = observations
+        .into_iter()
+        .map(|seen| (unreachable(&seen), seen))
+        .partition(|(reason, _)| reason.is_some());
+    if reached.is_empty() {
+        return (lost.into_iter().map(|(_, seen)| seen).collect(), Vec::new());
+    }
+    let skipped = lost.into_iter().filter_map(|(reason, seen)| {
+        Some(Skipped {
+            address: seen.address.ip(),
+            reason: format!("no IPv6 connection from here: {}", reason?),
+        })
+    });
+    let skipped = skipped.collect();
+    (reached.into_iter().map(|(_, seen)| seen).collect(), skipped)
+}
+
+/// What the network said of an IPv6 address that it could not carry anything to.
+fn unreachable(seen: &Observation) -> Option<&'static str> {
+    let reason = seen.findings.iter().find_map(|finding| match &finding.kind {
+        Kind::ConnectFailed { reason } => [HOST_UNREACHABLE, NETWORK_UNREACHABLE]
+            .into_iter()
+            .find(|unreachable| reason == unreachable),
+        _ => None,
+    });
+    reason.filter(|_| seen.address.is_ipv6())
+}
+
 fn disagreement(observations: &[Observation], now: OffsetDateTime) -> Option<Finding> {
     let mut served = BTreeMap::<&str, Served>::new();
     for seen in observations {
@@ -546,8 +579,8 @@ fn plain(error: &std::io::Error) -> String {
     match error.kind() {
         ErrorKind::ConnectionRefused => "connection refused".to_owned(),
         ErrorKind::ConnectionReset => "connection reset".to_owned(),
-        ErrorKind::HostUnreachable => "host unreachable".to_owned(),
-        ErrorKind::NetworkUnreachable => "network unreachable".to_owned(),
+        ErrorKind::HostUnreachable => HOST_UNREACHABLE.to_owned(),
+        ErrorKind::NetworkUnreachable => NETWORK_UNREACHABLE.to_owned(),
         ErrorKind::TimedOut => "timed out".to_owned(),
         _ => error.to_string(),
     }
@@ -560,3 +593,72 @@ fn pause() -> Duration {
 
 const STEP: Duration = Duration::from_secs(5);
 const PAUSE_MS: std::ops::Range<u64> = 200..600;
+const HOST_UNREACHABLE: &str = "host unreachable";
+const NETWORK_UNREACHABLE: &str = "network unreachable";
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Error, ErrorKind};
+
+    use super::*;
+
+    fn seen(address: &str, failure: Option<ErrorKind>) -> Observation {
+        let failed = |kind: ErrorKind| Kind::ConnectFailed {
+            reason: plain(&Error::from(kind)),
+        };
+        Observation {
+            address: address.parse().unwrap(),
+            tls: None,
+            leaf: None,
+            issuers: Vec::new(),
+            revocation: None,
+            findings: failure.map(|kind| Finding::network(failed(kind))).into_iter().collect(),
+            elapsed_ms: 0,
+            tries: 2,
+        }
+    }
+
+    #[test]
+    fn ipv6_that_the_network_cannot_carry_is_skipped_when_another_address_is_left() {
+        let (v4, v6, other_v6) = ("192.0.2.7:443", "[2001:db8::7]:443", "[2001:db8::8]:443");
+        let (host, network) = (Some(ErrorKind::HostUnreachable), Some(ErrorKind::NetworkUnreachable));
+        let refused = Some(ErrorKind::ConnectionRefused);
+        for (observations, expected) in [
+            (vec![seen(v4, None), seen(v6, None)], vec![]),
+            (
+                vec![seen(v4, None), seen(v6, network)],
+                vec!["2001:db8::7 no IPv6 connection from here: network unreachable"],
+            ),
+            (
+                vec![seen(v4, refused), seen(v6, host), seen(other_v6, network)],
+                vec![
+                    "2001:db8::7 no IPv6 connection from here: host unreachable",
+                    "2001:db8::8 no IPv6 connection from here: network unreachable",
+                ],
+            ),
+            (
+                vec![seen(v6, host), seen(other_v6, None)],
+                vec!["2001:db8::7 no IPv6 connection from here: host unreachable"],
+            ),
+            // It may be the server, and nothing else tells.
+            (vec![seen(v6, host)], vec![]),
+            (vec![seen(v6, host), seen(other_v6, network)], vec![]),
+            // Everybody has IPv4: the server is at fault, or the way to it.
+            (vec![seen(v4, host), seen(v6, None)], vec![]),
+            (vec![seen(v4, None), seen(v6, refused)], vec![]),
+        ] {
+            let before = observations.len();
+            let (left, skipped) = reachable(observations);
+            let said: Vec<_> = skipped
+                .iter()
+                .map(|skipped| format!("{} {}", skipped.address, skipped.reason))
+                .collect();
+            assert_eq!(said, expected);
+            assert_eq!(left.len() + skipped.len(), before);
+            assert!(
+                left.iter()
+                    .all(|seen| !said.iter().any(|line| line.starts_with(&seen.address.ip().to_string())))
+            );
+        }
+    }
+}
