@@ -82,11 +82,9 @@ async fn append_record<S: AsyncRead + Unpin>(stream: &mut S, handshake: &mut Vec
     if length > RECORD {
         return Err(Error::Garbled("a record too long"));
     }
-    let mut body = vec![0; length];
-    stream.read_exact(&mut body).await.map_err(|error| match error.kind() {
-        io::ErrorKind::UnexpectedEof => Error::Closed,
-        _ => Error::Io(error),
-    })?;
+    let mut body = Vec::with_capacity(length);
+    // A connection may be lost within a record that had all of the certificates; the next read says that it is.
+    let _ = stream.take(length as u64).read_to_end(&mut body).await;
     match (kind, body.as_slice()) {
         (22, _) => handshake.extend_from_slice(&body),
         // A warning such as unrecognized_name does not end a handshake.

@@ -22,6 +22,7 @@ use crate::chain::{Question, judge};
 use crate::crl::Crls;
 use crate::endpoint::{Endpoint, Host};
 use crate::finding::{Finding, Kind, Phase, Served, Severity};
+use crate::legacy::Legacy;
 use crate::report::{EndpointReport, Observation, Report, Revocation, Skipped, Tls};
 use crate::resolve::{self, Resolver, has_route};
 use crate::roots::Roots;
@@ -263,16 +264,16 @@ impl Prober {
         let began = Instant::now();
         let deadline = began + self.shared.options.timeouts.endpoint;
         let mut tries = 1;
-        let sight = loop {
-            let sight = self.look(target, address, deadline).await;
+        let mut sight = self.look(target, address, deadline).await;
+        while sight.failure.is_some() && tries < self.shared.options.tries {
             let pause = pause();
-            let again = sight.failure.is_some() && sight.chain.is_empty() && tries < self.shared.options.tries;
-            if !again || Instant::now() + pause >= deadline {
-                break sight;
+            if Instant::now() + pause >= deadline {
+                break;
             }
             tokio::time::sleep(pause).await;
+            sight = sight.or(self.look(target, address, deadline).await);
             tries += 1;
-        };
+        }
         let address = SocketAddr::new(address, target.endpoint.port);
         let mut observation = self.judge(target, address, sight).await;
         observation.elapsed_ms = began.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
@@ -290,7 +291,12 @@ impl Prober {
         }
         // Nothing that today's clients accept. Older servers show their certificate in clear.
         match self.shake_hands_as_of_old(target, address, deadline).await {
-            Some(Ok(old)) => old,
+            // It could have agreed with today's clients: what made us fail is something else.
+            Some(Ok(old)) if old.is_modern() => Sight {
+                failure: sight.failure,
+                ..Sight::of_old(old, false)
+            },
+            Some(Ok(old)) => Sight::of_old(old, true),
             Some(Err(error)) if sight.not_tls => Sight {
                 failure: Some(Kind::HandshakeFailed {
                     reason: error.to_string(),
@@ -334,33 +340,16 @@ impl Prober {
         target: &Target,
         address: IpAddr,
         deadline: Instant,
-    ) -> Option<Result<Sight, legacy::Error>> {
+    ) -> Option<Result<Legacy, legacy::Error>> {
         let mut stream = self.open(target, address, deadline).await.ok()?;
         let name = match server_name(target) {
             ServerName::DnsName(name) => Some(name.as_ref().to_owned()),
             _ => None,
         };
         let fetch = legacy::fetch(&mut stream, name.as_deref());
-        let fetched = within(Phase::Handshake, self.shared.options.timeouts, deadline, fetch)
+        within(Phase::Handshake, self.shared.options.timeouts, deadline, fetch)
             .await
-            .ok()?;
-        if fetched.as_ref().is_ok_and(legacy::Legacy::is_modern) {
-            return None;
-        }
-        Some(fetched.map(|old| {
-            let tls = Tls {
-                version: old.version,
-                cipher_suite: old.cipher_suite,
-                key_exchange: None,
-            };
-            Sight {
-                chain: old.certificates,
-                tls: Some(tls),
-                legacy: true,
-                failure: None,
-                not_tls: false,
-            }
-        }))
+            .ok()
     }
 
     /// A connection on which TLS can begin.
@@ -469,6 +458,30 @@ impl Sight {
             legacy: false,
             failure: Some(failure),
             not_tls: false,
+        }
+    }
+
+    fn of_old(shown: Legacy, legacy: bool) -> Self {
+        let tls = Tls {
+            version: shown.version,
+            cipher_suite: shown.cipher_suite,
+            key_exchange: None,
+        };
+        Self {
+            chain: shown.certificates,
+            tls: Some(tls),
+            legacy,
+            failure: None,
+            not_tls: false,
+        }
+    }
+
+    /// The next try, unless it failed too and saw less.
+    fn or(self, next: Self) -> Self {
+        if next.failure.is_some() && next.chain.is_empty() && !self.chain.is_empty() {
+            self
+        } else {
+            next
         }
     }
 }

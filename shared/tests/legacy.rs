@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use neverlapse::legacy::{self, Legacy};
 use neverlapse::probe::{Options, Prober, Target, Thresholds};
+use neverlapse::report::EndpointReport;
 use neverlapse::roots::Roots;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
 use time::OffsetDateTime;
@@ -60,17 +61,25 @@ async fn a_server_that_has_nothing_in_common_is_a_failed_handshake() {
     assert_eq!(error, "the server refused it with the alert handshake_failure (40)");
 }
 
+/// It chose a modern suite on a curve that rustls does not have: the handshake failed, and its certificate was not shown.
+#[tokio::test]
+async fn a_modern_server_that_rustls_cannot_finish_with_still_shows_the_chain() {
+    let pki = Pki::new();
+    let options = ["-tls1_2", "-cipher", "ECDHE-RSA-AES128-GCM-SHA256", "-curves", "P-521"];
+    let server = Server::start(&pki, &options);
+    let report = probe(&pki, &server).await;
+    let codes: Vec<_> = report.all_findings().map(|(_, finding)| finding.kind.code()).collect();
+    assert_eq!(codes, ["handshake_failed"], "{report:?}");
+    let seen = &report.observations[0];
+    assert_eq!(seen.leaf.as_ref().unwrap().names, ["old.example"]);
+    assert_eq!(seen.issuers.len(), 1);
+    let suite = seen.tls.as_ref().map(|tls| tls.cipher_suite.as_str());
+    assert_eq!(suite, Some("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"));
+}
+
 /// What a user sees: the certificate, judged like any other, and one warning.
 async fn is_legacy_and_nothing_else(pki: &Pki, server: &Server, version: &str, cipher_suite: Option<&str>) {
-    let roots = Roots::public().with_pem(pki.root.pem().as_bytes()).unwrap();
-    let target = Target {
-        endpoint: format!("old.example:{}", server.address.port()).parse().unwrap(),
-        sni: None,
-        addresses: vec![Ipv4Addr::LOCALHOST.into()],
-        roots: Arc::new(roots),
-        thresholds: Thresholds::default(),
-    };
-    let report = Prober::new(Options::default()).unwrap().probe(&target).await;
+    let report = probe(pki, server).await;
     let codes: Vec<_> = report.all_findings().map(|(_, finding)| finding.kind.code()).collect();
     assert_eq!(codes, ["legacy_tls"], "{report:?}");
     let seen = &report.observations[0];
@@ -80,6 +89,18 @@ async fn is_legacy_and_nothing_else(pki: &Pki, server: &Server, version: &str, c
     assert!(tls.cipher_suite.starts_with("TLS_"), "{tls:?}");
     assert_eq!(seen.leaf.as_ref().unwrap().names, ["old.example"]);
     assert_eq!(seen.issuers.len(), 1);
+}
+
+async fn probe(pki: &Pki, server: &Server) -> EndpointReport {
+    let roots = Roots::public().with_pem(pki.root.pem().as_bytes()).unwrap();
+    let target = Target {
+        endpoint: format!("old.example:{}", server.address.port()).parse().unwrap(),
+        sni: None,
+        addresses: vec![Ipv4Addr::LOCALHOST.into()],
+        roots: Arc::new(roots),
+        thresholds: Thresholds::default(),
+    };
+    Prober::new(Options::default()).unwrap().probe(&target).await
 }
 
 /// A root and a leaf, with RSA keys as old servers have them.
