@@ -30,20 +30,27 @@ use crate::roots::Roots;
 #[derive(Debug)]
 pub struct Crls {
     timeout: Duration,
-    client: OnceCell<Client>,
-    lists: Mutex<HashMap<Url, Arc<OnceCell<List>>>>,
+    clients: Mutex<HashMap<Private, Client>>,
+    lists: Mutex<HashMap<(Url, Private), Fetched>>,
     held: AtomicUsize,
 }
 
+/// An organisation's own roots. Where a list is fetched by HTTPS, its server is judged as the endpoint is; so what one
+/// endpoint could not have, another may.
+type Private = Vec<CertificateDer<'static>>;
+
 /// A list as it was signed: half the size of a parsed one, and to look one serial up it need not be parsed whole.
 type List = Result<Arc<[u8]>, String>;
+
+/// A list that somebody may be fetching.
+type Fetched = Arc<OnceCell<List>>;
 
 impl Crls {
     /// No lists yet; `timeout` is for fetching one. A check stops asking once it has taken that long.
     pub fn new(timeout: Duration) -> Self {
         Self {
             timeout,
-            client: OnceCell::new(),
+            clients: Mutex::default(),
             lists: Mutex::default(),
             held: AtomicUsize::new(0),
         }
@@ -73,7 +80,7 @@ impl Crls {
         let began = Instant::now();
         for url in distribution_points(&parsed) {
             match self
-                .list(url)
+                .list(url, roots)
                 .await
                 .map(|der| judge(leaf, &parsed, sent, roots, &der, now))
             {
@@ -89,16 +96,17 @@ impl Crls {
         (state, None)
     }
 
-    async fn list(&self, url: Url) -> List {
+    async fn list(&self, url: Url, roots: &Roots) -> List {
+        let key = (url.clone(), roots.private().to_vec());
         let cell = {
             let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
-            if lists.len() >= LISTS && !lists.contains_key(&url) {
+            if lists.len() >= LISTS && !lists.contains_key(&key) {
                 return Err(format!("more than {LISTS} revocation lists in one run"));
             }
-            lists.entry(url.clone()).or_default().clone()
+            lists.entry(key).or_default().clone()
         };
         let fetched = cell.get_or_init(|| async {
-            match timeout(self.timeout, self.fetch(url.clone())).await {
+            match timeout(self.timeout, self.fetch(url.clone(), roots)).await {
                 Ok(list) => list,
                 Err(_) => Err(format!("{url} took longer than {} s", self.timeout.as_secs_f32())),
             }
@@ -106,14 +114,11 @@ impl Crls {
         fetched.await.clone()
     }
 
-    async fn fetch(&self, url: Url) -> List {
+    async fn fetch(&self, url: Url, roots: &Roots) -> List {
         let failed = |problem: String| format!("{url}: {problem}");
-        let client = self
-            .client
-            .get_or_try_init(|| async { client() })
-            .await
-            .map_err(&failed)?;
-        let mut response = client
+        let mut response = self
+            .client(roots)
+            .map_err(&failed)?
             .get(url.clone())
             .send()
             .await
@@ -142,6 +147,16 @@ impl Crls {
         BorrowedCertRevocationList::from_der(&der).map_err(|error| failed(why(&error)))?;
         share.keep();
         Ok(der.into())
+    }
+
+    fn client(&self, roots: &Roots) -> Result<Client, String> {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = clients.get(roots.private()) {
+            return Ok(client.clone());
+        }
+        let client = client(roots)?;
+        clients.insert(roots.private().to_vec(), client.clone());
+        Ok(client)
     }
 }
 
@@ -258,9 +273,9 @@ fn is_link_local(url: &Url) -> bool {
     }
 }
 
-fn client() -> Result<Client, String> {
+fn client(roots: &Roots) -> Result<Client, String> {
     let roots = RootCertStore {
-        roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
+        roots: roots.anchors().to_vec(),
     };
     let tls = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
@@ -612,29 +627,36 @@ mod tests {
         ));
     }
 
+    /// A private CA's list by HTTPS was refused, because its server was judged by public roots only.
     #[tokio::test]
-    async fn https_is_spoken_and_its_certificate_checked() {
+    async fn https_is_judged_by_the_endpoints_own_roots() {
         use tokio_rustls::rustls::ServerConfig;
-        let ours = authority("Ours");
-        let key = ours.key().serialize_der().try_into().unwrap();
+        let (ours, web) = (authority("Ours"), authority("Web"));
+        let key = KeyPair::generate().unwrap();
+        let server = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+        let server = server.signed_by(&key, &web).unwrap().der().clone();
         let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth()
-            .with_single_cert(vec![ours.der().clone()], key)
+            .with_single_cert(vec![server], key.serialize_der().try_into().unwrap())
             .unwrap();
         let (listener, url) = listen().await;
-        let server = tokio::spawn(async move {
-            let (stream, _) = listener.accept().await.unwrap();
-            tokio_rustls::TlsAcceptor::from(Arc::new(config))
-                .accept(stream)
-                .await
-                .map(drop)
+        let (acceptor, body) = (tokio_rustls::TlsAcceptor::from(Arc::new(config)), ok(&list(&ours, &[])));
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                if let Ok(mut stream) = acceptor.accept(stream).await {
+                    let _ = stream.read(&mut [0; 1_024]).await;
+                    let _ = stream.write_all(&body).await;
+                }
+            }
         });
-        let (state, _) = check(&ours, &[&url.replace("http:", "https:")], 90).await;
+        let (crls, leaf) = (crls(), leaf(&ours, &[&url.replace("http:", "https:")], 90));
+        let (state, _) = crls.check(&leaf, &[], &trusting(&ours), NOW).await;
         let is_told = matches!(&state, Revocation::Unknown { reason } if reason.contains("invalid peer certificate"));
         assert!(is_told, "{state:?}");
-        assert!(server.await.unwrap().is_err(), "the client refused it");
+        let both = trusting(&ours).with_pem(web.pem().as_bytes()).unwrap();
+        assert_eq!(crls.check(&leaf, &[], &both, NOW).await.0, Revocation::Good);
     }
 
     #[tokio::test]

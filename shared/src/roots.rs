@@ -59,6 +59,11 @@ impl Roots {
         &self.anchors
     }
 
+    /// Those that came from PEM files.
+    pub fn private(&self) -> &[CertificateDer<'static>] {
+        &self.private
+    }
+
     /// Whether one of them has this subject, given as the DER of a Name.
     pub fn has_subject(&self, name: &[u8]) -> bool {
         // An anchor keeps only what is inside of the SEQUENCE that a Name is.
