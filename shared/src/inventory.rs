@@ -123,6 +123,8 @@ pub struct Issuer {
     /// Whether clients are not meant to trust what it issues.
     #[serde(default)]
     pub staging: bool,
+    /// URL of the directory that a dry run orders from.
+    pub staging_directory: Option<String>,
 }
 
 /// How to reach a hosted zone that is not simply ours.
@@ -131,6 +133,8 @@ pub struct Issuer {
 pub struct Zone {
     /// The zone's name.
     pub name: String,
+    /// Its id, where several zones have that name.
+    pub id: Option<String>,
     /// The role to assume for it.
     pub role_arn: Option<String>,
     /// What that role asks for (`sts:ExternalId`).
@@ -606,8 +610,9 @@ fn identifier(text: Spanned<String>) -> Result<String, Problem> {
 }
 
 fn built_in() -> BTreeMap<String, Issuer> {
-    let issuer = |directory: &str, staging| Issuer {
+    let issuer = |directory: &str, staging: bool| Issuer {
         directory: directory.to_owned(),
+        staging_directory: (!staging).then(|| STAGING_DIRECTORY.to_owned()),
         contact: Vec::new(),
         eab: false,
         ca: None,
@@ -618,10 +623,7 @@ fn built_in() -> BTreeMap<String, Issuer> {
             DEFAULT_ISSUER.to_owned(),
             issuer("https://acme-v02.api.letsencrypt.org/directory", false),
         ),
-        (
-            "letsencrypt-staging".to_owned(),
-            issuer("https://acme-staging-v02.api.letsencrypt.org/directory", true),
-        ),
+        ("letsencrypt-staging".to_owned(), issuer(STAGING_DIRECTORY, true)),
     ])
 }
 
@@ -629,6 +631,7 @@ fn one_line(message: &str) -> String {
     message.lines().collect::<Vec<_>>().join(", ")
 }
 
+const STAGING_DIRECTORY: &str = "https://acme-staging-v02.api.letsencrypt.org/directory";
 const DELIVER_WITHIN_HOURS: u16 = 24;
 const DEFAULT_ISSUER: &str = "letsencrypt";
 const TOP_LEVEL: &str = "warn_days, critical_days, [[endpoint]], [[certificate]], [issuer.NAME] or [[zone]]";

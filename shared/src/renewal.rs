@@ -393,6 +393,7 @@ mod tests {
             name: "example.com".into(),
             action: Action::Renew,
             version: None,
+            key_compromise: false,
             force,
             dry_run: false,
             requested_by: Asker::Person,

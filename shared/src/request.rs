@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 pub struct Request {
     /// Always [`Request::SCHEMA`].
     pub schema: String,
-    /// The certificate's name in the inventory.
+    /// The certificate's name in the inventory; an issuer's for [`Action::ReplaceAccountKey`].
     pub name: String,
     /// What is wanted.
     #[serde(default)]
@@ -19,6 +19,9 @@ pub struct Request {
     /// The version to revoke, so that a late duplicate cannot revoke its successor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+    /// Whether it is revoked because somebody else may have its key.
+    #[serde(default)]
+    pub key_compromise: bool,
     /// Renew although nothing is due, and although an earlier failure asks to wait.
     #[serde(default)]
     pub force: bool,
@@ -44,6 +47,8 @@ pub enum Action {
     Renew,
     /// Revoke the current certificate and replace it by one with a new key.
     Revoke,
+    /// Replace the key of our account at an issuer, which `name` then names.
+    ReplaceAccountKey,
 }
 
 /// Who asks.

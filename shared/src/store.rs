@@ -158,6 +158,19 @@ impl Store {
             .map_err(|failed| self.failed("delete", key, reason(&failed)))
     }
 
+    /// Removes an object that still has this ETag; a lost race is [`Error::Changed`].
+    pub async fn delete_unchanged(&self, key: &str, tag: &str) -> Result<(), Error> {
+        let request = self.s3.delete_object().bucket(&self.bucket).key(key).if_match(tag);
+        match request.send().await {
+            Ok(_) => Ok(()),
+            Err(failed) if is_lost(&failed, Expecting::Tag(tag)) => Err(Error::Changed {
+                bucket: self.bucket.clone(),
+                key: key.to_owned(),
+            }),
+            Err(failed) => Err(self.failed("delete", key, reason(&failed))),
+        }
+    }
+
     /// The keys that begin with `prefix`, in order.
     pub async fn keys(&self, prefix: &str) -> Result<Vec<String>, Error> {
         let mut pages = self
@@ -220,6 +233,11 @@ impl<'a> Object<'a> {
             content_type,
             kms_key: None,
         }
+    }
+
+    /// What will be written.
+    pub fn body(&self) -> &[u8] {
+        &self.body
     }
 
     /// Encrypted under another key than the bucket's.

@@ -1,8 +1,35 @@
-//! The renewer's place. It is not written yet, and the template does not deploy it.
+//! The renewer function: a request names a certificate; if it is due, the renewer orders it by ACME, proves control by TXT records
+//! in Route 53, and publishes what comes of it in the bucket.
+//!
+//! [`renew`] tells the story of one request. A [`record`] is lease and resume point, an [`account`] is what a CA knows us by, an
+//! [`order`] goes from identifiers to a chain, a [`zone`] holds the TXT values that [`lookup`] sees through DNS, and [`publish`]
+//! looks at the chain before anybody serves it. A [`fault`] says whose it is; people hear of it through [`tell`].
 
-use std::process::ExitCode;
+mod account;
+mod acme;
+mod event;
+mod fault;
+mod jws;
+mod key;
+mod lookup;
+mod order;
+mod publish;
+mod record;
+mod renew;
+mod settings;
+mod tell;
+mod zone;
 
-fn main() -> ExitCode {
-    eprintln!("renewer: not written yet; neverlapse watches certificates, it does not renew them");
-    ExitCode::FAILURE
+use aws_lambda_events::sqs::SqsEvent;
+use lambda_runtime::{LambdaEvent, service_fn, tracing};
+
+#[tokio::main]
+async fn main() -> Result<(), lambda_runtime::Error> {
+    tracing::init_default_subscriber();
+    let settings = settings::Settings::from_environment(|name| std::env::var(name).ok())?;
+    let renewer = renew::Renewer::new(settings, neverlapse::client::config().await);
+    lambda_runtime::run(service_fn(|event: LambdaEvent<SqsEvent>| {
+        event::handle(&renewer, event)
+    }))
+    .await
 }

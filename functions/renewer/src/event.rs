@@ -1,0 +1,122 @@
+//! A batch of requests from the queue, each on its own; those that failed are handed back to be delivered again.
+
+use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent, SqsMessage};
+use futures::future::join_all;
+use lambda_runtime::LambdaEvent;
+use lambda_runtime::tracing::{error, info};
+use neverlapse::request::Request;
+use thiserror::Error;
+use tokio::time::{Duration, Instant};
+
+use crate::fault::Fault;
+use crate::renew::{Outcome, Renewer};
+
+#[derive(Debug, Error)]
+enum Error {
+    #[error(
+        "the message is no renewal request: {0} (expected {{\"schema\": \"neverlapse.renewal-request/1\", \"name\": …}})"
+    )]
+    NoRequest(String),
+    #[error(transparent)]
+    Failed(#[from] Fault),
+}
+
+/// Answers with the messages that failed, so that the others are not delivered again (ReportBatchItemFailures).
+pub(crate) async fn handle(
+    renewer: &Renewer,
+    event: LambdaEvent<SqsEvent>,
+) -> Result<SqsBatchResponse, lambda_runtime::Error> {
+    let left = event
+        .context
+        .deadline()
+        .duration_since(std::time::SystemTime::now())
+        .unwrap_or_default();
+    let deadline = Instant::now() + left.saturating_sub(TIDYING.min(left / 3));
+    let outcomes = join_all(
+        event
+            .payload
+            .records
+            .iter()
+            .map(|message| one(renewer, message, deadline)),
+    )
+    .await;
+    let failed = event
+        .payload
+        .records
+        .into_iter()
+        .zip(outcomes)
+        .filter(|(_, succeeded)| !succeeded);
+    let mut response = SqsBatchResponse::default();
+    response.batch_item_failures = failed
+        .map(|(message, _)| {
+            let mut failure = BatchItemFailure::default();
+            failure.item_identifier = message.message_id.unwrap_or_default();
+            failure
+        })
+        .collect();
+    Ok(response)
+}
+
+async fn one(renewer: &Renewer, message: &SqsMessage, deadline: Instant) -> bool {
+    let message_id = message.message_id.as_deref().unwrap_or_default();
+    match attempt(renewer, message, deadline).await {
+        Ok((name, outcome)) => {
+            info!(message_id, name, %outcome, "request done");
+            true
+        }
+        Err(failed) => {
+            error!(message_id, error = %failed, "request failed");
+            false
+        }
+    }
+}
+
+async fn attempt(renewer: &Renewer, message: &SqsMessage, deadline: Instant) -> Result<(String, Outcome), Error> {
+    let request = read(message.body.as_deref().unwrap_or_default())?;
+    let outcome = renewer.handle(&request, deadline).await?;
+    Ok((request.name, outcome))
+}
+
+fn read(body: &str) -> Result<Request, Error> {
+    let request: Request = serde_json::from_str(body).map_err(|error| Error::NoRequest(error.to_string()))?;
+    match request.schema == Request::SCHEMA {
+        true => Ok(request),
+        false => Err(Error::NoRequest(format!("schema {:?}", request.schema))),
+    }
+}
+
+/// What is kept of Lambda's time for taking TXT records out and giving the lease up.
+const TIDYING: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_samples_in_events() {
+        let request = read(include_str!("../../../events/renewal-request.json")).unwrap();
+        assert_eq!(request.name, "example.com");
+        assert_eq!(request.observed[0].endpoint, "example.com:443");
+        let batch: SqsEvent = serde_json::from_slice(include_bytes!("../../../events/renewal-batch.json")).unwrap();
+        assert_eq!(
+            read(batch.records[0].body.as_deref().unwrap()).unwrap().name,
+            "example.com"
+        );
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        for body in [
+            "",
+            "{}",
+            "[]",
+            r#"{"schema": "neverlapse.renewal-request/9", "name": "x", "requested_by": "probe", "at": "2026-01-01T00:00:00Z"}"#,
+        ] {
+            let error = read(body).unwrap_err().to_string();
+            assert!(
+                error.contains("expected") && error.starts_with("the message is no renewal request"),
+                "{error}"
+            );
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Private keys for certificates, and the certificate signing request that one makes.
+
+use std::fmt;
+
+use neverlapse::inventory::KeyType;
+use rcgen::{
+    CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_RSA_SHA256,
+    RsaKeySize,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::fault::Fault;
+
+/// A private key in PEM, PKCS#8. Nothing prints it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct PrivateKey(String);
+
+impl fmt::Debug for PrivateKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PrivateKey(…)")
+    }
+}
+
+impl PrivateKey {
+    /// A new one. RSA takes seconds, so this belongs where blocking is allowed.
+    pub(crate) fn generate(kind: KeyType) -> Result<Self, Fault> {
+        let pair = match kind {
+            KeyType::EcdsaP256 => KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256),
+            KeyType::EcdsaP384 => KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384),
+            KeyType::Rsa2048 => KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048),
+            KeyType::Rsa4096 => KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_4096),
+        };
+        let pair = pair.map_err(|error| Fault::Ours(format!("cannot generate a key of type {kind}: {error}")))?;
+        Ok(Self(pair.serialize_pem()))
+    }
+
+    /// One that is stored already.
+    pub(crate) fn from_pem(pem: String) -> Self {
+        Self(pem)
+    }
+
+    /// What `privkey.pem` holds.
+    pub(crate) fn pem(&self) -> &str {
+        &self.0
+    }
+
+    /// The request for a certificate with these names, DER.
+    pub(crate) fn request(&self, identifiers: &[String]) -> Result<Vec<u8>, Fault> {
+        let wrong = |error: rcgen::Error| Fault::Ours(format!("cannot make a signing request: {error}"));
+        let mut params = CertificateParams::new(identifiers).map_err(wrong)?;
+        params.distinguished_name = DistinguishedName::new();
+        let request = params.serialize_request(&self.pair()?).map_err(wrong)?;
+        Ok(request.der().to_vec())
+    }
+
+    /// Its public half, as a certificate's SubjectPublicKeyInfo has it.
+    pub(crate) fn public(&self) -> Result<Vec<u8>, Fault> {
+        use rcgen::PublicKeyData as _;
+        Ok(self.pair()?.subject_public_key_info())
+    }
+
+    fn pair(&self) -> Result<KeyPair, Fault> {
+        KeyPair::from_pem(&self.0)
+            .map_err(|error| Fault::Ours(format!("the stored private key cannot be used: {error}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use x509_parser::prelude::*;
+
+    #[test]
+    fn every_type_makes_a_request_with_its_names_and_is_never_printed() {
+        let names = ["example.com", "*.example.com", "192.0.2.7"].map(str::to_owned);
+        for kind in [KeyType::EcdsaP256, KeyType::EcdsaP384, KeyType::Rsa2048] {
+            let key = PrivateKey::generate(kind).unwrap();
+            let der = key.request(&names).unwrap();
+            let (_, request) = X509CertificationRequest::from_der(&der).unwrap();
+            request.verify_signature().unwrap();
+            assert_eq!(
+                request.certification_request_info.subject_pki.raw,
+                key.public().unwrap()
+            );
+            assert_eq!(format!("{key:?}"), "PrivateKey(…)");
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! What people hear from the renewer: that a renewal failed, and that it works again.
+
+use std::fmt::Write;
+
+use aws_sdk_sns::Client;
+use lambda_runtime::tracing::{error, info};
+use neverlapse::alert::{Digest, Sender};
+use neverlapse::client::reason;
+use neverlapse::finding::{Span, date};
+use neverlapse::renewal::Failure;
+use neverlapse::version::Current;
+use serde_json::json;
+use time::OffsetDateTime;
+
+/// Where alerts go, and in whose name.
+pub(crate) struct Teller {
+    pub(crate) sns: Client,
+    pub(crate) topic: String,
+    pub(crate) sender: Sender,
+}
+
+impl Teller {
+    /// Sends an alert. That it cannot be sent must not undo a renewal: it is logged, and the probe's next run tells.
+    pub(crate) async fn tell(&self, digest: &Digest) {
+        let bodies = json!({ "default": digest.text, "email": digest.text }).to_string();
+        let request = self.sns.publish().topic_arn(&self.topic).subject(&digest.subject);
+        match request.message_structure("json").message(bodies).send().await {
+            Ok(sent) => info!(
+                subject = digest.subject,
+                message_id = sent.message_id(),
+                "alert published"
+            ),
+            Err(failed) => error!(
+                subject = digest.subject,
+                reason = reason(&failed),
+                "the alert could not be published"
+            ),
+        }
+    }
+
+    /// A renewal failed; the certificate before it is untouched.
+    pub(crate) fn failed(
+        &self,
+        name: &str,
+        failure: &Failure,
+        current: Option<&Current>,
+        now: OffsetDateTime,
+    ) -> Digest {
+        let left = current.map(|current| current.facts.not_after - now);
+        let state = match left {
+            None => "there is no certificate yet".to_owned(),
+            Some(left) if left.is_negative() => format!("the current one expired {} ago", Span(-left)),
+            Some(left) => format!("{} left", Span(left)),
+        };
+        let mut text = format!(
+            "neverlapse could not renew the certificate {name}.\n\n{}\n\n",
+            failure.problem
+        );
+        match current {
+            None => text.push_str("There is no certificate in the bucket yet.\n"),
+            Some(current) => {
+                let until = date(current.facts.not_after);
+                let _ = writeln!(
+                    text,
+                    "The current certificate is untouched: version {}, valid until {until} ({state}).",
+                    current.facts.version
+                );
+            }
+        }
+        let _ = writeln!(
+            text,
+            "This was try {} since {}. The next one is not before {}; with `neverlapse renew {name} --force` it is at once.",
+            failure.count,
+            date(failure.since),
+            date(failure.next_try)
+        );
+        self.digest(format!("WARNING: renewal of {name} failed, {state}"), text)
+    }
+
+    /// It works again.
+    pub(crate) fn recovered(&self, current: &Current, failure: &Failure) -> Digest {
+        let facts = &current.facts;
+        let text = format!(
+            "The certificate {} is renewed, after {} failed tries since {}.\n\nThe new one is valid until {}, issued by {}, version {}.\n",
+            facts.name,
+            failure.count,
+            date(failure.since),
+            date(facts.not_after),
+            facts.issuer.name,
+            facts.version
+        );
+        self.digest(
+            format!("OK: {} is renewed until {}", facts.name, date(facts.not_after)),
+            text,
+        )
+    }
+
+    /// What came of a dry run.
+    pub(crate) fn dry_run(&self, name: &str, outcome: Result<&str, &str>) -> Digest {
+        match outcome {
+            Ok(issuer) => self.digest(
+                format!("OK: dry run for {name} succeeded"),
+                format!("{issuer}'s staging directory issued a certificate for {name}. It was thrown away; nothing was published.\n"),
+            ),
+            Err(problem) => self.digest(
+                format!("WARNING: dry run for {name} failed"),
+                format!("A dry run for {name} failed. Nothing was published.\n\n{problem}\n"),
+            ),
+        }
+    }
+
+    fn digest(&self, subject: String, text: String) -> Digest {
+        let subject = subject
+            .chars()
+            .map(|c| if c == ' ' || c.is_ascii_graphic() { c } else { '?' })
+            .take(99)
+            .collect();
+        let Sender { stack, region } = &self.sender;
+        let text = format!("{text}\n-- \nneverlapse, stack {stack} in {region}\n");
+        Digest { subject, text }
+    }
+}
