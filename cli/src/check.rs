@@ -3,9 +3,9 @@
 use std::fs;
 use std::io::{self, BufWriter, IsTerminal};
 use std::net::{IpAddr, SocketAddr};
-use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::pin::pin;
+use std::process::exit;
 use std::thread;
 use std::time::Duration;
 
@@ -16,10 +16,12 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use neverlapse::endpoint::Endpoint;
 use neverlapse::finding::Severity;
 use neverlapse::probe::{Options, Prober, Target, Thresholds, Timeouts};
-use neverlapse::report::{Counts, EndpointReport};
+use neverlapse::report::Counts;
 use neverlapse::roots::Roots;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use tokio::select;
+use tokio::signal::ctrl_c;
 use tokio::sync::mpsc;
 
 use crate::output::Output;
@@ -115,22 +117,34 @@ pub(crate) async fn run(arguments: Arguments) -> Result<u8> {
     let progress = ProgressBar::hidden();
     let mistakes = Mistakes::new(progress.clone());
     let source = Source::open(&arguments, roots(&arguments)?, &mistakes).await?;
-    let options = arguments.options();
-    let concurrency = options.sockets;
-    let prober = Prober::new(options)?;
+    let prober = Prober::new(arguments.options())?;
     if !arguments.no_progress {
         show(&progress, source.expected);
     }
     let mut counts = Counts::default();
     let out = BufWriter::new(io::stdout().lock());
     let mut output = Output::new(arguments.format, out, OffsetDateTime::now_utc())?;
-    let mut reports = pin!(probe(prober, source.targets, concurrency));
-    while let Some(report) = reports.next().await {
+    let mut reports = pin!(prober.run(stream_of(source.targets)));
+    let mut interrupt = pin!(ctrl_c());
+    let interrupted = loop {
+        let report = select! {
+            biased;
+            Ok(()) = &mut interrupt => break true,
+            report = reports.next() => report,
+        };
+        let Some(report) = report else { break false };
         counts.add(report.status);
         progress.suspend(|| output.endpoint(&report))?;
         progress.inc(1);
-    }
+    };
     progress.finish_and_clear();
+    if interrupted {
+        // Whoever does not want to wait for the rest of the output either.
+        tokio::spawn(async { ctrl_c().await.map(|()| exit(INTERRUPTED.into())) });
+        output.finish(counts, OffsetDateTime::now_utc(), &mistakes)?;
+        eprintln!("error: interrupted; this is what was looked at by then");
+        return Ok(INTERRUPTED);
+    }
     if counts.total() == 0 && mistakes.count() == 0 {
         bail!("there is nothing to look at (expected at least one endpoint)");
     }
@@ -143,23 +157,11 @@ pub(crate) async fn run(arguments: Arguments) -> Result<u8> {
     Ok(counts.worst().max(rest).exit_code())
 }
 
-/// Reports in the order in which they finish. Targets are read on a thread of their own, because a pipe may pause: what
-/// came before is looked at and reported meanwhile.
-fn probe(
-    prober: Prober,
-    mut targets: Box<dyn Iterator<Item = Target> + Send>,
-    concurrency: usize,
-) -> impl Stream<Item = EndpointReport> {
+/// Reads targets on a thread of its own, because a pipe may pause: what came before is looked at and reported meanwhile.
+fn stream_of(mut targets: Box<dyn Iterator<Item = Target> + Send>) -> impl Stream<Item = Target> {
     let (sender, receiver) = mpsc::channel(1);
     thread::spawn(move || targets.all(|target| sender.blocking_send(target).is_ok()));
-    let targets = unfold(receiver, async |mut receiver| Some((receiver.recv().await?, receiver)));
-    let probes = targets.map(move |target| {
-        let prober = prober.clone();
-        tokio::spawn(async move { prober.probe(&target).await })
-    });
-    probes
-        .buffer_unordered(concurrency)
-        .map(|probed| probed.unwrap_or_else(|error| resume_unwind(error.into_panic())))
+    unfold(receiver, async |mut receiver| Some((receiver.recv().await?, receiver)))
 }
 
 /// How many endpoints to have under way, so that files enough are left: one that cannot be opened would look like a
@@ -238,6 +240,8 @@ fn seconds(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// What shells say of a command that Ctrl-C ended: 128 and the signal's number.
+const INTERRUPTED: u8 = 130;
 const SHORT: u64 = 20;
 const TICK: Duration = Duration::from_millis(100);
 const CONCURRENCY: u32 = 200;
@@ -251,4 +255,5 @@ Examples:
   neverlapse check vault.internal:8200 --ca internal.pem --at 2027-01-31T12:00:00Z
   neverlapse check --inventory inventory.toml --format prometheus | sponge neverlapse.prom
 
-Exit codes: 0 ok, 1 warning, 2 critical, 3 unknown (could not look, or not understood)";
+Exit codes: 0 ok, 1 warning, 2 critical, 3 unknown (could not look, or not understood);
+130 after Ctrl-C, which prints what was looked at by then";

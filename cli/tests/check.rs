@@ -353,6 +353,52 @@ async fn a_slow_pipe_is_looked_at_meanwhile() {
     assert_eq!(child.wait().await.unwrap().code(), Some(3));
 }
 
+/// Ctrl-C threw away what had been seen, which was all of a long table.
+#[tokio::test]
+async fn ctrl_c_prints_what_was_looked_at_by_then() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let second = silent.local_addr().unwrap().to_string();
+    for (format, words) in [
+        ("table", "1 endpoint: 0 critical, 1 unknown, 0 warning, 0 ok in "),
+        (
+            "json",
+            "\"counts\":{\"ok\":0,\"warning\":0,\"critical\":0,\"unknown\":1}}\n",
+        ),
+        ("jsonl", "{\"endpoint\":\"127.0.0.1:1\","),
+        ("prometheus", "neverlapse_run_endpoints{status=\"unknown\"} 1\n"),
+    ] {
+        let child = Command::new(env!("CARGO_BIN_EXE_neverlapse"))
+            .args(["check", "127.0.0.1:1", &second, "--concurrency", "1"])
+            .args(["--timeout", "600", "--format", format])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        // One at a time: with the second begun, the first is done.
+        let connection = silent.accept().await.unwrap();
+        let id = child.id().unwrap().to_string();
+        assert!(
+            Command::new("kill")
+                .args(["-INT", &id])
+                .status()
+                .await
+                .unwrap()
+                .success()
+        );
+        let out = child.wait_with_output().await.unwrap();
+        drop(connection);
+        assert_eq!(out.status.code(), Some(130), "{format}");
+        let said = text(&out.stdout);
+        assert!(said.contains(words) && said.contains("127.0.0.1:1"), "{format}: {said}");
+        assert!(!said.contains(&second), "{format}: {said}");
+        assert_eq!(
+            text(&out.stderr),
+            "error: interrupted; this is what was looked at by then\n"
+        );
+    }
+}
+
 /// Completions once panicked, and JSON said "error: Broken pipe".
 #[tokio::test]
 async fn a_reader_that_has_read_enough_is_no_error() {

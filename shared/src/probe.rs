@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::Stream;
 use futures::future::join_all;
-use futures::stream::{StreamExt, unfold};
+use futures::stream::{self, StreamExt, unfold};
 use rand::Rng;
 use time::OffsetDateTime;
 use tokio::net::TcpStream;
+use tokio::select;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
@@ -135,24 +137,31 @@ impl Prober {
         })
     }
 
-    /// Reports on targets in the order in which they finish, taking them from the iterator as places get free. Dropping
-    /// the stream stops everything that is under way.
-    pub fn run<I>(&self, targets: I) -> impl Stream<Item = EndpointReport> + use<I>
+    /// Reports on targets in the order in which they finish, taking them from the stream as places get free; one that
+    /// pauses holds nothing up. Dropping the result stops everything that is under way.
+    pub fn run<S>(&self, targets: S) -> impl Stream<Item = EndpointReport> + use<S>
     where
-        I: Iterator<Item = Target>,
+        S: Stream<Item = Target>,
     {
         let prober = self.clone();
-        unfold((targets.fuse(), JoinSet::new()), move |(mut targets, mut running)| {
+        let targets = Box::pin(targets.fuse());
+        unfold((targets, JoinSet::new()), move |(mut targets, mut running)| {
             let prober = prober.clone();
             async move {
-                while running.len() < prober.shared.options.sockets.max(1) {
-                    let Some(target) = targets.next() else { break };
-                    let prober = prober.clone();
-                    running.spawn(async move { prober.probe(&target).await });
-                }
-                match running.join_next().await? {
-                    Ok(report) => Some((report, (targets, running))),
-                    Err(error) => std::panic::resume_unwind(error.into_panic()),
+                loop {
+                    let room = running.len() < prober.shared.options.sockets.max(1);
+                    select! {
+                        biased;
+                        Some(target) = targets.next(), if room => {
+                            let prober = prober.clone();
+                            running.spawn(async move { prober.probe(&target).await });
+                        }
+                        Some(probed) = running.join_next() => {
+                            let report = probed.unwrap_or_else(|error| resume_unwind(error.into_panic()));
+                            return Some((report, (targets, running)));
+                        }
+                        else => return None,
+                    }
                 }
             }
         })
@@ -166,7 +175,7 @@ impl Prober {
             *pending.entry(target.endpoint.to_string()).or_default() += 1;
         }
         let mut endpoints = Vec::with_capacity(targets.len());
-        let mut running = Box::pin(self.run(targets.into_iter()));
+        let mut running = Box::pin(self.run(stream::iter(targets)));
         while let Ok(Some(endpoint)) = timeout_at(deadline, running.next()).await {
             if let Some(left) = pending.get_mut(&endpoint.endpoint) {
                 *left -= 1;

@@ -93,7 +93,7 @@ async fn shake_hands(connector: &TlsConnector, targets: &[Target]) -> Result<()>
 }
 
 async fn look(prober: &Prober, targets: &[Target]) -> Result<()> {
-    let mut reports = Box::pin(prober.run(targets.iter().cloned()));
+    let mut reports = Box::pin(prober.run(futures::stream::iter(targets.iter().cloned())));
     while let Some(report) = reports.next().await {
         let findings: Vec<_> = report.all_findings().collect();
         anyhow::ensure!(findings.is_empty(), "{}: {findings:?}", report.endpoint);
