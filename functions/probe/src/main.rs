@@ -1,6 +1,7 @@
 //! The probe function: an event names what to look at, the answer is the report, and SNS hears what is wrong.
 
 mod event;
+mod renew;
 mod run;
 mod settings;
 

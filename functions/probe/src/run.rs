@@ -6,7 +6,7 @@ use lambda_runtime::tracing::{error, info, warn};
 use lambda_runtime::{Diagnostic, LambdaEvent};
 use neverlapse::alert::{self, Digest, Sender};
 use neverlapse::client::reason;
-use neverlapse::inventory::Inventory;
+use neverlapse::inventory::{Certificate, Inventory};
 use neverlapse::probe::{Options, Prober, Target};
 use neverlapse::report::Report;
 use neverlapse::resolve;
@@ -14,9 +14,11 @@ use neverlapse::roots::Roots;
 use neverlapse::store::Store;
 use serde_json::{Value, json};
 use thiserror::Error;
+use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use crate::event::Event;
+use crate::renew;
 use crate::settings::Settings;
 
 /// Everything that outlives one event.
@@ -40,6 +42,8 @@ pub(crate) enum Error {
     ProbeFailed(#[from] resolve::Error),
     #[error("cannot publish to {topic}: {reason}")]
     AlertNotSent { topic: String, reason: String },
+    #[error("{0}")]
+    RenewalNotRequested(String),
     #[error("cannot write the report as JSON: {0}")]
     ReportInvalid(#[from] serde_json::Error),
 }
@@ -52,6 +56,7 @@ impl From<Error> for Diagnostic {
             Error::InventoryEmpty(_) => "InventoryEmpty",
             Error::ProbeFailed(_) => "ProbeFailed",
             Error::AlertNotSent { .. } => "AlertNotSent",
+            Error::RenewalNotRequested(_) => "RenewalNotRequested",
             Error::ReportInvalid(_) => "ReportInvalid",
         };
         Self {
@@ -80,8 +85,8 @@ impl Run {
     pub(crate) async fn handle(&self, event: LambdaEvent<Value>) -> Result<Value, Error> {
         let deadline = Instant::now() + time_for_probing(event.context.deadline());
         let event = Event::read(&event.payload).map_err(Error::InvalidEvent)?;
-        let report = match self.report(event, deadline).await {
-            Ok(report) => report,
+        let (report, certificates) = match self.report(event, deadline).await {
+            Ok(seen) => seen,
             Err(failed) => {
                 error!(error = %failed, "the run could not look at anything");
                 self.publish(&alert::failure(&failed.to_string(), &self.sender)).await?;
@@ -92,11 +97,17 @@ impl Run {
         if let Some(digest) = alert::digest(&report, &self.sender) {
             self.publish(&digest).await?;
         }
+        if let Some(topic) = &self.settings.renewal_topic {
+            let requests = renew::requests(&certificates, &report, OffsetDateTime::now_utc());
+            renew::publish(&self.sns, topic, requests)
+                .await
+                .map_err(Error::RenewalNotRequested)?;
+        }
         Ok(serde_json::to_value(report.fitting(RESPONSE_BYTES))?)
     }
 
-    async fn report(&self, event: Event, deadline: Instant) -> Result<Report, Error> {
-        let (targets, mistakes) = self.targets(event).await?;
+    async fn report(&self, event: Event, deadline: Instant) -> Result<(Report, Vec<Certificate>), Error> {
+        let (targets, mistakes, certificates) = self.targets(event).await?;
         // A prober a run: its caches of addresses and revocation lists must not outlive it.
         let prober = Prober::new(Options {
             nameserver: self.settings.nameserver,
@@ -105,10 +116,10 @@ impl Run {
         })?;
         let mut report = prober.report(targets, deadline).await;
         report.mistakes = mistakes;
-        Ok(report)
+        Ok((report, certificates))
     }
 
-    async fn targets(&self, event: Event) -> Result<(Vec<Target>, Vec<String>), Error> {
+    async fn targets(&self, event: Event) -> Result<(Vec<Target>, Vec<String>, Vec<Certificate>), Error> {
         let mut inventory = self.inventory().await?;
         if let Event::Some(endpoints) = event {
             inventory = only(inventory, endpoints);
@@ -121,7 +132,7 @@ impl Run {
             .chain(&unusable)
             .map(ToString::to_string)
             .collect();
-        if targets.is_empty() {
+        if targets.is_empty() && inventory.certificates.is_empty() {
             let mistakes = mistakes
                 .iter()
                 .map(|mistake| format!("\n  - {mistake}"))
@@ -132,7 +143,7 @@ impl Run {
             );
             return Err(Error::InventoryEmpty(reason));
         }
-        Ok((targets, mistakes))
+        Ok((targets, mistakes, inventory.certificates))
     }
 
     /// The bucket's `inventory.toml`, else the template's `Domains`.

@@ -10,6 +10,8 @@ use thiserror::Error;
 pub(crate) struct Settings {
     pub(crate) bucket: String,
     pub(crate) alert_topic: String,
+    /// Where requests for renewal go; none without a renewer.
+    pub(crate) renewal_topic: Option<String>,
     pub(crate) domains: String,
     pub(crate) thresholds: Thresholds,
     pub(crate) revocation: bool,
@@ -43,6 +45,7 @@ impl Settings {
         Ok(Self {
             bucket: required("BUCKET")?,
             alert_topic: required("ALERT_TOPIC_ARN")?,
+            renewal_topic: optional("RENEWAL_TOPIC_ARN"),
             domains: optional("DOMAINS").unwrap_or_default(),
             thresholds: Thresholds {
                 warn_days: warn_days.unwrap_or(default.warn_days),

@@ -1,0 +1,74 @@
+//! One request to the renewer a managed certificate and run, with what was seen. Whether anything is due is not for the probe to say.
+
+use aws_sdk_sns::Client;
+use futures::stream::{self, StreamExt as _};
+use lambda_runtime::tracing::info;
+use neverlapse::client::reason;
+use neverlapse::inventory::Certificate;
+use neverlapse::report::{Report, Revocation};
+use neverlapse::request::{Action, Asker, Observed, Request};
+use time::OffsetDateTime;
+
+/// The requests of a run.
+pub(crate) fn requests(certificates: &[Certificate], report: &Report, now: OffsetDateTime) -> Vec<Request> {
+    let request = |certificate: &Certificate| Request {
+        schema: Request::SCHEMA.to_owned(),
+        name: certificate.name.clone(),
+        action: Action::Renew,
+        version: None,
+        key_compromise: false,
+        force: false,
+        dry_run: false,
+        requested_by: Asker::Probe,
+        at: now,
+        observed: observed(certificate, report),
+    };
+    certificates.iter().map(request).collect()
+}
+
+fn observed(certificate: &Certificate, report: &Report) -> Vec<Observed> {
+    let places: Vec<_> = certificate.served_at.iter().map(ToString::to_string).collect();
+    let reports = report
+        .endpoints
+        .iter()
+        .filter(|endpoint| places.contains(&endpoint.endpoint));
+    let seen = reports.flat_map(|endpoint| endpoint.observations.iter().map(move |seen| (endpoint, seen)));
+    seen.filter_map(|(endpoint, seen)| {
+        let leaf = seen.leaf.as_ref()?;
+        Some(Observed {
+            endpoint: endpoint.endpoint.clone(),
+            address: seen.address,
+            fingerprint: leaf.fingerprint.clone(),
+            not_after: leaf.not_after,
+            revoked: matches!(seen.revocation, Some(Revocation::Revoked)),
+        })
+    })
+    .take(OBSERVED)
+    .collect()
+}
+
+/// Sends them all, also those after one that could not be sent.
+pub(crate) async fn publish(sns: &Client, topic: &str, requests: Vec<Request>) -> Result<(), String> {
+    let count = requests.len();
+    let send = |request: Request| async move {
+        let body = serde_json::to_string(&request).map_err(|error| error.to_string())?;
+        let sent = sns.publish().topic_arn(topic).message(body).send().await;
+        sent.map(drop)
+            .map_err(|error| format!("{}: {}", request.name, reason(&error)))
+    };
+    let failed: Vec<_> = stream::iter(requests)
+        .map(send)
+        .buffer_unordered(AT_ONCE)
+        .filter_map(async |sent| sent.err())
+        .collect()
+        .await;
+    info!(count, failed = failed.len(), "renewals requested");
+    match failed.is_empty() {
+        true => Ok(()),
+        false => Err(format!("cannot publish to {topic}: {}", failed.join("; "))),
+    }
+}
+
+/// An SQS message holds 262,144 bytes; one observation takes about 250.
+const OBSERVED: usize = 500;
+const AT_ONCE: usize = 10;
