@@ -30,6 +30,20 @@ pub(crate) struct Summary {
     pub(crate) mistakes: u64,
 }
 
+#[cfg(test)]
+impl Summary {
+    /// Of a run that began on 2026-11-24 at noon.
+    pub(crate) fn sample(counts: Counts, lasted: time::Duration, mistakes: u64) -> Self {
+        let began = time::macros::datetime!(2026-11-24 12:00 UTC);
+        Self {
+            counts,
+            began,
+            ended: began + lasted,
+            mistakes,
+        }
+    }
+}
+
 enum Kind {
     Table(Table),
     Json { first: bool },

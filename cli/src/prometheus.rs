@@ -127,25 +127,17 @@ fn label(text: &str) -> String {
 mod tests {
     use super::*;
     use neverlapse::report::Counts;
-    use time::macros::datetime;
 
     fn print(reports: &[&str]) -> String {
         let mut metrics = Metrics::default();
         for report in reports {
             metrics.add(&serde_json::from_str(report).unwrap());
         }
-        let began = datetime!(2026-11-24 12:00 UTC);
         let counts = Counts {
             critical: 1,
             ..Counts::default()
         };
-        let (ended, mistakes) = (began + time::Duration::milliseconds(1_500), 2);
-        let summary = Summary {
-            counts,
-            began,
-            ended,
-            mistakes,
-        };
+        let summary = Summary::sample(counts, time::Duration::milliseconds(1_500), 2);
         let mut out = Vec::new();
         metrics.print(&mut out, &summary).unwrap();
         String::from_utf8(out).unwrap()

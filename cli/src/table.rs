@@ -188,7 +188,6 @@ mod tests {
     use super::*;
     use neverlapse::report::Counts;
     use serde_json::{Value, json};
-    use time::macros::datetime;
 
     fn report(value: Value) -> EndpointReport {
         serde_json::from_value(value).unwrap()
@@ -214,14 +213,7 @@ mod tests {
             counts.add(report.status);
             table.add(report);
         }
-        let began = datetime!(2026-11-24 00:00 UTC);
-        let (ended, mistakes) = (began + Duration::milliseconds(5_200), 0);
-        let summary = Summary {
-            counts,
-            began,
-            ended,
-            mistakes,
-        };
+        let summary = Summary::sample(counts, Duration::milliseconds(5_200), 0);
         let mut out = Vec::new();
         table.print(&mut out, terminal, &summary).unwrap();
         String::from_utf8(out).unwrap()

@@ -8,7 +8,9 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use tokio_rustls::rustls::client::{ResolvesClientCert, Resumption};
-use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use tokio_rustls::rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature,
+};
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{
@@ -153,9 +155,14 @@ struct Verifier {
 }
 
 impl Verifier {
-    fn proved(&self, signature: Result<HandshakeSignatureValid, Error>) -> Result<HandshakeSignatureValid, Error> {
-        self.witness.proved_its_key.store(signature.is_ok(), Ordering::Relaxed);
-        signature
+    /// Notes whether a signature of the handshake is right, by whichever version's rules.
+    fn note(
+        &self,
+        verify: impl FnOnce(&WebPkiSupportedAlgorithms) -> Result<HandshakeSignatureValid, Error>,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let verified = verify(&self.provider.signature_verification_algorithms);
+        self.witness.proved_its_key.store(verified.is_ok(), Ordering::Relaxed);
+        verified
     }
 }
 
@@ -182,8 +189,7 @@ impl ServerCertVerifier for Verifier {
         leaf: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        self.proved(verify_tls12_signature(message, leaf, signed, algorithms))
+        self.note(|algorithms| verify_tls12_signature(message, leaf, signed, algorithms))
     }
 
     fn verify_tls13_signature(
@@ -192,8 +198,7 @@ impl ServerCertVerifier for Verifier {
         leaf: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        self.proved(verify_tls13_signature(message, leaf, signed, algorithms))
+        self.note(|algorithms| verify_tls13_signature(message, leaf, signed, algorithms))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
