@@ -1,6 +1,6 @@
 //! The built command against real servers.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Output, Stdio};
 use std::sync::Arc;
 
@@ -19,6 +19,11 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+const NEVERLAPSE: &str = env!("CARGO_BIN_EXE_neverlapse");
+const LINES: u32 = 100_000;
+const EARLY: u32 = 20_000;
+const LATE: u32 = 99_000;
 
 struct Bench {
     shop: Shop,
@@ -47,7 +52,7 @@ impl Bench {
 }
 
 async fn neverlapse(folder: &std::path::Path, arguments: &[&str], input: &str) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_neverlapse"));
+    let mut command = Command::new(NEVERLAPSE);
     command
         .args(arguments)
         .current_dir(folder)
@@ -334,7 +339,7 @@ async fn names_are_asked_of_the_name_server_that_was_given() {
 /// Results once waited for the end of standard input, or for as many lines as connections are allowed.
 #[tokio::test]
 async fn a_slow_pipe_is_looked_at_meanwhile() {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_neverlapse"))
+    let mut child = Command::new(NEVERLAPSE)
         .args(["check", "--file", "-", "--format", "jsonl"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -353,6 +358,53 @@ async fn a_slow_pipe_is_looked_at_meanwhile() {
     assert_eq!(child.wait().await.unwrap().code(), Some(3));
 }
 
+/// How much memory it takes depends on how many endpoints are under way, not on how many there are.
+#[tokio::test]
+async fn a_hundred_thousand_lines_take_no_more_memory_than_the_first_of_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let address = |number: u32| Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 1, 0, 0)) + number);
+    let list: String = (0..LINES).map(|number| format!("{}:1\n", address(number))).collect();
+    std::fs::write(folder.path().join("names.txt"), list).unwrap();
+    let mut child = Command::new("sh")
+        .args([
+            "-c",
+            "ulimit -n \"$(ulimit -Hn)\"; exec \"$0\" \"$@\"",
+            NEVERLAPSE,
+            "check",
+        ])
+        .args(["--file", "names.txt", "--format", "jsonl", "--concurrency", "5000"])
+        .current_dir(folder.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let status = format!("/proc/{}/status", child.id().unwrap());
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let (mut read, mut early, mut late) = (0, 0, 0);
+    while let Some(line) = lines.next_line().await.unwrap() {
+        assert!(line.contains("\"code\":\"connect_failed\""), "{line}");
+        read += 1;
+        // More than the pipe holds are left at the second, so that it is still there.
+        match read {
+            EARLY => early = peak(&status),
+            LATE => late = peak(&status),
+            _ => {}
+        }
+    }
+    println!("at most {early} kB until line {EARLY}, {late} kB until line {LATE}");
+    assert_eq!((read, child.wait().await.unwrap().code()), (LINES, Some(3)));
+    assert!(late < early + early / 4, "{early} kB, then {late} kB");
+    assert!(late < 256_000, "{late} kB");
+}
+
+/// The most memory that a process ever had, in kB.
+fn peak(status: &str) -> u64 {
+    let status = std::fs::read_to_string(status).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
 /// Ctrl-C threw away what had been seen, which was all of a long table.
 #[tokio::test]
 async fn ctrl_c_prints_what_was_looked_at_by_then() {
@@ -367,7 +419,7 @@ async fn ctrl_c_prints_what_was_looked_at_by_then() {
         ("jsonl", "{\"endpoint\":\"127.0.0.1:1\","),
         ("prometheus", "neverlapse_run_endpoints{status=\"unknown\"} 1\n"),
     ] {
-        let child = Command::new(env!("CARGO_BIN_EXE_neverlapse"))
+        let child = Command::new(NEVERLAPSE)
             .args(["check", "127.0.0.1:1", &second, "--concurrency", "1"])
             .args(["--timeout", "600", "--format", format])
             .stdout(Stdio::piped())
@@ -409,7 +461,7 @@ async fn a_reader_that_has_read_enough_is_no_error() {
         vec!["check", "--file", "-", "--format", "jsonl"],
         vec!["check", "--file", "-", "--format", "table"],
     ] {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_neverlapse"))
+        let mut child = Command::new(NEVERLAPSE)
             .args(&arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
