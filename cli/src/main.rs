@@ -5,8 +5,12 @@
 
 mod check;
 mod output;
+mod plan;
 mod prometheus;
+mod renew;
+mod rollback;
 mod source;
+mod stack;
 mod table;
 mod terminal;
 mod validate;
@@ -32,6 +36,16 @@ enum Command {
     Check(Box<check::Arguments>),
     /// Say what an inventory means, or every mistake in it with its line
     Validate(validate::Arguments),
+    /// Say what would be renewed now, and why; orders nothing
+    Plan(plan::Arguments),
+    /// Ask the renewer for a new certificate
+    Renew(renew::Renew),
+    /// Serve an earlier version again
+    Rollback(rollback::Arguments),
+    /// Revoke the current certificate, and replace it
+    Revoke(renew::Revoke),
+    /// Give our account at an issuer a new key
+    ReplaceAccountKey(renew::ReplaceAccountKey),
     /// Print completions for a shell
     #[command(after_help = COMPLETIONS)]
     Completions {
@@ -57,6 +71,11 @@ async fn main() -> ExitCode {
     let result = match arguments.command {
         Command::Check(arguments) => check::run(*arguments).await,
         Command::Validate(arguments) => validate::run(&arguments).await,
+        Command::Plan(arguments) => plan::run(&arguments).await,
+        Command::Renew(arguments) => renew::renew(&arguments).await,
+        Command::Rollback(arguments) => rollback::run(&arguments).await,
+        Command::Revoke(arguments) => renew::revoke(&arguments).await,
+        Command::ReplaceAccountKey(arguments) => renew::replace_account_key(&arguments).await,
         Command::Completions { shell } => complete(shell),
     };
     match result {
