@@ -4,7 +4,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Output, Stdio};
 use std::sync::Arc;
 
+use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration};
 use neverlapse::report::Report;
+use neverlapse_tests::emulator::Emulator;
 use neverlapse_tests::pki::Authority;
 use neverlapse_tests::shop::{CA, Shop};
 use rcgen::{CertificateParams, DnType, KeyPair};
@@ -52,7 +55,10 @@ impl Bench {
 }
 
 async fn neverlapse(folder: &std::path::Path, arguments: &[&str], input: &str) -> Output {
-    let mut command = Command::new(NEVERLAPSE);
+    run(&mut Command::new(NEVERLAPSE), folder, arguments, input).await
+}
+
+async fn run(command: &mut Command, folder: &std::path::Path, arguments: &[&str], input: &str) -> Output {
     command
         .args(arguments)
         .current_dir(folder)
@@ -133,6 +139,73 @@ async fn every_format_tells_the_same() {
         "{metrics}"
     );
     assert_eq!(metrics.matches("# TYPE neverlapse_finding gauge").count(), 1);
+}
+
+#[tokio::test]
+async fn an_inventory_in_a_bucket() {
+    let (bench, emulator) = (Bench::open().await, Emulator::start().await.unwrap());
+    let s3 = aws_sdk_s3::Client::new(&emulator.config);
+    let location = BucketLocationConstraint::from(emulator.config.region().unwrap().as_ref());
+    let location = CreateBucketConfiguration::builder().location_constraint(location);
+    let create = s3.create_bucket().bucket("watched");
+    create
+        .create_bucket_configuration(location.build())
+        .send()
+        .await
+        .unwrap();
+    for (key, text) in [
+        ("inventory.toml", &bench.shop.inventory),
+        ("team/web.toml", &bench.shop.inventory),
+        (CA, &bench.shop.root),
+    ] {
+        let body = ByteStream::from(text.as_bytes().to_vec());
+        s3.put_object()
+            .bucket("watched")
+            .key(key)
+            .body(body)
+            .send()
+            .await
+            .unwrap();
+    }
+    let check = async |place: &str, endpoint: &str| {
+        let mut command = Command::new(NEVERLAPSE);
+        command.envs(emulator.environment()).env("AWS_ENDPOINT_URL", endpoint);
+        let arguments = ["check", "--inventory", place, "--timeout", "2", "--format", "json"];
+        run(&mut command, bench.folder.path(), &arguments, "").await
+    };
+    for place in ["s3://watched", "s3://watched/", "s3://watched/team/web.toml"] {
+        let out = check(place, &emulator.endpoint).await;
+        let report: Report = serde_json::from_slice(&out.stdout).unwrap_or_else(|_| panic!("{}", text(&out.stderr)));
+        let counts = report.counts;
+        let counts = [counts.ok, counts.warning, counts.critical, counts.unknown];
+        assert_eq!(
+            (counts, out.status.code()),
+            ([1, 1, 3, 1], Some(2)),
+            "{place}: its `ca` is in the bucket too"
+        );
+    }
+    for (place, endpoint, words) in [
+        (
+            "s3://watched/none.toml",
+            emulator.endpoint.as_str(),
+            "error: there is no object s3://watched/none.toml (expected an inventory)\n",
+        ),
+        (
+            "s3://nobodys",
+            &emulator.endpoint,
+            "error: cannot read s3://nobodys/inventory.toml: NoSuchBucket",
+        ),
+        (
+            "s3://watched",
+            "http://127.0.0.1:1",
+            "hint: set AWS_REGION, and AWS_PROFILE or other credentials",
+        ),
+    ] {
+        let out = check(place, endpoint).await;
+        let said = text(&out.stderr);
+        assert!(said.contains(words), "{place}: {said}");
+        assert_eq!(out.status.code(), Some(3), "{place}");
+    }
 }
 
 #[tokio::test]

@@ -1,9 +1,10 @@
 //! Runs the real thing: the same template on a local AWS, real TLS servers in every state, the built binaries.
 //!
-//! [`stack`] starts the emulator and deploys to it, [`pki`] makes certificates, [`servers`] serves them, [`dns`] knows
+//! [`emulator`] is a local AWS and [`stack`] what is deployed to it, [`pki`] makes certificates, [`servers`] serves them, [`dns`] knows
 //! where, [`inbox`] reads what SNS delivered. Everything listens on free loopback ports and ends with the value that started it.
 
 pub mod dns;
+pub mod emulator;
 pub mod inbox;
 pub mod pki;
 pub mod process;

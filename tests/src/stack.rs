@@ -1,24 +1,20 @@
 //! A local AWS (ministack), and the real template on it by the real `sam deploy`.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use aws_config::{BehaviorVersion, Region, SdkConfig};
-use aws_sdk_s3::config::Credentials;
+use anyhow::{Context, Result};
+use aws_config::SdkConfig;
 use aws_sdk_s3::primitives::ByteStream;
 use serde_json::Value;
-use tempfile::TempDir;
 use tokio::process::Command;
 
-use crate::process::{Group, command, free_port, run};
+use crate::emulator::{Emulator, KEY, REGION, http};
+use crate::process::{command, run};
 
 /// A running emulator with the stack deployed.
 #[derive(Debug)]
 pub struct Stack {
-    _emulator: Group,
-    _folder: TempDir,
-    endpoint: String,
+    emulator: Emulator,
     /// For SDK clients.
     pub config: SdkConfig,
     /// The stack's outputs.
@@ -42,11 +38,10 @@ impl Stack {
     /// Builds and deploys with these template parameters.
     pub async fn deploy(parameters: &[(&str, &str)]) -> Result<Self> {
         build().await?;
-        let folder = tempfile::Builder::new().prefix("neverlapse-aws-").tempdir()?;
-        let (endpoint, emulator) = emulator(folder.path()).await?;
+        let emulator = Emulator::start().await?;
         let overrides = [("Architecture", ARCHITECTURE)].iter().chain(parameters);
         let overrides = overrides.map(|(key, value)| format!("ParameterKey={key},ParameterValue=\"{value}\""));
-        let mut deploy = sam(&endpoint);
+        let mut deploy = sam(&emulator.endpoint);
         deploy.args([
             "deploy",
             "--stack-name",
@@ -60,7 +55,7 @@ impl Stack {
             .args(overrides);
         deploy.arg("--template-file").arg(build_folder().join("template.yaml"));
         run(&mut deploy).await.context("sam deploy onto the local stack")?;
-        let outputs = outputs(&endpoint).await?;
+        let outputs = outputs(&emulator.endpoint).await?;
         let output = |name: &str| {
             outputs
                 .get(name)
@@ -72,12 +67,9 @@ impl Stack {
             output("AlertTopicArn")?,
             output("ProbeFunctionName")?,
         );
-        let config = config(&endpoint).await;
         Ok(Self {
-            _emulator: emulator,
-            _folder: folder,
-            endpoint,
-            config,
+            config: emulator.config.clone(),
+            emulator,
             bucket,
             topic,
             probe,
@@ -99,7 +91,10 @@ impl Stack {
 
     /// Invokes the probe and waits for what it returns.
     pub async fn invoke(&self, event: &Value) -> Result<Answer> {
-        let url = format!("{}/2015-03-31/functions/{}/invocations", self.endpoint, self.probe);
+        let url = format!(
+            "{}/2015-03-31/functions/{}/invocations",
+            self.emulator.endpoint, self.probe
+        );
         let request = http()?.post(url);
         let request = request
             .header("Authorization", SIGNED_FOR_LAMBDA)
@@ -132,49 +127,6 @@ async fn build() -> Result<()> {
     run(&mut build).await.context("sam build").map(drop)
 }
 
-async fn emulator(folder: &Path) -> Result<(String, Group)> {
-    let port = free_port()?;
-    let endpoint = format!("http://127.0.0.1:{port}");
-    let log = std::fs::File::create(folder.join("ministack.log"))?;
-    let program = root().join(".local/ministack/bin/ministack");
-    anyhow::ensure!(
-        program.exists(),
-        "{} is missing: run `make setup` first",
-        program.display()
-    );
-    let mut command = command(program);
-    command
-        .env("GATEWAY_PORT", port.to_string())
-        .env("MINISTACK_HOST", "127.0.0.1")
-        .env("AWS_ENDPOINT_URL", &endpoint);
-    command
-        .env("TMPDIR", folder)
-        .current_dir(folder)
-        .stdout(log.try_clone()?)
-        .stderr(log);
-    let mut emulator = Group::start(&mut command)?;
-    let client = http()?;
-    for _ in 0..300 {
-        if client.get(format!("{endpoint}/_ministack/health")).send().await.is_ok() {
-            return Ok((endpoint, emulator));
-        }
-        if !emulator.is_running() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-    bail!(
-        "ministack does not answer:\n{}",
-        std::fs::read_to_string(folder.join("ministack.log")).unwrap_or_default()
-    )
-}
-
-/// reqwest wants the process to have chosen its cryptography, even for plain HTTP.
-fn http() -> Result<reqwest::Client> {
-    let _ = tokio_rustls::rustls::crypto::aws_lc_rs::default_provider().install_default();
-    Ok(reqwest::Client::builder().no_proxy().build()?)
-}
-
 async fn outputs(endpoint: &str) -> Result<std::collections::BTreeMap<String, String>> {
     let mut list = sam(endpoint);
     list.args(["list", "stack-outputs", "--stack-name", NAME, "--output", "json"]);
@@ -199,9 +151,7 @@ fn sam(endpoint: &str) -> Command {
         .env("PATH", path)
         .env("SAM_CLI_TELEMETRY", "0");
     command.env("AWS_DEFAULT_REGION", REGION).env("AWS_REGION", REGION);
-    command
-        .env("AWS_ACCESS_KEY_ID", "test")
-        .env("AWS_SECRET_ACCESS_KEY", "test");
+    command.env("AWS_ACCESS_KEY_ID", KEY).env("AWS_SECRET_ACCESS_KEY", KEY);
     // What cargo tells its own child processes would make the inner cargo build everything again.
     std::env::vars()
         .filter(|(key, _)| key.starts_with("CARGO") && key != "CARGO_HOME")
@@ -214,24 +164,11 @@ fn sam(endpoint: &str) -> Command {
     command
 }
 
-async fn config(endpoint: &str) -> SdkConfig {
-    let credentials = Credentials::new("test", "test", None, None, "local stack");
-    let loader = aws_config::defaults(BehaviorVersion::latest())
-        .endpoint_url(endpoint)
-        .region(Region::new(REGION));
-    loader
-        .credentials_provider(credentials)
-        .http_client(neverlapse::client::https())
-        .load()
-        .await
-}
-
 fn build_folder() -> PathBuf {
     root().join(".local/build")
 }
 
 const NAME: &str = "neverlapse";
-const REGION: &str = "eu-central-1";
 /// The emulator runs functions natively.
 const ARCHITECTURE: &str = if cfg!(target_arch = "aarch64") {
     "arm64"
