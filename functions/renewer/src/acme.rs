@@ -116,6 +116,9 @@ pub(crate) fn fault(error: Error, http: &Http) -> Fault {
                 Fault::Refused { said }
             }
         }
+        Error::Unsupported(what) => Fault::Refused {
+            said: format!("the CA does not support what the inventory asks for: {what}"),
+        },
         Error::Timeout(_) => Fault::Issuer {
             said: "the CA did not finish the order in time".to_owned(),
             retry_after,

@@ -67,7 +67,7 @@ impl Lookup {
 
     /// Waits until every name server of the zone shows every value, or says which of them answered what.
     pub(crate) async fn see(&self, zone: &str, wanted: &[(String, String)], deadline: Instant) -> Result<(), Fault> {
-        let deadline = deadline.min(Instant::now() + VISIBLE);
+        let longest = Instant::now() + VISIBLE;
         let servers = self.servers(zone).await?;
         loop {
             let answers = servers.iter().flat_map(|(server, resolver)| {
@@ -80,6 +80,9 @@ impl Lookup {
                 return Ok(());
             }
             if Instant::now() + POLL > deadline {
+                return Err(Fault::OutOfTime("DNS spreads the TXT records"));
+            }
+            if Instant::now() > longest {
                 return Err(Fault::Ours(format!(
                     "the TXT records are in hosted zone {zone}, but DNS does not show them, so the CA was not asked to look:\n  - {}\n  \
                      hint: is {zone} delegated (NS records at the registrar) to the name servers of this very hosted zone?",

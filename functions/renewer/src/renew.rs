@@ -58,6 +58,8 @@ pub(crate) enum Outcome {
     /// A staging directory issued, and nothing was published.
     DryRun,
     AccountKeyReplaced,
+    /// What a person asked for cannot be done; they were told why.
+    Refused,
 }
 
 impl fmt::Display for Outcome {
@@ -69,6 +71,7 @@ impl fmt::Display for Outcome {
             Self::Busy => f.write_str("another renewer is at it"),
             Self::Published(current) => write!(f, "published {}", current.facts.version),
             Self::AccountKeyReplaced => f.write_str("the account has a new key"),
+            Self::Refused => f.write_str("it cannot be done; an alert says why"),
             Self::DryRun => f.write_str("the dry run succeeded"),
         }
     }
@@ -100,18 +103,28 @@ impl Renewer {
         }
     }
 
-    /// Renews if it is due. An error means: deliver the request again.
+    /// Does what is asked, if it is due. An error means: deliver the request again.
     pub(crate) async fn handle(&self, request: &Request, deadline: Instant) -> Result<Outcome, Fault> {
+        let result = self.answer(request, deadline).await;
+        if request.action == Action::ReplaceAccountKey || request.dry_run {
+            if let Err(fault) = &result {
+                let name = &request.name;
+                self.teller.tell(&self.teller.refused(name, &fault.to_string())).await;
+            }
+            // A person reads that and asks again; the queue must not.
+            return Ok(result.unwrap_or(Outcome::Refused));
+        }
+        self.conclude(&request.name, result).await
+    }
+
+    async fn answer(&self, request: &Request, deadline: Instant) -> Result<Outcome, Fault> {
         let written = self.store.inventory().await?;
         let inventory = Inventory::parse(&written.unwrap_or_default());
         if request.action == Action::ReplaceAccountKey {
             return self.replace_account_key(&request.name, &inventory).await;
         }
-        let Some(wanted) = inventory
-            .certificates
-            .iter()
-            .find(|certificate| certificate.name == request.name)
-        else {
+        let certificates = &inventory.certificates;
+        let Some(wanted) = certificates.iter().find(|wanted| wanted.name == request.name) else {
             return self.unknown(request, &inventory);
         };
         let case = Case {
@@ -126,13 +139,8 @@ impl Renewer {
         let current = self.current(&wanted.name).await?;
         let renewal = self.advised(&case, current.as_ref()).await?;
         let under_way = self.store.object(&record::key(&wanted.name)).await?.is_some();
-        match decide(
-            wanted,
-            value(&current),
-            Some(&renewal),
-            Some(request),
-            OffsetDateTime::now_utc(),
-        ) {
+        let now = OffsetDateTime::now_utc();
+        match decide(wanted, value(&current), Some(&renewal), Some(request), now) {
             Decision::NotDue { next } if !under_way => return Ok(Outcome::NotDue { next }),
             Decision::Due {
                 not_before: Some(until),
@@ -140,7 +148,9 @@ impl Renewer {
             } => return Ok(Outcome::Waiting { until }),
             decision => info!(name = wanted.name, %decision, under_way, "decided"),
         }
-        self.with_lease(&case).await
+        let key = record::key(&wanted.name);
+        self.with_lease(&case, key, async |lease| self.work(&case, lease).await)
+            .await
     }
 
     async fn replace_account_key(&self, name: &str, inventory: &Inventory) -> Result<Outcome, Fault> {
@@ -177,22 +187,26 @@ impl Renewer {
         )))
     }
 
-    async fn with_lease(&self, case: &Case<'_>) -> Result<Outcome, Fault> {
-        let (name, kms_key) = (&case.wanted.name, &self.settings.secrets_key);
-        let now = OffsetDateTime::now_utc();
-        let Some(lease) = Lease::take(&self.store, kms_key, record::key(name), name, now).await? else {
+    /// Does `work` while nobody else can, and stops it when Lambda's time is over.
+    async fn with_lease(
+        &self,
+        case: &Case<'_>,
+        key: String,
+        work: impl AsyncFnOnce(&Lease<'_>) -> Result<Outcome, Fault>,
+    ) -> Result<Outcome, Fault> {
+        let (name, kms_key, now) = (&case.wanted.name, &self.settings.secrets_key, OffsetDateTime::now_utc());
+        let Some(lease) = Lease::take(&self.store, kms_key, key, name, now).await? else {
             return Ok(Outcome::Busy);
         };
-        let result = lease
-            .while_held(timeout_at(case.deadline + LAST_CALL, self.work(case, &lease)))
-            .await;
-        let result = match result {
+        let result = match lease
+            .while_held(timeout_at(case.deadline + LAST_CALL, work(&lease)))
+            .await
+        {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(Fault::OutOfTime("working on it")),
             Err(lost) => Err(lost),
         };
-        let result = self.conclude(case, result).await;
-        // What it would say now is not worth hiding what came before: a lease that cannot be given up ends by itself.
+        // A lease that cannot be given up ends by itself.
         if let Err(fault) = lease.release().await {
             warn!(name, %fault, "cannot give the lease up");
         }
@@ -200,48 +214,64 @@ impl Renewer {
     }
 
     /// Remembers how it went, and tells people if that is news.
-    async fn conclude(&self, case: &Case<'_>, result: Result<Outcome, Fault>) -> Result<Outcome, Fault> {
-        let (name, now) = (&case.wanted.name, OffsetDateTime::now_utc());
+    async fn conclude(&self, name: &str, result: Result<Outcome, Fault>) -> Result<Outcome, Fault> {
         match result {
             Ok(Outcome::Published(current)) => {
-                let before = self.remember(name, |renewal| {
-                    renewal.issued_at = Some(now);
-                    renewal.failure.take()
-                });
-                if let Some(failure) = before.await? {
-                    self.teller.tell(&self.teller.recovered(&current, &failure)).await;
-                }
+                self.succeeded(name, &current).await?;
                 Ok(Outcome::Published(current))
             }
-            Err(Fault::Overtaken) => Ok(Outcome::Busy),
-            Err(fault @ (Fault::Ours(_) | Fault::Refused { .. } | Fault::Issuer { .. })) => {
-                let retry_after = match &fault {
-                    Fault::Issuer { retry_after, .. } => *retry_after,
-                    _ => None,
-                };
-                let problem = fault.to_string();
-                let noted = self.remember(name, |renewal| {
-                    let failure = Failure::next(renewal.failure.as_ref(), problem.clone(), retry_after, now);
-                    let news = renewal
-                        .failure
-                        .as_ref()
-                        .is_none_or(|before| before.problem != failure.problem);
-                    renewal.failure = Some(failure.clone());
-                    (failure, news)
-                });
-                // Where the bucket cannot be written either, people hear at every try.
-                let (failure, news) = noted
-                    .await
-                    .unwrap_or_else(|_| (Failure::next(None, problem.clone(), retry_after, now), true));
-                if news {
-                    let current = self.current(name).await.unwrap_or_default();
-                    self.teller
-                        .tell(&self.teller.failed(name, &failure, value(&current), now))
-                        .await;
+            Ok(Outcome::NotDue { next }) => {
+                // A run that was killed after it had published left it to us to say so.
+                if self.renewal(name).await?.failure.is_some()
+                    && let Some(current) = self.current(name).await?
+                {
+                    self.succeeded(name, &current.value).await?;
                 }
+                Ok(Outcome::NotDue { next })
+            }
+            Err(Fault::Overtaken) => Ok(Outcome::Busy),
+            Err(fault @ Fault::OutOfTime(_)) => Err(fault),
+            Err(fault) => {
+                self.failed(name, &fault).await;
                 Err(fault)
             }
             other => other,
+        }
+    }
+
+    async fn succeeded(&self, name: &str, current: &Current) -> Result<(), Fault> {
+        let before = self.remember(name, |renewal| {
+            renewal.issued_at = Some(current.published_at);
+            renewal.failure.take()
+        });
+        match before.await? {
+            Some(failure) if failure.since < current.published_at => {
+                self.teller.tell(&self.teller.recovered(current, &failure)).await;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The first failure is told here and now; that it lasts is for the probe's digest to say.
+    async fn failed(&self, name: &str, fault: &Fault) {
+        let (now, problem) = (OffsetDateTime::now_utc(), fault.to_string());
+        let retry_after = match fault {
+            Fault::Issuer { retry_after, .. } => *retry_after,
+            _ => None,
+        };
+        let next = |before: Option<&Failure>| Failure::next(before, problem.clone(), retry_after, now);
+        let noted = self.remember(name, |renewal| {
+            let failure = next(renewal.failure.as_ref());
+            renewal.failure = Some(failure.clone());
+            failure
+        });
+        // Where the bucket cannot be written either, people hear at every try.
+        let failure = noted.await.unwrap_or_else(|_| next(None));
+        if failure.count == 1 {
+            let current = self.current(name).await.unwrap_or_default();
+            let digest = self.teller.failed(name, &failure, value(&current), now);
+            self.teller.tell(&digest).await;
         }
     }
 
@@ -528,25 +558,11 @@ impl Renewer {
             inventory: &inventory,
             ..*case
         };
-        let (now, key) = (
-            OffsetDateTime::now_utc(),
-            record::key(&format!("dry-run/{}", wanted.name)),
-        );
-        let Some(lease) = Lease::take(&self.store, &self.settings.secrets_key, key, &wanted.name, now).await? else {
-            return Ok(Outcome::Busy);
-        };
-        let ordered = self.order(&case, &lease, None, None, &Reason::Asked);
-        let result = match lease.while_held(timeout_at(case.deadline + LAST_CALL, ordered)).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(_)) => Err(Fault::OutOfTime("working on it")),
-            Err(lost) => Err(lost),
-        };
-        let said = result.as_ref().err().map(ToString::to_string);
-        let told = said.as_deref().map_or(Ok(name.as_str()), Err);
-        self.teller.tell(&self.teller.dry_run(&wanted.name, told)).await;
-        lease.release().await?;
-        // A person reads the answer and asks again; the queue must not.
-        Ok(result.unwrap_or(Outcome::DryRun))
+        let key = record::key(&format!("dry-run/{}", wanted.name));
+        let order = async |lease: &Lease<'_>| self.order(&case, lease, None, None, &Reason::Asked).await;
+        let outcome = self.with_lease(&case, key, order).await?;
+        self.teller.tell(&self.teller.dry_run(&wanted.name, &name)).await;
+        Ok(outcome)
     }
 
     /// What is remembered, with the CA's advice brought up to date if it is time to ask.

@@ -95,18 +95,18 @@ impl Teller {
         )
     }
 
-    /// What came of a dry run.
-    pub(crate) fn dry_run(&self, name: &str, outcome: Result<&str, &str>) -> Digest {
-        match outcome {
-            Ok(issuer) => self.digest(
-                format!("OK: dry run for {name} succeeded"),
-                format!("{issuer}'s staging directory issued a certificate for {name}. It was thrown away; nothing was published.\n"),
-            ),
-            Err(problem) => self.digest(
-                format!("WARNING: dry run for {name} failed"),
-                format!("A dry run for {name} failed. Nothing was published.\n\n{problem}\n"),
-            ),
-        }
+    /// A dry run succeeded.
+    pub(crate) fn dry_run(&self, name: &str, issuer: &str) -> Digest {
+        let text = format!(
+            "{issuer}'s staging directory issued a certificate for {name}. It was thrown away; nothing was published.\n"
+        );
+        self.digest(format!("OK: dry run for {name} succeeded"), text)
+    }
+
+    /// What a person asked for cannot be done.
+    pub(crate) fn refused(&self, name: &str, problem: &str) -> Digest {
+        let text = format!("What was asked for {name} cannot be done. Nothing was changed.\n\n{problem}\n");
+        self.digest(format!("WARNING: the request for {name} failed"), text)
     }
 
     fn digest(&self, subject: String, text: String) -> Digest {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use aws_config::SdkConfig;
+use aws_config::retry::RetryConfig;
 use aws_config::sts::AssumeRoleProvider;
 use aws_sdk_route53::Client;
 use aws_sdk_route53::error::ProvideErrorMetadata;
@@ -46,6 +47,11 @@ pub(crate) struct Edit {
 impl Zones {
     /// Lists our own zones, and those behind the roles that the inventory names.
     pub(crate) async fn list(config: &SdkConfig, written: &[inventory::Zone]) -> Result<Self, Fault> {
+        // Route 53 takes five requests a second from an account, and many renewers may be at it.
+        let patient = RetryConfig::standard()
+            .with_max_attempts(10)
+            .with_initial_backoff(Duration::from_millis(500));
+        let config = &config.to_builder().retry_config(patient).build();
         let mut zones = zones_of(&Client::new(config), "this account").await?;
         let mut roles = BTreeMap::<_, Vec<_>>::new();
         for zone in written {
@@ -197,7 +203,7 @@ impl HostedZone {
 
     /// Waits until all of the zone's name servers have a change.
     pub(crate) async fn in_sync(&self, change: &str, deadline: Instant) -> Result<(), Fault> {
-        let deadline = deadline.min(Instant::now() + IN_SYNC);
+        let longest = Instant::now() + IN_SYNC;
         loop {
             let answer = self.client.get_change().id(change).send().await;
             let status = answer.map_err(|error| self.failed("ask for a change in", &reason(&error)))?;
@@ -208,7 +214,10 @@ impl HostedZone {
                 return Ok(());
             }
             if Instant::now() + POLL > deadline {
-                return Err(self.failed("wait for a change in", "it is not INSYNC in time"));
+                return Err(Fault::OutOfTime("Route 53 spreads the change"));
+            }
+            if Instant::now() > longest {
+                return Err(self.failed("wait for a change in", "it is not INSYNC after three minutes"));
             }
             sleep(POLL).await;
         }
