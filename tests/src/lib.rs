@@ -1,13 +1,16 @@
 //! Runs the real thing: the same template on a local AWS, real TLS servers in every state, the built binaries.
 //!
 //! [`emulator`] is a local AWS and [`stack`] what is deployed to it, [`pki`] makes certificates, [`servers`] serves them, [`dns`] knows
-//! where, [`inbox`] reads what SNS delivered. Everything listens on free loopback ports and ends with the value that started it.
+//! where, [`pebble`] issues them, [`runtime`] runs a built function that [`fault`] comes between, [`inbox`] reads what SNS delivered. Everything listens on free loopback ports and ends with the value that started it.
 
 pub mod dns;
 pub mod emulator;
+pub mod fault;
 pub mod inbox;
+pub mod pebble;
 pub mod pki;
 pub mod process;
+pub mod runtime;
 pub mod servers;
 pub mod shop;
 pub mod stack;

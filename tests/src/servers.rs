@@ -1,8 +1,6 @@
 //! Real servers: one nginx with a port for each certificate, and a port that never says a word.
 
 use std::fmt::Write;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -10,6 +8,7 @@ use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
+use crate::pki::write_secret;
 use crate::process::{Group, command, free_port};
 
 /// A certificate chain and its key, to be served on a free port.
@@ -112,14 +111,4 @@ impl Drop for Silent {
     fn drop(&mut self) {
         self.accepting.abort();
     }
-}
-
-fn write_secret(path: &Path, text: &str) -> Result<()> {
-    use std::io::Write as _;
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
-    Ok(file.write_all(text.as_bytes())?)
 }

@@ -23,6 +23,10 @@ pub struct Stack {
     pub topic: String,
     /// Name.
     pub probe: String,
+    /// ARN of the topic for requests to the renewer.
+    pub renewal_topic: String,
+    /// ARN of the KMS key for accounts and orders.
+    pub secrets_key: String,
 }
 
 /// What an invocation returned.
@@ -37,8 +41,12 @@ pub struct Answer {
 impl Stack {
     /// Builds and deploys with these template parameters.
     pub async fn deploy(parameters: &[(&str, &str)]) -> Result<Self> {
+        Self::deploy_to(Emulator::start().await?, parameters).await
+    }
+
+    /// Likewise, to an emulator that runs already.
+    pub async fn deploy_to(emulator: Emulator, parameters: &[(&str, &str)]) -> Result<Self> {
         build().await?;
-        let emulator = Emulator::start().await?;
         let overrides = [("Architecture", ARCHITECTURE)].iter().chain(parameters);
         let overrides = overrides.map(|(key, value)| format!("ParameterKey={key},ParameterValue=\"{value}\""));
         let mut deploy = sam(&emulator.endpoint);
@@ -68,6 +76,8 @@ impl Stack {
             output("ProbeFunctionName")?,
         );
         Ok(Self {
+            renewal_topic: output("RenewalTopicArn")?,
+            secrets_key: output("SecretsKeyArn")?,
             config: emulator.config.clone(),
             emulator,
             bucket,
@@ -89,6 +99,23 @@ impl Stack {
         Ok(())
     }
 
+    /// URL of the emulator.
+    pub fn endpoint(&self) -> &str {
+        &self.emulator.endpoint
+    }
+
+    /// An object's text, if it is there.
+    pub async fn get(&self, key: &str) -> Result<Option<String>> {
+        let store = neverlapse::store::Store::new(aws_sdk_s3::Client::new(&self.config), &self.bucket);
+        Ok(store.text(key).await?)
+    }
+
+    /// The keys that begin with this.
+    pub async fn keys(&self, prefix: &str) -> Result<Vec<String>> {
+        let store = neverlapse::store::Store::new(aws_sdk_s3::Client::new(&self.config), &self.bucket);
+        Ok(store.keys(prefix).await?)
+    }
+
     /// Invokes the probe and waits for what it returns.
     pub async fn invoke(&self, event: &Value) -> Result<Answer> {
         let url = format!(
@@ -105,6 +132,11 @@ impl Stack {
         let payload = serde_json::from_str(&text).with_context(|| format!("the answer is no JSON: {text}"))?;
         Ok(Answer { failed, payload })
     }
+}
+
+/// The executable that `sam build` made of a function, by its logical name.
+pub fn bootstrap(function: &str) -> PathBuf {
+    build_folder().join(function).join("bootstrap")
 }
 
 /// The repository's root.

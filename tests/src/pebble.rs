@@ -1,0 +1,176 @@
+//! Pebble, the ACME server that Let's Encrypt makes for tests, with `-strict`.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use time::OffsetDateTime;
+
+use crate::emulator::http_trusting;
+use crate::pki::{Authority, write_secret};
+use crate::process::{Group, command, free_port};
+use crate::stack::root;
+
+/// What Pebble is to be like.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// How many of a hundred nonces it refuses.
+    pub nonces_refused: u8,
+    /// Whether accounts need an external account binding: [`KEY_ID`] and [`HMAC_KEY`].
+    pub external_account: bool,
+    /// Whether it knows the profile `shortlived`, of six days; it then gives any of its profiles to who asks for none.
+    pub shortlived: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            nonces_refused: 5,
+            external_account: false,
+            shortlived: false,
+        }
+    }
+}
+
+/// A running Pebble; ends when dropped.
+pub struct Pebble {
+    _group: Group,
+    folder: TempDir,
+    management: u16,
+    client: reqwest::Client,
+    /// URL of its directory.
+    pub directory: String,
+    /// Roots of its own listener and of what it issues, PEM.
+    pub roots: String,
+}
+
+impl Pebble {
+    /// Starts it on free ports; it looks names up at `dns`.
+    pub async fn start(options: Options, dns: SocketAddr) -> Result<Self> {
+        let program = root().join(".local/pebble/pebble");
+        ensure!(
+            program.exists(),
+            "{} is missing: run `make setup` first",
+            program.display()
+        );
+        let folder = tempfile::Builder::new().prefix("neverlapse-pebble-").tempdir()?;
+        let listener = Authority::new()?;
+        let leaf = listener.leaf("127.0.0.1", OffsetDateTime::now_utc() + time::Duration::days(60))?;
+        let (certificate, key) = (folder.path().join("listener.pem"), folder.path().join("listener.key"));
+        std::fs::write(&certificate, leaf.fullchain)?;
+        write_secret(&key, &leaf.key)?;
+        let (port, management) = (free_port()?, free_port()?);
+        let configuration = folder.path().join("pebble.json");
+        std::fs::write(
+            &configuration,
+            configured(options, port, management, &certificate, &key).to_string(),
+        )?;
+        let log = std::fs::File::create(folder.path().join(LOG))?;
+        let mut command = command(program);
+        command
+            .arg("-config")
+            .arg(&configuration)
+            .arg("-strict")
+            .arg("-dnsserver")
+            .arg(dns.to_string());
+        command
+            .env("PEBBLE_VA_NOSLEEP", "1")
+            .env("PEBBLE_WFE_NONCEREJECT", options.nonces_refused.to_string())
+            .env("PEBBLE_AUTHZREUSE", "0")
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        let mut pebble = Self {
+            _group: Group::start(&mut command)?,
+            management,
+            client: http_trusting(&listener.root())?,
+            directory: format!("https://127.0.0.1:{port}/dir"),
+            roots: listener.root(),
+            folder,
+        };
+        let issuing = pebble.issuing_root().await?;
+        pebble.roots.push_str(&issuing);
+        Ok(pebble)
+    }
+
+    /// How many orders it has accepted.
+    pub fn orders(&self) -> Result<usize> {
+        self.logged("Added order ")
+    }
+
+    /// How many certificates it has issued.
+    pub fn issued(&self) -> Result<usize> {
+        self.logged("Issued certificate serial ")
+    }
+
+    /// How many accounts it knows.
+    pub fn accounts(&self) -> Result<usize> {
+        self.logged("accounts in memory")
+    }
+
+    /// Says another window in the renewal information (RFC 9773) of a certificate, PEM.
+    pub async fn set_renewal_window(
+        &self,
+        certificate: &str,
+        start: OffsetDateTime,
+        end: OffsetDateTime,
+    ) -> Result<()> {
+        let rfc3339 = &time::format_description::well_known::Rfc3339;
+        let window = json!({ "suggestedWindow": { "start": start.format(rfc3339)?, "end": end.format(rfc3339)? } });
+        let body = json!({ "certificate": certificate, "ariResponse": window.to_string() });
+        let url = format!("https://127.0.0.1:{}/set-renewal-info/", self.management);
+        let response = self.client.post(url).body(body.to_string()).send().await?;
+        let (status, said) = (response.status(), response.text().await?);
+        ensure!(status.is_success(), "Pebble refused the window: {status} {said}");
+        Ok(())
+    }
+
+    async fn issuing_root(&mut self) -> Result<String> {
+        let url = format!("https://127.0.0.1:{}/roots/0", self.management);
+        for _ in 0..100 {
+            match self.client.get(&url).send().await {
+                Ok(answer) => return Ok(answer.error_for_status()?.text().await?),
+                Err(_) if self._group.is_running() => tokio::time::sleep(Duration::from_millis(100)).await,
+                Err(_) => break,
+            }
+        }
+        bail!("Pebble does not answer:\n{}", self.log()?)
+    }
+
+    fn logged(&self, words: &str) -> Result<usize> {
+        Ok(self.log()?.lines().filter(|line| line.contains(words)).count())
+    }
+
+    fn log(&self) -> Result<String> {
+        std::fs::read_to_string(self.folder.path().join(LOG)).context("Pebble's log")
+    }
+}
+
+fn configured(options: Options, port: u16, management: u16, certificate: &Path, key: &Path) -> Value {
+    let mut profiles = json!({ "default": { "description": "90 days", "validityPeriod": 90 * 86_400 } });
+    if options.shortlived {
+        profiles["shortlived"] = json!({ "description": "6 days", "validityPeriod": 6 * 86_400 });
+    }
+    json!({ "pebble": {
+        "listenAddress": format!("127.0.0.1:{port}"),
+        "managementListenAddress": format!("127.0.0.1:{management}"),
+        "certificate": certificate,
+        "privateKey": key,
+        "httpPort": 5002,
+        "tlsPort": 5001,
+        "externalAccountBindingRequired": options.external_account,
+        "externalAccountMACKeys": { KEY_ID: HMAC_KEY },
+        "profiles": profiles,
+        "domainBlocklist": [BLOCKED],
+    }})
+}
+
+/// The external account that it knows.
+pub const KEY_ID: &str = "kid-1";
+/// Its secret, base64url.
+pub const HMAC_KEY: &str = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W";
+/// A name that it issues nothing for.
+pub const BLOCKED: &str = "blocked.test";
+const LOG: &str = "pebble.log";
