@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::Result;
+use aws_config::SdkConfig;
 use time::{Duration, OffsetDateTime};
 
 use crate::dns::Dns;
@@ -30,7 +31,9 @@ pub const CA: &str = "ca/shop.pem";
 
 impl Shop {
     /// Opens it.
-    pub async fn open(now: OffsetDateTime) -> Result<Self> {
+    ///
+    /// `aws` is where the Route 53 is that its DNS also answers from.
+    pub async fn open(now: OffsetDateTime, aws: &SdkConfig) -> Result<Self> {
         let authority = Authority::new()?;
         let healthy = authority.leaf("healthy.shop.test", now + Duration::days(60))?;
         let soon = authority.leaf("soon.shop.test", now + Duration::days(9) + Duration::HOUR)?;
@@ -82,13 +85,22 @@ impl Shop {
         let here = vec![IpAddr::V4(Ipv4Addr::LOCALHOST)];
         let known = names.map(|(name, _)| (format!("{name}.shop.test"), here.clone()));
         Ok(Self {
-            dns: Dns::start(known.into()).await?,
+            dns: Dns::with_route53(known.into(), aws).await?,
             _nginx: nginx,
             _silent: silent,
             root: authority.root(),
             inventory,
             endpoints,
         })
+    }
+
+    /// The endpoint of this name, such as `soon`.
+    pub fn endpoint(&self, name: &str) -> String {
+        let found = self
+            .endpoints
+            .iter()
+            .find(|(endpoint, _)| endpoint.starts_with(&format!("{name}.")));
+        found.map(|(endpoint, _)| endpoint.clone()).unwrap_or_default()
     }
 
     /// The inventory as most people write it: by name.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use aws_config::SdkConfig;
+use aws_sdk_route53::types::RrType;
 use aws_sdk_s3::primitives::ByteStream;
 use serde_json::Value;
 use tokio::process::Command;
@@ -102,6 +103,35 @@ impl Stack {
     /// URL of the emulator.
     pub fn endpoint(&self) -> &str {
         &self.emulator.endpoint
+    }
+
+    /// Makes a public hosted zone, and answers with its id.
+    pub async fn create_zone(&self, name: &str) -> Result<String> {
+        let route53 = aws_sdk_route53::Client::new(&self.config);
+        let reference = format!("{name}-{}", time::OffsetDateTime::now_utc().unix_timestamp_nanos());
+        let created = route53
+            .create_hosted_zone()
+            .name(name)
+            .caller_reference(reference)
+            .send()
+            .await?;
+        Ok(created.hosted_zone.context("a zone was made")?.id)
+    }
+
+    /// All TXT values of a zone, each with its name.
+    pub async fn txt(&self, zone: &str) -> Result<Vec<(String, String)>> {
+        let route53 = aws_sdk_route53::Client::new(&self.config);
+        let page = route53.list_resource_record_sets().hosted_zone_id(zone).send().await?;
+        let sets = page
+            .resource_record_sets
+            .into_iter()
+            .filter(|set| set.r#type == RrType::Txt);
+        let values = sets.flat_map(|set| {
+            let name = set.name.trim_end_matches('.').to_owned();
+            let values = set.resource_records.unwrap_or_default().into_iter();
+            values.map(move |record| (name.clone(), record.value.trim_matches('"').to_owned()))
+        });
+        Ok(values.collect())
     }
 
     /// An object's text, if it is there.

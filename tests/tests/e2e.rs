@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use neverlapse_tests::emulator::Emulator;
 use neverlapse_tests::inbox::Inbox;
 use neverlapse_tests::shop::{CA, Shop};
 use neverlapse_tests::stack::Stack;
@@ -24,15 +25,15 @@ fn status<'a>(report: &'a Value, name: &str) -> &'a str {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_deployed_probe_looks_and_tells() {
-    let shop = Shop::open(OffsetDateTime::now_utc()).await.unwrap();
+    let emulator = Emulator::start().await.unwrap();
+    let shop = Shop::open(OffsetDateTime::now_utc(), &emulator.config).await.unwrap();
     let nameserver = shop.dns.address.to_string();
-    let stack = Stack::deploy(&[
+    let parameters = [
         ("Schedule", "rate(1 minute)"),
         ("FlexibleWindowMinutes", "1"),
         ("Nameserver", &nameserver),
-    ])
-    .await
-    .unwrap();
+    ];
+    let stack = Stack::deploy_to(emulator, &parameters).await.unwrap();
     let inbox = Inbox::subscribe(&stack.config, &stack.topic, "alerts").await.unwrap();
 
     // Nothing to look at is an error and an alert, never a success. The schedule may say so too.
