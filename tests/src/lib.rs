@@ -6,6 +6,7 @@
 pub mod dns;
 pub mod emulator;
 pub mod fault;
+pub mod fleet;
 pub mod inbox;
 pub mod pebble;
 pub mod pki;

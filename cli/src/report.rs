@@ -1,0 +1,95 @@
+//! `neverlapse report`: the last run's report from the stack's bucket, or a report's JSON as a web page.
+
+use std::fs;
+use std::io::{self, Write, stdin};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::{Args, ValueEnum};
+use neverlapse::client;
+use neverlapse::page::page;
+use neverlapse::report::{Report, SCHEMA};
+use neverlapse::store::{LATEST_JSON, LATEST_PAGE, Store};
+
+use crate::stack::{self, Stack};
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Arguments {
+    /// Make the page of a report's JSON instead of fetching one; - for standard input
+    #[arg(value_name = "FILE.json", conflicts_with = "bucket")]
+    file: Option<PathBuf>,
+    /// Fetch from this bucket instead of the stack's
+    #[arg(long, value_name = "BUCKET")]
+    bucket: Option<String>,
+    #[command(flatten)]
+    stack: stack::Arguments,
+    /// What to write
+    #[arg(long, value_enum, default_value_t = Format::Html)]
+    format: Format,
+    /// Write to this file instead of standard output
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+/// What to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// The web page
+    Html,
+    /// The neverlapse.report/1 document
+    Json,
+}
+
+/// Writes the page or the document. Says nothing about the endpoints by its exit code.
+pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
+    let text = match &arguments.file {
+        Some(path) => made(path, arguments.format)?,
+        None => fetched(arguments).await?,
+    };
+    match &arguments.output {
+        Some(path) => fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?,
+        None => io::stdout().write_all(&text)?,
+    }
+    Ok(0)
+}
+
+fn made(path: &Path, format: Format) -> Result<Vec<u8>> {
+    let (name, text) = match path.to_str() {
+        Some("-") => ("standard input".to_owned(), io::read_to_string(stdin())),
+        _ => (path.display().to_string(), fs::read_to_string(path)),
+    };
+    let text = text.with_context(|| format!("cannot read {name}"))?;
+    let not_a_report =
+        || format!("{name} is not a report (expected {SCHEMA}, as `neverlapse check --format json` writes it)");
+    let report: Report = serde_json::from_str(&text).with_context(not_a_report)?;
+    ensure!(report.schema == SCHEMA, "{}", not_a_report());
+    Ok(match format {
+        Format::Html => page(&report, None)?.into_bytes(),
+        Format::Json => text.into_bytes(),
+    })
+}
+
+async fn fetched(arguments: &Arguments) -> Result<Vec<u8>> {
+    let store = match &arguments.bucket {
+        Some(bucket) => Store::new(aws_sdk_s3::Client::new(&client::config().await), bucket),
+        None => Stack::find(&arguments.stack).await?.store,
+    };
+    let key = match arguments.format {
+        Format::Html => LATEST_PAGE,
+        Format::Json => LATEST_JSON,
+    };
+    match store.object(key).await? {
+        Some(object) => Ok(object),
+        None => bail!(
+            "there is no s3://{}/{key} yet; the probe writes it when it has looked at the whole inventory",
+            store.bucket()
+        ),
+    }
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  neverlapse report > report.html
+  neverlapse report --stack neverlapse-staging --format json | jq .counts
+  neverlapse check --inventory inventory.toml --format json | neverlapse report - --output report.html";

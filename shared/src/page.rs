@@ -1,0 +1,507 @@
+//! The report as a web page: one file, which asks nobody for anything, for a browser, a phone or paper.
+//!
+//! What is wrong, the timeline and the managed certificates are in the markup; the table of endpoints is made in the
+//! browser from JSON inside the page, so that ten thousand of them stay quick. Names in certificates are hostile: the
+//! template escapes them, the script treats them as text, and the content security policy allows nothing but the style
+//! and the script whose hashes it names.
+
+mod managed;
+mod rows;
+mod timeline;
+
+use std::net::SocketAddr;
+
+use askama::Template;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use sha2::{Digest, Sha256};
+use time::{Duration, OffsetDateTime};
+
+use crate::finding::{Severity, Span};
+use crate::report::{Counts, EndpointReport, Report};
+use crate::text::printable;
+
+use managed::Managed;
+use timeline::Timeline;
+
+/// The report as HTML. `place` says whose it is, such as `neverlapse in eu-central-1`.
+///
+/// It shows at most ten thousand endpoints, the worst and the soonest to expire, and says so when there are more.
+pub fn page(report: &Report, place: Option<&str>) -> Result<String, askama::Error> {
+    let (data, shown) = rows::json(report);
+    let now = as_of(report);
+    let bad: Vec<_> = report
+        .endpoints
+        .iter()
+        .filter(|endpoint| endpoint.status != Severity::Ok)
+        .collect();
+    let (certificates, certificates_more) = managed::all(report, now);
+    let page = Page {
+        policy: policy(),
+        style: STYLE,
+        script: SCRIPT,
+        data,
+        icon: icon(report.status()),
+        status: report.status(),
+        headline: headline(report),
+        place,
+        finished: crate::finding::date(report.finished_at),
+        finished_words: moment(report.finished_at),
+        looked: looked(report),
+        counts: counts(report),
+        shares: shares(report),
+        shares_words: shares_words(report),
+        mistakes: report.mistakes.iter().take(LISTED).map(|text| cut(text)).collect(),
+        mistakes_more: report.mistakes.len().saturating_sub(LISTED),
+        not_reached: joined(report.not_reached.iter().take(LISTED)),
+        not_reached_more: report.not_reached.len().saturating_sub(LISTED),
+        worst: bad.iter().take(WORST).map(|endpoint| Item::of(endpoint)).collect(),
+        worst_more: bad.len().saturating_sub(WORST),
+        timeline: Timeline::of(report, now),
+        certificates,
+        certificates_more,
+        note: note(report, shown),
+        footer: format!(
+            "Made by neverlapse {}. Times are UTC; times left are as of the run.",
+            env!("CARGO_PKG_VERSION")
+        ),
+    };
+    page.render()
+}
+
+#[derive(Template)]
+#[template(path = "report.html")]
+struct Page<'a> {
+    policy: String,
+    style: &'static str,
+    script: &'static str,
+    data: String,
+    icon: String,
+    status: Severity,
+    headline: String,
+    place: Option<&'a str>,
+    finished: String,
+    finished_words: String,
+    looked: String,
+    counts: [Count; 4],
+    shares: Vec<Share>,
+    shares_words: String,
+    mistakes: Vec<String>,
+    mistakes_more: usize,
+    not_reached: String,
+    not_reached_more: usize,
+    worst: Vec<Item>,
+    worst_more: usize,
+    timeline: Option<Timeline>,
+    certificates: Vec<Managed>,
+    certificates_more: usize,
+    note: Option<String>,
+    footer: String,
+}
+
+struct Count {
+    status: Severity,
+    number: String,
+    words: &'static str,
+}
+
+/// A part of the bar under the counts, in percent.
+struct Share {
+    status: Severity,
+    from: String,
+    width: String,
+}
+
+/// An endpoint with which something is wrong.
+struct Item {
+    endpoint: String,
+    unicode: Option<String>,
+    status: Severity,
+    left: String,
+    lines: Vec<Line>,
+    certificate: Option<String>,
+}
+
+/// A finding, once for all addresses that have it.
+struct Line {
+    severity: Severity,
+    milder: bool,
+    message: String,
+    /// Unless it is all of them.
+    addresses: Option<String>,
+}
+
+impl Item {
+    fn of(endpoint: &EndpointReport) -> Self {
+        let line = |found: Found<'_>| Line {
+            severity: found.severity,
+            milder: found.severity != endpoint.status,
+            message: cut(found.message),
+            addresses: found.somewhere.then(|| joined(&found.addresses)),
+        };
+        Self {
+            endpoint: cut(&endpoint.endpoint),
+            unicode: endpoint.unicode.as_deref().map(cut),
+            status: endpoint.status,
+            left: left(endpoint.seconds_left).unwrap_or_else(|| "no certificate seen".to_owned()),
+            lines: found(endpoint).into_iter().map(line).collect(),
+            certificate: certificate(endpoint),
+        }
+    }
+}
+
+/// When the earliest leaf ends and whose it is.
+fn certificate(endpoint: &EndpointReport) -> Option<String> {
+    let leaves = endpoint.observations.iter().filter_map(|seen| seen.leaf.as_ref());
+    let leaf = leaves.min_by_key(|leaf| leaf.not_after)?;
+    let issuer = common_name(&leaf.issuer);
+    Some(format!(
+        "{}, issued by {}, valid until {}",
+        cut(&leaf.key),
+        cut(&issuer),
+        moment(leaf.not_after)
+    ))
+}
+
+/// A finding of an endpoint, with the addresses that have it.
+struct Found<'a> {
+    code: &'static str,
+    severity: Severity,
+    message: &'a str,
+    addresses: Vec<SocketAddr>,
+    /// Some addresses have it, and others do not.
+    somewhere: bool,
+}
+
+/// The same finding at several addresses once; worst first.
+fn found(endpoint: &EndpointReport) -> Vec<Found<'_>> {
+    let mut all: Vec<Found<'_>> = Vec::new();
+    for (address, finding) in endpoint.all_findings() {
+        let same = |one: &&mut Found<'_>| one.severity == finding.severity && one.message == finding.message;
+        match all.iter_mut().find(same) {
+            Some(one) => one.addresses.extend(address),
+            None => all.push(Found {
+                code: finding.kind.code(),
+                severity: finding.severity,
+                message: &finding.message,
+                addresses: address.into_iter().collect(),
+                somewhere: false,
+            }),
+        }
+    }
+    for one in &mut all {
+        one.somewhere = !one.addresses.is_empty() && one.addresses.len() < endpoint.observations.len();
+    }
+    all.sort_by_key(|one| std::cmp::Reverse(one.severity));
+    all
+}
+
+/// The time as of which the run judged: `check --at` makes it another one than that of the run.
+fn as_of(report: &Report) -> OffsetDateTime {
+    let judged =
+        |endpoint: &EndpointReport| (endpoint.not_after?).checked_sub(Duration::seconds(endpoint.seconds_left?));
+    report.endpoints.iter().find_map(judged).unwrap_or(report.finished_at)
+}
+
+/// The worst, in a sentence; the other statuses stand below it.
+fn headline(report: &Report) -> String {
+    let counts = report.counts;
+    let of = |count: u64| format!("{} of {}", number(count), plural(counts.total(), "endpoint"));
+    match (report.status(), counts) {
+        (Severity::Critical, Counts { critical: 1, .. }) => format!("{} is critical", of(1)),
+        (Severity::Critical, Counts { critical, .. }) => format!("{} are critical", of(critical)),
+        (Severity::Unknown, Counts { unknown: 0, .. }) => "Not everything was looked at".to_owned(),
+        (Severity::Unknown, Counts { unknown, .. }) => format!("{} could not be looked at", of(unknown)),
+        (Severity::Warning, Counts { warning: 1, .. }) => format!("{} needs you soon", of(1)),
+        (Severity::Warning, Counts { warning, .. }) => format!("{} need you soon", of(warning)),
+        (Severity::Ok, Counts { ok: 0, .. }) => "Nothing was looked at".to_owned(),
+        (Severity::Ok, Counts { ok: 1, .. }) => "The one endpoint is fine".to_owned(),
+        (Severity::Ok, Counts { ok, .. }) => format!("All {} endpoints are fine", number(ok)),
+    }
+}
+
+fn looked(report: &Report) -> String {
+    let took = (report.finished_at - report.started_at).as_seconds_f64();
+    let endpoints = plural(report.counts.total(), "endpoint");
+    format!("{endpoints}, looked at in {took:.1} s")
+}
+
+fn counts(report: &Report) -> [Count; 4] {
+    let Counts {
+        ok,
+        warning,
+        critical,
+        unknown,
+    } = report.counts;
+    let of = |status, count, words| Count {
+        status,
+        number: number(count),
+        words,
+    };
+    [
+        of(Severity::Critical, critical, "critical"),
+        of(Severity::Unknown, unknown, "could not be looked at"),
+        of(Severity::Warning, warning, "to act on soon"),
+        of(Severity::Ok, ok, "fine"),
+    ]
+}
+
+fn shares(report: &Report) -> Vec<Share> {
+    let counts = report.counts;
+    let parts = [
+        (Severity::Critical, counts.critical),
+        (Severity::Unknown, counts.unknown),
+        (Severity::Warning, counts.warning),
+        (Severity::Ok, counts.ok),
+    ];
+    let all = counts.total().max(1) as f64;
+    let mut from = 0.0;
+    let mut shares = Vec::new();
+    for (status, count) in parts.into_iter().filter(|(_, count)| *count > 0) {
+        let width = count as f64 / all * 100.0;
+        shares.push(Share {
+            status,
+            from: percent(from),
+            width: percent(width),
+        });
+        from += width;
+    }
+    shares
+}
+
+fn shares_words(report: &Report) -> String {
+    let counts = report.counts;
+    format!(
+        "{} critical, {} unknown, {} warning, {} ok",
+        counts.critical, counts.unknown, counts.warning, counts.ok
+    )
+}
+
+/// What the table leaves out, if it does.
+fn note(report: &Report, shown: usize) -> Option<String> {
+    let left_out = report.endpoints.len() - shown + report.omitted;
+    (left_out > 0).then(|| {
+        format!(
+            "These are {} of {} endpoints: the worst, then those that expire soonest. The report’s JSON has them all.",
+            number(shown as u64),
+            number((shown + left_out) as u64)
+        )
+    })
+}
+
+/// Scripts and styles by hash, the icon, and nothing else from anywhere.
+fn policy() -> String {
+    let hash = |text: &str| STANDARD.encode(Sha256::digest(text));
+    format!(
+        "default-src 'none'; script-src 'sha256-{}'; style-src 'sha256-{}'; img-src data:; base-uri 'none'; form-action 'none'",
+        hash(SCRIPT),
+        hash(STYLE)
+    )
+}
+
+/// A dot in the colour of the status, for the browser's tab.
+fn icon(status: Severity) -> String {
+    let color = match status {
+        Severity::Ok => "2a9d62",
+        Severity::Warning => "d98a04",
+        Severity::Unknown => "8659c9",
+        Severity::Critical => "cf3b31",
+    };
+    format!(
+        "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E%3Ccircle cx='8' cy='8' r='7' fill='%23{color}'/%3E%3C/svg%3E"
+    )
+}
+
+/// Who issued it, in a few words: common name and organization of a name as RFC 4514 writes it.
+fn common_name(name: &str) -> String {
+    let value = |kind: &str| {
+        let parts = attributes(name);
+        let found = parts.into_iter().find(|(key, _)| key.eq_ignore_ascii_case(kind));
+        found.map(|(_, value)| value).filter(|value| !value.is_empty())
+    };
+    match (value("O"), value("CN")) {
+        (Some(organization), Some(name)) if !says(&name, &organization) => format!("{organization} {name}"),
+        (_, Some(name)) => name,
+        (Some(organization), None) => organization,
+        (None, None) => name.to_owned(),
+    }
+}
+
+/// Whether a common name begins with its organization's first word anyway, as `DigiCert Global G2` does.
+fn says(name: &str, organization: &str) -> bool {
+    organization
+        .split(' ')
+        .next()
+        .is_some_and(|word| name.starts_with(word))
+}
+
+/// The attributes of a name, with their escapes undone.
+fn attributes(name: &str) -> Vec<(String, String)> {
+    let (mut parts, mut part, mut escaped) = (Vec::new(), String::new(), false);
+    for c in name.chars() {
+        match c {
+            '\\' if !escaped => {
+                escaped = true;
+                continue;
+            }
+            ',' | '+' if !escaped => parts.push(std::mem::take(&mut part)),
+            _ => part.push(c),
+        }
+        escaped = false;
+    }
+    parts.push(part);
+    let pair = |part: String| {
+        let (key, value) = part.split_once('=')?;
+        Some((key.trim().to_owned(), value.trim().to_owned()))
+    };
+    parts.into_iter().filter_map(pair).collect()
+}
+
+/// `9 d 4 h`, or how long ago.
+fn left(seconds: Option<i64>) -> Option<String> {
+    Some(match seconds? {
+        past @ ..0 => format!("expired {} ago", Span(Duration::seconds(past.saturating_neg()))),
+        left => format!("{} left", Span(Duration::seconds(left))),
+    })
+}
+
+/// `24 Nov 2026, 06:00 UTC`.
+fn moment(at: OffsetDateTime) -> String {
+    let utc = at.to_utc();
+    format!("{}, {:02}:{:02} UTC", day(at), utc.hour(), utc.minute())
+}
+
+/// `24 Nov 2026`.
+fn day(at: OffsetDateTime) -> String {
+    format!("{} {}", day_and_month(at), at.to_utc().year())
+}
+
+/// `24 Nov`.
+fn day_and_month(at: OffsetDateTime) -> String {
+    let at = at.to_utc();
+    let month = at.month().to_string();
+    format!("{} {}", at.day(), month.get(..3).unwrap_or(&month))
+}
+
+/// `10,000`.
+fn number(count: u64) -> String {
+    let digits = count.to_string();
+    let mut grouped = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
+fn plural(count: u64, word: &str) -> String {
+    let s = if count == 1 { "" } else { "s" };
+    format!("{} {word}{s}", number(count))
+}
+
+fn percent(share: f64) -> String {
+    let text = format!("{share:.2}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+fn joined<T: ToString>(all: impl IntoIterator<Item = T>) -> String {
+    let all: Vec<_> = all.into_iter().map(|one| cut(&one.to_string())).collect();
+    all.join(", ")
+}
+
+/// Text from outside, harmless and of a length that a page can show.
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", printable(&text[..end])),
+        None => printable(text),
+    }
+}
+
+/// How many endpoints a page shows at most.
+pub const ENDPOINTS: usize = 10_000;
+const STYLE: &str = include_str!("../templates/report.css");
+const SCRIPT: &str = include_str!("../templates/report.js");
+/// Cards above the table.
+const WORST: usize = 12;
+/// Mistakes, and endpoints that were not reached.
+const LISTED: usize = 50;
+/// Of a name or a sentence, in characters.
+const LONGEST: usize = 400;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_in_a_few_words() {
+        for (name, expected) in [
+            ("CN=E8,O=Let's Encrypt,C=US", "Let's Encrypt E8"),
+            ("CN=DigiCert Global G3,O=DigiCert Inc,C=US", "DigiCert Global G3"),
+            ("O=Only\\, Inc.", "Only, Inc."),
+            ("CN=a\\+b+O=c", "c a+b"),
+            ("CN=", "CN="),
+            ("", ""),
+            ("no attribute", "no attribute"),
+        ] {
+            assert_eq!(common_name(name), expected);
+        }
+    }
+
+    #[test]
+    fn numbers_and_shares() {
+        for (count, expected) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")] {
+            assert_eq!(number(count), expected);
+        }
+        for (share, expected) in [(0.0, "0"), (100.0, "100"), (12.345, "12.35"), (10.5, "10.5")] {
+            assert_eq!(percent(share), expected);
+        }
+    }
+
+    #[test]
+    fn the_worst_is_the_headline() {
+        let with = |ok, warning, critical, unknown| {
+            let now = OffsetDateTime::UNIX_EPOCH;
+            let mut report = Report::new(now, now, Vec::new());
+            report.counts = Counts {
+                ok,
+                warning,
+                critical,
+                unknown,
+            };
+            report
+        };
+        let partly = Report {
+            not_reached: vec!["a.example:443".to_owned()],
+            ..with(3, 1, 0, 0)
+        };
+        for (report, expected) in [
+            (with(0, 0, 0, 0), "Nothing was looked at"),
+            (with(1, 0, 0, 0), "The one endpoint is fine"),
+            (with(10_000, 0, 0, 0), "All 10,000 endpoints are fine"),
+            (with(3, 1, 0, 0), "1 of 4 endpoints needs you soon"),
+            (with(3, 1, 0, 2), "2 of 6 endpoints could not be looked at"),
+            (with(0, 1, 1, 2), "1 of 4 endpoints is critical"),
+            (partly, "Not everything was looked at"),
+        ] {
+            assert_eq!(headline(&report), expected);
+            let page = page(&report, None).unwrap();
+            assert!(page.contains(&format!("<h1>{expected}</h1>")), "{page}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_time_is_no_trouble() {
+        let now = time::macros::datetime!(9999-12-31 23:59 UTC);
+        let mut report = Report::new(now, now, Vec::new());
+        report.certificates = vec![
+            serde_json::from_value(serde_json::json!({
+                "name": "a.example", "status": "ok", "identifiers": [], "fingerprint": "00", "version": "1",
+                "not_before": "0000-01-01T00:00:00Z", "not_after": "9999-12-31T23:59:59Z",
+            }))
+            .unwrap(),
+        ];
+        page(&report, None).unwrap();
+    }
+}
