@@ -205,3 +205,110 @@ const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 const END: &str = "-----END CERTIFICATE-----";
 const KEPT: usize = 5;
 const SKEW: Duration = Duration::minutes(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::PrivateKey;
+    use neverlapse::inventory::KeyType;
+    use rcgen::{BasicConstraints, CertificateParams, CertificateSigningRequestParams, CertifiedIssuer, IsCa, KeyPair};
+    use time::macros::datetime;
+
+    const NOW: OffsetDateTime = datetime!(2026-11-24 12:00 UTC);
+
+    struct Ca(CertifiedIssuer<'static, KeyPair>);
+
+    impl Ca {
+        fn new() -> Self {
+            let mut params = CertificateParams::default();
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+        }
+
+        /// What it issues for a request with these names, valid around now.
+        fn issue(&self, key: &PrivateKey, names: &[String], (from, to): (OffsetDateTime, OffsetDateTime)) -> String {
+            let request = key.request(names).unwrap();
+            let mut request = CertificateSigningRequestParams::from_der(&request.as_slice().into()).unwrap();
+            (request.params.not_before, request.params.not_after) = (from, to);
+            let leaf = request.signed_by(&self.0).unwrap().pem();
+            format!("some words before\n{leaf}\n{}", self.0.pem())
+        }
+
+        fn roots(&self) -> Roots {
+            Roots::public().with_pem(self.0.pem().as_bytes()).unwrap()
+        }
+    }
+
+    fn attempt(identifiers: &[&str]) -> Attempt {
+        Attempt {
+            version: "20261124T120000Z-00000000".into(),
+            issuer: "ca".into(),
+            directory: "https://ca.example/directory".into(),
+            account: "https://ca.example/account/1".into(),
+            identifiers: identifiers.iter().map(|name| (*name).to_owned()).collect(),
+            key_type: KeyType::EcdsaP256,
+            profile: None,
+            key: PrivateKey::generate(KeyType::EcdsaP256).unwrap(),
+            order: None,
+            txt: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_served_is_not_published() {
+        let (ca, stranger, wanted) = (Ca::new(), Ca::new(), attempt(&["example.com", "*.example.com"]));
+        let valid = (NOW - Duration::HOUR, NOW + Duration::days(90));
+        let fine = ca.issue(&wanted.key, &wanted.identifiers, valid);
+        let roots = ca.roots();
+        let other_key = PrivateKey::generate(KeyType::EcdsaP256).unwrap();
+        let past = (NOW - Duration::days(2), NOW - Duration::DAY);
+        let future = (NOW + Duration::DAY, NOW + Duration::days(2));
+        for (pem, expected) in [
+            (fine.clone(), None),
+            (String::new(), Some("there is none in the answer")),
+            (
+                ca.issue(&other_key, &wanted.identifiers, valid),
+                Some("it has another key than ours"),
+            ),
+            (
+                ca.issue(&wanted.key, &wanted.identifiers[..1], valid),
+                Some("it is not for *.example.com"),
+            ),
+            (
+                ca.issue(&wanted.key, &wanted.identifiers, past),
+                Some("it is valid from"),
+            ),
+            (
+                ca.issue(&wanted.key, &wanted.identifiers, future),
+                Some("it is valid from"),
+            ),
+            (
+                stranger.issue(&wanted.key, &wanted.identifiers, valid),
+                Some("no path to a trusted root"),
+            ),
+        ] {
+            let issued = Issued::new(&pem, &wanted, false, Some(&roots), NOW);
+            match (issued, expected) {
+                (Ok(_), None) => {}
+                (Err(fault), Some(words)) => assert!(fault.to_string().contains(words), "{fault}"),
+                (issued, expected) => panic!("{expected:?}: {:?}", issued.err()),
+            }
+        }
+        // A staging CA's root is nobody's; all else still has to be right.
+        let staging = stranger.issue(&wanted.key, &wanted.identifiers, valid);
+        assert!(Issued::new(&staging, &wanted, true, None, NOW).is_ok());
+    }
+
+    #[test]
+    fn the_files_are_what_servers_expect() {
+        let (ca, wanted) = (Ca::new(), attempt(&["example.com"]));
+        let pem = ca.issue(&wanted.key, &wanted.identifiers, (NOW, NOW + Duration::days(90)));
+        let issued = Issued::new(&pem, &wanted, false, Some(&ca.roots()), NOW).unwrap();
+        let file = |name| String::from_utf8(issued.files[name].clone()).unwrap();
+        assert_eq!(file(FULLCHAIN), format!("{}{}", file(CERT), file(CHAIN)));
+        assert_eq!(file(CERT).matches(BEGIN).count(), 1);
+        assert!(file(CERT).starts_with(BEGIN) && file(CHAIN).ends_with(&format!("{END}\n")));
+        assert!(file(PRIVKEY).starts_with("-----BEGIN PRIVATE KEY-----"));
+        assert_eq!(issued.facts.not_after, NOW + Duration::days(90));
+    }
+}
