@@ -127,3 +127,14 @@ Examples:
   neverlapse completions bash > /etc/bash_completion.d/neverlapse
   neverlapse completions zsh > \"${fpath[1]}/_neverlapse\"
   neverlapse completions fish > ~/.config/fish/completions/neverlapse.fish";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_arguments_are_in_each_others_way() {
+        // Subcommands are looked at only when asked for, in debug builds only.
+        Arguments::command().debug_assert();
+    }
+}

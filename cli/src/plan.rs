@@ -11,14 +11,14 @@ use neverlapse::text::printable;
 use neverlapse::version::{Current, current_key};
 use time::OffsetDateTime;
 
-use crate::stack::{self, Stack};
+use crate::stack::{Stack, StackName};
 use crate::terminal::Terminal;
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    stack: stack::Arguments,
+    stack: StackName,
 }
 
 pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {

@@ -7,7 +7,7 @@ use neverlapse::request::{Action, Asker, Request};
 use neverlapse::version::{Current, current_key};
 use time::OffsetDateTime;
 
-use crate::stack::{self, Stack, certificate};
+use crate::stack::{Stack, StackName, certificate};
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -21,7 +21,7 @@ pub(crate) struct Renew {
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
-    stack: stack::Arguments,
+    stack: StackName,
 }
 
 #[derive(Debug, Args)]
@@ -35,7 +35,7 @@ pub(crate) struct Revoke {
     #[arg(long)]
     yes: bool,
     #[command(flatten)]
-    stack: stack::Arguments,
+    stack: StackName,
 }
 
 #[derive(Debug, Args)]
@@ -43,7 +43,7 @@ pub(crate) struct ReplaceAccountKey {
     /// The issuer's name in the inventory
     issuer: String,
     #[command(flatten)]
-    stack: stack::Arguments,
+    stack: StackName,
 }
 
 pub(crate) async fn renew(arguments: &Renew) -> Result<u8> {

@@ -9,7 +9,7 @@ use neverlapse::store::{self, Expecting, Object};
 use neverlapse::version::{self, Current, MANIFEST, Manifest, current_key, file_key, versions_prefix};
 use time::OffsetDateTime;
 
-use crate::stack::{self, Stack};
+use crate::stack::{Stack, StackName};
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -19,7 +19,7 @@ pub(crate) struct Arguments {
     /// The version to serve; default: the one before the current
     version: Option<String>,
     #[command(flatten)]
-    stack: stack::Arguments,
+    stack: StackName,
 }
 
 pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {

@@ -9,7 +9,7 @@ use neverlapse::store::Store;
 
 /// Which stack.
 #[derive(Debug, Args)]
-pub(crate) struct Arguments {
+pub(crate) struct StackName {
     /// Name of the CloudFormation stack, as `sam deploy` was told
     #[arg(long, env = "NEVERLAPSE_STACK", default_value = "neverlapse", value_name = "NAME")]
     stack: String,
@@ -24,9 +24,9 @@ pub(crate) struct Stack {
 }
 
 impl Stack {
-    pub(crate) async fn find(arguments: &Arguments) -> Result<Self> {
+    pub(crate) async fn find(name: &StackName) -> Result<Self> {
         let config = client::config().await;
-        let name = arguments.stack.clone();
+        let name = name.stack.clone();
         let request = aws_sdk_cloudformation::Client::new(&config)
             .describe_stacks()
             .stack_name(&name);

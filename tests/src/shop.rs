@@ -31,9 +31,16 @@ pub const CA: &str = "ca/shop.pem";
 
 impl Shop {
     /// Opens it.
-    ///
-    /// `aws` is where the Route 53 is that its DNS also answers from.
-    pub async fn open(now: OffsetDateTime, aws: &SdkConfig) -> Result<Self> {
+    pub async fn open(now: OffsetDateTime) -> Result<Self> {
+        Self::of(now, None).await
+    }
+
+    /// Opens it with a DNS server that also answers from the Route 53 behind `aws`.
+    pub async fn open_on(now: OffsetDateTime, aws: &SdkConfig) -> Result<Self> {
+        Self::of(now, Some(aws)).await
+    }
+
+    async fn of(now: OffsetDateTime, aws: Option<&SdkConfig>) -> Result<Self> {
         let authority = Authority::new()?;
         let healthy = authority.leaf("healthy.shop.test", now + Duration::days(60))?;
         let soon = authority.leaf("soon.shop.test", now + Duration::days(9) + Duration::HOUR)?;
@@ -85,7 +92,10 @@ impl Shop {
         let here = vec![IpAddr::V4(Ipv4Addr::LOCALHOST)];
         let known = names.map(|(name, _)| (format!("{name}.shop.test"), here.clone()));
         Ok(Self {
-            dns: Dns::with_route53(known.into(), aws).await?,
+            dns: match aws {
+                Some(aws) => Dns::with_route53(known.into(), aws).await?,
+                None => Dns::start(known.into()).await?,
+            },
             _nginx: nginx,
             _silent: silent,
             root: authority.root(),

@@ -26,7 +26,9 @@ fn status<'a>(report: &'a Value, name: &str) -> &'a str {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_deployed_probe_looks_and_tells() {
     let emulator = Emulator::start().await.unwrap();
-    let shop = Shop::open(OffsetDateTime::now_utc(), &emulator.config).await.unwrap();
+    let shop = Shop::open_on(OffsetDateTime::now_utc(), &emulator.config)
+        .await
+        .unwrap();
     let nameserver = shop.dns.address.to_string();
     let parameters = [
         ("Schedule", "rate(1 minute)"),

@@ -25,7 +25,7 @@ async fn main() -> Result<()> {
 async fn show() -> Result<()> {
     println!("1. Six real TLS servers on this machine");
     let emulator = Emulator::start().await?;
-    let shop = Shop::open(OffsetDateTime::now_utc(), &emulator.config).await?;
+    let shop = Shop::open_on(OffsetDateTime::now_utc(), &emulator.config).await?;
     for (endpoint, state) in &shop.endpoints {
         println!("     {endpoint:<28} {state}");
     }
