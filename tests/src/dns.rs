@@ -143,9 +143,8 @@ impl Source {
             let cname = sets
                 .iter()
                 .find(|set| set.r#type == RrType::Cname && wanted != RecordType::CNAME);
-            let of_type = sets
-                .iter()
-                .filter(|set| cname.is_some() == (set.r#type == RrType::Cname));
+            // Beside a CNAME nothing else is asked for but the CNAME itself.
+            let of_type = sets.iter().filter(|set| cname.is_none() || set.r#type == RrType::Cname);
             for value in of_type.flat_map(|set| {
                 set.resource_records()
                     .iter()
