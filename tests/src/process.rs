@@ -1,11 +1,14 @@
 //! Child processes that end with the value that started them, or with us, however we end; their children too.
 
 use std::ffi::OsStr;
+use std::io;
 use std::net::TcpListener;
 use std::process::Stdio;
 
 use anyhow::{Context, Result};
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, ChildStdin, Command};
+use tokio::try_join;
 
 /// A command to give to [`Group::start`] or [`run`]: the program, tied to us by a pipe.
 ///
@@ -60,21 +63,25 @@ impl Drop for Group {
 pub async fn run(command: &mut Command) -> Result<String> {
     let program = command.as_std().get_args().nth(2).unwrap_or_default();
     let program = program.to_string_lossy().into_owned();
-    let mut child = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("cannot start sh")?;
-    // Held while it runs: waiting closes what the child still owns.
-    let _tether = child.stdin.take();
-    let output = child.wait_with_output().await?;
+    // A group, so that giving up ends it before its folders are removed.
+    let mut group = Group::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()))?;
+    let (stdout, stderr) = (group.child.stdout.take(), group.child.stderr.take());
+    let (status, stdout, stderr) = try_join!(group.child.wait(), all_of(stdout), all_of(stderr))?;
     let text = format!(
         "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
+        String::from_utf8_lossy(&stdout),
+        String::from_utf8_lossy(&stderr)
     );
-    anyhow::ensure!(output.status.success(), "{program} failed ({}):\n{text}", output.status);
+    anyhow::ensure!(status.success(), "{program} failed ({status}):\n{text}");
     Ok(text)
+}
+
+async fn all_of(pipe: Option<impl AsyncRead + Unpin>) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    if let Some(mut pipe) = pipe {
+        pipe.read_to_end(&mut bytes).await?;
+    }
+    Ok(bytes)
 }
 
 /// A loopback port that nothing listens on.

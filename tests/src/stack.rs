@@ -47,10 +47,12 @@ impl Stack {
 
     /// Likewise, to an emulator that runs already.
     pub async fn deploy_to(emulator: Emulator, parameters: &[(&str, &str)]) -> Result<Self> {
-        build().await?;
+        // sam leaves its packages behind, and all of its work when it is interrupted.
+        let scratch = tempfile::Builder::new().prefix("neverlapse-sam-").tempdir()?;
+        build(scratch.path()).await?;
         let overrides = [("Architecture", ARCHITECTURE)].iter().chain(parameters);
         let overrides = overrides.map(|(key, value)| format!("ParameterKey={key},ParameterValue=\"{value}\""));
-        let mut deploy = sam(&emulator.endpoint);
+        let mut deploy = sam(&emulator.endpoint, scratch.path());
         deploy.args([
             "deploy",
             "--stack-name",
@@ -64,7 +66,7 @@ impl Stack {
             .args(overrides);
         deploy.arg("--template-file").arg(build_folder().join("template.yaml"));
         run(&mut deploy).await.context("sam deploy onto the local stack")?;
-        let outputs = outputs(&emulator.endpoint).await?;
+        let outputs = outputs(&emulator.endpoint, scratch.path()).await?;
         let output = |name: &str| {
             outputs
                 .get(name)
@@ -179,8 +181,8 @@ pub fn root() -> PathBuf {
 
 /// `sam build` of the real template, for this machine's processor. Cargo is the cache: sam's would read all of `target`
 /// to find that it has changed.
-async fn build() -> Result<()> {
-    let mut build = sam("");
+async fn build(scratch: &Path) -> Result<()> {
+    let mut build = sam("", scratch);
     build.args(["build", "--no-cached", "--build-dir"]).arg(build_folder());
     build.args([
         "--parameter-overrides",
@@ -193,8 +195,8 @@ async fn build() -> Result<()> {
     run(&mut build).await.context("sam build").map(drop)
 }
 
-async fn outputs(endpoint: &str) -> Result<std::collections::BTreeMap<String, String>> {
-    let mut list = sam(endpoint);
+async fn outputs(endpoint: &str, scratch: &Path) -> Result<std::collections::BTreeMap<String, String>> {
+    let mut list = sam(endpoint, scratch);
     list.args(["list", "stack-outputs", "--stack-name", NAME, "--output", "json"]);
     let text = run(&mut list).await?;
     let json = text.find('[').map_or(text.as_str(), |at| &text[at..]);
@@ -208,13 +210,14 @@ async fn outputs(endpoint: &str) -> Result<std::collections::BTreeMap<String, St
     Ok(all.iter().filter_map(pair).collect())
 }
 
-fn sam(endpoint: &str) -> Command {
+fn sam(endpoint: &str, scratch: &Path) -> Command {
     let tools = root().join(".local/sam/bin");
     let path = format!("{}:{}", tools.display(), std::env::var("PATH").unwrap_or_default());
     let mut command = command(tools.join("sam"));
     command
         .current_dir(root())
         .env("PATH", path)
+        .env("TMPDIR", scratch)
         .env("SAM_CLI_TELEMETRY", "0");
     command.env("AWS_DEFAULT_REGION", REGION).env("AWS_REGION", REGION);
     command.env("AWS_ACCESS_KEY_ID", KEY).env("AWS_SECRET_ACCESS_KEY", KEY);
