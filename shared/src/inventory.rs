@@ -42,6 +42,8 @@ pub struct Watched {
     /// Where the PEM with this endpoint's own roots is: a key in the bucket, or a path beside a local inventory.
     pub ca: Option<String>,
     pub thresholds: Thresholds,
+    /// Whether its findings are in the report only, and alert nobody.
+    pub quiet: bool,
     /// Where it was written.
     pub line: Option<usize>,
 }
@@ -77,6 +79,8 @@ pub struct Certificate {
     pub reuse_key: bool,
     /// How long a new version may take until every instance and address serves it.
     pub deliver_within: time::Duration,
+    /// Whether findings about it, and where it is served, are in the report only, and alert nobody.
+    pub quiet: bool,
     pub line: Option<usize>,
 }
 
@@ -265,6 +269,7 @@ impl Watched {
             addresses: Vec::new(),
             ca: None,
             thresholds,
+            quiet: false,
             line,
         }
     }
@@ -286,6 +291,8 @@ struct WrittenEndpoint {
     ca: Option<String>,
     warn_days: Option<u32>,
     critical_days: Option<u32>,
+    #[serde(default)]
+    quiet: bool,
 }
 
 #[derive(Deserialize)]
@@ -303,6 +310,8 @@ struct WrittenCertificate {
     deliver_within_hours: Option<u16>,
     warn_days: Option<u32>,
     critical_days: Option<u32>,
+    #[serde(default)]
+    quiet: bool,
 }
 
 /// A mistake before its line is counted.
@@ -362,6 +371,7 @@ impl Reader<'_> {
             ca,
             warn_days,
             critical_days,
+            quiet,
         } = written;
         if let Some(port) = port.as_ref().filter(|port| *port.get_ref() == 0) {
             return Err((
@@ -383,6 +393,7 @@ impl Reader<'_> {
             addresses: addresses?,
             ca,
             thresholds: self.thresholds(warn_days, critical_days),
+            quiet,
             line: Some(line),
         };
         self.inventory.watch(watched);
@@ -416,6 +427,7 @@ impl Reader<'_> {
         for endpoint in &served_at {
             self.inventory.watch(Watched {
                 ca: self.private_roots(&issuers),
+                quiet: written.quiet,
                 ..Watched::plain(endpoint.clone(), thresholds, Some(line))
             });
         }
@@ -430,6 +442,7 @@ impl Reader<'_> {
             profile,
             reuse_key,
             deliver_within: time::Duration::hours(hours.into()),
+            quiet: written.quiet,
             line: Some(line),
         };
         self.inventory.certificates.push(certificate);
@@ -739,6 +752,27 @@ mod tests {
                 .any(|watched| watched.endpoint.to_string() == "fine.example:443");
             assert!(fine, "the entry beside it is watched");
         }
+    }
+
+    #[test]
+    fn quiet_is_said_of_an_endpoint_or_of_a_certificate_and_where_it_is_served() {
+        let inventory = Inventory::parse(
+            "[[endpoint]]\nhost = \"a.example\"\nquiet = true\n[[endpoint]]\nhost = \"b.example\"\n\
+             [[certificate]]\nidentifiers = [\"c.example\"]\nserved_at = [\"b.example\", \"c.example\"]\nquiet = true\n",
+        );
+        let quiet: Vec<_> = inventory
+            .watched
+            .iter()
+            .map(|watched| (watched.endpoint.to_string(), watched.quiet))
+            .collect();
+        let expected = [("a.example:443", true), ("b.example:443", false), ("c.example:443", true)];
+        assert_eq!(quiet, expected.map(|(endpoint, quiet)| (endpoint.to_owned(), quiet)));
+        assert!(inventory.certificates[0].quiet);
+        let wrong = Inventory::parse("[[endpoint]]\nhost = \"a.example\"\nquiet = \"yes\"\n");
+        assert_eq!(
+            wrong.mistakes[0].to_string(),
+            "line 3: [[endpoint]] invalid type: string \"yes\", expected a boolean"
+        );
     }
 
     #[test]
