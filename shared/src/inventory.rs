@@ -765,7 +765,11 @@ mod tests {
             .iter()
             .map(|watched| (watched.endpoint.to_string(), watched.quiet))
             .collect();
-        let expected = [("a.example:443", true), ("b.example:443", false), ("c.example:443", true)];
+        let expected = [
+            ("a.example:443", true),
+            ("b.example:443", false),
+            ("c.example:443", true),
+        ];
         assert_eq!(quiet, expected.map(|(endpoint, quiet)| (endpoint.to_owned(), quiet)));
         assert!(inventory.certificates[0].quiet);
         let wrong = Inventory::parse("[[endpoint]]\nhost = \"a.example\"\nquiet = \"yes\"\n");

@@ -17,8 +17,10 @@ pub struct Inbox {
 pub struct Message {
     /// Its subject.
     pub subject: String,
-    /// Its body.
+    /// Its body; of an alert for machines, the text in it.
     pub text: String,
+    /// The alert for machines, if it is one.
+    pub json: serde_json::Value,
 }
 
 impl Inbox {
@@ -83,8 +85,12 @@ impl Inbox {
 fn parse(body: &str) -> Result<Message> {
     let envelope: serde_json::Value = serde_json::from_str(body).context("SNS wraps messages in JSON")?;
     let field = |name: &str| envelope[name].as_str().unwrap_or_default().to_owned();
+    let message = field("Message");
+    let json: serde_json::Value = serde_json::from_str(&message).unwrap_or_default();
+    let text = json["text"].as_str().map(str::to_owned);
     Ok(Message {
         subject: field("Subject"),
-        text: field("Message"),
+        text: text.unwrap_or(message),
+        json,
     })
 }

@@ -15,3 +15,4 @@ pub mod runtime;
 pub mod servers;
 pub mod shop;
 pub mod stack;
+pub mod webhook;

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 const SOON: Duration = Duration::from_secs(30);
+const QUIET: Duration = Duration::from_secs(5);
 /// The schedule fires once a minute, in a window of one.
 const SCHEDULED: Duration = Duration::from_secs(240);
 
@@ -79,17 +80,15 @@ async fn the_deployed_probe_looks_and_tells() {
         "is not for wrongname.shop.test",
         "incomplete.shop.test",
         "does not send the issuer",
-        "silent.shop.test",
-        "TLS handshake took longer",
         "\"a..b\"",
+        "neverlapse watches again",
     ] {
         assert!(alert.text.contains(words), "{words:?} is missing in:\n{}", alert.text);
     }
-    assert!(
-        !alert.text.contains("healthy.shop.test"),
-        "nothing is wrong with it:\n{}",
-        alert.text
-    );
+    for name in ["healthy.shop.test", "silent.shop.test"] {
+        let text = &alert.text;
+        assert!(!text.contains(name), "{name} is fine, or not yet confirmed:\n{text}");
+    }
 
     // The answer is the report.
     let answer = stack.invoke(&json!({})).await.unwrap();
@@ -109,6 +108,16 @@ async fn the_deployed_probe_looks_and_tells() {
         assert_eq!(status(&report, name), expected);
     }
 
+    // The second run in a row that gets no answer says so, and of the rest nothing new.
+    let alert = inbox.next(SOON).await.unwrap().expect("an alert about the silent one");
+    assert!(
+        alert.subject.starts_with("UNKNOWN: silent.shop.test:"),
+        "{}",
+        alert.subject
+    );
+    assert!(alert.subject.ends_with(", no answer in time"), "{}", alert.subject);
+    assert!(alert.text.contains("TLS handshake took longer"), "{}", alert.text);
+
     // Asked for one, it looks at one, with the roots that the inventory gives it; all forms of an event work.
     let healthy = &shop.endpoints[0].0;
     for event in [
@@ -126,4 +135,9 @@ async fn the_deployed_probe_looks_and_tells() {
     let answer = stack.invoke(&json!({"endpont": healthy})).await.unwrap();
     assert!(answer.failed);
     assert_eq!(answer.payload["errorType"], "InvalidEvent");
+    let expired = &shop.endpoints[2].0;
+    let answer = stack.invoke(&json!({"endpoint": expired})).await.unwrap();
+    assert_eq!(answer.payload["counts"]["critical"], 1);
+    let more = inbox.next(QUIET).await.unwrap();
+    assert!(more.is_none(), "everything was said before: {more:?}");
 }

@@ -1,5 +1,6 @@
 //! The probe function: an event names what to look at, the answer is the report, and SNS hears what is wrong.
 
+mod alerts;
 mod event;
 mod renew;
 mod run;

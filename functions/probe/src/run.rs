@@ -4,19 +4,20 @@ use std::time::{Duration, SystemTime};
 
 use lambda_runtime::tracing::{error, info, warn};
 use lambda_runtime::{Diagnostic, LambdaEvent};
-use neverlapse::alert::{self, Digest, Sender};
-use neverlapse::client::reason;
-use neverlapse::inventory::{Certificate, Inventory};
+use neverlapse::alert::Sender;
+use neverlapse::alert::state::Circle;
+use neverlapse::inventory::Inventory;
 use neverlapse::probe::{Options, Prober, Target};
 use neverlapse::report::Report;
 use neverlapse::resolve;
 use neverlapse::roots::Roots;
 use neverlapse::store::Store;
-use serde_json::{Value, json};
+use serde_json::Value;
 use thiserror::Error;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
+use crate::alerts::{self, Alerts};
 use crate::event::Event;
 use crate::renew;
 use crate::settings::Settings;
@@ -24,9 +25,9 @@ use crate::settings::Settings;
 /// Everything that outlives one event.
 pub(crate) struct Run {
     settings: Settings,
-    sender: Sender,
     store: Store,
     sns: aws_sdk_sns::Client,
+    alerts: Alerts,
 }
 
 /// Why a run failed; the variant is what Lambda shows as `errorType`.
@@ -40,8 +41,8 @@ pub(crate) enum Error {
     InventoryEmpty(String),
     #[error("cannot probe: {0}")]
     ProbeFailed(#[from] resolve::Error),
-    #[error("cannot publish to {topic}: {reason}")]
-    AlertNotSent { topic: String, reason: String },
+    #[error(transparent)]
+    Alert(#[from] alerts::Error),
     #[error("{0}")]
     RenewalNotRequested(String),
     #[error("cannot write the report as JSON: {0}")]
@@ -55,7 +56,9 @@ impl From<Error> for Diagnostic {
             Error::InventoryUnreadable(_) => "InventoryUnreadable",
             Error::InventoryEmpty(_) => "InventoryEmpty",
             Error::ProbeFailed(_) => "ProbeFailed",
-            Error::AlertNotSent { .. } => "AlertNotSent",
+            Error::Alert(alerts::Error::NotSent { .. }) => "AlertNotSent",
+            Error::Alert(alerts::Error::NotRemembered(_)) => "AlertNotRemembered",
+            Error::Alert(alerts::Error::SlackNotTold(_)) => "SlackNotTold",
             Error::RenewalNotRequested(_) => "RenewalNotRequested",
             Error::ReportInvalid(_) => "ReportInvalid",
         };
@@ -69,45 +72,58 @@ impl From<Error> for Diagnostic {
 impl Run {
     pub(crate) fn new(settings: Settings, config: &aws_config::SdkConfig) -> Result<Self, Error> {
         let store = Store::new(aws_sdk_s3::Client::new(config), settings.bucket.clone());
-        let sender = Sender {
-            stack: settings.stack.clone(),
-            region: settings.region.clone(),
+        let sns = aws_sdk_sns::Client::new(config);
+        let alerts = Alerts {
+            store: store.clone(),
+            sns: sns.clone(),
+            topic: settings.alert_topic.clone(),
+            sender: Sender::of(&settings.stack, &settings.alert_topic, &settings.bucket),
+            weekly: settings.weekly,
         };
         Ok(Self {
-            sender,
             store,
-            sns: aws_sdk_sns::Client::new(config),
+            sns,
+            alerts,
             settings,
         })
     }
 
-    /// Looks, judges, tells. A run that could not look at anything is told too, and is an error.
+    /// Looks, judges, tells. A run that could not look at anything is told too, and is an error. Who asks for a few endpoints reads
+    /// the answer; nobody else is told, and nothing is remembered.
     pub(crate) async fn handle(&self, event: LambdaEvent<Value>) -> Result<Value, Error> {
         let deadline = Instant::now() + time_for_probing(event.context.deadline());
         let event = Event::read(&event.payload).map_err(Error::InvalidEvent)?;
-        let (report, certificates) = match self.report(event, deadline).await {
+        let is_whole = event == Event::Everything;
+        let (report, inventory) = match self.report(event, deadline).await {
             Ok(seen) => seen,
             Err(failed) => {
                 error!(error = %failed, "the run could not look at anything");
-                self.publish(&alert::failure(&failed.to_string(), &self.sender)).await?;
+                if is_whole {
+                    let (reason, now) = (failed.to_string(), OffsetDateTime::now_utc());
+                    self.alerts.tell(Err(&reason), &Circle::default(), now).await?;
+                }
                 return Err(failed);
             }
         };
         log(&report);
-        if let Some(digest) = alert::digest(&report, &self.sender) {
-            self.publish(&digest).await?;
-        }
+        let now = OffsetDateTime::now_utc();
+        let told = match is_whole {
+            true => self.alerts.tell(Ok(&report), &Circle::of(&inventory), now).await,
+            false => Ok(()),
+        };
+        // Nobody's renewal waits for an alert that cannot be sent.
         if let Some(topic) = &self.settings.renewal_topic {
-            let requests = renew::requests(&certificates, &report, OffsetDateTime::now_utc());
+            let requests = renew::requests(&inventory.certificates, &report, now);
             renew::publish(&self.sns, topic, requests)
                 .await
                 .map_err(Error::RenewalNotRequested)?;
         }
+        told?;
         Ok(serde_json::to_value(report.fitting(RESPONSE_BYTES))?)
     }
 
-    async fn report(&self, event: Event, deadline: Instant) -> Result<(Report, Vec<Certificate>), Error> {
-        let (targets, mistakes, certificates) = self.targets(event).await?;
+    async fn report(&self, event: Event, deadline: Instant) -> Result<(Report, Inventory), Error> {
+        let (targets, mistakes, inventory) = self.targets(event).await?;
         // A prober a run: its caches of addresses and revocation lists must not outlive it.
         let prober = Prober::new(Options {
             nameserver: self.settings.nameserver,
@@ -116,10 +132,10 @@ impl Run {
         })?;
         let mut report = prober.report(targets, deadline).await;
         report.mistakes = mistakes;
-        Ok((report, certificates))
+        Ok((report, inventory))
     }
 
-    async fn targets(&self, event: Event) -> Result<(Vec<Target>, Vec<String>, Vec<Certificate>), Error> {
+    async fn targets(&self, event: Event) -> Result<(Vec<Target>, Vec<String>, Inventory), Error> {
         let mut inventory = self.inventory().await?;
         if let Event::Some(endpoints) = event {
             inventory = only(inventory, endpoints);
@@ -135,7 +151,7 @@ impl Run {
         if targets.is_empty() && inventory.certificates.is_empty() {
             let mistakes = mistakes
                 .iter()
-                .map(|mistake| format!("\n  - {mistake}"))
+                .map(|mistake| format!("; {mistake}"))
                 .collect::<String>();
             let reason = format!(
                 "there is nothing to look at. Write an inventory.toml to s3://{} or set the template's Domains.{mistakes}",
@@ -143,7 +159,7 @@ impl Run {
             );
             return Err(Error::InventoryEmpty(reason));
         }
-        Ok((targets, mistakes, inventory.certificates))
+        Ok((targets, mistakes, inventory))
     }
 
     /// The bucket's `inventory.toml`, else the template's `Domains`.
@@ -178,26 +194,6 @@ impl Run {
             )),
             Err(error) => Err(error.to_string()),
         }
-    }
-
-    async fn publish(&self, digest: &Digest) -> Result<(), Error> {
-        let bodies = json!({ "default": digest.text, "email": digest.text }).to_string();
-        let request = self
-            .sns
-            .publish()
-            .topic_arn(&self.settings.alert_topic)
-            .subject(&digest.subject);
-        let sent = request
-            .message_structure("json")
-            .message(bodies)
-            .send()
-            .await
-            .map_err(|error| Error::AlertNotSent {
-                topic: self.settings.alert_topic.clone(),
-                reason: reason(&error),
-            })?;
-        info!(subject = %digest.subject, message_id = sent.message_id(), "alert published");
-        Ok(())
     }
 }
 

@@ -18,7 +18,8 @@ pub(crate) struct Settings {
     pub(crate) trust_bundle: Option<String>,
     pub(crate) nameserver: Option<SocketAddr>,
     pub(crate) stack: String,
-    pub(crate) region: String,
+    /// Whether to say once a week that everything is fine.
+    pub(crate) weekly: bool,
 }
 
 #[derive(Debug, Error, PartialEq)]
@@ -42,6 +43,7 @@ impl Settings {
         let warn_days = parsed("WARN_DAYS", optional("WARN_DAYS"), "a number of days")?;
         let critical_days = parsed("CRITICAL_DAYS", optional("CRITICAL_DAYS"), "a number of days")?;
         let revocation = parsed("CHECK_REVOCATION", optional("CHECK_REVOCATION"), "true or false")?;
+        let weekly = parsed("WEEKLY_DIGEST", optional("WEEKLY_DIGEST"), "true or false")?;
         Ok(Self {
             bucket: required("BUCKET")?,
             alert_topic: required("ALERT_TOPIC_ARN")?,
@@ -55,7 +57,7 @@ impl Settings {
             trust_bundle: optional("TRUST_BUNDLE_KEY"),
             nameserver: optional("NAMESERVER").map(nameserver).transpose()?,
             stack: optional("STACK_NAME").unwrap_or_else(|| "neverlapse".to_owned()),
-            region: optional("AWS_REGION").unwrap_or_default(),
+            weekly: weekly.unwrap_or(false),
         })
     }
 }

@@ -87,10 +87,7 @@ struct Case<'a> {
 
 impl Renewer {
     pub(crate) fn new(settings: Settings, config: SdkConfig) -> Self {
-        let sender = Sender {
-            stack: settings.stack.clone(),
-            region: settings.region.clone(),
-        };
+        let sender = Sender::of(&settings.stack, &settings.alert_topic, &settings.bucket);
         Self {
             store: Store::new(aws_sdk_s3::Client::new(&config), settings.bucket.clone()),
             teller: Teller {

@@ -6,10 +6,9 @@ use aws_sdk_sns::Client;
 use lambda_runtime::tracing::{error, info};
 use neverlapse::alert::{Digest, Sender};
 use neverlapse::client::reason;
-use neverlapse::finding::{Span, date};
+use neverlapse::finding::{Severity, Span, date};
 use neverlapse::renewal::Failure;
 use neverlapse::version::Current;
-use serde_json::json;
 use time::OffsetDateTime;
 
 /// Where alerts go, and in whose name.
@@ -22,7 +21,7 @@ pub(crate) struct Teller {
 impl Teller {
     /// Sends an alert. That it cannot be sent must not undo a renewal: it is logged, and the probe's next run tells.
     pub(crate) async fn tell(&self, digest: &Digest) {
-        let bodies = json!({ "default": digest.text, "email": digest.text }).to_string();
+        let bodies = digest.bodies(&self.sender);
         let request = self.sns.publish().topic_arn(&self.topic).subject(&digest.subject);
         match request.message_structure("json").message(bodies).send().await {
             Ok(sent) => info!(
@@ -110,13 +109,10 @@ impl Teller {
     }
 
     fn digest(&self, subject: String, text: String) -> Digest {
-        let subject = subject
-            .chars()
-            .map(|c| if c == ' ' || c.is_ascii_graphic() { c } else { '?' })
-            .take(99)
-            .collect();
-        let Sender { stack, region } = &self.sender;
-        let text = format!("{text}\n-- \nneverlapse, stack {stack} in {region}\n");
-        Digest { subject, text }
+        let severity = match subject.starts_with("OK") {
+            true => Severity::Ok,
+            false => Severity::Warning,
+        };
+        Digest::plain(&subject, &text, severity, OffsetDateTime::now_utc())
     }
 }

@@ -1,0 +1,175 @@
+//! One message in the forms that SNS delivers: text for people, Amazon Q's notification for chats, JSON for machines.
+
+use serde_json::{Map, Value, json};
+
+use super::digest::{Digest, Entry, Section, cut};
+use super::slack::{escaped, mark};
+use super::{Sender, slack};
+use crate::finding::date;
+
+/// What SNS takes as one message, all its bodies together.
+pub const LIMIT: usize = 262_144;
+
+impl Digest {
+    /// `Message` of an SNS request with `MessageStructure: json`: a body for each protocol, all together within [`LIMIT`].
+    pub fn bodies(&self, sender: &Sender) -> String {
+        let mut bytes = TEXT;
+        loop {
+            let (text, machine) = (self.text(sender, bytes), machine(self, sender, bytes).to_string());
+            let bodies = json!({
+                "default": text,
+                "email": text,
+                "sms": self.subject,
+                "https": custom_notification(self, sender).to_string(),
+                "sqs": machine,
+                "lambda": machine,
+            })
+            .to_string();
+            if bodies.len() <= LIMIT || bytes < SMALLEST {
+                return bodies;
+            }
+            bytes = bytes / 4 * 3;
+        }
+    }
+}
+
+/// The alert for programs: `neverlapse.alert/1`, with as many entries, worst first, as fit into about `bytes`, and the text.
+pub fn machine(digest: &Digest, sender: &Sender, bytes: usize) -> Value {
+    let entries = digest.sections.iter().flat_map(|section| &section.entries);
+    let mut room = bytes;
+    let shown: Vec<_> = entries
+        .clone()
+        .map(|entry| json!(entry))
+        .take_while(|entry| {
+            let size = entry.to_string().len();
+            let fits = size <= room;
+            room = room.saturating_sub(size);
+            fits
+        })
+        .collect();
+    let omitted = entries.count() - shown.len();
+    json!({
+        "schema": SCHEMA,
+        "at": date(digest.at),
+        "account": sender.account,
+        "region": sender.region,
+        "stack": sender.stack,
+        "severity": digest.severity,
+        "subject": digest.subject,
+        "incident": digest.thread,
+        "report": sender.report(),
+        "notices": shown,
+        "omitted": omitted,
+        "text": digest.text(sender, bytes),
+    })
+}
+
+/// The alert for Slack and Microsoft Teams by way of Amazon Q Developer, which drops silently what does not keep to its schema:
+/// <https://docs.aws.amazon.com/chatbot/latest/adminguide/custom-notifs.html>.
+pub fn custom_notification(digest: &Digest, sender: &Sender) -> Value {
+    let title = format!("{} {}", mark(digest.severity), escaped(&digest.subject));
+    let mut steps: Vec<&String> = Vec::new();
+    for step in digest.sections.iter().flat_map(|section| &section.next) {
+        if !steps.contains(&step) {
+            steps.push(step);
+        }
+    }
+    let steps: Vec<_> = steps
+        .into_iter()
+        .take(STEPS)
+        .map(|step| first(&escaped(step), STEP))
+        .collect();
+    let places: Vec<_> = digest
+        .sections
+        .iter()
+        .take(STEPS)
+        .map(|section| first(&section.title, CONTEXT))
+        .collect();
+    let mut content = Map::new();
+    content.insert("textType".into(), "client-markdown".into());
+    content.insert("title".into(), first(&title, TITLE).into());
+    content.insert("description".into(), description(digest, sender).into());
+    if !steps.is_empty() {
+        content.insert("nextSteps".into(), steps.into());
+    }
+    let keywords = ["neverlapse", &sender.stack, &digest.severity.to_string()].map(|word| first(word, KEYWORD));
+    content.insert("keywords".into(), keywords.to_vec().into());
+    json!({
+        "version": "1.0",
+        "source": "custom",
+        "id": format!("{}-{}", digest.thread, digest.at.unix_timestamp()),
+        "content": content,
+        "metadata": {
+            "threadId": format!("neverlapse-{}", digest.thread),
+            "summary": first(&digest.subject, TITLE),
+            "eventType": "neverlapse.alert",
+            "relatedResources": places,
+            "additionalContext": {
+                "account": sender.account,
+                "region": sender.region,
+                "stack": first(&sender.stack, CONTEXT),
+                "report": first(&sender.report(), CONTEXT),
+            },
+        },
+    })
+}
+
+/// What a chat shows under the title.
+fn description(digest: &Digest, sender: &Sender) -> String {
+    let tail = format!("\n\n{}", slack::origin(sender));
+    let mut text = first(&escaped(&digest.summary), DESCRIPTION / 2);
+    for (index, section) in digest.sections.iter().enumerate() {
+        let section = format!("\n\n{}", slack::section(section));
+        if length(&text) + length(&section) + length(&tail) + RESERVE > DESCRIPTION {
+            let more = digest.sections.len() - index;
+            text.push_str(&format!("\n\n+{more} more; {}", escaped(&sender.elsewhere())));
+            break;
+        }
+        text.push_str(&section);
+    }
+    for note in &digest.notes {
+        let note = format!("\n\n{}", escaped(note));
+        if length(&text) + length(&note) + length(&tail) <= DESCRIPTION {
+            text.push_str(&note);
+        }
+    }
+    text.push_str(&tail);
+    first(&text, DESCRIPTION)
+}
+
+impl Section {
+    /// The worst entry's words.
+    pub fn headline(&self) -> &str {
+        self.entries.first().map_or("", |entry: &Entry| entry.message.as_str())
+    }
+}
+
+/// At most so many characters, as JavaScript and Java count them.
+pub(super) fn first(text: &str, characters: usize) -> String {
+    if length(text) <= characters {
+        return text.to_owned();
+    }
+    let mut count = 0;
+    let end = text.char_indices().find(|(_, c)| {
+        count += c.len_utf16();
+        count > characters - 1
+    });
+    format!("{}…", cut(text, end.map_or(text.len(), |(at, _)| at)))
+}
+
+pub(super) fn length(text: &str) -> usize {
+    text.encode_utf16().count()
+}
+
+/// Name and version of [`machine`]'s format.
+const SCHEMA: &str = "neverlapse.alert/1";
+/// The text travels four times in one JSON, twice of that within another.
+const TEXT: usize = 60_000;
+const SMALLEST: usize = 4_000;
+const TITLE: usize = 250;
+const DESCRIPTION: usize = 8_000;
+const STEP: usize = 350;
+const STEPS: usize = 8;
+const KEYWORD: usize = 75;
+const CONTEXT: usize = 250;
+const RESERVE: usize = 300;

@@ -1,0 +1,618 @@
+//! News in words: what, where, since when, by when, and what to do next.
+
+use std::fmt::Write;
+
+use serde::Serialize;
+use time::OffsetDateTime;
+
+use super::Sender;
+use super::state::{Change, Circle, Matter, News, Notice, Place};
+use crate::finding::{Severity, Span, date};
+use crate::report::{CertificateReport, EndpointReport, Report};
+use crate::text::printable;
+
+/// One message, before it takes the form that a channel wants.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Digest {
+    /// Printable ASCII, under 100 characters, led by the severity and the worst place.
+    pub subject: String,
+    /// The worst that it says; ok if everything it tells of is over.
+    pub severity: Severity,
+    /// What stands above the sections.
+    pub summary: String,
+    /// One a place, worst first.
+    pub sections: Vec<Section>,
+    /// What stands under them.
+    pub notes: Vec<String>,
+    /// Names the incident: messages with the same one belong together.
+    pub thread: String,
+    /// As of when.
+    pub at: OffsetDateTime,
+}
+
+/// What is to be said of one place.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Section {
+    /// Where, in a form that a person recognises.
+    pub title: String,
+    /// The worst of it.
+    pub severity: Severity,
+    /// What happened, worst first.
+    pub entries: Vec<Entry>,
+    /// What else is known: until when the certificate is valid, who issued it, what the renewer does about it.
+    pub facts: Vec<String>,
+    /// What to do.
+    pub next: Vec<String>,
+}
+
+/// One thing that happened at a place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Entry {
+    /// What happened to it.
+    pub change: Change,
+    /// What it is about.
+    pub place: Place,
+    /// The finding's code.
+    pub code: String,
+    /// How bad it is, or was.
+    pub severity: Severity,
+    /// In words.
+    pub message: String,
+    /// Where exactly; none if it is all of the place.
+    pub addresses: Vec<String>,
+    /// First seen.
+    #[serde(with = "time::serde::rfc3339")]
+    pub since: OffsetDateTime,
+    /// The end of the certificate that is, or was, about to lapse.
+    #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<OffsetDateTime>,
+    /// The end of the one that is served instead, once it is over.
+    #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    pub renewed_until: Option<OffsetDateTime>,
+    /// What to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_step: Option<String>,
+    /// The same from an incident's first message to its last.
+    pub incident: String,
+    #[serde(skip)]
+    history: String,
+}
+
+/// Puts the news of a run into words, if there are any. A run that failed has no report.
+pub fn digest(
+    news: &News,
+    report: Option<&Report>,
+    circle: &Circle,
+    sender: &Sender,
+    now: OffsetDateTime,
+) -> Option<Digest> {
+    if news.is_empty() {
+        return None;
+    }
+    let words = Words {
+        report,
+        circle,
+        sender,
+        now,
+    };
+    let subject = match news.notices.first() {
+        Some(worst) => words.headline(worst, &news.notices),
+        None => words.all_fine(),
+    };
+    let worst = news.notices.first();
+    Some(Digest {
+        subject: ascii(&subject),
+        severity: worst.map_or(Severity::Ok, severity),
+        summary: words.summary(news),
+        sections: words.sections(&news.notices),
+        notes: words.notes(news),
+        thread: worst.map_or_else(|| "all-fine".to_owned(), |notice| notice.matter.thread()),
+        at: now,
+    })
+}
+
+impl Digest {
+    /// A message of a single paragraph or more, for what is not a finding of a run.
+    pub fn plain(subject: &str, text: &str, severity: Severity, now: OffsetDateTime) -> Self {
+        let subject = ascii(subject);
+        Self {
+            thread: crate::version::sha256(subject.as_bytes())[..16].to_owned(),
+            subject,
+            severity,
+            summary: text.trim_end().to_owned(),
+            sections: Vec::new(),
+            notes: Vec::new(),
+            at: now,
+        }
+    }
+
+    /// As plain text of at most `bytes`, worst first; what does not fit is counted.
+    pub fn text(&self, sender: &Sender, bytes: usize) -> String {
+        let mut tail = String::new();
+        for note in &self.notes {
+            let _ = write!(tail, "\n{note}\n");
+        }
+        let _ = write!(tail, "\n{}", sender.signature());
+        let mut text = format!("{}\n", cut(&self.summary, bytes / 2));
+        for (index, section) in self.sections.iter().enumerate() {
+            let section = section.text();
+            if text.len() + section.len() + tail.len() + RESERVE > bytes {
+                let _ = write!(
+                    text,
+                    "\n+{} more; {}\n",
+                    self.sections.len() - index,
+                    sender.elsewhere()
+                );
+                break;
+            }
+            text.push_str(&section);
+        }
+        text.push_str(cut(&tail, bytes / 2));
+        text
+    }
+}
+
+impl Section {
+    /// As plain text, with an empty line before it.
+    fn text(&self) -> String {
+        let mut text = format!("\n{}  {}\n", self.severity.to_string().to_uppercase(), self.title);
+        for entry in &self.entries {
+            let _ = writeln!(text, "  - {}\n    {}", entry.words(), entry.history);
+        }
+        for fact in &self.facts {
+            let _ = writeln!(text, "  {fact}");
+        }
+        for next in &self.next {
+            let _ = writeln!(text, "  What to do: {next}");
+        }
+        text
+    }
+}
+
+impl Entry {
+    /// What is wrong, and where.
+    pub fn words(&self) -> String {
+        match self.addresses.as_slice() {
+            [] => self.message.clone(),
+            addresses => format!("{}  [{}]", self.message, addresses.join(", ")),
+        }
+    }
+
+    /// Since when, and whether that is news.
+    pub fn history(&self) -> &str {
+        &self.history
+    }
+}
+
+struct Words<'a> {
+    report: Option<&'a Report>,
+    circle: &'a Circle,
+    sender: &'a Sender,
+    now: OffsetDateTime,
+}
+
+impl Words<'_> {
+    fn headline(&self, worst: &Notice, all: &[Notice]) -> String {
+        // What is over is no trouble more.
+        let alike = all
+            .iter()
+            .filter(|notice| notice.change.is_open() == worst.change.is_open());
+        let mut places: Vec<_> = alike.map(|notice| &notice.matter.place).collect();
+        places.sort();
+        places.dedup();
+        let more = match places.len() - 1 {
+            0 => String::new(),
+            more => format!(" (+{more} more)"),
+        };
+        let severity = severity(worst).to_string().to_uppercase();
+        let (place, state) = match (&worst.matter.place, worst.change.is_open()) {
+            (Place::Endpoint(_) | Place::Certificate(_), true) => {
+                (worst.matter.place.to_string(), self.state(&worst.matter))
+            }
+            (Place::Endpoint(_) | Place::Certificate(_), false) => (worst.matter.place.to_string(), self.end(worst)),
+            (_, true) => return format!("{severity}: {}{more}", self.about_us(&worst.matter)),
+            (_, false) => return format!("OK: {}{more}", over(&worst.matter.code)),
+        };
+        let room = SUBJECT_LENGTH.saturating_sub(severity.len() + state.len() + more.len() + ": , ".len());
+        let place: String = place.chars().take(room).collect();
+        format!("{severity}: {place}, {state}{more}")
+    }
+
+    /// The state of a place in a few words.
+    fn state(&self, matter: &Matter) -> String {
+        match matter.not_after.map(|end| end - self.now) {
+            Some(left) if matter.is_about_expiry() && left.is_negative() => format!("expired {} ago", Span(-left)),
+            Some(left) if matter.is_about_expiry() => format!("{} left", Span(left)),
+            _ => in_short(&matter.code),
+        }
+    }
+
+    fn end(&self, notice: &Notice) -> String {
+        match (notice.change, self.renewed(&notice.matter)) {
+            (Change::NoLongerWatched, _) => "no longer watched".to_owned(),
+            (_, Some(end)) => format!("valid until {}", end.date()),
+            (_, None) => over(&notice.matter.code),
+        }
+    }
+
+    /// What is wrong with the inventory or with the probe itself.
+    fn about_us(&self, matter: &Matter) -> String {
+        let not_reached = self.report.map_or(0, |report| report.not_reached.len());
+        match matter.code.as_str() {
+            "run_failed" => "neverlapse watches nothing".to_owned(),
+            "many_unreachable" => matter.message.split(':').next().unwrap_or_default().to_owned(),
+            "not_reached" => format!("{not_reached} endpoints were not reached in time"),
+            "mistake" => "the inventory has mistakes".to_owned(),
+            other => in_short(other),
+        }
+    }
+
+    fn all_fine(&self) -> String {
+        let soonest = self.report.and_then(soonest);
+        let soonest = soonest.map_or_else(String::new, |(endpoint, end)| {
+            format!("; the next to expire is {endpoint} in {}", Span(end - self.now))
+        });
+        format!(
+            "OK: all {} endpoints are fine{soonest}",
+            self.report.map_or(0, |report| report.counts.total())
+        )
+    }
+
+    fn summary(&self, news: &News) -> String {
+        let Some(report) = self.report else {
+            return "neverlapse could not look at anything. Until this is mended, nobody watches these certificates."
+                .to_owned();
+        };
+        let counts = report.counts;
+        let mut summary = format!(
+            "{} endpoints: {} critical, {} could not be looked at, {} warning, {} ok",
+            counts.total(),
+            counts.critical,
+            counts.unknown,
+            counts.warning,
+            counts.ok
+        );
+        if let (true, Some((endpoint, end))) = (news.all_fine, soonest(report)) {
+            let _ = write!(
+                summary,
+                "\n\nThe next to expire is {endpoint}, in {}, on {}.",
+                Span(end - self.now),
+                date(end)
+            );
+        }
+        summary
+    }
+
+    fn sections(&self, notices: &[Notice]) -> Vec<Section> {
+        let mut sections = Vec::<(bool, &Place, Section)>::new();
+        for notice in notices {
+            let (open, place) = (notice.change.is_open(), &notice.matter.place);
+            let entry = self.entry(notice);
+            match sections.iter_mut().find(|(same, at, _)| *same == open && *at == place) {
+                Some((.., section)) => section.entries.push(entry),
+                None => {
+                    let section = Section {
+                        title: self.title(place),
+                        severity: severity(notice),
+                        entries: vec![entry],
+                        facts: self.facts(notice),
+                        next: Vec::new(),
+                    };
+                    sections.push((open, place, section));
+                }
+            }
+        }
+        let with_steps = |(.., mut section): (bool, &Place, Section)| {
+            for step in section.entries.iter().filter_map(|entry| entry.next_step.clone()) {
+                if !section.next.contains(&step) {
+                    section.next.push(step);
+                }
+            }
+            section
+        };
+        sections.into_iter().map(with_steps).collect()
+    }
+
+    fn title(&self, place: &Place) -> String {
+        let unicode = self.endpoint(place).and_then(|endpoint| endpoint.unicode.as_deref());
+        match unicode {
+            Some(unicode) => format!("{} ({})", printable(&place.to_string()), printable(unicode)),
+            None => printable(&place.to_string()),
+        }
+    }
+
+    fn entry(&self, notice: &Notice) -> Entry {
+        let Notice { change, matter } = notice;
+        let message = printable(&matter.message);
+        let message = match change {
+            Change::NoLongerWatched => format!("no longer watched; what was open: {message}"),
+            Change::Over => match self.renewed(matter) {
+                Some(_) => format!("over, a new certificate is served; before: {message}"),
+                None => format!("{}; before: {message}", over(&matter.code)),
+            },
+            _ => message,
+        };
+        Entry {
+            change: *change,
+            place: matter.place.clone(),
+            code: matter.code.clone(),
+            severity: matter.severity,
+            message,
+            addresses: self.addresses(matter),
+            since: matter.since,
+            not_after: matter.not_after,
+            renewed_until: self.renewed(matter).filter(|_| *change == Change::Over),
+            next_step: change.is_open().then(|| self.next_step(matter)),
+            incident: matter.thread(),
+            history: self.history(notice),
+        }
+    }
+
+    fn history(&self, notice: &Notice) -> String {
+        let since = notice.matter.since;
+        let (on, lasted) = (date(since), Span(self.now - since));
+        match notice.change {
+            Change::Appeared if since == self.now => "new: this run is the first to see it".to_owned(),
+            Change::Appeared => format!("new: first seen on {on}, and seen again now"),
+            Change::Worsened => format!("worse than when it was last said; known since {on}, for {lasted}"),
+            Change::Reminder => format!("a reminder: known since {on}, for {lasted}"),
+            Change::Over | Change::NoLongerWatched => format!("it was known since {on}, for {lasted}"),
+        }
+    }
+
+    /// Where exactly, unless it is everywhere.
+    fn addresses(&self, matter: &Matter) -> Vec<String> {
+        let all = self
+            .endpoint(&matter.place)
+            .map_or(0, |endpoint| endpoint.observations.len());
+        if all > 1 && matter.addresses.len() == all {
+            return Vec::new();
+        }
+        matter.addresses.iter().map(ToString::to_string).collect()
+    }
+
+    /// Until when the certificate is valid that is served now instead of the one that the matter is about.
+    fn renewed(&self, matter: &Matter) -> Option<OffsetDateTime> {
+        let now = match &matter.place {
+            Place::Certificate(name) => self.certificate(name)?.not_after,
+            place => self.endpoint(place)?.not_after,
+        };
+        now.filter(|now| matter.not_after.is_some_and(|before| *now > before))
+    }
+
+    fn facts(&self, notice: &Notice) -> Vec<String> {
+        let mut facts = Vec::new();
+        if let Some(endpoint) = self.endpoint(&notice.matter.place) {
+            if let Some(end) = endpoint.not_after {
+                let issuer =
+                    issuer(endpoint).map_or_else(String::new, |issuer| format!(", issued by {}", printable(issuer)));
+                facts.push(format!("valid until {}{issuer}", date(end)));
+            }
+            let managed = self.circle.certificate_at(&endpoint.endpoint);
+            let managed = managed.filter(|_| notice.change.is_open());
+            facts.extend(managed.map(|name| self.renewer(name, endpoint)));
+        }
+        facts
+    }
+
+    /// What the renewer does about a certificate.
+    fn renewer(&self, name: &str, endpoint: &EndpointReport) -> String {
+        let Some(certificate) = self.certificate(name) else {
+            return format!("neverlapse renews this certificate ({name}) when it is due, and says so if that fails");
+        };
+        let renewal = &certificate.renewal;
+        if let Some(problem) = &renewal.problem {
+            let next = renewal.next_try.map_or_else(String::new, |next| {
+                format!(" The next try is not before {}.", date(next))
+            });
+            return format!(
+                "neverlapse renews this certificate ({name}), and its last try failed: {}.{next}",
+                printable(problem)
+            );
+        }
+        match (certificate.not_after, renewal.planned) {
+            (Some(new), _) if endpoint.not_after.is_some_and(|served| served < new) => format!(
+                "neverlapse has renewed this certificate ({name}): the new one is valid until {}, but it is not served here yet",
+                date(new)
+            ),
+            (_, Some(planned)) if planned > self.now => {
+                format!("neverlapse will renew this certificate ({name}) on {}", date(planned))
+            }
+            _ => format!("neverlapse is about to renew this certificate ({name})"),
+        }
+    }
+
+    fn next_step(&self, matter: &Matter) -> String {
+        let managed = match &matter.place {
+            Place::Certificate(name) => Some(name.as_str()),
+            Place::Endpoint(endpoint) => self.circle.certificate_at(endpoint),
+            _ => None,
+        };
+        let place = match &matter.place {
+            Place::Endpoint(name) | Place::Certificate(name) => name.as_str(),
+            _ => "",
+        };
+        match (matter.code.as_str(), managed) {
+            ("expired" | "expires_soon", Some(name)) => format!(
+                "nothing, if the renewer gets it done. `neverlapse status` shows where {name} is stuck, `neverlapse renew {name} --force` tries at once"
+            ),
+            ("expired", None) => {
+                "renew it with its issuer now, install it at each of these addresses and reload the server".to_owned()
+            }
+            ("expires_soon", None) => {
+                let by = matter
+                    .not_after
+                    .map_or_else(String::new, |end| format!("before {}, ", date(end)));
+                format!("{by}renew it with its issuer, install it at each of these addresses and reload the server")
+            }
+            ("mistake", _) => format!(
+                "correct it in {} (`neverlapse validate inventory.toml` shows every mistake). Until then this entry is not watched",
+                self.sender.object("inventory.toml")
+            ),
+            ("memory_lost", _) => format!(
+                "look at {} and whether the function may read it; the bucket keeps earlier versions. Without it, alerts repeat",
+                self.sender.object(super::state::KEY)
+            ),
+            (code, _) => advice(code).replace("{place}", place),
+        }
+    }
+
+    fn notes(&self, news: &News) -> Vec<String> {
+        if news.open.is_empty() {
+            return Vec::new();
+        }
+        let shown = news.open.iter().take(ALSO_OPEN).map(|matter| {
+            format!(
+                "\n  {}  {}: {}",
+                matter.severity.to_string().to_uppercase(),
+                matter.place,
+                printable(&matter.message)
+            )
+        });
+        let shown: String = shown.collect();
+        let more = match news.open.len().saturating_sub(ALSO_OPEN) {
+            0 => String::new(),
+            more => format!("\n  +{more} more; {}", self.sender.elsewhere()),
+        };
+        vec![format!("Also open, and said before:{shown}{more}")]
+    }
+
+    fn endpoint(&self, place: &Place) -> Option<&EndpointReport> {
+        let Place::Endpoint(name) = place else { return None };
+        self.report?
+            .endpoints
+            .iter()
+            .find(|endpoint| endpoint.endpoint == *name)
+    }
+
+    fn certificate(&self, name: &str) -> Option<&CertificateReport> {
+        self.report?
+            .certificates
+            .iter()
+            .find(|certificate| certificate.name == name)
+    }
+}
+
+fn severity(notice: &Notice) -> Severity {
+    match notice.change.is_open() {
+        true => notice.matter.severity,
+        false => Severity::Ok,
+    }
+}
+
+fn issuer(endpoint: &EndpointReport) -> Option<&str> {
+    endpoint
+        .observations
+        .iter()
+        .find_map(|seen| Some(seen.leaf.as_ref()?.issuer.as_str()))
+}
+
+fn soonest(report: &Report) -> Option<(&str, OffsetDateTime)> {
+    let ends = report
+        .endpoints
+        .iter()
+        .filter_map(|endpoint| Some((endpoint.endpoint.as_str(), endpoint.not_after?)));
+    ends.min_by_key(|(_, end)| *end)
+}
+
+/// A code in words that fit into a subject.
+fn in_short(code: &str) -> String {
+    match code {
+        "name_mismatch" => "wrong name".to_owned(),
+        "incomplete_chain" => "an issuer is not sent".to_owned(),
+        "untrusted_root" => "not trusted".to_owned(),
+        "invalid_chain" => "the chain is not valid".to_owned(),
+        "issuer_expired" => "an issuer has expired".to_owned(),
+        "legacy_tls" => "only outdated TLS".to_owned(),
+        "addresses_disagree" => "addresses serve different certificates".to_owned(),
+        "dns_failed" => "the name cannot be looked up".to_owned(),
+        "connect_failed" => "no connection".to_owned(),
+        "starttls_failed" => "does not switch to TLS".to_owned(),
+        "handshake_failed" => "no TLS handshake".to_owned(),
+        "timed_out" => "no answer in time".to_owned(),
+        "memory_lost" => "what was said before is lost".to_owned(),
+        other => other.replace('_', " "),
+    }
+}
+
+/// The end of a matter in words.
+fn over(code: &str) -> String {
+    match code {
+        "dns_failed" | "connect_failed" | "starttls_failed" | "handshake_failed" | "timed_out" => {
+            "can be reached again".to_owned()
+        }
+        "run_failed" => "neverlapse watches again".to_owned(),
+        "many_unreachable" => "no longer do many endpoints fail together".to_owned(),
+        "not_reached" => "every endpoint was reached in time".to_owned(),
+        "mistake" => "a mistake in the inventory is gone".to_owned(),
+        "memory_lost" => "what was said before can be read again".to_owned(),
+        other => format!("over: {}", in_short(other)),
+    }
+}
+
+/// What to do about a finding, in words that need no manual.
+fn advice(code: &str) -> &'static str {
+    match code {
+        "not_yet_valid" => "install a certificate that is valid today; if it should be, compare the clocks",
+        "name_mismatch" => {
+            "install a certificate for this name. If the server has several, look which one it gives for this name (SNI); if the name is old, take it out of the inventory"
+        }
+        "self_signed" | "untrusted_root" => {
+            "install a certificate of a CA that clients trust. If it is your own CA, put its root into the bucket and name it by `ca` in the inventory"
+        }
+        "incomplete_chain" => "let the server send its issuers too (fullchain.pem instead of cert.pem) and reload it",
+        "invalid_chain" => "have the certificate issued anew, or correct the chain that the server sends",
+        "issuer_expired" | "issuer_expires_soon" => {
+            "install the chain that the CA gives out today; renewing the certificate usually brings it"
+        }
+        "weak_key" => "have it issued anew with an ECDSA P-256 key, or RSA of at least 2048 bits",
+        "weak_signature" => "have it issued anew, signed with SHA-256 or better",
+        "revoked" => "renew it with a new key now, and ask the issuer why it was revoked",
+        "legacy_tls" => "enable TLS 1.2 and 1.3 on the server",
+        "addresses_disagree" => {
+            "install the newest of them at every address, and reload the servers that still have another"
+        }
+        "dns_failed" => "look at the name and its zone; if the name is old, take it out of the inventory",
+        "connect_failed" | "timed_out" => {
+            "look whether the server runs and whether firewalls and routes let the probe through; if it is retired, take it out of the inventory"
+        }
+        "starttls_failed" | "handshake_failed" => {
+            "look at the server's TLS configuration and its log; `neverlapse check {place}` shows the same from where you are"
+        }
+        "renewal_failed" => {
+            "correct what the message names; `neverlapse plan` shows what is due, `neverlapse renew {place} --force` tries at once"
+        }
+        "not_pulled" | "silent_instance" => {
+            "run `neverlapse pull` on the instance and read what it says; look whether its timer still runs, or remove its receipt if the instance is gone"
+        }
+        "install_failed" => {
+            "correct what the message names, and run `neverlapse pull` on the instance; the certificate before it is still served"
+        }
+        "wrong_certificate" => {
+            "look which file the server really reads, reload it, and run `neverlapse pull` on the instance"
+        }
+        "not_reached" => "if this repeats, look for endpoints that never answer: each takes its whole deadline",
+        "many_unreachable" => {
+            "look at the probe's own way out first (subnets, NAT gateway, security groups, name server), then at what these endpoints share. None of them is reported on its own while this lasts"
+        }
+        "run_failed" => "correct what the message names, then start a run: `sam remote invoke Probe`",
+        _ => "see the full report",
+    }
+}
+
+/// SNS refuses a subject with anything else than printable ASCII, or of 100 characters.
+fn ascii(text: &str) -> String {
+    text.chars()
+        .map(|c| if c == ' ' || c.is_ascii_graphic() { c } else { '?' })
+        .take(SUBJECT_LENGTH)
+        .collect()
+}
+
+/// The first `bytes` of it, to a whole character.
+pub(super) fn cut(text: &str, bytes: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes)]
+}
+
+const SUBJECT_LENGTH: usize = 99;
+const RESERVE: usize = 200;
+const ALSO_OPEN: usize = 10;

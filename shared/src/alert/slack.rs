@@ -1,0 +1,197 @@
+//! A message for a Slack incoming webhook, in Block Kit, and the webhook itself.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use thiserror::Error;
+
+use super::Sender;
+use super::bodies::{first, length};
+use super::digest::{Digest, Section};
+use crate::finding::Severity;
+
+/// Where the webhook's URL is in the bucket: one line of text. Whoever has it can write into the channel.
+pub const KEY: &str = "secrets/slack-webhook";
+
+/// The alert in Block Kit: <https://docs.slack.dev/reference/block-kit/blocks>.
+pub fn message(digest: &Digest, sender: &Sender) -> Value {
+    let mut blocks = vec![
+        json!({"type": "header", "text": {"type": "plain_text", "text": first(&format!("{} {}", mark(digest.severity), digest.subject), HEADER), "emoji": true}}),
+        block(&escaped(&digest.summary)),
+    ];
+    let mut room = TOTAL - length(&digest.summary).min(TEXT);
+    for (index, one) in digest.sections.iter().enumerate() {
+        let mut text = section(one);
+        for step in &one.next {
+            text.push_str(&format!("\n*What to do:* {}", escaped(step)));
+        }
+        if index == SECTIONS || length(&text) > room {
+            let more = digest.sections.len() - index;
+            blocks.push(block(&format!("*+{more} more*; {}", escaped(&sender.elsewhere()))));
+            break;
+        }
+        room -= length(&text).min(TEXT);
+        blocks.push(json!({"type": "divider"}));
+        blocks.push(block(&text));
+    }
+    for note in digest.notes.iter().filter(|note| length(note) <= room) {
+        blocks.push(block(&escaped(note)));
+    }
+    blocks.push(json!({"type": "context", "elements": [text(&origin(sender))]}));
+    json!({"text": digest.subject, "blocks": blocks})
+}
+
+/// One place with what is wrong there, in Slack's markdown.
+pub(super) fn section(section: &Section) -> String {
+    let mut lines = vec![format!(
+        "{} *{}* `{}`",
+        mark(section.severity),
+        section.severity.to_string().to_uppercase(),
+        escaped(&section.title)
+    )];
+    for entry in &section.entries {
+        lines.push(format!("• {}", escaped(&entry.words())));
+        lines.push(format!("   _{}_", escaped(entry.history())));
+    }
+    lines.extend(section.facts.iter().map(|fact| escaped(fact)));
+    lines.join("\n")
+}
+
+/// Whose message it is, and where the rest is.
+pub(super) fn origin(sender: &Sender) -> String {
+    let Sender {
+        stack, region, account, ..
+    } = sender;
+    escaped(&format!(
+        "neverlapse, stack {stack} in {region}, account {account}; full report: {}",
+        sender.report()
+    ))
+}
+
+pub(super) fn mark(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Critical => ":red_circle:",
+        Severity::Unknown => ":black_circle:",
+        Severity::Warning => ":large_yellow_circle:",
+        Severity::Ok => ":large_green_circle:",
+    }
+}
+
+/// Slack takes links and mentions from angle brackets only.
+pub(super) fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+fn block(markdown: &str) -> Value {
+    json!({"type": "section", "text": text(markdown)})
+}
+
+/// `verbatim`: names and addresses in it are not made into links.
+fn text(markdown: &str) -> Value {
+    json!({"type": "mrkdwn", "text": first(markdown, TEXT), "verbatim": true})
+}
+
+/// An incoming webhook. Its URL is a secret, and is never shown.
+#[derive(Clone)]
+pub struct Webhook {
+    url: reqwest::Url,
+    client: reqwest::Client,
+}
+
+/// Why Slack was not told. It never has the webhook's URL in it.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Error {
+    #[error("{KEY} does not hold a webhook's URL (expected one line, https://hooks.slack.com/services/…)")]
+    Invalid,
+    #[error("Slack cannot be reached: {reason}")]
+    Unreachable { reason: String },
+    #[error("Slack answered {status}: {answer}")]
+    Refused { status: u16, answer: String },
+}
+
+impl Webhook {
+    /// The webhook with the URL that [`KEY`] holds.
+    pub fn new(url: &str) -> Result<Self, Error> {
+        let url: reqwest::Url = url.trim().parse().map_err(|_| Error::Invalid)?;
+        // In clear only to this machine.
+        let is_here = matches!(url.host_str(), Some("127.0.0.1" | "localhost"));
+        if url.scheme() != "https" && !(url.scheme() == "http" && is_here) {
+            return Err(Error::Invalid);
+        }
+        let unusable = |error: reqwest::Error| Error::Unreachable { reason: why(error) };
+        // It fails when the process has chosen already, which is as good.
+        let _ = tokio_rustls::rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let client = reqwest::Client::builder()
+            .timeout(PATIENCE)
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(unusable)?;
+        Ok(Self { url, client })
+    }
+
+    /// Posts a message; tries again when Slack is busy or cannot be reached.
+    pub async fn post(&self, message: &Value) -> Result<(), Error> {
+        let mut outcome = self.try_once(message).await;
+        for wait in WAITS {
+            match &outcome {
+                Err((_, Some(asked))) => tokio::time::sleep(wait.max(*asked).min(PATIENCE)).await,
+                _ => break,
+            }
+            outcome = self.try_once(message).await;
+        }
+        outcome.map_err(|(error, _)| error)
+    }
+
+    /// An error comes with how long to wait at least before another try, if that is worth it.
+    async fn try_once(&self, message: &Value) -> Result<(), (Error, Option<Duration>)> {
+        let request = self
+            .client
+            .post(self.url.clone())
+            .header("content-type", "application/json");
+        let unreachable = |error| (Error::Unreachable { reason: why(error) }, Some(Duration::ZERO));
+        let response = request.body(message.to_string()).send().await.map_err(unreachable)?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(());
+        }
+        let asked = response
+            .headers()
+            .get("retry-after")
+            .and_then(|value| value.to_str().ok()?.parse().ok());
+        let again =
+            (status.as_u16() == 429 || status.is_server_error()).then(|| Duration::from_secs(asked.unwrap_or(0)));
+        let answer = response.text().await.unwrap_or_default();
+        let answer = first(&super::printable(&answer), ANSWER);
+        let status = status.as_u16();
+        Err((Error::Refused { status, answer }, again))
+    }
+}
+
+impl fmt::Debug for Webhook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Webhook { .. }")
+    }
+}
+
+/// The innermost reason is the one that says something; the outermost would say the URL.
+fn why(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut innermost: &dyn std::error::Error = &error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}
+
+const PATIENCE: Duration = Duration::from_secs(5);
+const WAITS: [Duration; 2] = [Duration::from_millis(300), Duration::from_secs(1)];
+const HEADER: usize = 150;
+/// Of one block.
+const TEXT: usize = 3_000;
+/// Of all blocks together; Slack refuses somewhat above 13,000.
+const TOTAL: usize = 10_000;
+/// Slack takes 50 blocks; each of these is two.
+const SECTIONS: usize = 20;
+const ANSWER: usize = 200;

@@ -1,0 +1,690 @@
+//! What was said when, and so what is to be said now: `state/alerts.json`, from one run to the next.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+use time::{Duration, OffsetDateTime};
+
+use crate::finding::{Finding, Severity};
+use crate::inventory::Inventory;
+use crate::report::{EndpointReport, Report};
+use crate::version::sha256;
+
+/// Name and version of the format.
+pub const SCHEMA: &str = "neverlapse.alerts/1";
+/// Where it is kept.
+pub const KEY: &str = "state/alerts.json";
+
+/// Everything that was wrong at the end of the last run, and what people were told of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// Always [`SCHEMA`].
+    pub schema: String,
+    /// By [`Matter::id`].
+    #[serde(default)]
+    pub matters: BTreeMap<String, Matter>,
+    /// When it was last said that everything is fine, for who wants to hear that.
+    #[serde(
+        default,
+        with = "time::serde::rfc3339::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub fine_at: Option<OffsetDateTime>,
+    /// Slack missed a message, and is owed everything that is open.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub slack_missed: bool,
+}
+
+/// One thing that is wrong at one place, however often it is seen and at however many addresses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Matter {
+    /// Where.
+    pub place: Place,
+    /// The finding's code; the worst of them, if several belong together.
+    pub code: String,
+    /// How bad it is now.
+    pub severity: Severity,
+    /// In words, as of the run that saw it last.
+    pub message: String,
+    /// Where exactly; none if it is about the place as a whole.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<SocketAddr>,
+    /// The end of the certificate that it is about, or that was served with it.
+    #[serde(
+        default,
+        with = "time::serde::rfc3339::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub not_after: Option<OffsetDateTime>,
+    /// When it was first seen.
+    #[serde(with = "time::serde::rfc3339")]
+    pub since: OffsetDateTime,
+    /// In how many runs in a row it was seen, counted to [`CONFIRMED`].
+    pub runs: u32,
+    /// When people were last told, and how bad it was then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub said: Option<Said>,
+}
+
+/// What people were told of a matter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Said {
+    /// When.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    /// How bad it was.
+    pub severity: Severity,
+    /// Under which code.
+    pub code: String,
+}
+
+/// What a matter is about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(tag = "kind", content = "name", rename_all = "snake_case")]
+pub enum Place {
+    /// An endpoint, as reports name it.
+    Endpoint(String),
+    /// A managed certificate, by its name in the inventory.
+    Certificate(String),
+    /// The inventory itself.
+    Inventory,
+    /// The probe itself.
+    Probe,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Endpoint(name) => f.write_str(name),
+            Self::Certificate(name) => write!(f, "certificate {name}"),
+            Self::Inventory => f.write_str("the inventory"),
+            Self::Probe => f.write_str("the probe"),
+        }
+    }
+}
+
+/// What is known of the runs before this one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Memory {
+    /// Nothing: it is the first run.
+    Blank,
+    /// All of it.
+    Known(State),
+    /// There is something, but it cannot be read or makes no sense.
+    Lost {
+        /// Why.
+        reason: String,
+    },
+    /// A later version of neverlapse wrote it, and will want it back.
+    Future {
+        /// What it says that it is.
+        schema: String,
+    },
+}
+
+impl Memory {
+    /// Understands what is at [`KEY`].
+    pub fn read(json: &[u8]) -> Self {
+        #[derive(Deserialize)]
+        struct Header {
+            schema: String,
+        }
+        let lost = |error: serde_json::Error| Self::Lost {
+            reason: format!("it is not a state of alerts: {error}"),
+        };
+        match serde_json::from_slice::<Header>(json) {
+            Ok(Header { schema }) if schema != SCHEMA => Self::Future { schema },
+            Ok(_) => serde_json::from_slice(json).map_or_else(lost, Self::Known),
+            Err(error) => lost(error),
+        }
+    }
+
+    fn state(&self) -> State {
+        match self {
+            Self::Known(state) => state.clone(),
+            _ => State::default(),
+        }
+    }
+
+    /// What is wrong with the memory itself.
+    fn matter(&self) -> Option<Found> {
+        let problem = match self {
+            Self::Blank | Self::Known(_) => return None,
+            Self::Lost { reason } => {
+                format!("what was said before cannot be read ({reason}), so everything that is open is said again")
+            }
+            Self::Future { schema } => format!(
+                "what was said before is in a format of a later version ({schema}); it is left as it is, so everything that is open is said again in every run"
+            ),
+        };
+        Some(Found::new(Place::Probe, "memory_lost", Severity::Warning, problem))
+    }
+}
+
+/// What a run looked at, for whom, and what it saw.
+#[derive(Clone, Copy, Debug)]
+pub struct Run<'a> {
+    /// What it saw, or why it could not look at anything.
+    pub outcome: Result<&'a Report, &'a str>,
+    /// What the inventory says of the places.
+    pub circle: &'a Circle,
+    /// Whether to say once a week that everything is fine.
+    pub weekly: bool,
+}
+
+/// What an inventory says of its places that matters for alerts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Circle {
+    quiet: BTreeSet<Place>,
+    certificates: BTreeMap<String, String>,
+}
+
+impl Circle {
+    /// That of an inventory.
+    pub fn of(inventory: &Inventory) -> Self {
+        let loud: BTreeSet<_> = (inventory.watched.iter().filter(|watched| !watched.quiet))
+            .map(|watched| watched.endpoint.to_string())
+            .collect();
+        let endpoints = inventory.watched.iter().map(|watched| watched.endpoint.to_string());
+        let quiet_endpoints = endpoints
+            .filter(|endpoint| !loud.contains(endpoint))
+            .map(Place::Endpoint);
+        let quiet_certificates = (inventory.certificates.iter())
+            .filter(|certificate| certificate.quiet)
+            .map(|certificate| Place::Certificate(certificate.name.clone()));
+        let served = inventory.certificates.iter().flat_map(|certificate| {
+            let name = &certificate.name;
+            (certificate.served_at.iter()).map(move |endpoint| (endpoint.to_string(), name.clone()))
+        });
+        Self {
+            quiet: quiet_endpoints.chain(quiet_certificates).collect(),
+            certificates: served.collect(),
+        }
+    }
+
+    /// The managed certificate that an endpoint is to serve.
+    pub fn certificate_at(&self, endpoint: &str) -> Option<&str> {
+        self.certificates.get(endpoint).map(String::as_str)
+    }
+
+    /// Whether nobody wants to hear about a place.
+    pub fn is_quiet(&self, place: &Place) -> bool {
+        self.quiet.contains(place)
+    }
+}
+
+/// Something to say about a matter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// What happened to it.
+    pub change: Change,
+    /// The matter, as it is or as it was last.
+    pub matter: Matter,
+}
+
+/// What happened to a matter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    /// It is new.
+    Appeared,
+    /// It is worse than when it was last said.
+    Worsened,
+    /// It is as bad as before, and should not be forgotten.
+    Reminder,
+    /// It is over.
+    Over,
+    /// Nobody watches the place any more.
+    NoLongerWatched,
+}
+
+impl Change {
+    /// Whether there is something to do.
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Appeared | Self::Worsened | Self::Reminder)
+    }
+}
+
+/// What is to be said after a run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct News {
+    /// Worst first, what is over last.
+    pub notices: Vec<Notice>,
+    /// What is still open, was said before, and needs no reminder today; worst first.
+    pub open: Vec<Matter>,
+    /// It is time to say that everything is fine, and it is.
+    pub all_fine: bool,
+}
+
+impl News {
+    /// Whether there is nothing to say.
+    pub fn is_empty(&self) -> bool {
+        self.notices.is_empty() && !self.all_fine
+    }
+
+    /// For who missed what was said: everything that is open is a reminder.
+    pub fn with_everything_open(mut self) -> Self {
+        let open = self.open.drain(..).map(|matter| Notice {
+            change: Change::Reminder,
+            matter,
+        });
+        self.notices.extend(open);
+        self.notices.sort_by(Notice::worst_first);
+        self
+    }
+}
+
+impl Notice {
+    fn worst_first(&self, other: &Self) -> std::cmp::Ordering {
+        (other.change.is_open().cmp(&self.change.is_open()))
+            .then_with(|| other.matter.level().cmp(&self.matter.level()))
+            .then_with(|| self.matter.expiry().cmp(&other.matter.expiry()))
+            .then_with(|| self.change.cmp(&other.change))
+            .then_with(|| self.matter.place.cmp(&other.matter.place))
+    }
+}
+
+/// What to say after a run, and what to remember once it has been said.
+///
+/// A matter is said when it appears or is worse than it was, again after a day (a week, if it is a warning), and once when it is
+/// over. What is wrong with the network is said when two runs in a row have seen it, unless so many endpoints fail together
+/// that the probe's own network is the likely cause: that is one matter, and said at once.
+pub fn next(run: &Run<'_>, memory: &Memory, now: OffsetDateTime) -> (News, State) {
+    let before = memory.state();
+    let mut found = found(run);
+    if let Some(matter) = memory.matter() {
+        found.insert(matter.id.clone(), matter);
+    }
+    // Without memory nothing can be confirmed: better to say too much.
+    let confirmed_by = if memory.matter().is_some() { 1 } else { CONFIRMED };
+    let muted = mute_storm(run, &before, &mut found);
+    let mut state = State {
+        fine_at: before.fine_at,
+        slack_missed: before.slack_missed,
+        ..State::default()
+    };
+    let mut news = News::default();
+    for (id, found) in found {
+        let matter = found.remembered(before.matters.get(&id), now);
+        let waits = found.network && (matter.runs < confirmed_by || muted);
+        let change = if waits && matter.said.is_none() {
+            None
+        } else {
+            matter.due(now)
+        };
+        let matter = match change {
+            Some(change) => {
+                let matter = matter.told(now);
+                news.notices.push(Notice {
+                    change,
+                    matter: matter.clone(),
+                });
+                matter
+            }
+            None if matter.said.is_some() => {
+                news.open.push(matter.clone());
+                matter.eased()
+            }
+            None => matter,
+        };
+        state.matters.insert(id, matter);
+    }
+    for (id, matter) in before.matters {
+        if state.matters.contains_key(&id) || run.circle.is_quiet(&matter.place) {
+            continue;
+        }
+        match fate(run, &matter) {
+            None => drop(state.matters.insert(id, matter)),
+            Some(change) if matter.said.is_some() => news.notices.push(Notice { change, matter }),
+            Some(_) => {}
+        }
+    }
+    let since_fine = before.fine_at.map(|at| now - at);
+    if run.weekly && state.matters.is_empty() && since_fine.is_none_or(|since| since >= WEEKLY) && news.is_empty() {
+        (news.all_fine, state.fine_at) = (true, Some(now));
+    }
+    news.notices.sort_by(Notice::worst_first);
+    news.open
+        .sort_by(|a, b| b.level().cmp(&a.level()).then_with(|| a.place.cmp(&b.place)));
+    (news, state)
+}
+
+/// What a run saw of one matter.
+#[derive(Clone, Debug)]
+struct Found {
+    id: String,
+    place: Place,
+    code: String,
+    severity: Severity,
+    message: String,
+    addresses: Vec<SocketAddr>,
+    not_after: Option<OffsetDateTime>,
+    network: bool,
+}
+
+impl Found {
+    fn new(place: Place, code: &str, severity: Severity, message: String) -> Self {
+        Self {
+            id: id(&place, code, ""),
+            place,
+            code: code.to_owned(),
+            severity,
+            message,
+            addresses: Vec::new(),
+            not_after: None,
+            network: false,
+        }
+    }
+
+    fn of(place: Place, finding: &Finding, address: Option<SocketAddr>, not_after: Option<OffsetDateTime>) -> Self {
+        let network = finding.is_network() && matches!(place, Place::Endpoint(_));
+        let code = finding.kind.code();
+        let id = match network {
+            // Refused today and timed out tomorrow is the same trouble.
+            true => id(&place, UNREACHABLE, ""),
+            false => id(&place, family(code), &facts(finding)),
+        };
+        Self {
+            id,
+            addresses: address.into_iter().collect(),
+            not_after,
+            network,
+            ..Self::new(place, code, finding.severity, finding.message.clone())
+        }
+    }
+
+    /// The same matter at another address: one matter, as bad as the worst of them.
+    fn merge(&mut self, other: Self) {
+        if self.level() < other.level() {
+            let addresses = std::mem::take(&mut self.addresses);
+            *self = Self {
+                addresses,
+                ..other.clone()
+            };
+        }
+        let new: Vec<_> = (other.addresses.into_iter())
+            .filter(|address| !self.addresses.contains(address))
+            .collect();
+        self.addresses.extend(new);
+    }
+
+    fn level(&self) -> (Severity, bool) {
+        level(self.severity, &self.code)
+    }
+
+    fn remembered(&self, before: Option<&Matter>, now: OffsetDateTime) -> Matter {
+        Matter {
+            place: self.place.clone(),
+            code: self.code.clone(),
+            severity: self.severity,
+            message: self.message.clone(),
+            addresses: self.addresses.clone(),
+            not_after: self.not_after,
+            since: before.map_or(now, |before| before.since),
+            runs: before.map_or(1, |before| (before.runs + 1).min(CONFIRMED)),
+            said: before.and_then(|before| before.said.clone()),
+        }
+    }
+}
+
+/// Everything that is wrong and that somebody wants to hear about.
+fn found(run: &Run<'_>) -> BTreeMap<String, Found> {
+    let mut all = BTreeMap::<String, Found>::new();
+    let mut add = |found: Found| match all.get_mut(&found.id) {
+        Some(same) => same.merge(found),
+        None if run.circle.is_quiet(&found.place) => {}
+        None => drop(all.insert(found.id.clone(), found)),
+    };
+    let report = match run.outcome {
+        Ok(report) => report,
+        Err(reason) => {
+            let message = format!("could not look at anything: {reason}");
+            add(Found::new(Place::Probe, "run_failed", Severity::Critical, message));
+            return all;
+        }
+    };
+    for endpoint in &report.endpoints {
+        for (address, finding) in endpoint.all_findings() {
+            let place = Place::Endpoint(endpoint.endpoint.clone());
+            add(Found::of(place, finding, address, endpoint.not_after));
+        }
+    }
+    for certificate in &report.certificates {
+        for finding in &certificate.findings {
+            let place = Place::Certificate(certificate.name.clone());
+            add(Found::of(place, finding, None, certificate.not_after));
+        }
+    }
+    for mistake in &report.mistakes {
+        let mut found = Found::new(Place::Inventory, "mistake", Severity::Unknown, mistake.clone());
+        // Lines above it may come and go.
+        let problem = mistake.strip_prefix("line ").and_then(|rest| rest.split_once(": "));
+        found.id = id(
+            &Place::Inventory,
+            "mistake",
+            problem.map_or(mistake, |(_, problem)| problem),
+        );
+        add(found);
+    }
+    if !report.not_reached.is_empty() {
+        let message = format!(
+            "the run's deadline left no time for {} endpoints: {}",
+            report.not_reached.len(),
+            some_of(report.not_reached.iter().map(String::as_str))
+        );
+        add(Found::new(Place::Probe, "not_reached", Severity::Unknown, message));
+    }
+    all
+}
+
+/// Whether so many endpoints fail on the network together that it is one matter, and not one each: more than a tenth of all, and at
+/// least three. Those that were already told of, each for itself, do not count: they fail for reasons of their own.
+fn mute_storm(run: &Run<'_>, before: &State, found: &mut BTreeMap<String, Found>) -> bool {
+    let Ok(report) = run.outcome else { return false };
+    let is_told = |id: &String| before.matters.get(id).is_some_and(|matter| matter.said.is_some());
+    let dark: Vec<_> = (found.values())
+        .filter(|found| found.network && !is_told(&found.id))
+        .map(|found| found.place.to_string())
+        .collect();
+    let all: BTreeSet<_> = report.endpoints.iter().map(|endpoint| &endpoint.endpoint).collect();
+    if dark.len() < STORM || dark.len() * STORM_SHARE <= all.len() {
+        return false;
+    }
+    let message = format!(
+        "{} of {} endpoints cannot be reached together: {}",
+        dark.len(),
+        all.len(),
+        some_of(dark.iter().map(String::as_str))
+    );
+    let storm = Found::new(Place::Probe, "many_unreachable", Severity::Critical, message);
+    found.insert(storm.id.clone(), storm);
+    true
+}
+
+/// What became of a matter that this run did not find; none if this run cannot know.
+fn fate(run: &Run<'_>, matter: &Matter) -> Option<Change> {
+    let report = run.outcome.ok()?;
+    let watched = match &matter.place {
+        Place::Inventory | Place::Probe => return Some(Change::Over),
+        Place::Certificate(name) => report.certificates.iter().any(|certificate| certificate.name == *name),
+        Place::Endpoint(name) => {
+            let looks: Vec<_> = (report.endpoints.iter())
+                .filter(|endpoint| endpoint.endpoint == *name)
+                .collect();
+            if report.not_reached.contains(name) || !looks.iter().all(|endpoint| is_seen(endpoint, matter)) {
+                return None;
+            }
+            !looks.is_empty()
+        }
+    };
+    match watched {
+        true => Some(Change::Over),
+        // An entry with a mistake in it is missing, but not because anybody took it out.
+        false if report.mistakes.is_empty() => Some(Change::NoLongerWatched),
+        false => None,
+    }
+}
+
+/// Whether an endpoint was seen well enough to know that a matter is over: not if an address that had it could not be reached.
+fn is_seen(endpoint: &EndpointReport, matter: &Matter) -> bool {
+    let mut failed = endpoint.all_findings().filter(|(_, finding)| finding.is_network());
+    match matter.addresses.as_slice() {
+        [] => failed.next().is_none(),
+        addresses => failed.all(|(address, _)| address.is_some_and(|address| !addresses.contains(&address))),
+    }
+}
+
+impl Matter {
+    /// What is to be said of it.
+    fn due(&self, now: OffsetDateTime) -> Option<Change> {
+        let Some(said) = &self.said else {
+            return Some(Change::Appeared);
+        };
+        let again = if self.severity <= Severity::Warning {
+            WEEKLY
+        } else {
+            DAILY
+        };
+        if self.level() > level(said.severity, &said.code) {
+            Some(Change::Worsened)
+        } else {
+            (now - said.at >= again).then_some(Change::Reminder)
+        }
+    }
+
+    /// Said now, as bad as it is.
+    fn told(self, now: OffsetDateTime) -> Self {
+        let said = Said {
+            at: now,
+            severity: self.severity,
+            code: self.code.clone(),
+        };
+        Self {
+            said: Some(said),
+            ..self
+        }
+    }
+
+    /// It may have become milder: should it get worse again, that is to be said.
+    fn eased(mut self) -> Self {
+        let (severity, code) = (self.severity, self.code.clone());
+        self.said = self.said.map(|said| Said { severity, code, ..said });
+        self
+    }
+
+    fn level(&self) -> (Severity, bool) {
+        level(self.severity, &self.code)
+    }
+
+    /// Those about expiry come first, the nearest before the others.
+    fn expiry(&self) -> (bool, Option<OffsetDateTime>) {
+        match family(&self.code) == EXPIRY {
+            true => (false, self.not_after),
+            false => (true, None),
+        }
+    }
+
+    /// Whether it is about the certificate's end, past or near.
+    pub fn is_about_expiry(&self) -> bool {
+        family(&self.code) == EXPIRY
+    }
+
+    /// Names the incident: the same from its first message to its last, another one when it happens again.
+    pub fn thread(&self) -> String {
+        let place = serde_json::to_string(&self.place).unwrap_or_default();
+        sha256(format!("{place} {}", self.since.unix_timestamp()).as_bytes())[..16].to_owned()
+    }
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            schema: SCHEMA.to_owned(),
+            matters: BTreeMap::new(),
+            fine_at: None,
+            slack_missed: false,
+        }
+    }
+}
+
+impl State {
+    /// Takes in what another run wrote meanwhile. What either was told stays told; what only one knows stays known, and the next
+    /// run will see what became of it.
+    pub fn merged(mut self, other: Self) -> Self {
+        for (id, theirs) in other.matters {
+            let Some(ours) = self.matters.get_mut(&id) else {
+                self.matters.insert(id, theirs);
+                continue;
+            };
+            ours.since = ours.since.min(theirs.since);
+            ours.runs = ours.runs.max(theirs.runs);
+            let later = |said: &Said| ours.said.as_ref().is_none_or(|ours| ours.at < said.at);
+            if theirs.said.as_ref().is_some_and(later) {
+                ours.said = theirs.said;
+            }
+        }
+        self.fine_at = self.fine_at.max(other.fine_at);
+        self.slack_missed |= other.slack_missed;
+        self
+    }
+}
+
+/// How bad something is: its severity, and among the critical ones whether it has happened or is still to come.
+fn level(severity: Severity, code: &str) -> (Severity, bool) {
+    (severity, matches!(code, "expired" | "issuer_expired"))
+}
+
+fn id(place: &Place, family: &str, facts: &str) -> String {
+    let place = match place {
+        Place::Endpoint(name) => format!("endpoint {name}"),
+        Place::Certificate(name) => format!("certificate {name}"),
+        Place::Inventory => "inventory".to_owned(),
+        Place::Probe => "probe".to_owned(),
+    };
+    match facts {
+        "" => format!("{place} {family}"),
+        facts => format!("{place} {family} {}", &sha256(facts.as_bytes())[..12]),
+    }
+}
+
+/// What is about to happen and what has happened are one matter.
+fn family(code: &str) -> &str {
+    match code {
+        "expired" | "expires_soon" => EXPIRY,
+        "issuer_expired" | "issuer_expires_soon" => "issuer_expiry",
+        other => other,
+    }
+}
+
+/// Those of a finding's facts that tell it from another with the same code; not times, addresses and reasons, which change from run
+/// to run.
+fn facts(finding: &Finding) -> String {
+    let facts = serde_json::to_value(&finding.kind).unwrap_or_default();
+    let telling = TELLING
+        .iter()
+        .filter_map(|name| Some(format!("{name}={}", facts.get(name)?)));
+    telling.collect::<Vec<_>>().join(" ")
+}
+
+fn some_of<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
+    let more = names.len().saturating_sub(NAMED);
+    let shown = names.take(NAMED).collect::<Vec<_>>().join(", ");
+    match more {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+/// In how many runs in a row a network finding must be seen before it is said.
+pub const CONFIRMED: u32 = 2;
+/// A run starts some time within the schedule's window, so a day's reminder must be due a little before the day is over.
+const DAILY: Duration = Duration::hours(20);
+const WEEKLY: Duration = Duration::hours(7 * 24 - 4);
+const STORM: usize = 3;
+const STORM_SHARE: usize = 10;
+const EXPIRY: &str = "expiry";
+const UNREACHABLE: &str = "unreachable";
+const TELLING: [&str; 5] = ["subject", "serial", "missing", "root", "instance"];
+const NAMED: usize = 20;

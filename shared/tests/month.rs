@@ -1,0 +1,290 @@
+//! A month of alerts, day by day: what the world looks like, and which message arrives.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use neverlapse::alert::state::{Circle, Memory, Run, next};
+use neverlapse::alert::{Digest, Sender, digest};
+use neverlapse::finding::{Finding, Kind, Severity};
+use neverlapse::inventory::Inventory;
+use neverlapse::report::{Certificate, CertificateReport, EndpointReport, Observation, RenewalReport, Report, Role};
+use time::macros::datetime;
+use time::{Duration, OffsetDateTime};
+
+/// `day | what changes | the subject that arrives, or - for none`. Endpoints are e01 to e20, and shop, whose certificate neverlapse renews;
+/// all certificates are for 90 days. A day begins at midnight, the probe looks within half an hour of 06:00.
+const MONTH: &str = "
+ 1 | e01..e20 until 80; shop until 85        | -
+ 2 | e05 dark                                | -
+ 3 | e05 back                                | -
+ 4 | e07 dark                                | -
+ 5 |                                         | UNKNOWN: e07.example:443, no connection
+ 6 |                                         | UNKNOWN: e07.example:443, no connection
+ 7 | e07 back                                | OK: e07.example:443, can be reached again
+ 8 | shop until 22; renewal fails            | WARNING: shop.example:443, 13 d 17 h left
+ 9 |                                         | -
+10 | e01 until 20                            | WARNING: e01.example:443, 9 d 18 h left
+11 |                                         | -
+12 | e01 until 95                            | OK: e01.example:443, valid until 1971-04-06
+13 | e03 for other.example                   | CRITICAL: e03.example:443, wrong name
+14 |                                         | CRITICAL: e03.example:443, wrong name
+15 | e03 for e03.example                     | WARNING: shop.example:443, 6 d 18 h left (+1 more)
+16 | e11..e20 dark                           | CRITICAL: 10 of 21 endpoints cannot be reached together
+17 |                                         | CRITICAL: 10 of 21 endpoints cannot be reached together
+18 | e11..e18 back                           | UNKNOWN: e19.example:443, no connection (+2 more)
+19 | e19..e20 back                           | CRITICAL: shop.example:443, 2 d 18 h left (+2 more)
+20 | renewal works; shop until 110           | OK: shop.example:443, valid until 1971-04-21
+21 |                                         | -
+22 | e02 until 23                            | CRITICAL: e02.example:443, 17 h 45 min left
+23 |                                         | CRITICAL: e02.example:443, expired 5 h 51 min ago
+24 | e02 dark                                | -
+25 | e02 back                                | CRITICAL: e02.example:443, expired 2 d 6 h ago
+26 | e02 until 120                           | OK: e02.example:443, valid until 1971-05-01
+27 | e09 hushed; e09 until 29                | -
+28 | inventory has a mistake                 | UNKNOWN: the inventory has mistakes
+29 | inventory is corrected                  | OK: a mistake in the inventory is gone
+30 | e04 for other.example                   | CRITICAL: e04.example:443, wrong name
+31 | e04 gone                                | OK: e04.example:443, no longer watched
+";
+
+#[test]
+fn the_messages_of_a_month_are_exactly_these() {
+    let mut world = World::default();
+    let mut arrived = String::from("\n");
+    for line in MONTH.lines().filter(|line| !line.is_empty()) {
+        let [day, changes, _] = line.splitn(3, '|').collect::<Vec<_>>().try_into().unwrap();
+        world.change(changes);
+        let subject = world.run(day.trim().parse().unwrap()).map(|digest| digest.subject);
+        arrived.push_str(&format!("{day}|{changes}| {}\n", subject.as_deref().unwrap_or("-")));
+    }
+    assert!(arrived == MONTH, "what arrived:\n{arrived}");
+}
+
+/// What an hourly schedule changes: nothing but when things are noticed.
+#[test]
+fn hourly_runs_say_the_same_thing_no_more_often() {
+    let mut world = World::default();
+    world.change("e01..e20 until 80; e01 until 10; e02 for other.example; e03 dark");
+    let mut said = BTreeMap::<String, u32>::new();
+    for hour in 0..24 * 7 {
+        let now = DAY_0 + Duration::hours(hour);
+        for section in world.run_at(now).into_iter().flat_map(|digest| digest.sections) {
+            *said.entry(section.title).or_default() += 1;
+        }
+    }
+    let expected = [("e01.example:443", 2), ("e02.example:443", 9), ("e03.example:443", 9)];
+    assert_eq!(said, expected.map(|(place, times)| (place.to_owned(), times)).into());
+}
+
+#[derive(Default)]
+struct World {
+    endpoints: BTreeMap<String, Site>,
+    renewal_fails: bool,
+    mistake: bool,
+    /// `state/alerts.json`, as it is kept from one run to the next.
+    kept: Option<Vec<u8>>,
+}
+
+#[derive(Clone)]
+struct Site {
+    until: i64,
+    name: String,
+    dark: bool,
+    hushed: bool,
+}
+
+impl World {
+    fn change(&mut self, changes: &str) {
+        for change in changes.split(';').map(str::trim).filter(|change| !change.is_empty()) {
+            match change.split(' ').collect::<Vec<_>>()[..] {
+                ["renewal", how] => self.renewal_fails = how == "fails",
+                ["inventory", "has", ..] => self.mistake = true,
+                ["inventory", "is", ..] => self.mistake = false,
+                [who, "gone"] => drop(self.endpoints.remove(who)),
+                [who, ref what @ ..] => names(who).iter().for_each(|name| self.site(name, what)),
+                [] => unreachable!(),
+            }
+        }
+    }
+
+    fn site(&mut self, name: &str, what: &[&str]) {
+        let fresh = Site {
+            until: 0,
+            name: format!("{name}.example"),
+            dark: false,
+            hushed: false,
+        };
+        let site = self.endpoints.entry(name.to_owned()).or_insert(fresh);
+        match *what {
+            ["until", day] => site.until = day.parse().unwrap(),
+            ["for", name] => site.name = name.to_owned(),
+            ["dark"] => site.dark = true,
+            ["back"] => site.dark = false,
+            ["hushed"] => site.hushed = true,
+            _ => panic!("{what:?} is not something that happens to a site"),
+        }
+    }
+
+    /// The run of a day, some minutes earlier or later than the one before.
+    fn run(&mut self, day: i64) -> Option<Digest> {
+        self.run_at(DAY_0 + Duration::days(day) + Duration::hours(6) + Duration::minutes(day * 7 % 31 - 15))
+    }
+
+    fn run_at(&mut self, now: OffsetDateTime) -> Option<Digest> {
+        let circle = Circle::of(&Inventory::parse(&self.inventory()));
+        let report = self.report(now);
+        let memory = self.kept.as_deref().map_or(Memory::Blank, Memory::read);
+        let run = Run {
+            outcome: Ok(&report),
+            circle: &circle,
+            weekly: false,
+        };
+        let (news, state) = next(&run, &memory, now);
+        self.kept = Some(serde_json::to_vec(&state).unwrap());
+        digest::digest(&news, Some(&report), &circle, &sender(), now)
+    }
+
+    fn inventory(&self) -> String {
+        let entry = |(name, site): (&String, &Site)| match name.as_str() {
+            "shop" => "[[certificate]]\nidentifiers = [\"shop.example\"]\n".to_owned(),
+            _ => format!("[[endpoint]]\nhost = \"{name}.example\"\nquiet = {}\n", site.hushed),
+        };
+        self.endpoints.iter().map(entry).collect()
+    }
+
+    fn report(&self, now: OffsetDateTime) -> Report {
+        let endpoints = self
+            .endpoints
+            .iter()
+            .map(|(name, site)| site.report(name, now))
+            .collect();
+        let mut report = Report::new(now, now, endpoints);
+        if self.mistake {
+            report
+                .mistakes
+                .push("line 7: [[endpoint]] missing field `host`".to_owned());
+        }
+        report
+            .certificates
+            .extend(self.endpoints.get("shop").map(|shop| self.certificate(shop)));
+        report
+    }
+
+    fn certificate(&self, shop: &Site) -> CertificateReport {
+        let not_after = DAY_0 + Duration::days(shop.until);
+        let problem = "urn:ietf:params:acme:error:rateLimited: too many certificates".to_owned();
+        CertificateReport {
+            name: "shop.example".into(),
+            status: Severity::Ok,
+            identifiers: vec!["shop.example".into()],
+            issuer: None,
+            version: None,
+            fingerprint: None,
+            not_before: Some(not_after - Duration::days(90)),
+            not_after: Some(not_after),
+            history: Vec::new(),
+            instances: Vec::new(),
+            renewal: RenewalReport {
+                problem: self.renewal_fails.then_some(problem),
+                next_try: None,
+                planned: Some(not_after - Duration::days(30)),
+            },
+            findings: Vec::new(),
+        }
+    }
+}
+
+impl Site {
+    fn report(&self, name: &str, now: OffsetDateTime) -> EndpointReport {
+        let end = DAY_0 + Duration::days(self.until);
+        let host = format!("{name}.example");
+        let findings = match self.dark {
+            true => vec![Finding::network(Kind::ConnectFailed {
+                reason: "connection refused".into(),
+            })],
+            false => self.findings(&host, end, now),
+        };
+        let status = findings.iter().map(|finding| finding.severity).max();
+        EndpointReport {
+            endpoint: format!("{host}:443"),
+            unicode: None,
+            status: status.unwrap_or(Severity::Ok),
+            not_after: (!self.dark).then_some(end),
+            seconds_left: (!self.dark).then(|| (end - now).whole_seconds()),
+            observations: vec![Observation {
+                address: SocketAddr::from(([192, 0, 2, 1], 443)),
+                tls: None,
+                leaf: (!self.dark).then(|| self.leaf(end)),
+                issuers: Vec::new(),
+                revocation: None,
+                findings,
+                elapsed_ms: 1,
+                tries: 1,
+            }],
+            skipped: Vec::new(),
+            findings: Vec::new(),
+        }
+    }
+
+    fn findings(&self, host: &str, not_after: OffsetDateTime, now: OffsetDateTime) -> Vec<Finding> {
+        let left = not_after - now;
+        let mut findings = Vec::new();
+        let soon = |severity, days: i64| {
+            let threshold_seconds = days * 86_400;
+            Finding::new(
+                Kind::ExpiresSoon {
+                    not_after,
+                    threshold_seconds,
+                },
+                severity,
+                now,
+            )
+        };
+        if left.is_negative() {
+            findings.push(Finding::new(Kind::Expired { not_after }, Severity::Critical, now));
+        } else if left < Duration::days(3) {
+            findings.push(soon(Severity::Critical, 3));
+        } else if left < Duration::days(14) {
+            findings.push(soon(Severity::Warning, 14));
+        }
+        if self.name != host {
+            let (expected, names) = (host.to_owned(), vec![self.name.clone()]);
+            findings.push(Finding::new(
+                Kind::NameMismatch { expected, names },
+                Severity::Critical,
+                now,
+            ));
+        }
+        findings
+    }
+
+    fn leaf(&self, not_after: OffsetDateTime) -> Certificate {
+        Certificate {
+            subject: format!("CN={}", self.name),
+            issuer: "CN=Example CA".into(),
+            serial: "1f".into(),
+            fingerprint: "ab".repeat(32),
+            not_before: not_after - Duration::days(90),
+            not_after,
+            names: vec![self.name.clone()],
+            key: "ecdsa-p256".into(),
+            signature: "ecdsa-sha256".into(),
+            role: Role::Leaf,
+        }
+    }
+}
+
+/// `e03..e05` are three.
+fn names(who: &str) -> Vec<String> {
+    let number = |name: &str| name[1..].parse::<u32>().unwrap();
+    match who.split_once("..") {
+        Some((first, last)) => (number(first)..=number(last)).map(|n| format!("e{n:02}")).collect(),
+        None => vec![who.to_owned()],
+    }
+}
+
+fn sender() -> Sender {
+    Sender::of("neverlapse", "arn:aws:sns:eu-central-1:123456789012:alerts", "bucket")
+}
+
+const DAY_0: OffsetDateTime = datetime!(1971-01-01 00:00 UTC);
