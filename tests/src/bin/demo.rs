@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use neverlapse::finding::date;
 use neverlapse::version::{Current, current_key};
 use neverlapse_tests::emulator::Emulator;
 use neverlapse_tests::inbox::Inbox;
@@ -102,7 +103,7 @@ async fn renewal(stack: &Stack, zone: &str) -> Result<()> {
             let current: Current = serde_json::from_str(&text)?;
             println!("     s3://{}/{}", stack.bucket, current_key("soon.shop.test"));
             let facts = current.facts;
-            println!("     version {}, valid until {}", facts.version, facts.not_after);
+            println!("     version {}, valid until {}", facts.version, date(facts.not_after));
             println!("     fingerprint {}", facts.fingerprint);
             return Ok(());
         }
