@@ -26,6 +26,17 @@ pub struct Tagged<T> {
     pub tag: String,
 }
 
+/// An object, as compared with what the reader has of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fresh {
+    /// There is none.
+    Missing,
+    /// It is still the same.
+    Unchanged,
+    /// What it holds now.
+    Changed(Tagged<Vec<u8>>),
+}
+
 /// What a write insists on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expecting<'a> {
@@ -100,15 +111,27 @@ impl Store {
 
     /// An object's bytes and ETag, if it is there.
     pub async fn tagged(&self, key: &str) -> Result<Option<Tagged<Vec<u8>>>, Error> {
-        match self.s3.get_object().bucket(&self.bucket).key(key).send().await {
+        match self.tagged_unless(key, None).await? {
+            Fresh::Changed(tagged) => Ok(Some(tagged)),
+            Fresh::Missing | Fresh::Unchanged => Ok(None),
+        }
+    }
+
+    /// An object's bytes and ETag, unless it still has the tag that the caller knows (RFC 9110, 13.1.2).
+    pub async fn tagged_unless(&self, key: &str, known: Option<&str>) -> Result<Fresh, Error> {
+        let request = self.s3.get_object().bucket(&self.bucket).key(key);
+        match request.set_if_none_match(known.map(str::to_owned)).send().await {
             Ok(object) => {
                 let tag = object.e_tag().unwrap_or_default().to_owned();
                 let body = object.body.collect().await;
                 let body = body.map_err(|failed| self.failed("read", key, failed.to_string()))?;
                 let value = body.to_vec();
-                Ok(Some(Tagged { value, tag }))
+                Ok(Fresh::Changed(Tagged { value, tag }))
             }
-            Err(failed) if is_missing(&failed) => Ok(None),
+            Err(failed) if is_missing(&failed) => Ok(Fresh::Missing),
+            Err(failed) if failed.raw_response().is_some_and(|raw| raw.status().as_u16() == 304) => {
+                Ok(Fresh::Unchanged)
+            }
             Err(failed) => Err(self.failed("read", key, reason(&failed))),
         }
     }
