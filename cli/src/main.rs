@@ -7,6 +7,7 @@ mod check;
 mod output;
 mod plan;
 mod prometheus;
+mod pull;
 mod renew;
 mod rollback;
 mod source;
@@ -38,6 +39,8 @@ enum Command {
     Validate(validate::Arguments),
     /// Say what would be renewed now, and why; orders nothing
     Plan(plan::Arguments),
+    /// Install on this host what the bucket says is current, reload the server, and see that it serves it
+    Pull(pull::Arguments),
     /// Ask the renewer for a new certificate
     Renew(renew::Renew),
     /// Serve an earlier version again
@@ -72,6 +75,7 @@ async fn main() -> ExitCode {
         Command::Check(arguments) => check::run(*arguments).await,
         Command::Validate(arguments) => validate::run(&arguments).await,
         Command::Plan(arguments) => plan::run(&arguments).await,
+        Command::Pull(arguments) => pull::run(&arguments).await,
         Command::Renew(arguments) => renew::renew(&arguments).await,
         Command::Rollback(arguments) => rollback::run(&arguments).await,
         Command::Revoke(arguments) => renew::revoke(&arguments).await,

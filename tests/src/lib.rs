@@ -1,8 +1,10 @@
 //! Runs the real thing: the same template on a local AWS, real TLS servers in every state, the built binaries.
 //!
 //! [`emulator`] is a local AWS and [`stack`] what is deployed to it, [`pki`] makes certificates, [`servers`] serves them, [`dns`] knows
-//! where, [`pebble`] issues them, [`runtime`] runs a built function that [`fault`] comes between, [`inbox`] reads what SNS delivered. Everything listens on free loopback ports and ends with the value that started it.
+//! where, [`pebble`] issues them, [`runtime`] runs a built function that [`fault`] comes between, [`inbox`] reads what SNS delivered,
+//! [`depot`] publishes versions without a CA, and a [`webhost`] is an nginx that serves what was installed. Everything listens on free loopback ports and ends with the value that started it.
 
+pub mod depot;
 pub mod dns;
 pub mod emulator;
 pub mod fault;
@@ -16,3 +18,4 @@ pub mod servers;
 pub mod shop;
 pub mod stack;
 pub mod webhook;
+pub mod webhost;

@@ -39,10 +39,15 @@ impl Authority {
 
     /// A 90-day certificate for `name` that ends at `not_after`.
     pub fn leaf(&self, name: &str, not_after: OffsetDateTime) -> Result<Leaf> {
-        let mut params = CertificateParams::new([name.to_owned()])?;
+        self.issue(&[name], not_after - Duration::days(90), not_after)
+    }
+
+    /// A certificate for these names and this time.
+    pub fn issue(&self, names: &[&str], not_before: OffsetDateTime, not_after: OffsetDateTime) -> Result<Leaf> {
+        let mut params = CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())?;
         params.distinguished_name = rcgen::DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, name);
-        (params.not_before, params.not_after) = (not_after - Duration::days(90), not_after);
+        params.distinguished_name.push(DnType::CommonName, names[0]);
+        (params.not_before, params.not_after) = (not_before, not_after);
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.intermediate)?.pem();
         let fullchain = format!("{certificate}{}", self.intermediate.pem());

@@ -1,0 +1,233 @@
+//! A downloaded version: verified before anything of it touches the disk.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use neverlapse::chain::describe;
+use neverlapse::endpoint::Host;
+use neverlapse::finding::date;
+use neverlapse::report::Role;
+use neverlapse::version::{CERT, CHAIN, Current, FILES, FULLCHAIN, FileHash, Manifest, PRIVKEY, sha256};
+use thiserror::Error;
+use time::OffsetDateTime;
+use tokio_rustls::rustls::crypto::aws_lc_rs::sign::any_supported_type;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use tokio_rustls::rustls::sign::CertifiedKey;
+use webpki::{ALL_VERIFICATION_ALGS, EndEntityCert, KeyUsage, anchor_from_trusted_cert};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+/// What was fetched of a version.
+pub(crate) struct Candidate<'a> {
+    pub(crate) current: &'a Current,
+    pub(crate) manifest: &'a [u8],
+    /// By name: [`FILES`].
+    pub(crate) files: &'a BTreeMap<&'static str, Vec<u8>>,
+}
+
+/// What it is measured by.
+pub(crate) struct Expected<'a> {
+    pub(crate) name: &'a str,
+    /// What it must be valid for.
+    pub(crate) identifiers: &'a [String],
+    pub(crate) allow_staging: bool,
+    pub(crate) now: OffsetDateTime,
+}
+
+/// Why a version is not installed.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub(crate) enum Refused {
+    #[error("{file} is not what the client understands: {reason}")]
+    Unreadable { file: &'static str, reason: String },
+    #[error("{file} is not the one that was published ({expected} bytes with SHA-256 {sha256}, not {bytes} bytes)")]
+    Damaged {
+        file: &'static str,
+        expected: u64,
+        sha256: String,
+        bytes: usize,
+    },
+    #[error("manifest.json is not the one that current.json vouches for")]
+    OtherManifest,
+    #[error("current.json and manifest.json disagree")]
+    Disagree,
+    #[error("it is about {found:?}, not {expected:?}")]
+    OtherName { found: String, expected: String },
+    #[error("fullchain.pem is not cert.pem and chain.pem")]
+    Swapped,
+    #[error("cert.pem is not the certificate that current.json describes: its {what} differs")]
+    OtherCertificate { what: &'static str },
+    #[error("the private key does not belong to the certificate")]
+    OtherKey,
+    #[error("it is not valid for {missing}")]
+    NotFor { missing: String },
+    #[error("it is not valid before {}", date(*.0))]
+    NotYet(OffsetDateTime),
+    #[error("it expired on {}", date(*.0))]
+    Expired(OffsetDateTime),
+    #[error("chain.pem does not lead from the certificate to its issuer: {0}")]
+    BrokenChain(String),
+    #[error("it comes from a staging issuer that clients do not trust (allow_staging = true installs it)")]
+    Staging,
+}
+
+/// Everything that can be known without asking anybody.
+pub(crate) fn verify(candidate: &Candidate<'_>, expected: &Expected<'_>) -> Result<(), Refused> {
+    let facts = &candidate.current.facts;
+    if facts.name != expected.name {
+        let (found, expected) = (facts.name.clone(), expected.name.to_owned());
+        return Err(Refused::OtherName { found, expected });
+    }
+    whole(candidate)?;
+    let chain = chain(candidate)?;
+    let Some((leaf, issuers)) = chain.split_first() else {
+        return Err(unreadable(CERT, "it holds no certificate"));
+    };
+    let (_, parsed) = X509Certificate::from_der(leaf).map_err(|error| unreadable(CERT, error))?;
+    described(candidate.current, leaf, &parsed)?;
+    key_of(leaf, &candidate.files[PRIVKEY])?;
+    valid_for(leaf, expected.identifiers)?;
+    if expected.now < facts.not_before {
+        return Err(Refused::NotYet(facts.not_before));
+    }
+    if expected.now > facts.not_after {
+        return Err(Refused::Expired(facts.not_after));
+    }
+    linked(leaf, issuers, expected.now)?;
+    let staging = facts.issuer.staging || parsed.issuer().to_string().contains("(STAGING)");
+    if staging && !expected.allow_staging {
+        return Err(Refused::Staging);
+    }
+    Ok(())
+}
+
+/// The files are those of the manifest, and the manifest is that of `current.json`.
+fn whole(candidate: &Candidate<'_>) -> Result<(), Refused> {
+    if sha256(candidate.manifest) != candidate.current.manifest_sha256 {
+        return Err(Refused::OtherManifest);
+    }
+    let manifest: Manifest =
+        serde_json::from_slice(candidate.manifest).map_err(|error| unreadable("manifest.json", error))?;
+    if manifest.schema != Manifest::SCHEMA {
+        return Err(unreadable(
+            "manifest.json",
+            format!("schema {:?} (expected {:?})", manifest.schema, Manifest::SCHEMA),
+        ));
+    }
+    if manifest.facts != candidate.current.facts {
+        return Err(Refused::Disagree);
+    }
+    for file in FILES {
+        let expected = manifest
+            .files
+            .get(file)
+            .ok_or_else(|| unreadable("manifest.json", format!("{file} is not in it")))?;
+        let content = candidate.files.get(file).map(Vec::as_slice).unwrap_or_default();
+        if FileHash::of(content) != *expected {
+            let (sha256, bytes) = (expected.sha256.clone(), content.len());
+            return Err(Refused::Damaged {
+                file,
+                expected: expected.bytes,
+                sha256,
+                bytes,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Leaf and issuers, the same in all three files.
+fn chain(candidate: &Candidate<'_>) -> Result<Vec<CertificateDer<'static>>, Refused> {
+    let read = |file: &'static str| {
+        let certificates = CertificateDer::pem_slice_iter(&candidate.files[file]).collect::<Result<Vec<_>, _>>();
+        certificates.map_err(|error| unreadable(file, error))
+    };
+    let (mut separate, chain, fullchain) = (read(CERT)?, read(CHAIN)?, read(FULLCHAIN)?);
+    if separate.len() != 1 {
+        return Err(unreadable(
+            CERT,
+            format!("it holds {} certificates (expected 1)", separate.len()),
+        ));
+    }
+    separate.extend(chain);
+    if separate == fullchain {
+        Ok(fullchain)
+    } else {
+        Err(Refused::Swapped)
+    }
+}
+
+fn described(current: &Current, der: &CertificateDer<'_>, leaf: &X509Certificate<'_>) -> Result<(), Refused> {
+    let facts = &current.facts;
+    let seen = describe(leaf, der, Role::Leaf);
+    // A CA may add names; none that was ordered may be missing.
+    let names: Vec<_> = seen.names.iter().map(|name| name.to_ascii_lowercase()).collect();
+    let differs = [
+        ("fingerprint", seen.fingerprint != facts.fingerprint),
+        (
+            "serial",
+            seen.serial.trim_start_matches('0') != facts.serial.trim_start_matches('0'),
+        ),
+        ("not_before", seen.not_before != facts.not_before),
+        ("not_after", seen.not_after != facts.not_after),
+        (
+            "identifiers",
+            !facts.identifiers.iter().all(|identifier| names.contains(identifier)),
+        ),
+    ];
+    match differs.into_iter().find(|(_, differs)| *differs) {
+        Some((what, _)) => Err(Refused::OtherCertificate { what }),
+        None => Ok(()),
+    }
+}
+
+fn key_of(leaf: &CertificateDer<'static>, pem: &[u8]) -> Result<(), Refused> {
+    // The parser's own words could quote the key.
+    let not_a_key = || unreadable(PRIVKEY, "it holds no private key that the client knows");
+    let key = PrivateKeyDer::from_pem_slice(pem).map_err(|_| not_a_key())?;
+    let key = any_supported_type(&key).map_err(|_| not_a_key())?;
+    CertifiedKey::new(vec![leaf.clone()], key)
+        .keys_match()
+        .map_err(|_| Refused::OtherKey)
+}
+
+fn valid_for(leaf: &CertificateDer<'_>, identifiers: &[String]) -> Result<(), Refused> {
+    let end_entity = EndEntityCert::try_from(leaf).map_err(|error| unreadable(CERT, error))?;
+    let covered = |identifier: &&String| {
+        // A wildcard is asked for by a name that only it matches.
+        let name = identifier
+            .replacen('*', "neverlapse-any-name", 1)
+            .parse::<Host>()
+            .map(|host| host.server_name());
+        name.is_ok_and(|name| end_entity.verify_is_valid_for_subject_name(&name).is_ok())
+    };
+    match identifiers.iter().find(|identifier| !covered(identifier)) {
+        Some(missing) => Err(Refused::NotFor {
+            missing: missing.clone(),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// Every signature up to the last issuer that comes with it. Whether clients trust that one is not for this host to say.
+fn linked(leaf: &CertificateDer<'_>, issuers: &[CertificateDer<'_>], now: OffsetDateTime) -> Result<(), Refused> {
+    let Some(last) = issuers.last() else {
+        return Ok(());
+    };
+    let broken = |error: webpki::Error| Refused::BrokenChain(error.to_string());
+    let anchor = anchor_from_trusted_cert(last).map_err(broken)?;
+    let time = UnixTime::since_unix_epoch(Duration::from_secs(now.unix_timestamp().try_into().unwrap_or(0)));
+    let end_entity = EndEntityCert::try_from(leaf).map_err(broken)?;
+    let usage = KeyUsage::server_auth();
+    end_entity
+        .verify_for_usage(ALL_VERIFICATION_ALGS, &[anchor], issuers, time, usage, None, None)
+        .map(drop)
+        .map_err(broken)
+}
+
+fn unreadable(file: &'static str, reason: impl ToString) -> Refused {
+    Refused::Unreadable {
+        file,
+        reason: reason.to_string(),
+    }
+}

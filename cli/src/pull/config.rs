@@ -1,0 +1,401 @@
+//! `pull.toml`: what a person wrote about this instance, and what the client needs.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use neverlapse::endpoint::{Endpoint, Host};
+use nix::unistd::{Group, User};
+use serde::Deserialize;
+
+use super::command::Program;
+use super::window::Window;
+
+/// What the client needs.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    pub(crate) bucket: Option<String>,
+    pub(crate) instance: Option<String>,
+    /// `live/` and `versions/` are here.
+    pub(crate) folder: PathBuf,
+    /// What is done and not done, and the lock.
+    pub(crate) state: PathBuf,
+    pub(crate) runs_every: time::Duration,
+    pub(crate) certificates: Vec<Wanted>,
+}
+
+/// A certificate that this instance installs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    pub(crate) name: String,
+    /// What it must be valid for, whatever else.
+    pub(crate) identifiers: Vec<String>,
+    pub(crate) layout: Layout,
+    pub(crate) test: Option<Program>,
+    pub(crate) reload: Option<Program>,
+    pub(crate) timeout: Duration,
+    pub(crate) verify: Vec<Verify>,
+    pub(crate) verify_timeout: Duration,
+    pub(crate) window: Option<Window>,
+    pub(crate) allow_staging: bool,
+}
+
+/// How its files are laid out; another layout is another folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Layout {
+    pub(crate) owner: Option<u32>,
+    pub(crate) group: Option<u32>,
+    pub(crate) key_mode: u32,
+    pub(crate) combined: bool,
+}
+
+/// Where this host serves it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Verify {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) server_name: Host,
+}
+
+impl Config {
+    /// Reads and understands a file; an error names key, value and accepted form.
+    pub(crate) fn read(path: &Path) -> Result<Self> {
+        let text = fs::read_to_string(path).with_context(|| format!("cannot read --config {}", path.display()))?;
+        Self::parse(&text).with_context(|| format!("{}", path.display()))
+    }
+
+    fn parse(text: &str) -> Result<Self> {
+        let written: Written = toml::from_str(text)?;
+        ensure!(
+            !written.certificate.is_empty(),
+            "nothing to install (expected [[certificate]] with a name)"
+        );
+        for (key, path) in [("folder", &written.folder), ("state", &written.state)] {
+            ensure!(
+                path.is_absolute(),
+                "{key} = {:?} is not absolute (expected such as {DEFAULT_FOLDER:?})",
+                path.display()
+            );
+        }
+        ensure!(
+            (1..=24 * 30).contains(&written.runs_every_hours),
+            "runs_every_hours = {} cannot be (expected 1 to 720)",
+            written.runs_every_hours
+        );
+        let mut names = BTreeSet::new();
+        let mut certificates = Vec::new();
+        for certificate in &written.certificate {
+            let named = || format!("[[certificate]] name = {:?}", certificate.name);
+            ensure!(names.insert(&certificate.name), "{}: there are two of them", named());
+            certificates.push(wanted(certificate, &written).with_context(named)?);
+        }
+        if let Some(instance) = &written.instance {
+            ensure!(
+                is_name(instance),
+                "instance = {instance:?} cannot be a file name (expected letters, digits, - _ .)"
+            );
+        }
+        Ok(Self {
+            bucket: written.bucket.filter(|bucket| !bucket.is_empty()),
+            instance: written.instance,
+            folder: written.folder,
+            state: written.state,
+            runs_every: time::Duration::hours(written.runs_every_hours.into()),
+            certificates,
+        })
+    }
+}
+
+fn wanted(certificate: &WrittenCertificate, written: &Written) -> Result<Wanted> {
+    let name = certificate.name.clone();
+    ensure!(
+        is_name(&name),
+        "it cannot be a folder (expected letters, digits, - _ . and no leading dot)"
+    );
+    let own = |own: &Option<Command>, general: &Option<Command>| own.clone().or_else(|| general.clone());
+    let program = |key: &str, command: Option<Command>| {
+        command
+            .map(Command::program)
+            .transpose()
+            .with_context(|| key.to_owned())
+    };
+    let window = certificate.window.as_ref().or(written.window.as_ref());
+    let server_name = match &certificate.server_name {
+        Some(name) => name.clone(),
+        None => certificate
+            .identifiers
+            .first()
+            .unwrap_or(&name)
+            .replacen('*', "neverlapse", 1),
+    };
+    let verify = certificate.verify.iter().map(|endpoint| {
+        let endpoint = endpoint.parse().context("verify")?;
+        let server_name = server_name.parse().map_err(anyhow::Error::msg).context("server_name")?;
+        Ok(Verify { endpoint, server_name })
+    });
+    Ok(Wanted {
+        identifiers: certificate.identifiers.clone(),
+        layout: Layout {
+            owner: certificate.owner.as_deref().map(user).transpose()?,
+            group: certificate.group.as_deref().map(group).transpose()?,
+            key_mode: key_mode(certificate)?,
+            combined: certificate.combined,
+        },
+        test: program("test_command", own(&certificate.test_command, &written.test_command))?,
+        reload: program(
+            "reload_command",
+            own(&certificate.reload_command, &written.reload_command),
+        )?,
+        timeout: Duration::from_secs(written.command_timeout_seconds.into()),
+        verify: verify.collect::<Result<_>>()?,
+        verify_timeout: Duration::from_secs(written.verify_timeout_seconds.into()),
+        window: window
+            .map(|window| window.parse().map_err(anyhow::Error::msg))
+            .transpose()
+            .context("window")?,
+        allow_staging: certificate.allow_staging,
+        name,
+    })
+}
+
+/// Never more than the group may read a key.
+fn key_mode(certificate: &WrittenCertificate) -> Result<u32> {
+    let Some(text) = &certificate.key_mode else {
+        return Ok(if certificate.group.is_some() { 0o640 } else { 0o600 });
+    };
+    match u32::from_str_radix(text, 8) {
+        Ok(mode @ (0o400 | 0o440 | 0o600 | 0o640)) => Ok(mode),
+        _ => bail!("key_mode = {text:?} is not for a key (expected \"0400\", \"0440\", \"0600\" or \"0640\")"),
+    }
+}
+
+fn user(name: &str) -> Result<u32> {
+    match (name.parse(), User::from_name(name)) {
+        (Ok(id), _) => Ok(id),
+        (_, Ok(Some(user))) => Ok(user.uid.as_raw()),
+        (_, Ok(None)) => bail!("owner = {name:?}: there is no such user (expected a name or a number)"),
+        (_, Err(error)) => Err(error).with_context(|| format!("cannot look up owner = {name:?}")),
+    }
+}
+
+fn group(name: &str) -> Result<u32> {
+    match (name.parse(), Group::from_name(name)) {
+        (Ok(id), _) => Ok(id),
+        (_, Ok(Some(group))) => Ok(group.gid.as_raw()),
+        (_, Ok(None)) => bail!("group = {name:?}: there is no such group (expected a name or a number)"),
+        (_, Err(error)) => Err(error).with_context(|| format!("cannot look up group = {name:?}")),
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    !name.is_empty() && !name.starts_with('.') && name.len() <= 200 && name.chars().all(allowed)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    bucket: Option<String>,
+    instance: Option<String>,
+    #[serde(default = "default_folder")]
+    folder: PathBuf,
+    #[serde(default = "default_state")]
+    state: PathBuf,
+    #[serde(default = "default_hours")]
+    runs_every_hours: u16,
+    test_command: Option<Command>,
+    reload_command: Option<Command>,
+    #[serde(default = "default_command_timeout")]
+    command_timeout_seconds: u16,
+    #[serde(default = "default_verify_timeout")]
+    verify_timeout_seconds: u16,
+    window: Option<String>,
+    #[serde(default)]
+    certificate: Vec<WrittenCertificate>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenCertificate {
+    name: String,
+    #[serde(default)]
+    identifiers: Vec<String>,
+    owner: Option<String>,
+    group: Option<String>,
+    key_mode: Option<String>,
+    #[serde(default)]
+    combined: bool,
+    test_command: Option<Command>,
+    reload_command: Option<Command>,
+    #[serde(default)]
+    verify: OneOrMore,
+    server_name: Option<String>,
+    window: Option<String>,
+    #[serde(default)]
+    allow_staging: bool,
+}
+
+/// A list is run as it is, a string by `/bin/sh -c`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "a command: a string for the shell, or a list of program and arguments"
+)]
+enum Command {
+    Shell(String),
+    Plain(Vec<String>),
+}
+
+impl Command {
+    fn program(self) -> Result<Program> {
+        match self {
+            Self::Shell(line) if !line.trim().is_empty() => Ok(Program {
+                words: vec!["/bin/sh".into(), "-c".into(), line],
+            }),
+            Self::Plain(words) if words.first().is_some_and(|program| !program.is_empty()) => Ok(Program { words }),
+            _ => bail!("it is empty (expected a string for the shell, or a list of program and arguments)"),
+        }
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(untagged, expecting = "an endpoint or a list of them")]
+enum OneOrMore {
+    #[default]
+    None,
+    One(String),
+    More(Vec<String>),
+}
+
+impl OneOrMore {
+    fn iter(&self) -> std::slice::Iter<'_, String> {
+        match self {
+            Self::None => [].iter(),
+            Self::One(one) => std::slice::from_ref(one).iter(),
+            Self::More(more) => more.iter(),
+        }
+    }
+}
+
+fn default_folder() -> PathBuf {
+    DEFAULT_FOLDER.into()
+}
+
+fn default_state() -> PathBuf {
+    "/var/lib/neverlapse".into()
+}
+
+fn default_hours() -> u16 {
+    1
+}
+
+fn default_command_timeout() -> u16 {
+    60
+}
+
+fn default_verify_timeout() -> u16 {
+    15
+}
+
+const DEFAULT_FOLDER: &str = "/etc/neverlapse";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_in_the_documentation() {
+        let config = Config::parse(include_str!("../../../docs/pull.example.toml")).unwrap();
+        assert_eq!(config.certificates[0].verify[0].endpoint.to_string(), "127.0.0.1:443");
+        assert_eq!(config.certificates[0].test.as_ref().unwrap().words, ["nginx", "-t"]);
+    }
+
+    #[test]
+    fn the_shortest_file() {
+        let config = Config::parse("bucket = \"b\"\n[[certificate]]\nname = \"example.com\"").unwrap();
+        assert_eq!((config.folder, config.state), (default_folder(), default_state()));
+        let wanted = &config.certificates[0];
+        assert_eq!(
+            (wanted.layout.key_mode, wanted.verify.len(), &wanted.reload),
+            (0o600, 0, &None)
+        );
+    }
+
+    #[test]
+    fn a_certificate_overrides_what_is_general() {
+        let text = r#"
+            reload_command = "systemctl reload nginx"
+            [[certificate]]
+            name = "a"
+            group = "0"
+            identifiers = ["*.a.example"]
+            verify = "127.0.0.1"
+            [[certificate]]
+            name = "b"
+            reload_command = ["true"]
+            verify = ["[::1]:8443", "smtp://127.0.0.1"]
+            server_name = "mail.b.example""#;
+        let config = Config::parse(text).unwrap();
+        let [a, b] = &config.certificates[..] else {
+            panic!("two")
+        };
+        assert_eq!(
+            a.reload.as_ref().unwrap().words,
+            ["/bin/sh", "-c", "systemctl reload nginx"]
+        );
+        assert_eq!(b.reload.as_ref().unwrap().words, ["true"]);
+        assert_eq!((a.layout.group, a.layout.key_mode), (Some(0), 0o640));
+        assert_eq!(a.verify[0].server_name.to_string(), "neverlapse.a.example");
+        assert_eq!(a.verify[0].endpoint.to_string(), "127.0.0.1:443");
+        assert_eq!(b.verify[1].endpoint.to_string(), "smtp://127.0.0.1:25");
+        assert_eq!(b.verify[1].server_name.to_string(), "mail.b.example");
+    }
+
+    #[test]
+    fn mistakes_name_key_value_and_accepted_form() {
+        for (text, expected) in [
+            ("", "nothing to install (expected [[certificate]] with a name)"),
+            ("bukket = 1", "unknown field `bukket`"),
+            (
+                "[[certificate]]\nname = \"../x\"",
+                "name = \"../x\": it cannot be a folder (expected letters, digits, - _ . and no leading dot)",
+            ),
+            (
+                "[[certificate]]\nname = \"a\"\n[[certificate]]\nname = \"a\"",
+                "name = \"a\": there are two of them",
+            ),
+            (
+                "[[certificate]]\nname = \"a\"\nkey_mode = \"0644\"",
+                "key_mode = \"0644\" is not for a key (expected \"0400\", \"0440\", \"0600\" or \"0640\")",
+            ),
+            (
+                "[[certificate]]\nname = \"a\"\ngroup = \"no-such-group\"",
+                "group = \"no-such-group\": there is no such group",
+            ),
+            (
+                "[[certificate]]\nname = \"a\"\nverify = \"x:y\"",
+                "verify: invalid endpoint \"x:y\"",
+            ),
+            (
+                "[[certificate]]\nname = \"a\"\nreload_command = []",
+                "reload_command: it is empty",
+            ),
+            (
+                "[[certificate]]\nname = \"a\"\nwindow = \"2-4\"",
+                "window: \"2-4\" is not a window (expected such as \"02:00-04:30\", in UTC)",
+            ),
+            (
+                "folder = \"x\"\n[[certificate]]\nname = \"a\"",
+                "folder = \"x\" is not absolute",
+            ),
+            (
+                "runs_every_hours = 0\n[[certificate]]\nname = \"a\"",
+                "runs_every_hours = 0 cannot be (expected 1 to 720)",
+            ),
+        ] {
+            let error = format!("{:#}", Config::parse(text).unwrap_err());
+            assert!(error.contains(expected), "{error}\nexpected: {expected}");
+        }
+    }
+}

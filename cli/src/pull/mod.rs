@@ -1,0 +1,278 @@
+//! `neverlapse pull`: installs what the bucket says is current, safely, and reports.
+//!
+//! Each certificate goes one way: the pointer is read, the version behind it downloaded and verified in memory, stored in a folder of its
+//! own, and made live by one rename. Then the server's configuration is tested, the server told, and shaken hands with: one reload for
+//! all certificates with the same commands. What fails is switched back. Work is written down before it begins and struck out when a
+//! handshake has shown it, so that whatever interrupts a run, the next one finishes it. The receipt is the last thing.
+
+mod candidate;
+mod command;
+mod config;
+mod folder;
+mod handshake;
+mod instance;
+mod journal;
+mod source;
+mod state;
+mod window;
+mod work;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use neverlapse::store::Store;
+use neverlapse::version::Current;
+use time::OffsetDateTime;
+
+use self::command::Program;
+use self::config::{Config, Wanted};
+use self::instance::Instance;
+use self::journal::Journal;
+use self::source::Source;
+use self::state::Lock;
+use self::window::is_urgent;
+use self::work::{Next, Trouble, Work};
+
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+pub(crate) struct Arguments {
+    /// What to install, and where
+    #[arg(long, value_name = "FILE", default_value = "/etc/neverlapse/pull.toml")]
+    config: PathBuf,
+    /// Take versions from a folder that is laid out like the bucket, and leave receipts there
+    #[arg(long, value_name = "DIR")]
+    from: Option<PathBuf>,
+    /// Download and verify, say what would be done, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
+    let config = Config::read(&arguments.config)?;
+    let journal = Journal::open();
+    let lock = if arguments.dry_run {
+        None
+    } else {
+        Some(Lock::take(&config.state)?)
+    };
+    if let Some(None) = lock {
+        bail!(
+            "another run is at work (it holds {})",
+            config.state.join("lock").display()
+        );
+    }
+    let (source, instance) = source(arguments, &config).await?;
+    let now = OffsetDateTime::now_utc();
+    let mut worst = Code::Ok;
+    let mut works = Vec::new();
+    for wanted in &config.certificates {
+        match Work::open(&config, wanted, &source, now) {
+            Ok(work) => works.push(work),
+            Err(error) => {
+                journal.error(&format!("{}: {error:#}", wanted.name));
+                worst = worst.max(Code::Unknown);
+            }
+        }
+    }
+    if arguments.dry_run {
+        return Ok(rehearse(works, worst, journal, now).await.exit());
+    }
+    let mut planned = Vec::new();
+    for mut work in works {
+        let next = work.prepare().await;
+        planned.push((work, next));
+    }
+    install(&mut planned, journal).await;
+    for (work, next) in &mut planned {
+        if let Err(error) = work.report(&instance, config.runs_every).await {
+            let line = format!("{}: the receipt is not written: {error:#}", work.wanted.name);
+            if source.is_read_only(&error) {
+                journal.info(&line);
+            } else {
+                journal.warning(&line);
+                worst = worst.max(Code::Warning);
+            }
+        }
+        worst = worst.max(told(work, *next, journal, now));
+    }
+    Ok(worst.exit())
+}
+
+async fn source(arguments: &Arguments, config: &Config) -> Result<(Source, Instance)> {
+    let instance = Instance::find(config.instance.as_deref()).await?;
+    if let Some(folder) = &arguments.from {
+        return Ok((Source::Folder(folder.clone()), instance));
+    }
+    let bucket = config
+        .bucket
+        .clone()
+        .context("no bucket is set (expected bucket = \"…\" in the configuration, or --from DIR)")?;
+    let shared = neverlapse::client::config().await;
+    let mut s3 = aws_sdk_s3::config::Builder::from(&shared);
+    if let (None, Some(region)) = (shared.region(), &instance.region) {
+        s3 = s3.region(aws_sdk_s3::config::Region::new(region.clone()));
+    }
+    let client = aws_sdk_s3::Client::from_conf(s3.build());
+    Ok((Source::Bucket(Store::new(client, bucket)), instance))
+}
+
+async fn rehearse(works: Vec<Work<'_>>, mut worst: Code, journal: Journal, now: OffsetDateTime) -> Code {
+    for mut work in works {
+        match work.rehearse().await {
+            Ok(plan) => journal.info(&format!("{}: {plan}", work.wanted.name)),
+            Err(trouble) => {
+                work.trouble = Some(trouble);
+                worst = worst.max(told(&work, Next::Nothing, journal, now));
+            }
+        }
+    }
+    worst
+}
+
+/// All certificates with the same commands together: one test, one reload.
+async fn install(planned: &mut [(Work<'_>, Next)], journal: Journal) {
+    let mut ready: Vec<_> = planned
+        .iter_mut()
+        .filter(|(_, next)| *next == Next::Install)
+        .map(|(work, _)| work)
+        .collect();
+    while let Some(first) = ready.first() {
+        let commands = commands(first.wanted);
+        let (mut batch, rest): (Vec<_>, Vec<_>) = ready
+            .into_iter()
+            .partition(|work| self::commands(work.wanted) == commands);
+        ready = rest;
+        let rejected = attempt(&mut batch, journal).await;
+        if rejected && batch.len() > 1 {
+            // One of them may be at fault; the others shall not wait for it.
+            for work in &mut batch {
+                work.trouble = None;
+                attempt(std::slice::from_mut(work), journal).await;
+            }
+        }
+    }
+}
+
+fn commands(wanted: &Wanted) -> (Option<Program>, Option<Program>) {
+    (wanted.test.clone(), wanted.reload.clone())
+}
+
+/// Switches, tests, reloads and looks; answers whether the server would not have them.
+async fn attempt(batch: &mut [&mut Work<'_>], journal: Journal) -> bool {
+    let mut begun: Vec<&mut Work<'_>> = Vec::new();
+    for work in batch {
+        match work.begin() {
+            Ok(()) => begun.push(work),
+            Err(error) => drop(work.back_out(format!("{error:#}"))),
+        }
+    }
+    let Some(wanted) = begun.first().map(|work| work.wanted) else {
+        return false;
+    };
+    if let Some(test) = &wanted.test
+        && let Err(reason) = test.run(wanted.timeout).await
+    {
+        for work in begun {
+            work.back_out(format!("the test failed: {reason}"));
+        }
+        return true;
+    }
+    if let Err(reason) = reload(wanted).await {
+        let switched = begun
+            .into_iter()
+            .map(|work| work.back_out(format!("the reload failed: {reason}")));
+        if switched.fold(false, |any, switched| any | switched) {
+            again(wanted, journal).await;
+        }
+        return true;
+    }
+    let mut switched = false;
+    for work in begun {
+        match work.look().await {
+            Ok(()) => {
+                if let Err(error) = work.finish() {
+                    work.trouble = Some(Trouble::Failed(format!("{error:#}")));
+                }
+            }
+            Err(reason) => switched |= work.back_out(format!("after the reload {reason}")),
+        }
+    }
+    if switched {
+        again(wanted, journal).await;
+    }
+    false
+}
+
+async fn reload(wanted: &Wanted) -> Result<(), String> {
+    match &wanted.reload {
+        Some(reload) => reload.run(wanted.timeout).await,
+        None => Ok(()),
+    }
+}
+
+/// The server shall know that the old files are back.
+async fn again(wanted: &Wanted, journal: Journal) {
+    if let Err(reason) = reload(wanted).await {
+        journal.error(&format!("{}: the old files are back, but {reason}", wanted.name));
+    }
+}
+
+/// Says how it ended.
+fn told(work: &Work<'_>, next: Next, journal: Journal, now: OffsetDateTime) -> Code {
+    let name = &work.wanted.name;
+    let installed = work.installed();
+    let lapses = |installed: &Current| is_urgent(installed.facts.not_before, installed.facts.not_after, now);
+    let (reason, code) = match &work.trouble {
+        None => {
+            journal.info(&work.summary(next));
+            return Code::Ok;
+        }
+        Some(Trouble::Unreachable(reason)) => (reason.clone(), Code::Unknown),
+        Some(Trouble::NotPublished) => ("no version is published under this name".to_owned(), Code::Unknown),
+        Some(Trouble::Failed(reason)) => (reason.clone(), Code::Warning),
+    };
+    let stays = match installed {
+        Some(installed) => format!(
+            "version {} stays installed, valid until {}",
+            installed.facts.version,
+            neverlapse::finding::date(installed.facts.not_after)
+        ),
+        None => "nothing is installed".to_owned(),
+    };
+    let line = format!("{name}: {reason}; {stays}");
+    if installed.is_none_or(lapses) {
+        journal.error(&line);
+        return Code::Critical;
+    }
+    journal.warning(&line);
+    code
+}
+
+/// How it ended, mildest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Code {
+    Ok,
+    Warning,
+    Unknown,
+    Critical,
+}
+
+impl Code {
+    /// As monitoring plugins have it.
+    fn exit(self) -> u8 {
+        match self {
+            Self::Ok => 0,
+            Self::Warning => 1,
+            Self::Critical => 2,
+            Self::Unknown => 3,
+        }
+    }
+}
+
+const HELP: &str = "\
+Exit codes: 0 everything is installed (or waits for its window), 1 a new version was refused or could not be installed while the old \
+one is good for some time, 2 the same with nothing installed or little time left, 3 could not look (no network, no access, a mistake in \
+the configuration, another run at work).
+
+Files are in FOLDER/live/NAME/: cert.pem, chain.pem, fullchain.pem, privkey.pem, and combined.pem if it is asked for.";

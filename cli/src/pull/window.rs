@@ -1,0 +1,90 @@
+//! The hours in which a person wants changes made.
+
+use std::str::FromStr;
+
+use time::macros::format_description;
+use time::{Duration, OffsetDateTime, Time, UtcOffset};
+
+/// From one time of day to another, in UTC; over midnight where the second is earlier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Window {
+    from: Time,
+    to: Time,
+}
+
+impl Window {
+    pub(crate) fn is_open(self, now: OffsetDateTime) -> bool {
+        let now = now.to_offset(UtcOffset::UTC).time();
+        if self.from <= self.to {
+            (self.from..self.to).contains(&now)
+        } else {
+            now >= self.from || now < self.to
+        }
+    }
+}
+
+/// Whether a certificate has so little time left that no window matters.
+pub(crate) fn is_urgent(not_before: OffsetDateTime, not_after: OffsetDateTime, now: OffsetDateTime) -> bool {
+    not_after - now < URGENT.min((not_after - not_before) / 4)
+}
+
+impl FromStr for Window {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parse = |time: &str| Time::parse(time.trim(), TIME).ok();
+        let times = text
+            .split_once('-')
+            .and_then(|(from, to)| Some((parse(from)?, parse(to)?)));
+        match times {
+            Some((from, to)) if from != to => Ok(Self { from, to }),
+            _ => Err(format!(
+                "{text:?} is not a window (expected such as \"02:00-04:30\", in UTC)"
+            )),
+        }
+    }
+}
+
+const TIME: &[time::format_description::BorrowedFormatItem<'static>] = format_description!("[hour]:[minute]");
+const URGENT: Duration = Duration::days(7);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use time::macros::datetime;
+
+    #[test]
+    fn open_and_closed() {
+        for (window, now, expected) in [
+            ("02:00-04:30", datetime!(2026-10-01 02:00 UTC), true),
+            ("02:00-04:30", datetime!(2026-10-01 04:30 UTC), false),
+            ("02:00-04:30", datetime!(2026-10-01 04:00 +02:00), true),
+            ("22:00-02:00", datetime!(2026-10-01 23:00 UTC), true),
+            ("22:00-02:00", datetime!(2026-10-01 01:59 UTC), true),
+            ("22:00-02:00", datetime!(2026-10-01 12:00 UTC), false),
+        ] {
+            assert_eq!(
+                window.parse::<Window>().unwrap().is_open(now),
+                expected,
+                "{window} {now}"
+            );
+        }
+        for wrong in ["", "02:00", "02:00-02:00", "2-4", "25:00-26:00"] {
+            assert!(wrong.parse::<Window>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_last_week_is_urgent_and_the_last_quarter_of_a_short_life() {
+        let end = datetime!(2026-10-01 0:00 UTC);
+        for (lifetime, left, expected) in [
+            (Duration::days(90), Duration::days(8), false),
+            (Duration::days(90), Duration::days(6), true),
+            (Duration::hours(160), Duration::hours(41), false),
+            (Duration::hours(160), Duration::hours(39), true),
+            (Duration::days(90), Duration::days(-1), true),
+        ] {
+            assert_eq!(is_urgent(end - lifetime, end, end - left), expected);
+        }
+    }
+}

@@ -1,0 +1,464 @@
+//! One certificate on its way: read, verified, stored, switched, and reported.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use neverlapse::finding::date;
+use neverlapse::receipt::{self, Receipt, Stage};
+use neverlapse::store::Fresh;
+use neverlapse::version::{Current, FILES, MANIFEST, current_key, file_key};
+use time::OffsetDateTime;
+
+use super::candidate::{Candidate, Expected, verify};
+use super::config::{Config, Wanted};
+use super::folder::{Folder, base};
+use super::handshake;
+use super::instance::Instance;
+use super::source::Source;
+use super::state::{Installed, Pending, Seen, State, Step};
+use super::window::is_urgent;
+
+/// A certificate that is wanted here, and how far it is.
+pub(crate) struct Work<'a> {
+    pub(crate) wanted: &'a Wanted,
+    source: &'a Source,
+    file: PathBuf,
+    folder: Folder,
+    pub(crate) state: State,
+    /// What this run could not do.
+    pub(crate) trouble: Option<Trouble>,
+    now: OffsetDateTime,
+}
+
+/// Why something was not done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// The source could not be asked.
+    Unreachable(String),
+    /// There is nothing there for this name.
+    NotPublished,
+    /// It was refused, or could not be installed.
+    Failed(String),
+}
+
+/// What is to be done about it in this run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Nothing.
+    Nothing,
+    /// To switch, test, reload and look.
+    Install,
+    /// To wait for the hours in which changes are wanted.
+    Wait,
+}
+
+type Files = BTreeMap<&'static str, Vec<u8>>;
+
+impl<'a> Work<'a> {
+    pub(crate) fn open(config: &Config, wanted: &'a Wanted, source: &'a Source, now: OffsetDateTime) -> Result<Self> {
+        let file = config.state.join(format!("{}.json", wanted.name));
+        let state = State::read(&file)?;
+        let folder = Folder::open(&config.folder, &wanted.name)?;
+        Ok(Self {
+            wanted,
+            source,
+            file,
+            folder,
+            state,
+            trouble: None,
+            now,
+        })
+    }
+
+    /// Finds out what is to be done, and has it ready on the disk.
+    pub(crate) async fn prepare(&mut self) -> Next {
+        let current = match self.pointer().await {
+            Ok(current) => Some(current),
+            Err(trouble) => {
+                self.trouble = Some(trouble);
+                None
+            }
+        };
+        let Some(current) = current else {
+            return self.without_source().await;
+        };
+        match self.state.step(&current) {
+            Step::Older { known } => {
+                let found = current.sequence;
+                self.failed(format!(
+                    "{} shows an out-of-date current.json (sequence {found}, {known} is known here); if the bucket was made anew, remove {}",
+                    self.source,
+                    self.file.display()
+                ));
+                self.without_source().await
+            }
+            Step::Conflict => {
+                self.failed(format!(
+                    "{} shows another version under sequence {} than before; it is not installed",
+                    self.source, current.sequence
+                ));
+                self.without_source().await
+            }
+            Step::Done if self.is_in_place() => self.look_again().await,
+            Step::Done | Step::Continue | Step::Fetch => match self.fetch(&current).await {
+                Ok(folder) => self.plan(current, folder),
+                Err(reason) => {
+                    self.failed(format!("{reason:#}"));
+                    self.without_source().await
+                }
+            },
+        }
+    }
+
+    /// The same, with nothing written and nothing run; answers with what would be done.
+    pub(crate) async fn rehearse(&mut self) -> Result<String, Trouble> {
+        let current = self.pointer().await?;
+        let version = &current.facts.version;
+        match self.state.step(&current) {
+            Step::Older { known } => Err(Trouble::Failed(format!(
+                "would refuse version {version}: sequence {known} is known here already"
+            ))),
+            Step::Conflict => Err(Trouble::Failed(format!(
+                "would refuse version {version}: another one has its sequence"
+            ))),
+            Step::Done if self.is_in_place() => Ok(format!("would do nothing: version {version} is installed")),
+            Step::Done | Step::Continue | Step::Fetch => match self.download(&current).await {
+                Ok(_) => Ok(format!(
+                    "would install version {version}, valid until {}",
+                    date(current.facts.not_after)
+                )),
+                Err(reason) => Err(Trouble::Failed(format!("would refuse version {version}: {reason:#}"))),
+            },
+        }
+    }
+
+    /// Writes down what is about to happen, then makes it so: whoever is killed from here on is followed by a run that knows.
+    pub(crate) fn begin(&mut self) -> Result<()> {
+        let pending = self.state.pending.as_mut().context("nothing is to be installed")?;
+        pending.attempts += 1;
+        let folder = pending.folder.clone();
+        self.state.write(&self.file)?;
+        if let Some(installed) = &self.state.installed {
+            self.folder.prepare_to_switch_back(&installed.folder)?;
+        }
+        self.folder.switch(&folder)
+    }
+
+    /// Looks whether the server shows the new certificate.
+    pub(crate) async fn look(&self) -> Result<(), String> {
+        match &self.state.pending {
+            Some(pending) => handshake::shows(self.wanted, &pending.current.facts, self.wanted.verify_timeout).await,
+            None => Ok(()),
+        }
+    }
+
+    /// It is done: tested, loaded and seen.
+    pub(crate) fn finish(&mut self) -> Result<()> {
+        let Some(Pending { current, folder, .. }) = self.state.pending.take() else {
+            return Ok(());
+        };
+        let served = (!self.wanted.verify.is_empty()).then_some(true);
+        let since = self.now;
+        let previous = self.state.installed.replace(Installed {
+            current,
+            folder,
+            served,
+            since,
+        });
+        self.state.write(&self.file)?;
+        let previous = previous.map(|previous| previous.folder);
+        self.folder
+            .sweep(&previous.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// It could not be done: what was there before is there again, and the next run tries again. Answers whether files were switched.
+    pub(crate) fn back_out(&mut self, reason: String) -> bool {
+        let mut reason = reason;
+        let mut switched = false;
+        // Expired, or gone: then what is new is better, served or not.
+        if self
+            .state
+            .installed
+            .as_ref()
+            .is_some_and(|installed| installed.current.facts.not_after > self.now)
+        {
+            match self.folder.switch_back() {
+                Ok(()) => switched = true,
+                Err(error) => reason = format!("{reason}; and {error:#}"),
+            }
+        }
+        if let Some(pending) = &mut self.state.pending {
+            pending.failure = Some(reason.clone());
+        }
+        if let Err(error) = self.state.write(&self.file) {
+            reason = format!("{reason}; and {error:#}");
+        }
+        self.failed(reason);
+        switched
+    }
+
+    /// The version that clients get from this host, as far as it knows.
+    pub(crate) fn installed(&self) -> Option<&Current> {
+        self.state.installed.as_ref().map(|installed| &installed.current)
+    }
+
+    /// In a line, for people.
+    pub(crate) fn summary(&self, next: Next) -> String {
+        let name = &self.wanted.name;
+        let of = |current: &Current| {
+            format!(
+                "version {}, valid until {}",
+                current.facts.version,
+                date(current.facts.not_after)
+            )
+        };
+        match (&self.state.pending, &self.state.installed, next) {
+            (Some(pending), _, Next::Wait) => {
+                format!("{name}: {} is ready and waits for its window", of(&pending.current))
+            }
+            (_, Some(installed), Next::Install) if installed.served.is_some() => {
+                format!("{name}: installed {}; the server shows it", of(&installed.current))
+            }
+            (_, Some(installed), Next::Install) => format!("{name}: installed {}", of(&installed.current)),
+            (_, Some(installed), _) => format!("{name}: {} is installed", of(&installed.current)),
+            _ => format!("{name}: nothing is installed"),
+        }
+    }
+
+    /// Tells the probe, at the end of everything; not again when there is nothing new to tell for some hours.
+    pub(crate) async fn report(&mut self, instance: &Instance, runs_every: time::Duration) -> Result<()> {
+        let Some(receipt) = self.receipt(instance, runs_every) else {
+            return Ok(());
+        };
+        if self
+            .state
+            .receipt
+            .as_ref()
+            .is_some_and(|last| says_the_same(last, &receipt))
+        {
+            return Ok(());
+        }
+        let mut body = serde_json::to_vec_pretty(&receipt)?;
+        body.push(b'\n');
+        self.source
+            .put(&receipt::key(&self.wanted.name, &instance.id), body)
+            .await?;
+        self.state.receipt = Some(receipt);
+        self.state.write(&self.file)
+    }
+
+    fn receipt(&self, instance: &Instance, runs_every: time::Duration) -> Option<Receipt> {
+        let pending = self.state.pending.as_ref().map(|pending| &pending.current);
+        let seen = self.state.seen.as_ref().map(|seen| &seen.current);
+        let facts = &seen.or(pending).or(self.installed())?.facts;
+        let version = &facts.version;
+        let failure = match &self.trouble {
+            Some(Trouble::Failed(reason)) => Some(reason.clone()),
+            _ => self.state.pending.as_ref().and_then(|pending| pending.failure.clone()),
+        };
+        let installed = self.installed().map(|current| &current.facts.version);
+        let stage = match (&failure, &self.state.installed) {
+            (Some(_), _) => Stage::Failed,
+            (None, Some(there)) if there.current.facts.version == *version => {
+                if there.served == Some(true) {
+                    Stage::Served
+                } else {
+                    Stage::Installed
+                }
+            }
+            (None, _) => Stage::Pulled,
+        };
+        let last = self
+            .state
+            .receipt
+            .as_ref()
+            .filter(|last| (&last.version, last.stage) == (version, stage));
+        Some(Receipt {
+            schema: Receipt::SCHEMA.to_owned(),
+            name: self.wanted.name.clone(),
+            instance: instance.id.clone(),
+            host: instance.host.clone(),
+            agent: env!("CARGO_PKG_VERSION").to_owned(),
+            version: version.clone(),
+            fingerprint: facts.fingerprint.clone(),
+            stage,
+            reason: failure,
+            installed: installed.filter(|installed| *installed != version).cloned(),
+            since: last.map_or(self.now, |last| last.since),
+            at: self.now,
+            next_by: self.now + SILENT.max(runs_every * 3),
+        })
+    }
+
+    /// What `current.json` says, read again only if it has changed.
+    async fn pointer(&mut self) -> Result<Current, Trouble> {
+        let source = self.source.to_string();
+        let seen = self.state.seen.as_ref().filter(|seen| seen.source == source);
+        let key = current_key(&self.wanted.name);
+        let fresh = self.source.fresh(&key, seen.map(|seen| seen.tag.as_str())).await;
+        let tagged = match (fresh, seen) {
+            (Err(error), _) => return Err(Trouble::Unreachable(format!("{error:#}"))),
+            (Ok(Fresh::Missing), _) | (Ok(Fresh::Unchanged), None) => return Err(Trouble::NotPublished),
+            (Ok(Fresh::Unchanged), Some(seen)) => return Ok(seen.current.clone()),
+            (Ok(Fresh::Changed(tagged)), _) => tagged,
+        };
+        let not_understood =
+            |reason: String| Trouble::Failed(format!("{source}/{key} is not what the client understands: {reason}"));
+        let current: Current =
+            serde_json::from_slice(&tagged.value).map_err(|error| not_understood(error.to_string()))?;
+        if current.schema != Current::SCHEMA {
+            return Err(not_understood(format!(
+                "schema {:?} (expected {:?})",
+                current.schema,
+                Current::SCHEMA
+            )));
+        }
+        let is_path = |version: &str| {
+            version.starts_with('.')
+                || !version
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.')
+        };
+        if is_path(&current.facts.version) {
+            return Err(not_understood(format!(
+                "version {:?} cannot be a folder",
+                current.facts.version
+            )));
+        }
+        // One that is out of date is not to be believed again after a restart.
+        if !matches!(self.state.step(&current), Step::Older { .. } | Step::Conflict) {
+            self.state.seen = Some(Seen {
+                source,
+                tag: tagged.tag,
+                current: current.clone(),
+            });
+        }
+        Ok(current)
+    }
+
+    async fn fetch(&self, current: &Current) -> Result<String> {
+        let files = self.download(current).await?;
+        self.folder.store(&current.facts.version, &self.wanted.layout, &files)
+    }
+
+    async fn download(&self, current: &Current) -> Result<Files> {
+        let (name, version) = (&self.wanted.name, &current.facts.version);
+        let manifest = self.source.object(&file_key(name, version, MANIFEST)).await?;
+        let mut files = Files::new();
+        for file in FILES {
+            files.insert(file, self.source.object(&file_key(name, version, file)).await?);
+        }
+        let candidate = Candidate {
+            current,
+            manifest: &manifest,
+            files: &files,
+        };
+        let expected = Expected {
+            name,
+            identifiers: &self.wanted.identifiers,
+            allow_staging: self.wanted.allow_staging,
+            now: self.now,
+        };
+        verify(&candidate, &expected).with_context(|| format!("version {version} is refused"))?;
+        Ok(files)
+    }
+
+    fn plan(&mut self, current: Current, folder: String) -> Next {
+        let known = self
+            .state
+            .pending
+            .take()
+            .filter(|pending| pending.current.sequence == current.sequence);
+        let (attempts, since) = known
+            .as_ref()
+            .map_or((0, self.now), |known| (known.attempts, known.since));
+        let failure = known.and_then(|known| known.failure);
+        let wait = !self.may_switch(&current, &folder);
+        self.state.pending = Some(Pending {
+            current,
+            folder,
+            attempts,
+            since,
+            failure,
+        });
+        if !wait {
+            return Next::Install;
+        }
+        if let Err(error) = self.state.write(&self.file) {
+            self.failed(format!("{error:#}"));
+        }
+        Next::Wait
+    }
+
+    /// Outside of its window a change waits, unless there is nothing to lose, or much.
+    fn may_switch(&self, current: &Current, folder: &str) -> bool {
+        let Some(window) = self.wanted.window else { return true };
+        let Some(installed) = self.installed().map(|installed| &installed.facts) else {
+            return true;
+        };
+        let already = self.folder.live().is_ok_and(|live| live.as_deref() == Some(folder));
+        already
+            || window.is_open(self.now)
+            || current.rolled_back
+            || is_urgent(installed.not_before, installed.not_after, self.now)
+    }
+
+    /// What can be done with what is on the disk.
+    async fn without_source(&mut self) -> Next {
+        let there = self.folder.folders().unwrap_or_default();
+        match self.state.pending.clone() {
+            Some(pending) if there.contains(&pending.folder) => self.plan(pending.current, pending.folder),
+            _ => self.look_again().await,
+        }
+    }
+
+    /// Whether the files are where they belong.
+    fn is_in_place(&self) -> bool {
+        let live = self.folder.live().ok().flatten();
+        let belongs = |installed: &Installed| {
+            let base = base(&installed.current.facts.version, &self.wanted.layout);
+            let laid_out_so = installed.folder == base || installed.folder.starts_with(&format!("{base}."));
+            live.as_ref() == Some(&installed.folder) && laid_out_so
+        };
+        self.state.installed.as_ref().is_some_and(belongs)
+    }
+
+    /// What is installed is looked at in every run: a server that lost it is told again.
+    async fn look_again(&mut self) -> Next {
+        let Some(installed) = self.state.installed.clone() else {
+            return Next::Nothing;
+        };
+        if self.wanted.verify.is_empty()
+            || handshake::shows(self.wanted, &installed.current.facts, Duration::ZERO)
+                .await
+                .is_ok()
+        {
+            let served = (!self.wanted.verify.is_empty()).then_some(true);
+            if let Some(there) = &mut self.state.installed {
+                there.served = served;
+            }
+            return Next::Nothing;
+        }
+        let Installed { current, folder, .. } = installed;
+        self.plan(current, folder)
+    }
+
+    fn failed(&mut self, reason: String) {
+        self.trouble = Some(Trouble::Failed(reason));
+    }
+}
+
+/// Whether a receipt would tell nothing new yet: half of the time until the next one is due is left.
+fn says_the_same(last: &Receipt, new: &Receipt) -> bool {
+    let same = Receipt {
+        at: last.at,
+        next_by: last.next_by,
+        ..new.clone()
+    } == *last;
+    same && new.at < last.at + (last.next_by - last.at) / 2
+}
+
+/// Receipts are rewritten twice in this time.
+const SILENT: time::Duration = time::Duration::hours(26);

@@ -1,0 +1,618 @@
+//! `neverlapse pull` on hosts with real nginx servers: what it installs, what it refuses, and what is left when it is killed.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use neverlapse::receipt::{Receipt, Stage};
+use neverlapse::version::{CERT, CHAIN, Current, FULLCHAIN, FileHash, PRIVKEY, file_key};
+use neverlapse_tests::depot::Depot;
+use neverlapse_tests::pki::{Authority, Leaf};
+use neverlapse_tests::webhost::WebHost;
+use time::{Duration, OffsetDateTime};
+use tokio::process::Command;
+
+const NEVERLAPSE: &str = env!("CARGO_BIN_EXE_neverlapse");
+const NAME: &str = "shop.test";
+
+struct Bench {
+    authority: Authority,
+    depot: Depot,
+    host: WebHost,
+}
+
+impl Bench {
+    /// A host that serves the first version of its certificate.
+    async fn open() -> (Self, Current) {
+        let mut bench = Self::closed(&[NAME]);
+        let first = bench.publish(60);
+        let ran = bench.pull().await;
+        // Nothing serves yet, so nothing has been seen; what is there lets the server start.
+        assert_eq!(ran.code, 2, "{ran:?}");
+        bench.host.start().await.unwrap();
+        let ran = bench.pull().await;
+        assert_eq!(ran.code, 0, "{ran:?}");
+        bench.serves(&first).await;
+        (bench, first)
+    }
+
+    fn closed(names: &[&str]) -> Self {
+        let bench = Self {
+            authority: Authority::new().unwrap(),
+            depot: Depot::new().unwrap(),
+            host: WebHost::new(Ipv4Addr::LOCALHOST, names).unwrap(),
+        };
+        bench.configure("");
+        bench
+    }
+
+    /// `more` goes into every certificate's table.
+    fn configure(&self, more: &str) {
+        let (test, reload) = (self.host.test_command(), self.host.reload_command());
+        self.configure_with(&test, &reload, more);
+    }
+
+    fn configure_with(&self, test: &str, reload: &str, more: &str) {
+        let (folder, state) = (self.host.folder(), self.host.path().join("state"));
+        let mut text = format!(
+            "instance = \"web-1\"\nfolder = {folder:?}\nstate = {state:?}\nverify_timeout_seconds = 5\n\
+             test_command = {test:?}\nreload_command = {reload:?}\n"
+        );
+        for (name, address) in &self.host.places {
+            text += &format!("[[certificate]]\nname = {name:?}\nverify = \"{address}\"\n{more}\n");
+        }
+        fs::write(self.config(), text).unwrap();
+    }
+
+    fn config(&self) -> PathBuf {
+        self.host.path().join("pull.toml")
+    }
+
+    fn leaf(&self, days: i64) -> Leaf {
+        let now = OffsetDateTime::now_utc();
+        self.authority
+            .issue(
+                &[NAME, "*.shop.test"],
+                now - Duration::days(90 - days),
+                now + Duration::days(days),
+            )
+            .unwrap()
+    }
+
+    fn publish(&mut self, days: i64) -> Current {
+        let leaf = self.leaf(days);
+        self.depot.publish(NAME, &leaf).unwrap()
+    }
+
+    async fn pull(&self) -> Ran {
+        self.pull_with(&[]).await
+    }
+
+    async fn pull_with(&self, more: &[&str]) -> Ran {
+        run(self.command(Command::new(NEVERLAPSE)).args(more)).await
+    }
+
+    fn command(&self, mut command: Command) -> Command {
+        command
+            .args(["pull", "--config"])
+            .arg(self.config())
+            .arg("--from")
+            .arg(self.depot.path());
+        command
+    }
+
+    fn receipt(&self) -> Receipt {
+        self.depot.receipt(NAME, "web-1").unwrap()
+    }
+
+    fn live(&self) -> PathBuf {
+        self.host.folder().join("live").join(NAME)
+    }
+
+    /// What is live, as a version.
+    fn live_version(&self) -> String {
+        fs::read_link(self.live())
+            .unwrap()
+            .file_name()
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .to_owned()
+    }
+
+    /// Every file below the folder with its content and mode, so that a test can tell whether anything was touched.
+    fn everything(&self) -> Vec<(PathBuf, u32, Vec<u8>)> {
+        let mut all = Vec::new();
+        walk(&self.host.folder(), &mut all);
+        all.sort();
+        all
+    }
+
+    /// The server may take a moment to hand over, and then stays with it.
+    async fn serves(&self, current: &Current) {
+        let mut served = String::new();
+        for _ in 0..200 {
+            served = self.host.served().await.unwrap();
+            if served == current.facts.fingerprint {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        assert_eq!(served, current.facts.fingerprint);
+    }
+
+    fn assert_keys_are_secret(&self) {
+        for (path, mode, content) in self.everything() {
+            let is_key = String::from_utf8_lossy(&content).contains("PRIVATE KEY");
+            assert!(!is_key || mode & 0o077 == 0, "{} has mode {mode:o}", path.display());
+        }
+    }
+}
+
+fn walk(folder: &Path, all: &mut Vec<(PathBuf, u32, Vec<u8>)>) {
+    for entry in fs::read_dir(folder).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        let found = fs::symlink_metadata(&path).unwrap();
+        if found.is_dir() {
+            all.push((path.clone(), found.mode(), Vec::new()));
+            walk(&path, all);
+        } else if found.is_symlink() {
+            all.push((
+                path.clone(),
+                0,
+                fs::read_link(&path).unwrap().into_os_string().into_encoded_bytes(),
+            ));
+        } else {
+            all.push((path.clone(), found.mode(), fs::read(&path).unwrap()));
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Ran {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+async fn run(command: &mut Command) -> Ran {
+    let Output { status, stdout, stderr } = command.kill_on_drop(true).output().await.unwrap();
+    let (out, err) = (String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap());
+    assert!(
+        !out.contains("PRIVATE KEY") && !err.contains("PRIVATE KEY"),
+        "a key is in the output"
+    );
+    Ran {
+        code: status.code().unwrap_or(-1),
+        out,
+        err,
+    }
+}
+
+#[tokio::test]
+async fn a_new_version_is_installed_once_and_served() {
+    let (mut bench, _) = Bench::open().await;
+    let new = bench.publish(80);
+    let ran = bench.pull_with(&["--dry-run"]).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(
+        ran.out
+            .contains(&format!("would install version {}", new.facts.version)),
+        "{ran:?}"
+    );
+    assert_ne!(bench.host.served().await.unwrap(), new.facts.fingerprint);
+
+    let ran = bench.pull().await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(
+        ran.out.contains(&format!("installed version {}", new.facts.version)),
+        "{ran:?}"
+    );
+    bench.serves(&new).await;
+    let receipt = bench.receipt();
+    assert_eq!(
+        (receipt.stage, &receipt.version, &receipt.instance[..]),
+        (Stage::Served, &new.facts.version, "web-1")
+    );
+    assert_eq!(
+        (receipt.installed, receipt.reason, receipt.fingerprint),
+        (None, None, new.facts.fingerprint)
+    );
+    for (file, mode) in [(CERT, 0o644), (CHAIN, 0o644), (FULLCHAIN, 0o644), (PRIVKEY, 0o600)] {
+        assert_eq!(
+            fs::metadata(bench.live().join(file)).unwrap().permissions().mode() & 0o777,
+            mode,
+            "{file}"
+        );
+    }
+    bench.assert_keys_are_secret();
+
+    // Nothing is new: nothing is reloaded, nothing reported.
+    bench.configure_with("exit 1", "exit 1", "");
+    let before = fs::metadata(bench.depot.object("receipts/shop.test/web-1.json"))
+        .unwrap()
+        .mtime_nsec();
+    let ran = bench.pull().await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert_eq!(
+        fs::metadata(bench.depot.object("receipts/shop.test/web-1.json"))
+            .unwrap()
+            .mtime_nsec(),
+        before
+    );
+}
+
+#[tokio::test]
+async fn a_failed_test_or_reload_leaves_the_old_one_and_is_tried_again() {
+    let (mut bench, old) = Bench::open().await;
+    let new = bench.publish(80);
+    let (test, reload) = (bench.host.test_command(), bench.host.reload_command());
+    for (test, reload, expected) in [
+        (
+            &*test,
+            "echo sorry >&2; exit 1",
+            "the reload failed: `echo sorry >&2; exit 1` ended with 1: sorry",
+        ),
+        (
+            "echo broken; exit 3",
+            &*reload,
+            "the test failed: `echo broken; exit 3` ended with 3: broken",
+        ),
+        ("/bin/false", &*reload, "the test failed"),
+        // The server was never told, so it goes on with the old one.
+        (&*test, "true", "after the reload 127.0.0.1"),
+    ] {
+        bench.configure_with(test, reload, "");
+        let ran = bench.pull().await;
+        assert_eq!(ran.code, 1, "{ran:?}");
+        assert!(
+            ran.err.contains(expected)
+                && ran
+                    .err
+                    .contains(&format!("version {} stays installed", old.facts.version)),
+            "{ran:?}"
+        );
+        bench.serves(&old).await;
+        assert_eq!(bench.live_version(), old.facts.version);
+        let receipt = bench.receipt();
+        assert_eq!(
+            (receipt.stage, &receipt.version, receipt.installed.as_ref()),
+            (Stage::Failed, &new.facts.version, Some(&old.facts.version))
+        );
+        assert!(receipt.reason.unwrap().contains(expected));
+        bench.host.could_start().await.unwrap();
+    }
+    // A configuration that is broken elsewhere, then repaired.
+    bench.configure("");
+    bench.host.configure("nonsense;").unwrap();
+    let ran = bench.pull().await;
+    assert!(
+        ran.code == 1 && ran.err.contains("unknown directive \"nonsense\""),
+        "{ran:?}"
+    );
+    bench.host.configure("").unwrap();
+    let ran = bench.pull().await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    bench.serves(&new).await;
+    assert_eq!((bench.receipt().stage, bench.receipt().reason), (Stage::Served, None));
+}
+
+#[tokio::test]
+async fn a_failed_reload_is_not_forgotten_when_the_bucket_is_away() {
+    let (mut bench, _) = Bench::open().await;
+    let new = bench.publish(80);
+    bench.configure_with("true", "exit 1", "");
+    assert_eq!(bench.pull().await.code, 1);
+    bench.configure("");
+    let away = bench.host.path().join("away");
+    let nowhere = [
+        "pull",
+        "--config",
+        bench.config().to_str().unwrap(),
+        "--from",
+        "/nonexistent",
+    ]
+    .map(str::to_owned);
+    let ran = run(Command::new(NEVERLAPSE).args(nowhere)).await;
+    assert_eq!(
+        ran.code, 3,
+        "the old is gone, the new is in, but nobody could ask: {ran:?}"
+    );
+    assert!(!away.exists(), "a place that is not there is not made");
+    bench.serves(&new).await;
+    assert_eq!(bench.pull().await.code, 0);
+    assert_eq!(bench.receipt().stage, Stage::Served);
+}
+
+#[tokio::test]
+async fn what_is_not_right_is_refused_and_nothing_is_touched() {
+    let (mut bench, old) = Bench::open().await;
+    let now = OffsetDateTime::now_utc();
+    let (other, root) = (bench.leaf(70), bench.authority.root());
+    let swap = |bench: &mut Bench, file: &'static str, content: &str| {
+        let leaf = bench.leaf(80);
+        let current = bench.depot.store(NAME, &leaf, false).unwrap();
+        let mut manifest = bench.depot.manifest(&current).unwrap();
+        bench
+            .depot
+            .write(&file_key(NAME, &current.facts.version, file), content.as_bytes())
+            .unwrap();
+        manifest.files.insert(file.to_owned(), FileHash::of(content.as_bytes()));
+        bench.depot.vouch(&manifest).unwrap()
+    };
+    let mut cases: Vec<(Current, &str)> = vec![
+        (
+            swap(&mut bench, PRIVKEY, &other.key),
+            "the private key does not belong to the certificate",
+        ),
+        (
+            swap(&mut bench, PRIVKEY, &other.certificate),
+            "privkey.pem is not what the client understands",
+        ),
+        (
+            swap(&mut bench, CERT, &other.certificate),
+            "fullchain.pem is not cert.pem and chain.pem",
+        ),
+        (
+            swap(&mut bench, CHAIN, &root),
+            "fullchain.pem is not cert.pem and chain.pem",
+        ),
+        (
+            swap(&mut bench, CERT, ""),
+            "cert.pem is not what the client understands: it holds 0 certificates",
+        ),
+    ];
+    let leaf = bench.leaf(80);
+    let truncated = bench.depot.store(NAME, &leaf, false).unwrap();
+    bench
+        .depot
+        .write(
+            &file_key(NAME, &truncated.facts.version, FULLCHAIN),
+            &leaf.fullchain.as_bytes()[..900],
+        )
+        .unwrap();
+    cases.push((truncated, "fullchain.pem is not the one that was published"));
+    let swapped = bench.depot.store(NAME, &leaf, false).unwrap();
+    bench
+        .depot
+        .write(
+            &file_key(NAME, &swapped.facts.version, PRIVKEY),
+            leaf.certificate.as_bytes(),
+        )
+        .unwrap();
+    cases.push((swapped, "privkey.pem is not the one that was published"));
+    let mut forged = bench.depot.store(NAME, &leaf, false).unwrap();
+    forged.manifest_sha256 = "0".repeat(64);
+    cases.push((forged, "manifest.json is not the one that current.json vouches for"));
+    let mut lying = bench.depot.store(NAME, &leaf, false).unwrap();
+    lying.facts.not_after += Duration::days(1);
+    cases.push((lying, "current.json and manifest.json disagree"));
+    let mut described_otherwise = bench.depot.store(NAME, &leaf, false).unwrap();
+    let mut manifest = bench.depot.manifest(&described_otherwise).unwrap();
+    manifest.facts.not_after += Duration::days(1);
+    described_otherwise = bench.depot.vouch(&manifest).unwrap();
+    cases.push((described_otherwise, "its not_after differs"));
+    let elsewhere = bench.authority.leaf("other.test", now + Duration::days(80)).unwrap();
+    cases.push((
+        bench.depot.store(NAME, &elsewhere, false).unwrap(),
+        "it is not valid for shop.test",
+    ));
+    let early = bench
+        .authority
+        .issue(&[NAME], now + Duration::days(1), now + Duration::days(80))
+        .unwrap();
+    cases.push((
+        bench.depot.store(NAME, &early, false).unwrap(),
+        "it is not valid before",
+    ));
+    let late = bench.authority.leaf(NAME, now - Duration::days(1)).unwrap();
+    cases.push((bench.depot.store(NAME, &late, false).unwrap(), "it expired on"));
+    let stranger = Authority::new().unwrap().leaf(NAME, now + Duration::days(80)).unwrap();
+    let issuer = leaf.fullchain.strip_prefix(&leaf.certificate).unwrap();
+    let unlinked = Leaf {
+        fullchain: format!("{}{issuer}", stranger.certificate),
+        ..stranger
+    };
+    cases.push((
+        bench.depot.store(NAME, &unlinked, false).unwrap(),
+        "chain.pem does not lead from the certificate to its issuer",
+    ));
+    cases.push((
+        bench.depot.store(NAME, &leaf, true).unwrap(),
+        "it comes from a staging issuer",
+    ));
+    let mut foreign = bench.depot.store("other.test", &leaf, false).unwrap();
+    foreign.facts.version.clone_from(&old.facts.version);
+    let foreign_name = foreign.clone();
+    let mut path = bench.depot.store(NAME, &leaf, false).unwrap();
+    path.facts.version = "../../x".to_owned();
+    cases.push((path, "version \"../../x\" cannot be a folder"));
+
+    bench.configure("identifiers = [\"shop.test\"]");
+    let before = bench.everything();
+    for (current, expected) in cases {
+        bench.depot.point(&current).unwrap();
+        let ran = bench.pull().await;
+        assert_eq!(ran.code, 1, "{expected}: {ran:?}");
+        assert!(ran.err.contains(expected), "{expected}: {ran:?}");
+        assert_eq!(bench.everything(), before, "{expected}: nothing is touched");
+        bench.serves(&old).await;
+        let receipt = bench.receipt();
+        assert!(
+            receipt.stage == Stage::Failed && receipt.reason.as_ref().unwrap().contains(expected),
+            "{receipt:?}"
+        );
+    }
+    // The pointer of another certificate in its place.
+    bench
+        .depot
+        .write(
+            "certificates/shop.test/current.json",
+            &serde_json::to_vec(&foreign_name).unwrap(),
+        )
+        .unwrap();
+    let ran = bench.pull().await;
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert_eq!(bench.everything(), before);
+    // And after all of that a good one is installed.
+    let good = bench.publish(85);
+    assert_eq!(bench.pull().await.code, 0);
+    bench.serves(&good).await;
+}
+
+#[tokio::test]
+async fn an_old_pointer_is_refused_and_a_rollback_is_installed() {
+    let (mut bench, first) = Bench::open().await;
+    let second = bench.publish(80);
+    assert_eq!(bench.pull().await.code, 0);
+    let before = bench.everything();
+    bench.depot.point(&first).unwrap();
+    let ran = bench.pull().await;
+    assert!(
+        ran.code == 1
+            && ran
+                .err
+                .contains("out-of-date current.json (sequence 1, 2 is known here)"),
+        "{ran:?}"
+    );
+    assert_eq!(bench.everything(), before);
+    let mut twin = second.clone();
+    twin.manifest_sha256 = "0".repeat(64);
+    bench.depot.point(&twin).unwrap();
+    let ran = bench.pull().await;
+    assert!(
+        ran.code == 1 && ran.err.contains("another version under sequence 2"),
+        "{ran:?}"
+    );
+    bench.serves(&second).await;
+
+    bench.depot.roll_back(&first).unwrap();
+    let ran = bench.pull().await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    bench.serves(&first).await;
+    assert_eq!(
+        (bench.receipt().stage, bench.receipt().version),
+        (Stage::Served, first.facts.version)
+    );
+}
+
+#[tokio::test]
+async fn several_certificates_take_one_reload_and_one_bad_one_does_not_hold_up_the_others() {
+    let mut bench = Bench::closed(&[NAME, "b.test", "c.test"]);
+    let now = OffsetDateTime::now_utc();
+    let publish = |bench: &mut Bench, days| {
+        for name in [NAME, "b.test", "c.test"] {
+            let leaf = bench.authority.leaf(name, now + Duration::days(days)).unwrap();
+            bench.depot.publish(name, &leaf).unwrap();
+        }
+    };
+    publish(&mut bench, 60);
+    bench.pull().await;
+    bench.host.start().await.unwrap();
+    let log = bench.host.path().join("reloads");
+    let reload = format!("echo reload >> {}; {}", log.display(), bench.host.reload_command());
+    let test = bench.host.test_command();
+    bench.configure_with(&test, &reload, "");
+    assert_eq!(bench.pull().await.code, 0);
+    assert_eq!(fs::read_to_string(&log).unwrap().lines().count(), 1);
+    // A test that rejects whatever is new of c.test.
+    publish(&mut bench, 70);
+    let known = fs::read_link(bench.host.folder().join("live/c.test")).unwrap();
+    let picky = format!(
+        "test \"$(readlink {}/live/c.test)\" = {} && {test}",
+        bench.host.folder().display(),
+        known.display()
+    );
+    bench.configure_with(&picky, &reload, "");
+    let ran = bench.pull().await;
+    assert_eq!(ran.code, 1, "{ran:?}");
+    let stage = |name: &str| bench.depot.receipt(name, "web-1").unwrap().stage;
+    assert_eq!(
+        [NAME, "b.test", "c.test"].map(stage),
+        [Stage::Served, Stage::Served, Stage::Failed]
+    );
+}
+
+#[tokio::test]
+async fn outside_of_its_window_a_change_waits() {
+    let (mut bench, old) = Bench::open().await;
+    let hour = OffsetDateTime::now_utc().hour();
+    let closed = format!("window = \"{:02}:00-{:02}:00\"", (hour + 6) % 24, (hour + 7) % 24);
+    bench.configure(&closed);
+    let new = bench.publish(80);
+    let ran = bench.pull().await;
+    assert!(
+        ran.code == 0 && ran.out.contains("is ready and waits for its window"),
+        "{ran:?}"
+    );
+    bench.serves(&old).await;
+    assert_eq!(
+        (bench.receipt().stage, bench.receipt().installed),
+        (Stage::Pulled, Some(old.facts.version))
+    );
+    bench.configure(&format!(
+        "window = \"{:02}:00-{:02}:00\"",
+        (hour + 23) % 24,
+        (hour + 2) % 24
+    ));
+    assert_eq!(bench.pull().await.code, 0);
+    bench.serves(&new).await;
+}
+
+#[tokio::test]
+async fn a_change_of_the_layout_is_an_installation() {
+    let (bench, version) = Bench::open().await;
+    bench.configure("combined = true\nkey_mode = \"0640\"\ngroup = \"0\"");
+    // Without the right to give files away there is nothing to be shown here.
+    if fs::metadata(bench.host.folder()).unwrap().uid() != 0 {
+        bench.configure("combined = true\nkey_mode = \"0640\"");
+    }
+    assert_eq!(bench.pull().await.code, 0);
+    let combined = fs::read_to_string(bench.live().join("combined.pem")).unwrap();
+    assert!(combined.contains("BEGIN CERTIFICATE") && combined.contains("PRIVATE KEY"));
+    assert_eq!(
+        fs::metadata(bench.live().join("combined.pem")).unwrap().mode() & 0o777,
+        0o640
+    );
+    bench.serves(&version).await;
+    assert_eq!(bench.pull().await.code, 0);
+}
+
+#[tokio::test]
+async fn symlinks_and_folders_of_others_are_refused() {
+    let mut bench = Bench::closed(&[NAME]);
+    bench.publish(60);
+    let (folder, trap) = (bench.host.folder(), bench.host.path().join("trap"));
+    fs::create_dir(&trap).unwrap();
+    for planted in ["live", "versions", "versions/shop.test"] {
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(folder.join(planted).parent().unwrap()).unwrap();
+        symlink(&trap, folder.join(planted)).unwrap();
+        let ran = bench.pull().await;
+        assert!(
+            ran.code == 3 && ran.err.contains("a symlink in its place is refused"),
+            "{planted}: {ran:?}"
+        );
+        assert_eq!(fs::read_dir(&trap).unwrap().count(), 0, "{planted}");
+    }
+    fs::remove_dir_all(&folder).unwrap();
+    fs::create_dir_all(folder.join("versions")).unwrap();
+    fs::set_permissions(folder.join("versions"), fs::Permissions::from_mode(0o777)).unwrap();
+    let ran = bench.pull().await;
+    assert!(
+        ran.code == 3
+            && ran
+                .err
+                .contains("versions can be written by others (mode 777); chmod go-w it"),
+        "{ran:?}"
+    );
+    fs::remove_dir_all(&folder).unwrap();
+    fs::create_dir_all(bench.live()).unwrap();
+    let ran = bench.pull().await;
+    assert!(
+        ran.code == 3 && ran.err.contains("is there and is no symlink of ours; move it away"),
+        "{ran:?}"
+    );
+}
