@@ -28,11 +28,11 @@ const MONTH: &str = "
 12 | e01 until 95                            | OK: e01.example:443, valid until 1971-04-06
 13 | e03 for other.example                   | CRITICAL: e03.example:443, wrong name
 14 |                                         | CRITICAL: e03.example:443, wrong name
-15 | e03 for e03.example                     | WARNING: shop.example:443, 6 d 18 h left (+1 more)
+15 | e03 for e03.example                     | WARNING: shop.example:443, 6 d 18 h left
 16 | e11..e20 dark                           | CRITICAL: 10 of 21 endpoints cannot be reached together
 17 |                                         | CRITICAL: 10 of 21 endpoints cannot be reached together
-18 | e11..e18 back                           | UNKNOWN: e19.example:443, no connection (+2 more)
-19 | e19..e20 back                           | CRITICAL: shop.example:443, 2 d 18 h left (+2 more)
+18 | e11..e18 back                           | UNKNOWN: e19.example:443, no connection (+1 more)
+19 | e19..e20 back                           | CRITICAL: shop.example:443, 2 d 18 h left
 20 | renewal works; shop until 110           | OK: shop.example:443, valid until 1971-04-21
 21 |                                         | -
 22 | e02 until 23                            | CRITICAL: e02.example:443, 17 h 45 min left
