@@ -1,0 +1,294 @@
+//! What arrives by each channel: valid, small enough, harmless, and something to act on.
+
+use std::net::SocketAddr;
+
+use neverlapse::alert::state::{Change, Circle, Memory, News, Run, State, next};
+use neverlapse::alert::{Digest, LIMIT, Sender, custom_notification, digest, slack};
+use neverlapse::finding::{Finding, Kind, Severity};
+use neverlapse::inventory::Inventory;
+use neverlapse::report::{EndpointReport, Observation, Report};
+use serde_json::Value;
+use time::macros::datetime;
+use time::{Duration, OffsetDateTime};
+
+const NOW: OffsetDateTime = datetime!(2026-11-24 06:00 UTC);
+
+#[test]
+fn every_body_keeps_to_its_schema_and_all_to_the_limit_even_with_5000_findings() {
+    let custom = schema(include_str!("schemas/custom-notification.json"));
+    let blocks = schema(include_str!("schemas/block-kit.json"));
+    for digest in digests() {
+        let bodies = digest.bodies(&sender());
+        assert!(bodies.len() <= LIMIT, "{} bytes", bodies.len());
+        let bodies: Value = serde_json::from_str(&bodies).unwrap();
+        let names: Vec<_> = bodies.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(names, ["default", "email", "https", "lambda", "sms", "sqs"]);
+        let parsed = |name: &str| serde_json::from_str::<Value>(bodies[name].as_str().unwrap()).unwrap();
+        valid(&custom, &parsed("https"));
+        valid(&blocks, &slack::message(&digest, &sender()));
+        let machine = parsed("sqs");
+        assert_eq!(machine["schema"], "neverlapse.alert/1");
+        for part in ["123456789012", "eu-central-1", "stack prod"] {
+            assert!(bodies["email"].as_str().unwrap().contains(part), "{part}");
+        }
+        assert!(digest.subject.len() < 100 && digest.subject.chars().all(|c| c == ' ' || c.is_ascii_graphic()));
+    }
+}
+
+#[test]
+fn the_worst_of_5000_come_first_and_the_rest_is_counted() {
+    let digest = many();
+    assert!(digest.subject.ends_with(" (+4999 more)"), "{}", digest.subject);
+    let text = digest.text(&sender(), 20_000);
+    assert!(text.len() <= 20_000);
+    let (shown, omitted) = text.split_once("\n+").expect("not all fit");
+    let omitted: usize = omitted.split(' ').next().unwrap().parse().unwrap();
+    assert_eq!(shown.matches("\nCRITICAL  ").count() + omitted, 5_000);
+    assert!(text.contains("s3://bucket/reports/latest.html has them all"), "{text}");
+    let notification = custom_notification(&digest, &sender()).to_string();
+    assert!(notification.contains(" more; s3://bucket/reports/latest.html has them all"));
+}
+
+#[test]
+fn a_certificate_cannot_mention_link_or_move_the_cursor() {
+    let subject = "CN=<!channel> <https://evil.example|log in> \u{1b}[2J\u{202e}&";
+    let kind = Kind::SelfSigned {
+        subject: subject.into(),
+    };
+    let report = report(vec![endpoint(
+        "a.example:443",
+        vec![Finding::new(kind, Severity::Critical, NOW)],
+    )]);
+    let digest = said(&report, &Circle::default()).unwrap();
+    let chats = [
+        custom_notification(&digest, &sender()),
+        slack::message(&digest, &sender()),
+    ];
+    for text in chats.map(|chat| chat.to_string()) {
+        assert!(!text.contains("<!") && !text.contains("<http"), "{text}");
+        assert!(text.contains("&lt;!channel&gt;"), "{text}");
+    }
+    let text = digest.text(&sender(), LIMIT);
+    assert!(!text.contains(['\u{1b}', '\u{202e}']), "{text}");
+}
+
+/// The whole e-mail, once.
+#[test]
+fn an_email_says_what_where_since_when_by_when_and_what_to_do() {
+    let (soon, late) = (NOW + Duration::days(2), NOW - Duration::HOUR);
+    let soon = Finding::new(
+        Kind::ExpiresSoon {
+            not_after: soon,
+            threshold_seconds: 259_200,
+        },
+        Severity::Critical,
+        NOW,
+    );
+    let late = Finding::new(Kind::Expired { not_after: late }, Severity::Critical, NOW);
+    let mut endpoints = vec![
+        endpoint("shop.example:443", vec![soon]),
+        endpoint("mail.example:443", vec![late]),
+    ];
+    endpoints[0].not_after = Some(NOW + Duration::days(2));
+    endpoints[1].not_after = Some(NOW - Duration::HOUR);
+    let inventory = Inventory::parse("[[certificate]]\nidentifiers = [\"shop.example\"]\n");
+    let digest = said(&report(endpoints), &Circle::of(&inventory)).unwrap();
+    assert_eq!(digest.subject, "CRITICAL: mail.example:443, expired 1 h ago (+1 more)");
+    let expected = "\
+2 endpoints: 2 critical, 0 could not be looked at, 0 warning, 0 ok
+
+CRITICAL  mail.example:443
+  - expired 1 h ago, on 2026-11-24T05:00:00Z  [192.0.2.1:443]
+    new: this run is the first to see it
+  valid until 2026-11-24T05:00:00Z
+  What to do: renew it with its issuer now, install it at each of these addresses and reload the server
+
+CRITICAL  shop.example:443
+  - expires in 2 d, on 2026-11-26T06:00:00Z  [192.0.2.1:443]
+    new: this run is the first to see it
+  valid until 2026-11-26T06:00:00Z
+  neverlapse renews this certificate (shop.example) when it is due, and says so if that fails
+  What to do: nothing, if the renewer gets it done. `neverlapse status` shows where shop.example is stuck, `neverlapse renew shop.example --force` tries at once
+
+-- 
+The full report: s3://bucket/reports/latest.html
+neverlapse, stack prod in eu-central-1, account 123456789012
+";
+    assert_eq!(digest.text(&sender(), LIMIT), expected);
+}
+
+#[test]
+fn what_an_address_hid_is_not_over() {
+    let wrong = || {
+        let (expected, names) = ("a.example".to_owned(), vec!["b.example".to_owned()]);
+        Finding::new(Kind::NameMismatch { expected, names }, Severity::Critical, NOW)
+    };
+    let first = report(vec![endpoint("a.example:443", vec![wrong()])]);
+    let (_, state) = turn(&first, &Memory::Blank);
+    let fine = || observation(2, Vec::new());
+    let dark = vec![Finding::network(Kind::ConnectFailed {
+        reason: "refused".into(),
+    })];
+    for (seen, expected) in [
+        (vec![observation(1, dark), fine()], vec![]),
+        (vec![observation(1, Vec::new()), fine()], vec![Change::Over]),
+        (vec![fine()], vec![Change::Over]),
+    ] {
+        let mut endpoint = endpoint("a.example:443", Vec::new());
+        endpoint.observations = seen;
+        let (news, _) = turn(&report(vec![endpoint]), &Memory::Known(state.clone()));
+        let changes: Vec<_> = news.notices.iter().map(|notice| notice.change).collect();
+        assert_eq!(changes, expected);
+    }
+    let mut nothing = report(Vec::new());
+    nothing.not_reached.push("a.example:443".into());
+    let (news, after) = turn(&nothing, &Memory::Known(state));
+    assert!(
+        news.notices.iter().all(|notice| notice.change == Change::Appeared),
+        "{news:?}"
+    );
+    assert_eq!(after.matters.len(), 2);
+}
+
+#[test]
+fn two_runs_at_once_forget_nothing_of_either() {
+    let failing = |name: &str| {
+        let kind = Kind::SelfSigned { subject: "CN=x".into() };
+        report(vec![endpoint(name, vec![Finding::new(kind, Severity::Critical, NOW)])])
+    };
+    let (_, ours) = turn(&failing("a.example:443"), &Memory::Blank);
+    let (_, theirs) = turn(&failing("b.example:443"), &Memory::Blank);
+    let merged = ours.clone().merged(theirs.clone());
+    assert_eq!(merged.matters.len(), 2);
+    assert!(merged.matters.values().all(|matter| matter.said.is_some()));
+    assert_eq!(ours.clone().merged(ours.clone()), ours);
+}
+
+#[test]
+fn without_memory_even_the_network_is_said_at_once() {
+    let dark = vec![Finding::network(Kind::ConnectFailed {
+        reason: "refused".into(),
+    })];
+    let report = report(vec![endpoint("a.example:443", dark)]);
+    let lost = Memory::Lost {
+        reason: "access denied".into(),
+    };
+    for (memory, expected) in [
+        (Memory::Blank, 0),
+        (lost, 2),
+        (Memory::Future { schema: "x/2".into() }, 2),
+    ] {
+        assert_eq!(turn(&report, &memory).0.notices.len(), expected, "{memory:?}");
+    }
+}
+
+#[test]
+fn that_all_is_fine_is_said_once_a_week_and_only_if_it_is_asked_for() {
+    let fine = report(vec![endpoint("a.example:443", Vec::new())]);
+    let circle = Circle::default();
+    let mut said = 0;
+    let mut memory = Memory::Blank;
+    for day in 0..21 {
+        let run = Run {
+            outcome: Ok(&fine),
+            circle: &circle,
+            weekly: true,
+        };
+        let now = NOW + Duration::days(day) - Duration::minutes(day % 2 * 15);
+        let (news, state) = next(&run, &memory, now);
+        memory = Memory::Known(state);
+        said += digest::digest(&news, Some(&fine), &circle, &sender(), now).map_or(0, |digest| {
+            assert_eq!(digest.subject, "OK: all 1 endpoints are fine");
+            1
+        });
+    }
+    assert_eq!(said, 3);
+    assert!(turn(&fine, &Memory::Blank).0.is_empty());
+}
+
+fn digests() -> Vec<Digest> {
+    let one = report(vec![endpoint("a.example:443", vec![hostile(1)])]);
+    let failed = Run {
+        outcome: Err("access denied"),
+        circle: &Circle::default(),
+        weekly: false,
+    };
+    let (news, _) = next(&failed, &Memory::Blank, NOW);
+    let plain = Digest::plain("OK: ünïcode\n", &"text ".repeat(100_000), Severity::Ok, NOW);
+    let failed = digest::digest(&news, None, &Circle::default(), &sender(), NOW);
+    vec![many(), said(&one, &Circle::default()).unwrap(), failed.unwrap(), plain]
+}
+
+fn many() -> Digest {
+    let endpoints = (0..5_000).map(|n| endpoint(&format!("host-{n:04}.example:443"), vec![hostile(n)]));
+    said(&report(endpoints.collect()), &Circle::default()).unwrap()
+}
+
+/// All that JSON, markdown and terminals have to escape.
+fn hostile(n: u32) -> Finding {
+    let subject = format!("CN=\"\\<&>\u{0}\u{1f}{n} 書籍 {}", "\"\\".repeat(50));
+    Finding::new(Kind::SelfSigned { subject }, Severity::Critical, NOW)
+}
+
+fn turn(report: &Report, memory: &Memory) -> (News, State) {
+    let run = Run {
+        outcome: Ok(report),
+        circle: &Circle::default(),
+        weekly: false,
+    };
+    next(&run, memory, NOW)
+}
+
+fn said(report: &Report, circle: &Circle) -> Option<Digest> {
+    let run = Run {
+        outcome: Ok(report),
+        circle,
+        weekly: false,
+    };
+    let (news, _) = next(&run, &Memory::Blank, NOW);
+    digest::digest(&news, Some(report), circle, &sender(), NOW)
+}
+
+fn report(endpoints: Vec<EndpointReport>) -> Report {
+    Report::new(NOW, NOW, endpoints)
+}
+
+fn endpoint(name: &str, findings: Vec<Finding>) -> EndpointReport {
+    let status = findings.iter().map(|finding| finding.severity).max();
+    EndpointReport {
+        endpoint: name.to_owned(),
+        unicode: None,
+        status: status.unwrap_or(Severity::Ok),
+        not_after: None,
+        seconds_left: None,
+        observations: vec![observation(1, findings)],
+        skipped: Vec::new(),
+        findings: Vec::new(),
+    }
+}
+
+fn observation(last: u8, findings: Vec<Finding>) -> Observation {
+    Observation {
+        address: SocketAddr::from(([192, 0, 2, last], 443)),
+        tls: None,
+        leaf: None,
+        issuers: Vec::new(),
+        revocation: None,
+        findings,
+        elapsed_ms: 1,
+        tries: 1,
+    }
+}
+
+fn sender() -> Sender {
+    Sender::of("prod", "arn:aws:sns:eu-central-1:123456789012:alerts", "bucket")
+}
+
+fn schema(text: &str) -> jsonschema::Validator {
+    jsonschema::validator_for(&serde_json::from_str(text).unwrap()).unwrap()
+}
+
+fn valid(schema: &jsonschema::Validator, value: &Value) {
+    let problems: Vec<_> = schema.iter_errors(value).map(|error| error.to_string()).collect();
+    assert!(problems.is_empty(), "{problems:?}");
+}
