@@ -1,4 +1,4 @@
-//! `neverlapse check`: targets in, one of four formats out.
+//! `neverlapse check`: targets in, one of five formats out.
 
 use std::fs;
 use std::io::{self, BufWriter, IsTerminal};
@@ -82,6 +82,8 @@ pub(crate) enum Format {
     Jsonl,
     /// For the textfile collector of node_exporter
     Prometheus,
+    /// One self-contained web page
+    Html,
 }
 
 impl Arguments {
@@ -254,6 +256,7 @@ Examples:
   neverlapse check --inventory s3://my-bucket
   neverlapse check vault.internal:8200 --ca internal.pem --at 2027-01-31T12:00:00Z
   neverlapse check --inventory inventory.toml --format prometheus | sponge neverlapse.prom
+  neverlapse check --inventory inventory.toml --format html > report.html
 
 Exit codes: 0 ok, 1 warning, 2 critical, 3 unknown (could not look, or not understood);
 130 after Ctrl-C, which prints what was looked at by then";

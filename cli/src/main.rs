@@ -9,6 +9,7 @@ mod plan;
 mod prometheus;
 mod pull;
 mod renew;
+mod report;
 mod rollback;
 mod source;
 mod stack;
@@ -37,6 +38,8 @@ enum Command {
     Check(Box<check::Arguments>),
     /// Say what an inventory means, or every mistake in it with its line
     Validate(validate::Arguments),
+    /// Fetch the last run's report as a web page, or make one of a report's JSON
+    Report(report::Arguments),
     /// Say what would be renewed now, and why; orders nothing
     Plan(plan::Arguments),
     /// Install on this host what the bucket says is current, reload the server, and see that it serves it
@@ -74,6 +77,7 @@ async fn main() -> ExitCode {
     let result = match arguments.command {
         Command::Check(arguments) => check::run(*arguments).await,
         Command::Validate(arguments) => validate::run(&arguments).await,
+        Command::Report(arguments) => report::run(&arguments).await,
         Command::Plan(arguments) => plan::run(&arguments).await,
         Command::Pull(arguments) => pull::run(&arguments).await,
         Command::Renew(arguments) => renew::renew(&arguments).await,

@@ -4,7 +4,8 @@ use std::io::Write;
 
 use anyhow::Result;
 use neverlapse::finding::date;
-use neverlapse::report::{Counts, EndpointReport, SCHEMA};
+use neverlapse::page::{self, page};
+use neverlapse::report::{Counts, EndpointReport, Report, SCHEMA};
 use neverlapse::text::printable_json;
 use time::OffsetDateTime;
 
@@ -49,6 +50,34 @@ enum Kind {
     Json { first: bool },
     Jsonl,
     Prometheus(Metrics),
+    Html(Worst),
+}
+
+/// As many endpoints as a page shows, the worst of all.
+#[derive(Default)]
+struct Worst(Vec<EndpointReport>);
+
+impl Worst {
+    fn add(&mut self, report: &EndpointReport) {
+        self.0.push(report.clone());
+        if self.0.len() >= 2 * page::ENDPOINTS {
+            self.cut();
+        }
+    }
+
+    fn cut(&mut self) {
+        self.0.sort_by(EndpointReport::worst_first);
+        self.0.truncate(page::ENDPOINTS);
+    }
+
+    fn report(mut self, summary: &Summary, mistakes: Vec<String>) -> Report {
+        self.cut();
+        let mut report = Report::new(summary.began, summary.ended, self.0);
+        report.omitted = (summary.counts.total() as usize).saturating_sub(report.endpoints.len());
+        report.counts = summary.counts;
+        report.mistakes = mistakes;
+        report
+    }
 }
 
 impl<W: Write> Output<W> {
@@ -65,6 +94,7 @@ impl<W: Write> Output<W> {
             }
             Format::Jsonl => Kind::Jsonl,
             Format::Prometheus => Kind::Prometheus(Metrics::default()),
+            Format::Html => Kind::Html(Worst::default()),
         };
         Ok(Self { out, began, kind })
     }
@@ -83,6 +113,7 @@ impl<W: Write> Output<W> {
                 self.out.flush()?;
             }
             Kind::Prometheus(metrics) => metrics.add(report),
+            Kind::Html(worst) => worst.add(report),
         }
         Ok(())
     }
@@ -109,6 +140,10 @@ impl<W: Write> Output<W> {
             }
             Kind::Jsonl => {}
             Kind::Prometheus(metrics) => metrics.print(&mut self.out, &summary)?,
+            Kind::Html(worst) => {
+                let report = worst.report(&summary, mistakes.first());
+                self.out.write_all(page(&report, None)?.as_bytes())?;
+            }
         }
         Ok(self.out.flush()?)
     }

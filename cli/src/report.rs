@@ -15,6 +15,7 @@ use crate::stack::{self, Stack};
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
+#[group(skip)]
 pub(crate) struct Arguments {
     /// Make the page of a report's JSON instead of fetching one; - for standard input
     #[arg(value_name = "FILE.json", conflicts_with = "bucket")]

@@ -139,6 +139,12 @@ async fn every_format_tells_the_same() {
         "{metrics}"
     );
     assert_eq!(metrics.matches("# TYPE neverlapse_finding gauge").count(), 1);
+
+    let page = text(&bench.check(&["--format", "html"]).await.stdout);
+    assert!(
+        page.starts_with("<!doctype html>") && page.contains("<h1>3 of 6 endpoints are critical</h1>"),
+        "{page}"
+    );
 }
 
 #[tokio::test]

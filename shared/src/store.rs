@@ -284,5 +284,9 @@ fn is_lost<E: ProvideErrorMetadata>(error: &SdkError<E>, expecting: Expecting<'_
     }
 }
 
+/// Where the last run's report is.
+pub const LATEST_JSON: &str = "reports/latest.json";
+/// The same as a web page.
+pub const LATEST_PAGE: &str = "reports/latest.html";
 /// Where the inventory is.
 pub const INVENTORY: &str = "inventory.toml";
