@@ -124,7 +124,8 @@ impl Alerts {
         Err(failed(&"other runs were faster, again and again"))
     }
 
-    async fn publish(&self, digest: &Digest) -> Result<(), Error> {
+    /// Publishes to the topic.
+    pub(crate) async fn publish(&self, digest: &Digest) -> Result<(), Error> {
         let request = self.sns.publish().topic_arn(&self.topic).subject(&digest.subject);
         let request = request.message_structure("json").message(digest.bodies(&self.sender));
         let sent = request.send().await.map_err(|error| Error::NotSent {

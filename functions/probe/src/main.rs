@@ -1,7 +1,9 @@
 //! The probe function: an event names what to look at, the answer is the report, and SNS hears what is wrong.
 
 mod alerts;
+mod archive;
 mod event;
+mod metrics;
 mod renew;
 mod run;
 mod settings;

@@ -4,8 +4,9 @@ use std::time::{Duration, SystemTime};
 
 use lambda_runtime::tracing::{error, info, warn};
 use lambda_runtime::{Diagnostic, LambdaEvent};
-use neverlapse::alert::Sender;
 use neverlapse::alert::state::Circle;
+use neverlapse::alert::{Digest, Sender};
+use neverlapse::finding::Severity;
 use neverlapse::inventory::Inventory;
 use neverlapse::probe::{Options, Prober, Target};
 use neverlapse::report::Report;
@@ -18,7 +19,9 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use crate::alerts::{self, Alerts};
+use crate::archive;
 use crate::event::Event;
+use crate::metrics;
 use crate::renew;
 use crate::settings::Settings;
 
@@ -45,6 +48,8 @@ pub(crate) enum Error {
     Alert(#[from] alerts::Error),
     #[error("{0}")]
     RenewalNotRequested(String),
+    #[error("cannot write the report: {0}")]
+    ReportNotWritten(String),
     #[error("cannot write the report as JSON: {0}")]
     ReportInvalid(#[from] serde_json::Error),
 }
@@ -60,6 +65,7 @@ impl From<Error> for Diagnostic {
             Error::Alert(alerts::Error::NotRemembered(_)) => "AlertNotRemembered",
             Error::Alert(alerts::Error::SlackNotTold(_)) => "SlackNotTold",
             Error::RenewalNotRequested(_) => "RenewalNotRequested",
+            Error::ReportNotWritten(_) => "ReportNotWritten",
             Error::ReportInvalid(_) => "ReportInvalid",
         };
         Self {
@@ -106,20 +112,56 @@ impl Run {
             }
         };
         log(&report);
+        // Before anything that could fail: a run that is not counted alarms.
+        if is_whole {
+            let Settings {
+                stack,
+                thresholds,
+                endpoint_metrics,
+                ..
+            } = &self.settings;
+            let lines = metrics::lines(&report, stack, thresholds.critical_days, *endpoint_metrics);
+            lines.iter().for_each(|line| println!("{line}"));
+        }
         let now = OffsetDateTime::now_utc();
         let told = match is_whole {
             true => self.alerts.tell(Ok(&report), &Circle::of(&inventory), now).await,
             false => Ok(()),
         };
-        // Nobody's renewal waits for an alert that cannot be sent.
-        if let Some(topic) = &self.settings.renewal_topic {
-            let requests = renew::requests(&inventory.certificates, &report, now);
-            renew::publish(&self.sns, topic, requests)
-                .await
-                .map_err(Error::RenewalNotRequested)?;
-        }
+        // Nobody's renewal waits for an alert that cannot be sent, nor the report for either.
+        let requested = match &self.settings.renewal_topic {
+            Some(topic) => {
+                let requests = renew::requests(&inventory.certificates, &report, now);
+                let published = renew::publish(&self.sns, topic, requests).await;
+                published.map_err(Error::RenewalNotRequested)
+            }
+            None => Ok(()),
+        };
+        let kept = match is_whole {
+            true => self.keep(&report, now).await,
+            false => Ok(()),
+        };
         told?;
+        requested.and(kept)?;
         Ok(serde_json::to_value(report.fitting(RESPONSE_BYTES))?)
+    }
+
+    /// Writes the report to the bucket, or tells that it cannot.
+    async fn keep(&self, report: &Report, now: OffsetDateTime) -> Result<(), Error> {
+        let sender = &self.alerts.sender;
+        let place = format!("{} in {}", sender.stack, sender.region);
+        let Err(problem) = archive::keep(&self.store, report, &place).await else {
+            return Ok(());
+        };
+        error!(problem, "the report could not be written");
+        let text = format!(
+            "neverlapse looked at everything, but its report could not be written: {problem}\n\n\
+             What stands in reports/ in the bucket is older. Other alerts are not affected."
+        );
+        let subject = "WARNING: neverlapse cannot write its report";
+        let digest = Digest::plain(subject, &text, Severity::Warning, now);
+        self.alerts.publish(&digest).await?;
+        Err(Error::ReportNotWritten(problem))
     }
 
     async fn report(&self, event: Event, deadline: Instant) -> Result<(Report, Inventory), Error> {

@@ -17,6 +17,8 @@ pub(crate) struct Settings {
     pub(crate) revocation: bool,
     pub(crate) trust_bundle: Option<String>,
     pub(crate) nameserver: Option<SocketAddr>,
+    /// Whether each endpoint gets a metric of its own.
+    pub(crate) endpoint_metrics: bool,
     pub(crate) stack: String,
     /// Whether to say once a week that everything is fine.
     pub(crate) weekly: bool,
@@ -44,6 +46,7 @@ impl Settings {
         let critical_days = parsed("CRITICAL_DAYS", optional("CRITICAL_DAYS"), "a number of days")?;
         let revocation = parsed("CHECK_REVOCATION", optional("CHECK_REVOCATION"), "true or false")?;
         let weekly = parsed("WEEKLY_DIGEST", optional("WEEKLY_DIGEST"), "true or false")?;
+        let endpoint_metrics = parsed("ENDPOINT_METRICS", optional("ENDPOINT_METRICS"), "true or false")?;
         Ok(Self {
             bucket: required("BUCKET")?,
             alert_topic: required("ALERT_TOPIC_ARN")?,
@@ -56,6 +59,7 @@ impl Settings {
             revocation: revocation.unwrap_or(true),
             trust_bundle: optional("TRUST_BUNDLE_KEY"),
             nameserver: optional("NAMESERVER").map(nameserver).transpose()?,
+            endpoint_metrics: endpoint_metrics.unwrap_or(false),
             stack: optional("STACK_NAME").unwrap_or_else(|| "neverlapse".to_owned()),
             weekly: weekly.unwrap_or(false),
         })

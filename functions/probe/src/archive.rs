@@ -1,0 +1,63 @@
+//! Where reports are kept: the last one for programs and for people, and one a run for later.
+
+use lambda_runtime::tracing::info;
+use neverlapse::page::page;
+use neverlapse::report::Report;
+use neverlapse::store::{Error, Expecting, LATEST_JSON, LATEST_PAGE, Object, Store};
+use time::OffsetDateTime;
+
+/// Writes `reports/latest.json`, a dated copy of it, and the page. What can be written is, also after one that cannot.
+pub(crate) async fn keep(store: &Store, report: &Report, place: &str) -> Result<(), String> {
+    let json = serde_json::to_vec(report).map_err(|error| format!("the report is no JSON: {error}"))?;
+    let dated = dated(report.started_at);
+    let written = [
+        write(store, &dated, json.clone(), JSON).await,
+        write(store, LATEST_JSON, json, JSON).await,
+        match page(report, Some(place)) {
+            Ok(page) => write(store, LATEST_PAGE, page.into_bytes(), HTML).await,
+            Err(error) => Err(format!("the report is no page: {error}")),
+        },
+    ];
+    let failed: Vec<_> = written.into_iter().filter_map(Result::err).collect();
+    match failed.is_empty() {
+        true => Ok(()),
+        false => Err(failed.join("; ")),
+    }
+}
+
+async fn write(store: &Store, key: &str, body: Vec<u8>, content_type: &'static str) -> Result<(), String> {
+    let bytes = body.len();
+    let object = Object::new(body, content_type);
+    let written = store.put(key, object, Expecting::Anything).await;
+    written.map_err(|error: Error| error.to_string())?;
+    info!(key, bytes, "report written");
+    Ok(())
+}
+
+/// `reports/2026-11-24/060012Z.json`.
+fn dated(at: OffsetDateTime) -> String {
+    let at = at.to_utc();
+    let (hour, minute, second) = at.time().as_hms();
+    format!("reports/{}/{hour:02}{minute:02}{second:02}Z.json", at.date())
+}
+
+const JSON: &str = "application/json";
+const HTML: &str = "text/html; charset=utf-8";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use time::macros::datetime;
+
+    #[test]
+    fn dated_copies_sort_by_time() {
+        assert_eq!(
+            dated(datetime!(2026-11-24 06:00:12 UTC)),
+            "reports/2026-11-24/060012Z.json"
+        );
+        assert_eq!(
+            dated(datetime!(2026-11-24 00:30 +01)),
+            "reports/2026-11-23/233000Z.json"
+        );
+    }
+}
