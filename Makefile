@@ -7,12 +7,12 @@ export SAM_CLI_TELEMETRY := 0
 ARCHITECTURE ?= arm64
 REGION ?= $(or $(AWS_REGION),$(AWS_DEFAULT_REGION),eu-central-1)
 
-.PHONY: help setup demo test lint bench build deploy clean
+.PHONY: help setup demo test lint picture bench build deploy clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
 
-setup: $(LOCAL)/sam/.done $(LOCAL)/ministack/.done $(LOCAL)/pebble/.done $(LOCAL)/nginx.done ## install the pinned tools into .local
+setup: $(LOCAL)/sam/.done $(LOCAL)/ministack/.done $(LOCAL)/pebble/.done $(LOCAL)/nginx.done $(LOCAL)/chromium.done ## install the pinned tools into .local
 
 demo: setup ## the main job: deploy to a local AWS, look at real servers, see the alert
 	cargo run --quiet -p neverlapse-tests --bin demo
@@ -30,6 +30,9 @@ lint: setup $(LOCAL)/lint/.done ## formatting, clippy, docs, dependencies, templ
 	$(LOCAL)/lint/bin/cargo-deny check bans licenses sources
 	@if $(LOCAL)/lint/bin/cargo-deny fetch db; then $(LOCAL)/lint/bin/cargo-deny check advisories; \
 	  else echo "WARNING: advisories were NOT checked: their database cannot be fetched (are you offline?)"; fi
+
+picture: $(LOCAL)/chromium.done ## docs/report.png anew
+	cargo run --quiet -p neverlapse-tests --bin picture
 
 bench: $(LOCAL)/nginx.done ## what the probe costs beside bare handshakes
 	cargo run --quiet --profile bench -p neverlapse-tests --bin bench
@@ -79,4 +82,12 @@ $(LOCAL)/nginx.done:
 	  as_root=; [ "$$(id -u)" = 0 ] || as_root=sudo; \
 	  $$as_root apt-get update -qq && $$as_root apt-get install -y -qq --no-install-recommends nginx-light >/dev/null; } \
 	  || { echo "nginx is missing and could not be installed; install it by hand and run make again"; exit 1; }
+	@touch $@
+
+$(LOCAL)/chromium.done:
+	@mkdir -p $(LOCAL)
+	@command -v chromium >/dev/null || { echo "Installing chromium (Debian's) …"; \
+	  as_root=; [ "$$(id -u)" = 0 ] || as_root=sudo; \
+	  $$as_root apt-get update -qq && $$as_root apt-get install -y -qq --no-install-recommends chromium >/dev/null; } \
+	  || { echo "chromium is missing and could not be installed; install it by hand and run make again"; exit 1; }
 	@touch $@

@@ -11,7 +11,7 @@ use neverlapse::page::page;
 use neverlapse::report::{Report, SCHEMA};
 use neverlapse::store::{LATEST_JSON, LATEST_PAGE, Store};
 
-use crate::stack::{self, Stack};
+use crate::stack::{Stack, StackName};
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -24,7 +24,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "BUCKET")]
     bucket: Option<String>,
     #[command(flatten)]
-    stack: stack::Arguments,
+    stack: StackName,
     /// What to write
     #[arg(long, value_enum, default_value_t = Format::Html)]
     format: Format,

@@ -4,6 +4,7 @@
 //! where, [`pebble`] issues them, [`runtime`] runs a built function that [`fault`] comes between, [`inbox`] reads what SNS delivered,
 //! [`depot`] publishes versions without a CA, and a [`webhost`] is an nginx that serves what was installed. Everything listens on free loopback ports and ends with the value that started it.
 
+pub mod browser;
 pub mod depot;
 pub mod dns;
 pub mod emulator;
