@@ -102,6 +102,16 @@ impl Stack {
         Ok(())
     }
 
+    /// An object of the bucket, with its content type.
+    pub async fn get(&self, key: &str) -> Result<(String, String)> {
+        let get = aws_sdk_s3::Client::new(&self.config).get_object();
+        let object = get.bucket(&self.bucket).key(key).send().await;
+        let object = object.with_context(|| format!("there is no {key}"))?;
+        let content_type = object.content_type().unwrap_or_default().to_owned();
+        let body = object.body.collect().await?.to_vec();
+        Ok((String::from_utf8(body)?, content_type))
+    }
+
     /// URL of the emulator.
     pub fn endpoint(&self) -> &str {
         &self.emulator.endpoint
