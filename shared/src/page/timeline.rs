@@ -110,7 +110,7 @@ fn summary(soon: u64, report: &Report, now: OffsetDateTime) -> String {
     );
     let mut parts = Vec::new();
     if ended > 0 {
-        parts.push(format!("{} expired already", plural(ended, "certificate")));
+        parts.push(format!("{} expired already", plural(ended, "endpoint")));
     }
     parts.push(format!(
         "{} of {} expire by then",
