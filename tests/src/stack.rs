@@ -103,7 +103,7 @@ impl Stack {
     }
 
     /// An object of the bucket, with its content type.
-    pub async fn get(&self, key: &str) -> Result<(String, String)> {
+    pub async fn object(&self, key: &str) -> Result<(String, String)> {
         let get = aws_sdk_s3::Client::new(&self.config).get_object();
         let object = get.bucket(&self.bucket).key(key).send().await;
         let object = object.with_context(|| format!("there is no {key}"))?;

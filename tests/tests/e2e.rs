@@ -119,11 +119,11 @@ async fn the_deployed_probe_looks_and_tells() {
     assert!(alert.text.contains("TLS handshake took longer"), "{}", alert.text);
 
     // It is kept in the bucket, for programs and for people.
-    let (json, content_type) = stack.get("reports/latest.json").await.unwrap();
+    let (json, content_type) = stack.object("reports/latest.json").await.unwrap();
     assert_eq!(content_type, "application/json");
     let kept: Value = serde_json::from_str(&json).unwrap();
     assert_eq!(kept["counts"], report["counts"]);
-    let (page, content_type) = stack.get("reports/latest.html").await.unwrap();
+    let (page, content_type) = stack.object("reports/latest.html").await.unwrap();
     assert_eq!(content_type, "text/html; charset=utf-8");
     assert!(page.contains("<h1>3 of 6 endpoints are critical</h1>"), "{page}");
 
