@@ -15,6 +15,7 @@ mod source;
 mod stack;
 mod table;
 mod terminal;
+mod test_alert;
 mod validate;
 
 use std::io::{self, ErrorKind, Write};
@@ -52,6 +53,8 @@ enum Command {
     Revoke(renew::Revoke),
     /// Give our account at an issuer a new key
     ReplaceAccountKey(renew::ReplaceAccountKey),
+    /// Send one alert of each kind, to see that they arrive
+    TestAlert(test_alert::Arguments),
     /// Print completions for a shell
     #[command(after_help = COMPLETIONS)]
     Completions {
@@ -84,6 +87,7 @@ async fn main() -> ExitCode {
         Command::Rollback(arguments) => rollback::run(&arguments).await,
         Command::Revoke(arguments) => renew::revoke(&arguments).await,
         Command::ReplaceAccountKey(arguments) => renew::replace_account_key(&arguments).await,
+        Command::TestAlert(arguments) => test_alert::run(&arguments).await,
         Command::Completions { shell } => complete(shell),
     };
     match result {

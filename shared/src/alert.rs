@@ -5,6 +5,7 @@
 
 mod bodies;
 pub mod digest;
+pub mod sample;
 pub mod slack;
 pub mod state;
 
@@ -65,4 +66,5 @@ impl Sender {
     }
 }
 
+const SUBJECT_LENGTH: usize = 99;
 const REPORT: &str = "reports/latest.html";

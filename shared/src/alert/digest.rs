@@ -5,8 +5,8 @@ use std::fmt::Write;
 use serde::Serialize;
 use time::OffsetDateTime;
 
-use super::Sender;
 use super::state::{Change, Circle, Matter, News, Notice, Place};
+use super::{SUBJECT_LENGTH, Sender};
 use crate::finding::{Severity, Span, date};
 use crate::report::{CertificateReport, EndpointReport, Report};
 use crate::text::printable;
@@ -613,6 +613,5 @@ pub(super) fn cut(text: &str, bytes: usize) -> &str {
     &text[..text.floor_char_boundary(bytes)]
 }
 
-const SUBJECT_LENGTH: usize = 99;
 const RESERVE: usize = 200;
 const ALSO_OPEN: usize = 10;
