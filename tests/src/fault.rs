@@ -1,5 +1,7 @@
-//! A proxy in front of the emulator that refuses what it is told to, or lets a request through and never says what came of it.
+//! A proxy in front of the emulator or of an ACME server that refuses what it is told to, or lets a request through and never says
+//! what came of it.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
@@ -8,11 +10,18 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use tokio::net::TcpListener;
+use axum::serve::Listener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::server::TlsStream;
 
-use crate::emulator::http;
+use crate::emulator::{http, http_trusting};
+use crate::pki::Leaf;
 
 /// What becomes of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +30,8 @@ pub enum Fate {
     Pass,
     /// It is passed on, but the answer is not: whoever asked is to be killed now.
     Hold,
+    /// It is not even passed on: whoever asked is to be killed now.
+    Stop,
     /// It is answered with this status and body at once.
     Refuse(u16, String),
 }
@@ -28,7 +39,7 @@ pub enum Fate {
 /// A request as it went by: `PUT /bucket/key`.
 pub type Line = String;
 
-type Decide = dyn Fn(&Line, usize) -> Fate + Send + Sync;
+type Decide = dyn Fn(&Line) -> Fate + Send + Sync;
 
 /// A running proxy.
 pub struct Proxy {
@@ -47,32 +58,62 @@ struct Shared {
 }
 
 impl Proxy {
-    /// In front of `upstream`; `fate` is asked for each request that writes, with how many there were before.
-    pub async fn start(upstream: &str, fate: impl Fn(&Line, usize) -> Fate + Send + Sync + 'static) -> Result<Self> {
+    /// In front of the emulator at `upstream`; `fate` is asked for each request.
+    pub async fn start(upstream: &str, fate: impl Fn(&Line) -> Fate + Send + Sync + 'static) -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let endpoint = format!("http://{}", listener.local_addr()?);
+        Ok(Self::serve(listener, endpoint, upstream, http()?, Box::new(fate)))
+    }
+
+    /// In front of an ACME server at `upstream`, whose root is `root` (PEM); it shows `leaf` to who connects.
+    pub async fn start_tls(
+        upstream: &str,
+        root: &str,
+        leaf: &Leaf,
+        fate: impl Fn(&Line) -> Fate + Send + Sync + 'static,
+    ) -> Result<Self> {
+        let client = http_trusting(root)?;
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(leaf.fullchain.as_bytes()).collect();
+        let key = PrivateKeyDer::from_pem_slice(leaf.key.as_bytes())?;
+        let config = ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(chain?, key)?;
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let endpoint = format!("https://{}", listener.local_addr()?);
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = Tls { listener, acceptor };
+        Ok(Self::serve(listener, endpoint, upstream, client, Box::new(fate)))
+    }
+
+    fn serve<L: Listener<Addr = SocketAddr>>(
+        listener: L,
+        endpoint: String,
+        upstream: &str,
+        client: reqwest::Client,
+        fate: Box<Decide>,
+    ) -> Self {
         let shared = Arc::new(Shared {
             upstream: upstream.to_owned(),
-            client: http()?,
-            fate: Box::new(fate),
+            client,
+            fate,
             lines: Mutex::default(),
             held: Notify::new(),
         });
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let endpoint = format!("http://{}", listener.local_addr()?);
         let routes = Router::new().fallback(pass).with_state(shared.clone());
         let serving = tokio::spawn(async move { axum::serve(listener, routes).await.unwrap_or_default() });
-        Ok(Self {
+        Self {
             endpoint,
             shared,
             serving,
-        })
+        }
     }
 
-    /// The requests that wrote, in order.
+    /// The requests so far, in order.
     pub fn lines(&self) -> Vec<Line> {
         self.shared.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Until a request is held.
+    /// Until a request is held or stopped.
     pub async fn held(&self) {
         self.shared.held.notified().await;
     }
@@ -91,15 +132,14 @@ async fn pass(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let writes = method != Method::GET && method != Method::HEAD;
-    let fate = if writes {
-        fate(&shared, &method, &uri)
-    } else {
-        Fate::Pass
-    };
+    let fate = fate(&shared, &method, &uri);
     if let Fate::Refuse(status, body) = fate {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         return (status, [("content-type", "application/xml")], body).into_response();
+    }
+    if fate == Fate::Stop {
+        shared.held.notify_one();
+        return std::future::pending().await;
     }
     let url = format!("{}{uri}", shared.upstream);
     let mut request = shared.client.request(method, url).body(body);
@@ -128,9 +168,35 @@ async fn pass(
 fn fate(shared: &Shared, method: &Method, uri: &Uri) -> Fate {
     let mut lines = shared.lines.lock().unwrap_or_else(PoisonError::into_inner);
     let line = format!("{method} {}", uri.path());
-    let fate = (shared.fate)(&line, lines.len());
+    let fate = (shared.fate)(&line);
     lines.push(line);
     fate
 }
 
-const HOP_BY_HOP: [&str; 4] = ["host", "connection", "content-length", "transfer-encoding"];
+/// TCP and TLS at once, for [`axum::serve`].
+struct Tls {
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+}
+
+impl Listener for Tls {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            if let Ok((stream, client)) = self.listener.accept().await
+                && let Ok(stream) = self.acceptor.accept(stream).await
+            {
+                return (stream, client);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        self.listener.local_addr()
+    }
+}
+
+/// The host is passed on: an ACME server names itself by it in every URL.
+const HOP_BY_HOP: [&str; 3] = ["connection", "content-length", "transfer-encoding"];

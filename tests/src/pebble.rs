@@ -45,6 +45,10 @@ pub struct Pebble {
     pub directory: String,
     /// Roots of its own listener and of what it issues, PEM.
     pub roots: String,
+    /// Root of what it issues, PEM.
+    pub issuing_root: String,
+    /// Root of its own listener, PEM.
+    pub listening_root: String,
 }
 
 impl Pebble {
@@ -87,11 +91,13 @@ impl Pebble {
             management,
             client: http_trusting(&listener.root())?,
             directory: format!("https://127.0.0.1:{port}/dir"),
-            roots: listener.root(),
+            roots: String::new(),
+            issuing_root: String::new(),
+            listening_root: listener.root(),
             folder,
         };
-        let issuing = pebble.issuing_root().await?;
-        pebble.roots.push_str(&issuing);
+        pebble.issuing_root = pebble.issuing_root().await?;
+        pebble.roots = format!("{}{}", pebble.listening_root, pebble.issuing_root);
         Ok(pebble)
     }
 
@@ -110,6 +116,11 @@ impl Pebble {
         self.logged("accounts in memory")
     }
 
+    /// How many orders said which certificate they replace (RFC 9773, 5).
+    pub fn replacements(&self) -> Result<usize> {
+        self.logged("is a replacement of")
+    }
+
     /// Says another window in the renewal information (RFC 9773) of a certificate, PEM.
     pub async fn set_renewal_window(
         &self,
@@ -121,7 +132,13 @@ impl Pebble {
         let window = json!({ "suggestedWindow": { "start": start.format(rfc3339)?, "end": end.format(rfc3339)? } });
         let body = json!({ "certificate": certificate, "ariResponse": window.to_string() });
         let url = format!("https://127.0.0.1:{}/set-renewal-info/", self.management);
-        let response = self.client.post(url).body(body.to_string()).send().await?;
+        let response = self
+            .client
+            .post(url)
+            .header("User-Agent", "neverlapse-tests")
+            .body(body.to_string())
+            .send()
+            .await?;
         let (status, said) = (response.status(), response.text().await?);
         ensure!(status.is_success(), "Pebble refused the window: {status} {said}");
         Ok(())

@@ -1,10 +1,11 @@
 //! A local AWS (ministack), and the real template on it by the real `sam deploy`.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use aws_config::SdkConfig;
-use aws_sdk_route53::types::RrType;
+use aws_sdk_route53::types::{Change, ChangeAction, ChangeBatch, ResourceRecord, ResourceRecordSet, RrType};
 use aws_sdk_s3::primitives::ByteStream;
 use serde_json::Value;
 use tokio::process::Command;
@@ -117,6 +118,21 @@ impl Stack {
         &self.emulator.endpoint
     }
 
+    /// The environment that the template gives to the renewer, to run it as a plain process that finds AWS at `endpoint`.
+    pub fn renewer_environment(&self, nameserver: SocketAddr, endpoint: &str) -> Vec<(String, String)> {
+        let nameserver = nameserver.to_string();
+        let own = [
+            ("BUCKET", self.bucket.as_str()),
+            ("ALERT_TOPIC_ARN", &self.topic),
+            ("SECRETS_KEY_ARN", &self.secrets_key),
+            ("NAMESERVER", &nameserver),
+            ("STACK_NAME", NAME),
+        ];
+        let aws = self.emulator.environment().into_iter();
+        let all = aws.chain(own).chain([("AWS_ENDPOINT_URL", endpoint)]);
+        all.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+    }
+
     /// Makes a public hosted zone, and answers with its id.
     pub async fn create_zone(&self, name: &str) -> Result<String> {
         let route53 = aws_sdk_route53::Client::new(&self.config);
@@ -128,6 +144,22 @@ impl Stack {
             .send()
             .await?;
         Ok(created.hosted_zone.context("a zone was made")?.id)
+    }
+
+    /// Adds a record to a zone.
+    pub async fn create_record(&self, zone: &str, name: &str, kind: RrType, value: &str) -> Result<()> {
+        let record = ResourceRecord::builder().value(value).build()?;
+        let set = ResourceRecordSet::builder().name(name).r#type(kind).ttl(60);
+        let set = set.resource_records(record).build()?;
+        let change = Change::builder()
+            .action(ChangeAction::Create)
+            .resource_record_set(set)
+            .build()?;
+        let batch = ChangeBatch::builder().changes(change).build()?;
+        let route53 = aws_sdk_route53::Client::new(&self.config);
+        let request = route53.change_resource_record_sets().hosted_zone_id(zone);
+        request.change_batch(batch).send().await?;
+        Ok(())
     }
 
     /// All TXT values of a zone, each with its name.

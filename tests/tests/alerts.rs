@@ -231,12 +231,12 @@ impl World {
         let inbox = Inbox::subscribe(&emulator.config, &topic, "inbox").await.unwrap();
         let flags: [Arc<AtomicBool>; 3] = Default::default();
         let [sns_is_down, race_is_lost, state_is_locked] = flags.clone();
-        let proxy = Proxy::start(&emulator.endpoint, move |line, _| {
+        let proxy = Proxy::start(&emulator.endpoint, move |line| {
             let [sns_is_down, race_is_lost, state_is_locked] = &flags;
             let refuse = |status, code| Fate::Refuse(status, format!("<Error><Code>{code}</Code></Error>"));
             match line.as_str() {
                 "POST /" if sns_is_down.load(Ordering::SeqCst) => refuse(403, "AuthorizationError"),
-                line if !line.contains(STATE) => Fate::Pass,
+                line if !line.contains(STATE) || line.starts_with("GET") => Fate::Pass,
                 _ if state_is_locked.load(Ordering::SeqCst) => refuse(403, "AccessDenied"),
                 _ if race_is_lost.swap(false, Ordering::SeqCst) => refuse(412, "PreconditionFailed"),
                 _ => Fate::Pass,

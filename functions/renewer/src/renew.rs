@@ -266,8 +266,8 @@ impl Renewer {
         // Where the bucket cannot be written either, people hear at every try.
         let failure = noted.await.unwrap_or_else(|_| next(None));
         if failure.count == 1 {
-            let current = self.current(name).await.unwrap_or_default();
-            let digest = self.teller.failed(name, &failure, value(&current), now);
+            let current = self.current(name).await;
+            let digest = self.teller.failed(name, &failure, current.as_ref().map(value), now);
             self.teller.tell(&digest).await;
         }
     }

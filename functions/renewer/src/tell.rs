@@ -11,6 +11,8 @@ use neverlapse::renewal::Failure;
 use neverlapse::version::Current;
 use time::OffsetDateTime;
 
+use crate::fault::Fault;
+
 /// Where alerts go, and in whose name.
 pub(crate) struct Teller {
     pub(crate) sns: Client,
@@ -42,22 +44,26 @@ impl Teller {
         &self,
         name: &str,
         failure: &Failure,
-        current: Option<&Current>,
+        current: Result<Option<&Current>, &Fault>,
         now: OffsetDateTime,
     ) -> Digest {
-        let left = current.map(|current| current.facts.not_after - now);
+        let left = current.map(|current| current.map(|current| current.facts.not_after - now));
         let state = match left {
-            None => "there is no certificate yet".to_owned(),
-            Some(left) if left.is_negative() => format!("the current one expired {} ago", Span(-left)),
-            Some(left) => format!("{} left", Span(left)),
+            Err(_) => "what is left cannot be read".to_owned(),
+            Ok(None) => "there is no certificate yet".to_owned(),
+            Ok(Some(left)) if left.is_negative() => format!("the current one expired {} ago", Span(-left)),
+            Ok(Some(left)) => format!("{} left", Span(left)),
         };
         let mut text = format!(
             "neverlapse could not renew the certificate {name}.\n\n{}\n\n",
             failure.problem
         );
         match current {
-            None => text.push_str("There is no certificate in the bucket yet.\n"),
-            Some(current) => {
+            Err(fault) => {
+                let _ = writeln!(text, "Whether there is a certificate is not known: {fault}");
+            }
+            Ok(None) => text.push_str("There is no certificate in the bucket yet.\n"),
+            Ok(Some(current)) => {
                 let until = date(current.facts.not_after);
                 let _ = writeln!(
                     text,

@@ -1,0 +1,291 @@
+//! The renewer killed (SIGKILL) at each of its requests that changes something, at AWS or at the CA, and started again.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use neverlapse_tests::fault::{Fate, Proxy};
+use neverlapse_tests::pebble::{Options, Pebble};
+use neverlapse_tests::pki::Authority;
+use neverlapse_tests::runtime::Function;
+use neverlapse_tests::stack::bootstrap;
+use serde_json::Value;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::lab::{Lab, batch, certificate, request};
+
+/// One of the renewer's requests: what it asks, and for the how many-th time.
+type Step = (String, usize);
+
+/// One certificate with an issuer, an account and a renewer of its own, which is killed at one step.
+struct Patient {
+    name: String,
+    step: Option<(Step, Fate)>,
+    armed: Arc<AtomicBool>,
+    seen: Arc<Mutex<Vec<Step>>>,
+    aws: Proxy,
+    ca: Proxy,
+}
+
+/// What a dead renewer leaves.
+struct Remains {
+    record: Option<Value>,
+    txt: usize,
+    files: usize,
+    published: bool,
+}
+
+pub(crate) async fn killed_at_every_step_it_finishes_with_one_certificate(lab: &Lab) -> Result<()> {
+    let options = Options {
+        nonces_refused: 0,
+        ..Options::default()
+    };
+    let (pebble, _) = lab.issuer("killed", options).await?;
+    let authority = Authority::new()?;
+    let roots = format!("{}{}", authority.root(), pebble.issuing_root);
+    lab.stack.put("ca/killed.pem", &roots).await?;
+    let zone = lab.stack.create_zone("killed.test").await?;
+    let folder = tempfile::tempdir()?;
+
+    // One that nobody kills shows the steps.
+    let whole = Patient::new("whole", None, lab, &pebble, &authority).await?;
+    lab.inventory(&whole.entry()).await?;
+    ensure!(!whole.run(lab, folder.path()).await?, "nobody killed it");
+    lab.verified("whole", &pebble).await?;
+    let steps = whole.steps();
+    ensure!(steps.len() > 15, "too few steps: {steps:?}");
+
+    let fates = steps.iter().flat_map(|step| [(step, Fate::Stop), (step, Fate::Hold)]);
+    let mut patients = Vec::new();
+    for (number, (step, fate)) in fates.enumerate() {
+        let (name, at) = (format!("p{number:02}"), Some((step.clone(), fate)));
+        patients.push(Patient::new(&name, at, lab, &pebble, &authority).await?);
+    }
+    let entries: String = patients.iter().map(Patient::entry).collect();
+    lab.inventory(&entries).await?;
+    each(&patients, async |patient| {
+        ensure!(patient.run(lab, folder.path()).await?, "{patient} was never reached");
+        Ok(())
+    })
+    .await?;
+
+    let mut remains = Vec::new();
+    for patient in &patients {
+        let left = patient.remains(lab, &zone).await?;
+        // Half a version is never visible.
+        if left.published {
+            lab.verified(&patient.name, &pebble).await?;
+        }
+        remains.push(left);
+    }
+    let free = remains.iter().filter_map(Remains::leased_until).max();
+    let wait = free.map(|free| free - OffsetDateTime::now_utc()).unwrap_or_default();
+    tokio::time::sleep(wait.try_into().unwrap_or_default()).await;
+    each(&patients, async |patient| {
+        patient.armed.store(false, Ordering::Relaxed);
+        patient.run(lab, folder.path()).await.map(drop)
+    })
+    .await?;
+
+    let mut table = String::from("killed at each step, then run again:\n");
+    let mut wrong = Vec::new();
+    for (patient, left) in patients.iter().zip(&remains) {
+        let then = patient.remains(lab, &zone).await?;
+        let versions = lab.versions(&patient.name).await?;
+        let verified = lab.verified(&patient.name, &pebble).await;
+        let finalized = patient.count("POST /finalize-order");
+        let orders = patient.count("POST /order-plz");
+        writeln!(
+            table,
+            "  {patient:<64} left {left:<46} then {} version, {orders} orders, {finalized} finalized, {} TXT",
+            versions.len(),
+            then.txt
+        )?;
+        let done = then.record.is_none() && then.txt == 0 && versions.iter().map(|version| version.1).eq([5]);
+        if !done || verified.is_err() {
+            wrong.push(format!("{patient}: {then}, {versions:?}, {:?}", verified.err()));
+        }
+    }
+    println!("{table}");
+    ensure!(wrong.is_empty(), "not repaired:\n{}", wrong.join("\n"));
+    let (issued, accounts) = (pebble.issued()?, pebble.accounts()?);
+    let expected = patients.len() + 1;
+    ensure!(issued == expected, "{issued} certificates for {expected} names");
+    ensure!(accounts == expected, "{accounts} accounts for {expected} issuers");
+    Ok(())
+}
+
+/// Several at once, as many as two processors like.
+async fn each(patients: &[Patient], work: impl AsyncFn(&Patient) -> Result<()>) -> Result<()> {
+    let all = stream::iter(patients).map(|patient| work(patient)).buffer_unordered(6);
+    all.try_collect::<()>().await
+}
+
+impl Patient {
+    async fn new(
+        name: &str,
+        step: Option<(Step, Fate)>,
+        lab: &Lab,
+        pebble: &Pebble,
+        authority: &Authority,
+    ) -> Result<Self> {
+        let (armed, seen) = (Arc::new(AtomicBool::new(true)), Arc::<Mutex<Vec<Step>>>::default());
+        let fate = {
+            let (armed, seen, step) = (armed.clone(), seen.clone(), step.clone());
+            let (name, bucket) = (name.to_owned(), lab.stack.bucket.clone());
+            move |line: &String| {
+                let mut seen = seen.lock().unwrap();
+                let what = plain(line, &bucket, &name);
+                let before = seen.iter().filter(|step| step.0 == what).count();
+                seen.push((what, before + 1));
+                match &step {
+                    Some((step, fate)) if armed.load(Ordering::Relaxed) && seen.last() == Some(step) => fate.clone(),
+                    _ => Fate::Pass,
+                }
+            }
+        };
+        let leaf = authority.leaf("127.0.0.1", OffsetDateTime::now_utc() + time::Duration::days(60))?;
+        let ca = pebble.directory.trim_end_matches("/dir");
+        Ok(Self {
+            aws: Proxy::start(lab.stack.endpoint(), fate.clone()).await?,
+            ca: Proxy::start_tls(ca, &pebble.listening_root, &leaf, fate).await?,
+            name: name.to_owned(),
+            step,
+            armed,
+            seen,
+        })
+    }
+
+    fn entry(&self) -> String {
+        let (name, directory) = (&self.name, format!("{}/dir", self.ca.endpoint));
+        let certificate = certificate(name, &[&self.host()], name);
+        format!("{certificate}[issuer.{name}]\ndirectory = {directory:?}\nca = \"ca/killed.pem\"\n")
+    }
+
+    fn host(&self) -> String {
+        format!("{}.killed.test", self.name)
+    }
+
+    /// Runs the built renewer on one request; whether it was killed.
+    async fn run(&self, lab: &Lab, folder: &Path) -> Result<bool> {
+        let log = folder.join(format!("{}.log", self.name));
+        let environment = lab.stack.renewer_environment(lab.dns.address, &self.aws.endpoint);
+        let function = Function::start(&bootstrap("Renewer"), &environment, &log).await?;
+        let event = batch(&request(&self.name))?;
+        let answer = tokio::select! {
+            () = self.aws.held() => return Ok(true),
+            () = self.ca.held() => return Ok(true),
+            answer = function.invoke(event) => answer?,
+            () = tokio::time::sleep(LONG) => bail!("{self}: the renewer does not answer"),
+        };
+        let failed = answer["batchItemFailures"].as_array().context("a batch's answer")?;
+        let said = || std::fs::read_to_string(&log).unwrap_or_default();
+        ensure!(failed.is_empty(), "{self}: the renewer failed:\n{}", said());
+        Ok(false)
+    }
+
+    /// What changed something, in order; reading is harmless, and how often it polls is chance.
+    fn steps(&self) -> Vec<Step> {
+        let seen = self.seen.lock().unwrap();
+        let changes = seen.iter().filter(|(what, _)| {
+            let reads = ["GET", "HEAD", "POST /my-order", "POST /authZ", "POST /my-account"];
+            !reads.iter().any(|reads| what.starts_with(reads))
+        });
+        changes.cloned().collect()
+    }
+
+    fn count(&self, what: &str) -> usize {
+        self.seen.lock().unwrap().iter().filter(|step| step.0 == what).count()
+    }
+
+    async fn remains(&self, lab: &Lab, zone: &str) -> Result<Remains> {
+        let record = lab.stack.get(&format!("orders/{}.json", self.name)).await?;
+        let owner = format!("_acme-challenge.{}", self.host());
+        let txt = lab.stack.txt(zone).await?;
+        Ok(Remains {
+            record: record.map(|text| serde_json::from_str(&text)).transpose()?,
+            txt: txt.iter().filter(|(name, _)| *name == owner).count(),
+            files: lab.versions(&self.name).await?.iter().map(|version| version.1).sum(),
+            published: lab.current(&self.name).await?.is_some(),
+        })
+    }
+}
+
+impl Remains {
+    fn leased_until(&self) -> Option<OffsetDateTime> {
+        let text = self.record.as_ref()?["leased_until"].as_str()?;
+        OffsetDateTime::parse(text, &Rfc3339).ok()
+    }
+}
+
+impl std::fmt::Display for Patient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let said = match &self.step {
+            None => self.name.clone(),
+            Some(((what, time), fate)) => {
+                let when = if *fate == Fate::Stop { "before" } else { "after" };
+                format!("{when:<6} {what} ({time})")
+            }
+        };
+        f.pad(&said)
+    }
+}
+
+impl std::fmt::Display for Remains {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut left = Vec::new();
+        if let Some(record) = &self.record {
+            let attempt = &record["attempt"];
+            left.push(match (attempt.is_object(), attempt["order"].is_string()) {
+                (true, true) => "an order".to_owned(),
+                (true, false) => "an attempt".to_owned(),
+                (false, _) => "a lease".to_owned(),
+            });
+        }
+        for (count, what) in [(self.txt, "TXT"), (self.files, "files")] {
+            if count > 0 {
+                left.push(format!("{count} {what}"));
+            }
+        }
+        if self.published {
+            left.push("current.json".to_owned());
+        }
+        if left.is_empty() {
+            left.push("nothing".to_owned());
+        }
+        f.pad(&left.join(", "))
+    }
+}
+
+/// A request without what differs from one certificate to the next.
+fn plain(line: &str, bucket: &str, name: &str) -> String {
+    let (method, path) = line.split_once(' ').unwrap_or((line, ""));
+    let path = path.trim_start_matches('/');
+    if let Some(key) = path.strip_prefix(bucket) {
+        let key = key.trim_start_matches('/');
+        let parts: Vec<_> = key.split('/').collect();
+        let shown: BTreeMap<_, _> = [(name.to_owned(), "NAME"), (format!("{name}.json"), "NAME.json")].into();
+        let mut shown: Vec<_> = parts
+            .iter()
+            .map(|part| shown.get(*part).copied().unwrap_or(part))
+            .collect();
+        if let Some(at) = shown.iter().position(|part| *part == "versions")
+            && shown.len() > at + 1
+        {
+            shown[at + 1] = "VERSION";
+        }
+        return format!("{method} {}", shown.join("/"));
+    }
+    if path.ends_with("/rrset/") || path.ends_with("/rrset") {
+        return format!("{method} TXT records");
+    }
+    format!("{method} /{}", path.split('/').next().unwrap_or_default())
+}
+
+const LONG: Duration = Duration::from_secs(180);
