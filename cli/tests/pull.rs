@@ -616,3 +616,119 @@ async fn symlinks_and_folders_of_others_are_refused() {
         "{ran:?}"
     );
 }
+
+/// Every system call that changes something on the disk.
+const CHANGES: [&str; 8] = [
+    "mkdirat",
+    "fchmod",
+    "write",
+    "fsync",
+    "rename",
+    "renameat",
+    "symlinkat",
+    "unlinkat",
+];
+
+/// Runs it under strace, which does something to the n-th of a kind of system call; answers whether it came so far.
+async fn injected(bench: &Bench, call: &str, what: &str, nth: usize) -> Option<Ran> {
+    let log = bench.host.path().join("strace");
+    let mut command = Command::new("strace");
+    // "?": not every processor has every call. Only the first thread changes anything, so the commands that it starts are left alone.
+    command
+        .args(["-qq", "-o"])
+        .arg(&log)
+        .args(["-e", &format!("trace=?{call}")]);
+    command
+        .args(["-e", &format!("inject=?{call}:{what}:when={nth}")])
+        .arg(NEVERLAPSE);
+    let ran = run(&mut bench.command(command)).await;
+    let calls = fs::read_to_string(&log).expect("strace is installed (apt-get install strace)");
+    (calls.lines().filter(|line| line.starts_with(call)).count() >= nth).then_some(ran)
+}
+
+#[tokio::test]
+async fn whenever_it_is_killed_the_server_can_start_and_the_next_run_finishes() {
+    let (mut bench, mut before) = Bench::open().await;
+    let mut kills = 0;
+    for call in CHANGES {
+        for nth in 1.. {
+            let new = bench.publish(80);
+            let ran = injected(&bench, call, "signal=KILL", nth).await;
+            bench
+                .host
+                .could_start()
+                .await
+                .unwrap_or_else(|error| panic!("{call} {nth}: {error:#}"));
+            bench.assert_keys_are_secret();
+            let served = bench.host.served().await.unwrap();
+            assert!(
+                [&before, &new]
+                    .iter()
+                    .any(|version| version.facts.fingerprint == served),
+                "{call} {nth}"
+            );
+            let again = bench.pull().await;
+            assert_eq!(again.code, 0, "{call} {nth}: {again:?}");
+            bench.serves(&new).await;
+            assert_eq!(
+                (bench.receipt().stage, bench.receipt().version),
+                (Stage::Served, new.facts.version.clone()),
+                "{call} {nth}"
+            );
+            let left: Vec<_> = bench
+                .everything()
+                .into_iter()
+                .filter(|(path, ..)| path.to_string_lossy().ends_with(".new"))
+                .collect();
+            assert_eq!(left, [], "{call} {nth}");
+            before = new;
+            match ran {
+                Some(_) => kills += 1,
+                None => break,
+            }
+        }
+    }
+    assert!(kills > 20, "{kills} kills are fewer than an installation has steps");
+}
+
+#[tokio::test]
+async fn a_disk_that_is_full_at_any_step_leaves_one_that_serves() {
+    let (mut bench, mut before) = Bench::open().await;
+    let mut failures = 0;
+    for call in ["mkdirat", "fsync", "rename", "renameat", "symlinkat"] {
+        for nth in 1.. {
+            let new = bench.publish(80);
+            let ran = injected(&bench, call, "error=ENOSPC", nth).await;
+            bench
+                .host
+                .could_start()
+                .await
+                .unwrap_or_else(|error| panic!("{call} {nth}: {error:#}"));
+            bench.assert_keys_are_secret();
+            let served = bench.host.served().await.unwrap();
+            assert!(
+                [&before, &new]
+                    .iter()
+                    .any(|version| version.facts.fingerprint == served),
+                "{call} {nth}"
+            );
+            assert_eq!(bench.pull().await.code, 0, "{call} {nth}");
+            bench.serves(&new).await;
+            before = new;
+            match ran {
+                Some(ran) if ran.code != 0 => failures += 1,
+                Some(_) => {}
+                None => break,
+            }
+        }
+    }
+    assert!(failures > 5, "only {failures} failures were seen");
+    // And for real: no file may grow.
+    bench.publish(80);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "trap '' XFSZ; ulimit -f 0; exec \"$@\"", "sh", NEVERLAPSE]);
+    let ran = run(&mut bench.command(shell)).await;
+    assert!(ran.code == 1 && ran.err.contains("cannot write"), "{ran:?}");
+    bench.serves(&before).await;
+    assert_eq!(bench.pull().await.code, 0);
+}
