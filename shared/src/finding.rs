@@ -154,6 +154,62 @@ pub enum Kind {
     HandshakeFailed { reason: String },
     /// The named phase took longer than its deadline.
     TimedOut { phase: Phase, after_ms: u64 },
+    /// The renewer could not get a new certificate.
+    RenewalFailed {
+        name: String,
+        problem: String,
+        tries: u32,
+        #[serde(with = "time::serde::rfc3339")]
+        since: OffsetDateTime,
+        #[serde(with = "time::serde::rfc3339")]
+        next_try: OffsetDateTime,
+    },
+    /// An instance has not taken the current version in time.
+    NotPulled {
+        instance: String,
+        host: String,
+        version: String,
+        fingerprint: String,
+        #[serde(with = "time::serde::rfc3339")]
+        not_after: OffsetDateTime,
+        /// What it has instead.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        installed: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        installed_fingerprint: Option<String>,
+    },
+    /// An instance tried to install the current version and could not.
+    InstallFailed {
+        instance: String,
+        host: String,
+        version: String,
+        fingerprint: String,
+        #[serde(with = "time::serde::rfc3339")]
+        not_after: OffsetDateTime,
+        reason: String,
+        #[serde(with = "time::serde::rfc3339")]
+        since: OffsetDateTime,
+    },
+    /// An address serves something else than the current version.
+    WrongCertificate {
+        endpoint: String,
+        address: SocketAddr,
+        expected: String,
+        #[serde(with = "time::serde::rfc3339")]
+        expected_not_after: OffsetDateTime,
+        found: String,
+        #[serde(with = "time::serde::rfc3339")]
+        found_not_after: OffsetDateTime,
+    },
+    /// An instance has not reported for longer than it said it would.
+    SilentInstance {
+        instance: String,
+        host: String,
+        #[serde(with = "time::serde::rfc3339")]
+        last_seen: OffsetDateTime,
+        #[serde(with = "time::serde::rfc3339")]
+        due: OffsetDateTime,
+    },
 }
 
 /// Which addresses of an endpoint serve which certificate.
@@ -220,6 +276,11 @@ impl Kind {
             Self::StarttlsFailed { .. } => "starttls_failed",
             Self::HandshakeFailed { .. } => "handshake_failed",
             Self::TimedOut { .. } => "timed_out",
+            Self::RenewalFailed { .. } => "renewal_failed",
+            Self::NotPulled { .. } => "not_pulled",
+            Self::InstallFailed { .. } => "install_failed",
+            Self::WrongCertificate { .. } => "wrong_certificate",
+            Self::SilentInstance { .. } => "silent_instance",
         }
     }
 
@@ -301,6 +362,73 @@ impl Kind {
             Self::HandshakeFailed { reason } => format!("the TLS handshake failed: {reason}"),
             Self::TimedOut { phase, after_ms } => {
                 format!("the {phase} took longer than {:.1} s", *after_ms as f64 / 1000.0)
+            }
+            Self::RenewalFailed {
+                problem,
+                tries,
+                since,
+                next_try,
+                ..
+            } => {
+                format!(
+                    "the renewal has failed {tries} times since {}: {problem} (next try {})",
+                    date(*since),
+                    date(*next_try)
+                )
+            }
+            Self::NotPulled {
+                instance,
+                host,
+                version,
+                not_after,
+                installed,
+                ..
+            } => {
+                let installed = installed.as_deref().unwrap_or("nothing");
+                format!(
+                    "{instance} ({host}) has not installed version {version}, until {}; it has {installed}",
+                    date(*not_after)
+                )
+            }
+            Self::InstallFailed {
+                instance,
+                host,
+                version,
+                reason,
+                since,
+                ..
+            } => {
+                format!(
+                    "{instance} ({host}) could not install version {version} since {}: {reason}",
+                    date(*since)
+                )
+            }
+            Self::WrongCertificate {
+                endpoint,
+                address,
+                expected,
+                expected_not_after,
+                found,
+                found_not_after,
+            } => {
+                format!(
+                    "{address} serves another certificate for {endpoint} (fingerprint {found}, until {}) than the current one \
+                     (fingerprint {expected}, until {})",
+                    date(*found_not_after),
+                    date(*expected_not_after)
+                )
+            }
+            Self::SilentInstance {
+                instance,
+                host,
+                last_seen,
+                due,
+            } => {
+                format!(
+                    "{instance} ({host}) has not reported since {}, although it was due on {}",
+                    date(*last_seen),
+                    date(*due)
+                )
             }
         }
     }

@@ -7,12 +7,13 @@
 //! [`store`] reads and writes the bucket.
 //!
 //! What is renewed is in the bucket too: [`renewal`] decides when, by a [`request`]; a [`version`] is what came of it, and a
-//! [`receipt`] what an instance did with that.
+//! [`receipt`] what an instance did with that; [`delivery`] puts all of it beside what is on the wire.
 
 pub mod alert;
 pub mod chain;
 pub mod client;
 pub mod crl;
+pub mod delivery;
 pub mod endpoint;
 pub mod finding;
 pub mod inventory;

@@ -2,6 +2,7 @@
 
 mod alerts;
 mod archive;
+mod delivery;
 mod event;
 mod metrics;
 mod renew;

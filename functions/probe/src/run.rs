@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use crate::alerts::{self, Alerts};
 use crate::archive;
+use crate::delivery;
 use crate::event::Event;
 use crate::metrics;
 use crate::renew;
@@ -174,6 +175,10 @@ impl Run {
         })?;
         let mut report = prober.report(targets, deadline).await;
         report.mistakes = mistakes;
+        let (certificates, now) = (&inventory.certificates, OffsetDateTime::now_utc());
+        let (certificates, unreadable) = delivery::reports(&self.store, certificates, &report.endpoints, now).await;
+        report.certificates = certificates;
+        report.mistakes.extend(unreadable);
         Ok((report, inventory))
     }
 
