@@ -47,11 +47,6 @@ fn main() -> Result<ExitCode> {
         refused::what_the_bucket_refuses_is_told_and_makes_no_account,
         proofs::a_hundred_due_at_once_stay_within_the_concurrency,
     ];
-    let unseen = |trial: Trial| {
-        let ignored = NOT_YET_SEEN_TO_PASS.contains(&trial.name());
-        trial.with_ignored_flag(ignored)
-    };
-    let trials = trials.into_iter().map(unseen).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     // Ends the servers before their folders go.
     if let Some(lab) = lab {
@@ -60,10 +55,3 @@ fn main() -> Result<ExitCode> {
     }
     Ok(conclusion.exit_code())
 }
-
-/// Listed as ignored, not as passed: these were corrected after their first run, and not run since. `--include-ignored` runs them.
-const NOT_YET_SEEN_TO_PASS: [&str; 3] = [
-    "an_external_account_a_profile_an_advised_window_and_another_account",
-    "what_the_bucket_refuses_is_told_and_makes_no_account",
-    "a_hundred_due_at_once_stay_within_the_concurrency",
-];
