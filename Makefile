@@ -12,7 +12,7 @@ REGION ?= $(or $(AWS_REGION),$(AWS_DEFAULT_REGION),eu-central-1)
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
 
-setup: $(LOCAL)/sam/.done $(LOCAL)/ministack/.done $(LOCAL)/pebble/.done $(LOCAL)/nginx.done $(LOCAL)/chromium.done ## install the pinned tools into .local
+setup: $(LOCAL)/sam/.done $(LOCAL)/ministack/.done $(LOCAL)/pebble/.done $(LOCAL)/nginx.done $(LOCAL)/strace.done $(LOCAL)/chromium.done ## install the pinned tools into .local
 
 demo: setup ## the main job: deploy to a local AWS, look at real servers, see the alert
 	cargo run --quiet -p neverlapse-tests --bin demo
@@ -82,6 +82,15 @@ $(LOCAL)/nginx.done:
 	  as_root=; [ "$$(id -u)" = 0 ] || as_root=sudo; \
 	  $$as_root apt-get update -qq && $$as_root apt-get install -y -qq --no-install-recommends nginx-light >/dev/null; } \
 	  || { echo "nginx is missing and could not be installed; install it by hand and run make again"; exit 1; }
+	@touch $@
+
+# Tests kill `neverlapse pull` at each of its system calls.
+$(LOCAL)/strace.done:
+	@mkdir -p $(LOCAL)
+	@command -v strace >/dev/null || { echo "Installing strace (Debian's) …"; \
+	  as_root=; [ "$$(id -u)" = 0 ] || as_root=sudo; \
+	  $$as_root apt-get update -qq && $$as_root apt-get install -y -qq --no-install-recommends strace >/dev/null; } \
+	  || { echo "strace is missing and could not be installed; install it by hand and run make again"; exit 1; }
 	@touch $@
 
 $(LOCAL)/chromium.done:
