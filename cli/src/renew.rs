@@ -116,18 +116,7 @@ pub(crate) async fn replace_account_key(arguments: &ReplaceAccountKey) -> Result
 }
 
 fn request(name: &str) -> Request {
-    Request {
-        schema: Request::SCHEMA.to_owned(),
-        name: name.to_owned(),
-        action: Action::Renew,
-        version: None,
-        key_compromise: false,
-        force: false,
-        dry_run: false,
-        requested_by: Asker::Person,
-        at: OffsetDateTime::now_utc(),
-        observed: Vec::new(),
-    }
+    Request::new(name, Asker::Person, OffsetDateTime::now_utc())
 }
 
 async fn send(stack: &Stack, request: Request) -> Result<()> {

@@ -389,16 +389,8 @@ mod tests {
 
     fn request(force: bool, at: OffsetDateTime) -> Request {
         Request {
-            schema: Request::SCHEMA.into(),
-            name: "example.com".into(),
-            action: Action::Renew,
-            version: None,
-            key_compromise: false,
             force,
-            dry_run: false,
-            requested_by: Asker::Person,
-            at,
-            observed: Vec::new(),
+            ..Request::new("example.com", Asker::Person, at)
         }
     }
 

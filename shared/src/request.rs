@@ -81,4 +81,20 @@ pub struct Observed {
 impl Request {
     /// Name and version of this format.
     pub const SCHEMA: &str = "neverlapse.renewal-request/1";
+
+    /// Asks for a renewal if one is due, and says nothing of what was seen.
+    pub fn new(name: &str, requested_by: Asker, at: OffsetDateTime) -> Self {
+        Self {
+            schema: Self::SCHEMA.to_owned(),
+            name: name.to_owned(),
+            action: Action::Renew,
+            version: None,
+            key_compromise: false,
+            force: false,
+            dry_run: false,
+            requested_by,
+            at,
+            observed: Vec::new(),
+        }
+    }
 }

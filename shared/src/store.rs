@@ -141,7 +141,11 @@ impl Store {
         let Some(Tagged { value, tag }) = self.tagged(key).await? else {
             return Ok(None);
         };
-        let not_json = |error: serde_json::Error| self.unexpected(key, &format!("what it should be ({error})"));
+        // The parser's own words could repeat a piece of a secret.
+        let not_json = |error: serde_json::Error| {
+            let (line, column) = (error.line(), error.column());
+            self.unexpected(key, &format!("what it should be (line {line}, column {column})"))
+        };
         let value = serde_json::from_slice(&value).map_err(not_json)?;
         Ok(Some(Tagged { value, tag }))
     }

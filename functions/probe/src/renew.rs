@@ -6,22 +6,14 @@ use lambda_runtime::tracing::info;
 use neverlapse::client::reason;
 use neverlapse::inventory::Certificate;
 use neverlapse::report::{Report, Revocation};
-use neverlapse::request::{Action, Asker, Observed, Request};
+use neverlapse::request::{Asker, Observed, Request};
 use time::OffsetDateTime;
 
 /// The requests of a run.
 pub(crate) fn requests(certificates: &[Certificate], report: &Report, now: OffsetDateTime) -> Vec<Request> {
     let request = |certificate: &Certificate| Request {
-        schema: Request::SCHEMA.to_owned(),
-        name: certificate.name.clone(),
-        action: Action::Renew,
-        version: None,
-        key_compromise: false,
-        force: false,
-        dry_run: false,
-        requested_by: Asker::Probe,
-        at: now,
         observed: observed(certificate, report),
+        ..Request::new(&certificate.name, Asker::Probe, now)
     };
     certificates.iter().map(request).collect()
 }

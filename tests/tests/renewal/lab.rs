@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use aws_sdk_sqs::types::QueueAttributeName;
 use neverlapse::renewal::Renewal;
-use neverlapse::request::{Action, Asker, Request};
+use neverlapse::request::{Asker, Request};
 use neverlapse::version::{CERT, CHAIN, Current, FILES, FULLCHAIN, MANIFEST, Manifest, PRIVKEY, current_key, sha256};
 use neverlapse::version::{FileHash, file_key, versions_prefix};
 use neverlapse_tests::dns::Dns;
@@ -258,18 +258,7 @@ pub(crate) fn certificate(name: &str, identifiers: &[&str], issuer: &str) -> Str
 
 /// What the probe sends.
 pub(crate) fn request(name: &str) -> Request {
-    Request {
-        schema: Request::SCHEMA.to_owned(),
-        name: name.to_owned(),
-        action: Action::Renew,
-        version: None,
-        key_compromise: false,
-        force: false,
-        dry_run: false,
-        requested_by: Asker::Probe,
-        at: OffsetDateTime::now_utc(),
-        observed: Vec::new(),
-    }
+    Request::new(name, Asker::Probe, OffsetDateTime::now_utc())
 }
 
 /// What `neverlapse renew NAME --force` sends.
