@@ -22,7 +22,7 @@ pub const KEY: &str = "state/alerts.json";
 pub struct State {
     /// Always [`SCHEMA`].
     pub schema: String,
-    /// By [`Matter::id`].
+    /// By what is wrong and where, so that the same matter is known again in the next run.
     #[serde(default)]
     pub matters: BTreeMap<String, Matter>,
     /// When it was last said that everything is fine, for who wants to hear that.
