@@ -1,13 +1,14 @@
 //! Judges a chain offline: expiry, name and path apart, because a verifier tells only the first thing that is wrong.
 
+use std::cell::RefCell;
 use std::net::IpAddr;
 
 use sha2::{Digest, Sha256};
 use time::{Duration, OffsetDateTime};
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
-use webpki::{ALL_VERIFICATION_ALGS, EndEntityCert, KeyUsage};
+use webpki::{ALL_VERIFICATION_ALGS, EndEntityCert, KeyUsage, VerifiedPath};
 use x509_parser::certificate::X509Certificate;
-use x509_parser::extensions::GeneralName;
+use x509_parser::extensions::{GeneralName, KeyUsage as X509KeyUsage};
 use x509_parser::prelude::FromDer;
 use x509_parser::public_key::PublicKey;
 use x509_parser::time::ASN1Time;
@@ -95,16 +96,12 @@ pub fn judge(chain: &[CertificateDer<'_>], question: &Question<'_>) -> Verdict {
         }
     };
     let leaf_facts = describe(&leaf, leaf_der, Role::Leaf);
-    // Past some number nobody needs them, and each costs time.
-    let sent = &sent[..sent.len().min(ISSUERS_JUDGED)];
-    let parsed: Vec<_> = sent
-        .iter()
-        .filter_map(|der| Some((der, X509Certificate::from_der(der).ok()?.1)))
-        .collect();
+    let parsed = parsed(sent);
+    let candidates = candidates(&leaf, &parsed);
 
     verdict.findings.extend(validity(&leaf_facts, question));
     verdict.findings.extend(name(leaf_der, &leaf_facts, question));
-    let path = path(leaf_der, &leaf, sent, &parsed, question);
+    let path = path(leaf_der, &leaf, &candidates, &parsed, question);
     verdict.trusted = path.trusted;
     verdict.issuers = parsed
         .iter()
@@ -136,6 +133,39 @@ pub fn judge(chain: &[CertificateDer<'_>], question: &Question<'_>) -> Verdict {
         .extend(path.finding.filter(|_| !(path.unsupported && broken_signature)));
     verdict.leaf = Some(leaf_facts);
     verdict
+}
+
+/// What was sent, read; past some number nobody needs them, and each costs time.
+pub(crate) fn parsed<'a>(sent: &'a [CertificateDer<'a>]) -> Vec<Sent<'a>> {
+    let sent = sent.iter().take(ISSUERS_JUDGED);
+    sent.filter_map(|der| Some((der, X509Certificate::from_der(der).ok()?.1)))
+        .collect()
+}
+
+/// A certificate that was sent with the leaf.
+pub(crate) type Sent<'a> = (&'a CertificateDer<'a>, X509Certificate<'a>);
+
+/// Those that a path could go through, by name, from the leaf upwards. A verifier tries certificates of one name in every
+/// order: thirty that all name each other would keep it busy for seconds.
+pub(crate) fn candidates<'a>(leaf: &'a X509Certificate<'a>, parsed: &'a [Sent<'a>]) -> Vec<CertificateDer<'a>> {
+    let mut found = Vec::<CertificateDer<'a>>::new();
+    let mut names = vec![leaf.issuer().as_raw()];
+    let mut next = 0;
+    while let Some(&name) = names.get(next) {
+        next += 1;
+        let mut namesakes = 0;
+        for (der, issuer) in parsed.iter().filter(|(_, issuer)| issuer.subject().as_raw() == name) {
+            if namesakes == NAMESAKES || found.len() == CANDIDATES || found.iter().any(|known| known == *der) {
+                continue;
+            }
+            namesakes += 1;
+            found.push(CertificateDer::from(der.as_ref()));
+            if !names.contains(&issuer.issuer().as_raw()) {
+                names.push(issuer.issuer().as_raw());
+            }
+        }
+    }
+    found
 }
 
 fn validity(leaf: &Certificate, question: &Question<'_>) -> Option<Finding> {
@@ -228,7 +258,7 @@ fn path<'a>(
     leaf_der: &CertificateDer<'_>,
     leaf: &X509Certificate<'_>,
     sent: &'a [CertificateDer<'a>],
-    parsed: &'a [(&'a CertificateDer<'a>, X509Certificate<'a>)],
+    parsed: &'a [Sent<'a>],
     question: &Question<'_>,
 ) -> Path<'a> {
     if question.roots.pins(leaf_der) {
@@ -239,7 +269,17 @@ fn path<'a>(
             unsupported: false,
         };
     }
-    let error = match first_path(leaf_der, leaf, sent, parsed, question.roots.anchors(), question.now) {
+    let misused = RefCell::new(None);
+    let found = first_path(
+        leaf_der,
+        leaf,
+        sent,
+        parsed,
+        question.roots.anchors(),
+        question.now,
+        &misused,
+    );
+    let error = match found {
         Ok(issuers) => {
             return Path {
                 trusted: true,
@@ -254,9 +294,15 @@ fn path<'a>(
     // Without an issuer that was sent, nothing but a trusted root's signature can have been wrong.
     let whole = walk.last().is_none_or(|(top, _)| {
         let anchor = webpki::anchor_from_trusted_cert(top);
-        anchor.is_ok_and(|top| first_path(leaf_der, leaf, sent, parsed, &[top], question.now).is_ok())
+        anchor.is_ok_and(|top| {
+            first_path(leaf_der, leaf, sent, parsed, &[top], question.now, &RefCell::default()).is_ok()
+        })
     });
-    let finding = critical(no_path(leaf, &walk, &error, whole, question), question.now);
+    let kind = match misused.into_inner() {
+        Some(reason) => Kind::InvalidChain { reason },
+        None => no_path(leaf, &walk, &error, whole, question),
+    };
+    let finding = critical(kind, question.now);
     let unsupported = is_unsupported_signature(&error);
     let issuers = walk.iter().map(|(der, _)| AsRef::<[u8]>::as_ref(*der)).collect();
     Path {
@@ -268,14 +314,15 @@ fn path<'a>(
 }
 
 /// The issuers of the first path that stands: now if the leaf is valid now, otherwise at some time inside its validity,
-/// so that expiry (of leaf or issuer) is not mistaken for a wrong path.
+/// so that expiry (of leaf or issuer) is not mistaken for a wrong path. A path that only misuses a key is noted in `misused`.
 fn first_path<'a>(
     leaf_der: &CertificateDer<'_>,
     leaf: &X509Certificate<'_>,
     sent: &'a [CertificateDer<'a>],
-    parsed: &[(&'a CertificateDer<'a>, X509Certificate<'a>)],
+    parsed: &[Sent<'_>],
     anchors: &[TrustAnchor<'_>],
     now: OffsetDateTime,
+    misused: &RefCell<Option<String>>,
 ) -> Result<Vec<&'a [u8]>, webpki::Error> {
     let end_entity = EndEntityCert::try_from(leaf_der)?;
     let (from, to) = (
@@ -283,10 +330,20 @@ fn first_path<'a>(
         leaf.validity().not_after.timestamp(),
     );
     let now = now.unix_timestamp();
+    // webpki leaves key usage alone; browsers and OpenSSL do not.
+    let check = |path: &VerifiedPath<'_>| {
+        let issuers: Vec<_> = path.intermediate_certificates().map(|issuer| issuer.der()).collect();
+        let Some(reason) = misuse(leaf, &issuers) else {
+            return Ok(());
+        };
+        misused.borrow_mut().get_or_insert(reason);
+        Err(webpki::Error::UnknownIssuer)
+    };
     let at = |time: i64| {
         let time = UnixTime::since_unix_epoch(std::time::Duration::from_secs(time.try_into().unwrap_or(0)));
         let usage = KeyUsage::server_auth();
-        let path = end_entity.verify_for_usage(ALL_VERIFICATION_ALGS, anchors, sent, time, usage, None, None)?;
+        let path =
+            end_entity.verify_for_usage(ALL_VERIFICATION_ALGS, anchors, sent, time, usage, None, Some(&check))?;
         let issuers: Vec<_> = path.intermediate_certificates().map(|issuer| issuer.der()).collect();
         Ok(sent
             .iter()
@@ -298,23 +355,41 @@ fn first_path<'a>(
     let Err(webpki::Error::CertExpired { .. } | webpki::Error::CertNotValidYet { .. }) = first else {
         return first;
     };
-    let ends = parsed.iter().flat_map(|(_, issuer)| {
-        [
-            issuer.validity().not_after.timestamp(),
-            issuer.validity().not_before.timestamp(),
-        ]
-    });
-    let inside = ends
-        .chain([from, to])
+    // All of a path is valid together from the moment when the last of it begins, if ever.
+    let mut begins: Vec<_> = parsed
+        .iter()
+        .filter(|(der, _)| sent.iter().any(|candidate| candidate == *der))
+        .map(|(_, issuer)| issuer.validity().not_before.timestamp())
+        .chain([from])
         .filter(|time| (from..=to).contains(time))
-        .collect::<Vec<_>>();
-    inside.into_iter().find_map(|time| at(time).ok()).map_or(first, Ok)
+        .collect();
+    begins.sort_unstable();
+    begins.dedup();
+    begins
+        .into_iter()
+        .rev()
+        .find_map(|time| at(time).ok())
+        .map_or(first, Ok)
+}
+
+/// What the key of a path's certificate is used for although its key usage (RFC 5280, 4.2.1.3) does not allow it.
+fn misuse(leaf: &X509Certificate<'_>, issuers: &[CertificateDer<'_>]) -> Option<String> {
+    let usage = |certificate: &X509Certificate<'_>| Some(*certificate.key_usage().ok()??.value);
+    let for_tls = |usage: X509KeyUsage| usage.digital_signature() || usage.key_encipherment() || usage.key_agreement();
+    if usage(leaf).is_some_and(|usage| !for_tls(usage)) {
+        return Some("the leaf's key is not for TLS (key usage)".to_owned());
+    }
+    issuers.iter().find_map(|der| {
+        let (_, issuer) = X509Certificate::from_der(der).ok()?;
+        let forbidden = usage(&issuer).is_some_and(|usage| !usage.key_cert_sign());
+        forbidden.then(|| format!("the issuer {} may not sign certificates (key usage)", issuer.subject()))
+    })
 }
 
 /// From the leaf upwards by name, through what was sent.
 fn walk<'a>(
     leaf: &X509Certificate<'_>,
-    parsed: &'a [(&'a CertificateDer<'a>, X509Certificate<'a>)],
+    parsed: &'a [Sent<'a>],
 ) -> Vec<(&'a CertificateDer<'a>, &'a X509Certificate<'a>)> {
     let mut walked: Vec<(&'a CertificateDer<'a>, &'a X509Certificate<'a>)> = Vec::new();
     let mut issuer = leaf.issuer().as_raw();
@@ -399,7 +474,21 @@ fn reason(error: &webpki::Error, walk: &[(&CertificateDer<'_>, &X509Certificate<
         (E::InvalidSignatureForPublicKey, _) => "a signature in it is wrong".to_owned(),
         (E::UnsupportedCertVersion, _) => "a certificate in it is not X.509 version 3".to_owned(),
         (E::UnsupportedCriticalExtension, _) => "a critical extension is unknown".to_owned(),
-        (error, _) => format!("{error:?}"),
+        (E::SignatureAlgorithmMismatch, _) => "a certificate in it names two signature algorithms".to_owned(),
+        (E::MaximumPathDepthExceeded, _) => "more issuers in a row than clients follow".to_owned(),
+        (E::MaximumNameConstraintComparisonsExceeded, _) => {
+            "more names and name constraints than clients compare".to_owned()
+        }
+        (E::MaximumPathBuildCallsExceeded | E::MaximumSignatureChecksExceeded, _) => {
+            "more ways through its issuers than clients try".to_owned()
+        }
+        (E::MalformedNameConstraint | E::InvalidNetworkMaskConstraint | E::UnsupportedNameType, _) => {
+            "name constraints that cannot be understood".to_owned()
+        }
+        (error, _) if is_unsupported_signature(error) => {
+            "a signature in it is of a kind that clients do not accept".to_owned()
+        }
+        (error, _) => format!("a certificate in it is not encoded as RFC 5280 wants it ({error:?})"),
     }
 }
 
@@ -502,6 +591,8 @@ fn critical(kind: Kind, now: OffsetDateTime) -> Finding {
 }
 
 const ISSUERS_JUDGED: usize = 32;
+const CANDIDATES: usize = 12;
+const NAMESAKES: usize = 4;
 const SIGNATURES: [(&str, &str); 12] = [
     ("1.2.840.113549.1.1.4", "rsa-md5"),
     ("1.2.840.113549.1.1.5", "rsa-sha1"),
@@ -809,6 +900,43 @@ mod tests {
         assert_eq!(verdict.findings, []);
         let roles: Vec<_> = verdict.issuers.iter().map(|issuer| issuer.role).collect();
         assert_eq!(roles, [Role::Path, Role::Extra]);
+    }
+
+    /// Thirty issuers of one name, and a path through them is looked for in every order.
+    #[test]
+    fn a_maze_of_issuers_costs_no_time() {
+        let authority = Authority::new(ISSUED + 3000 * DAY);
+        let maze = |not_after: OffsetDateTime| -> Vec<_> {
+            let mut like = ca("Intermediate", not_after);
+            like.key_usages = Vec::new();
+            (0..30)
+                .map(|_| {
+                    let lost = CertifiedIssuer::self_signed(like.clone(), key()).unwrap();
+                    lost.der().clone()
+                })
+                .collect()
+        };
+        let mut leads_nowhere = vec![authority.leaf(90)];
+        leads_nowhere.extend(maze(ISSUED + 3000 * DAY));
+        let mut expired = vec![authority.leaf(90)];
+        expired.extend(maze(ISSUED - DAY));
+        let mut behind = vec![authority.leaf(90), authority.intermediate()];
+        behind.extend(maze(ISSUED + 3000 * DAY));
+        let began = std::time::Instant::now();
+        for (chain, expected) in [
+            (leads_nowhere, &["untrusted_root"][..]),
+            (expired, &["issuer_expired", "invalid_chain"]),
+            (behind, &[]),
+        ] {
+            let verdict = look(&chain, "shop.example", &authority.roots(), ISSUED + DAY);
+            let codes: Vec<_> = codes(&verdict).into_iter().map(|(code, _)| code).collect();
+            assert_eq!(codes, expected);
+        }
+        assert!(
+            began.elapsed() < std::time::Duration::from_secs(3),
+            "{:?}",
+            began.elapsed()
+        );
     }
 
     #[test]

@@ -1,0 +1,801 @@
+//! An independent judge: OpenSSL looks at the same chains, and where it says something else than we do, the table says why.
+
+use std::path::Path;
+use std::process::Command;
+
+use neverlapse::chain::{Question, Thresholds, judge};
+use neverlapse::finding::Severity;
+use neverlapse::roots::Roots;
+use rcgen::{
+    BasicConstraints, CertificateParams, CidrSubnet, CustomExtension, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose as Eku, GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose as Usage, NameConstraints,
+    SanType, SerialNumber,
+};
+use time::OffsetDateTime;
+use time::macros::datetime;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+
+const NOW: OffsetDateTime = datetime!(2026-11-24 12:00 UTC);
+const DAY: time::Duration = time::Duration::DAY;
+const SHOP: &str = "shop.example";
+
+/// A chain, and what is to be said of it.
+struct Case {
+    what: &'static str,
+    /// Leaf first.
+    chain: Vec<CertificateDer<'static>>,
+    roots: Vec<CertificateDer<'static>>,
+    name: &'static str,
+    at: OffsetDateTime,
+    ours: &'static [&'static str],
+    /// Why OpenSSL says the opposite, if it does.
+    differs: Option<&'static str>,
+}
+
+#[test]
+fn names() {
+    let pki = Pki::new();
+    let named = |sans: Vec<SanType>| pki.chain(|leaf| leaf.subject_alt_names = sans);
+    let dns = |name: &str| SanType::DnsName(name.try_into().unwrap());
+    let ip = |address: &str| SanType::IpAddress(address.parse().unwrap());
+    let case = |what, chain, name, ours| pki.case(what, chain, ours).of(name);
+    let mismatch: &[&str] = &["name_mismatch"];
+    let cn = Some("RFC 9525, 6.3: a common name is no DNS name; no client of today looks at it");
+    compare(vec![
+        case("exact", named(vec![dns(SHOP)]), SHOP, &[]),
+        case("in capitals", named(vec![dns("SHOP.Example")]), SHOP, &[]),
+        case(
+            "one of many",
+            named(vec![dns("a.example"), dns(SHOP), dns("b.example")]),
+            SHOP,
+            &[],
+        ),
+        case("another", named(vec![dns("shop.example.net")]), SHOP, mismatch),
+        case("a parent", named(vec![dns("example")]), SHOP, mismatch),
+        case("wildcard", named(vec![dns("*.shop.example")]), "a.shop.example", &[]),
+        case("wildcard, apex", named(vec![dns("*.shop.example")]), SHOP, mismatch),
+        case(
+            "wildcard, two labels",
+            named(vec![dns("*.shop.example")]),
+            "a.b.shop.example",
+            mismatch,
+        ),
+        case(
+            "wildcard in the middle",
+            named(vec![dns("a.*.example")]),
+            "a.shop.example",
+            mismatch,
+        ),
+        case(
+            "wildcard of a top-level domain",
+            named(vec![dns("*.example")]),
+            SHOP,
+            mismatch,
+        ),
+        case(
+            "part of a label",
+            named(vec![dns("s*.shop.example")]),
+            "sub.shop.example",
+            mismatch,
+        )
+        .differs("RFC 9525, 6.3: a wildcard is a whole label; OpenSSL takes a part unless it is told not to"),
+        case(
+            "punycode",
+            named(vec![dns("xn--bcher-kva.example")]),
+            "xn--bcher-kva.example",
+            &[],
+        ),
+        case("a homograph", named(vec![dns("xn--hop-ssc.example")]), SHOP, mismatch),
+        case("with a trailing dot", named(vec![dns("shop.example.")]), SHOP, mismatch),
+        case("an address", named(vec![ip("192.0.2.7")]), "192.0.2.7", &[]),
+        case("an IPv6 address", named(vec![ip("2001:db8::7")]), "2001:db8::7", &[]),
+        case("another address", named(vec![ip("192.0.2.7")]), "192.0.2.8", mismatch),
+        case(
+            "an address as a name",
+            named(vec![dns("192.0.2.7")]),
+            "192.0.2.7",
+            mismatch,
+        ),
+        Case {
+            differs: cn,
+            ..case("common name only", named(vec![]), SHOP, mismatch)
+        },
+        case(
+            "common name, and an address",
+            named(vec![ip("192.0.2.7")]),
+            SHOP,
+            mismatch,
+        )
+        .differs("likewise: OpenSSL looks at the common name while no alternative name is a DNS name"),
+        case(
+            "common name, and another name",
+            named(vec![dns("a.example")]),
+            SHOP,
+            mismatch,
+        ),
+        case("no subject, critical names", nameless(&pki), SHOP, &[]),
+        case(
+            "NUL in the name",
+            raw_name(&pki, b"shop.example\0.evil.example"),
+            SHOP,
+            mismatch,
+        ),
+        case("an empty name", raw_name(&pki, b""), SHOP, mismatch),
+        case(
+            "a thousand names",
+            named((0..1_000).map(|n| dns(&format!("n{n}.example"))).collect()),
+            SHOP,
+            mismatch,
+        ),
+    ]);
+}
+
+#[test]
+fn dates() {
+    let pki = Pki::new();
+    let (from, to) = (NOW - 45 * DAY, NOW + 45 * DAY);
+    let usual = || pki.chain(|_| {});
+    let until = |end| pki.chain(move |leaf| leaf.not_after = end);
+    let case = |what, at, ours| pki.case(what, usual(), ours).at(at);
+    compare(vec![
+        case("first second", from, &[]),
+        case("one second before", from - time::Duration::SECOND, &["not_yet_valid"]),
+        case("last second", to, &["expires_soon"])
+            .differs("RFC 5280, 4.1.2.5: valid through notAfter; OpenSSL ends one second sooner"),
+        case("one second after", to + time::Duration::SECOND, &["expired"]),
+        pki.case("GeneralizedTime", until(datetime!(2061-01-01 0:00 UTC)), &[]),
+        pki.case("the last date there is", until(datetime!(9999-12-31 23:59:59 UTC)), &[]),
+        pki.case(
+            "begins in 1970",
+            pki.chain(|leaf| leaf.not_before = OffsetDateTime::UNIX_EPOCH),
+            &[],
+        ),
+        pki.case(
+            "begins in 1955",
+            pki.chain(|leaf| leaf.not_before = datetime!(1955-01-01 0:00 UTC)),
+            &["invalid_chain"],
+        )
+        .differs("webpki, as in rustls, counts from 1970, and no certificate of a server is older"),
+        pki.case(
+            "ends before it begins",
+            pki.chain(|leaf| leaf.not_after = from - DAY),
+            &["expired", "invalid_chain"],
+        ),
+    ]);
+}
+
+#[test]
+fn what_is_sent_with_the_leaf() {
+    let (pki, other) = (Pki::new(), Pki::named("Other"));
+    let leaf = || pki.chain(|_| {}).remove(0);
+    let (ours, root) = (pki.intermediate(), pki.root.clone());
+    let stray = Authority::new("Stray", |stray| stray.not_after = NOW - DAY);
+    let broken = |der: CertificateDer<'static>| {
+        let mut bytes = der.to_vec();
+        *bytes.last_mut().unwrap() ^= 1;
+        CertificateDer::from(bytes)
+    };
+    let again = Authority::new("Our Root", |_| {});
+    let pinned = self_signed();
+    compare(vec![
+        pki.case("as it should be", vec![leaf(), ours.clone()], &[]),
+        pki.case("with the root", vec![leaf(), ours.clone(), root.clone()], &[]),
+        pki.case("unordered", vec![leaf(), root.clone(), ours.clone()], &[]),
+        pki.case(
+            "each twice",
+            vec![leaf(), ours.clone(), leaf(), ours.clone(), root.clone()],
+            &[],
+        ),
+        pki.case("an expired one too many", vec![leaf(), stray.root(), ours.clone()], &[]),
+        pki.case(
+            "another's issuer too",
+            vec![leaf(), other.intermediate(), ours.clone()],
+            &[],
+        ),
+        pki.case("without the issuer", vec![leaf()], &["incomplete_chain"]),
+        pki.case(
+            "with another's issuer",
+            vec![leaf(), other.intermediate()],
+            &["incomplete_chain"],
+        ),
+        pki.case("from an unknown root", vec![leaf(), ours.clone()], &["untrusted_root"])
+            .trusting(vec![other.root.clone()]),
+        pki.case(
+            "from an unknown root, sent",
+            vec![leaf(), ours.clone(), root.clone()],
+            &["untrusted_root"],
+        )
+        .trusting(vec![other.root.clone()]),
+        pki.case("from a root made anew", vec![leaf(), ours.clone()], &["untrusted_root"])
+            .trusting(vec![again.root()]),
+        pki.case(
+            "a broken signature",
+            vec![broken(leaf()), ours.clone()],
+            &["invalid_chain"],
+        ),
+        pki.case(
+            "an issuer's broken signature",
+            vec![leaf(), broken(ours.clone())],
+            &["untrusted_root"],
+        ),
+        pki.case("self-signed", vec![self_signed()], &["self_signed"]),
+        pki.case("pinned", vec![pinned.clone()], &[]).trusting(vec![pinned]),
+        pki.case("a trusted intermediate", vec![leaf()], &[])
+            .trusting(vec![ours])
+            .differs(
+                "whatever is given as trusted is an anchor (RFC 5280, 6.1.1); OpenSSL wants -partial_chain for it",
+            ),
+    ]);
+}
+
+#[test]
+fn rules_of_a_path() {
+    let pki = Pki::new();
+    let invalid: &[&str] = &["invalid_chain"];
+    let leaf = |change: &dyn Fn(&mut CertificateParams)| pki.chain(change);
+    let under = |change: &dyn Fn(&mut CertificateParams)| pki.chain_under(change);
+    let permitted = |subtree: GeneralSubtree| constraints(vec![subtree], vec![]);
+    let excluded = |subtree: GeneralSubtree| constraints(vec![], vec![subtree]);
+    let dns = |name: &str| GeneralSubtree::DnsName(name.to_owned());
+    let net = |address: [u8; 4], bits| GeneralSubtree::IpAddress(CidrSubnet::from_v4_prefix(address, bits));
+    let at_an_address = |leaf: &mut CertificateParams| {
+        leaf.subject_alt_names = vec![SanType::IpAddress([192, 0, 2, 7].into())];
+    };
+    let in_net = |subtree| {
+        let net = pki
+            .top
+            .issue("Net", |issuer| issuer.name_constraints = permitted(subtree));
+        let chain = vec![leaf_of(&net.authority, at_an_address), net.der];
+        pki.case("an address under constraints", chain, &[]).of("192.0.2.7")
+    };
+    let unknown = |critical| {
+        let mut extension = CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 55555, 1], vec![5, 0]);
+        extension.set_criticality(critical);
+        vec![extension]
+    };
+    let length = |most| move |ca: &mut CertificateParams| ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(most));
+    let short = Authority::new("Short", length(0));
+    let below = short.issue("Below", |_| {});
+    let zero = pki.top.issue("Zero", length(0));
+    let sub = zero.authority.issue("Sub", |_| {});
+    compare(vec![
+        pki.case("path length kept", under(&length(0)), &[]),
+        pki.case(
+            "path length exceeded",
+            vec![leaf_of(&sub.authority, |_| {}), sub.der, zero.der],
+            invalid,
+        ),
+        pki.case(
+            "path length of the root exceeded",
+            vec![leaf_of(&below.authority, |_| {}), below.der],
+            &[],
+        )
+        .trusting(vec![short.root()])
+        .differs("an anchor is a name and a key (RFC 5280, 6.1.1 d); OpenSSL holds it to its own path length"),
+        pki.case(
+            "permitted",
+            under(&|issuer| issuer.name_constraints = permitted(dns(SHOP))),
+            &[],
+        ),
+        pki.case(
+            "permitted above",
+            under(&|issuer| issuer.name_constraints = permitted(dns("example"))),
+            &[],
+        ),
+        pki.case(
+            "not permitted",
+            under(&|issuer| issuer.name_constraints = permitted(dns("other.example"))),
+            invalid,
+        ),
+        pki.case(
+            "excluded",
+            under(&|issuer| issuer.name_constraints = excluded(dns(SHOP))),
+            invalid,
+        ),
+        pki.case(
+            "something else excluded",
+            under(&|issuer| issuer.name_constraints = excluded(dns("a.example"))),
+            &[],
+        ),
+        in_net(net([192, 0, 2, 0], 24)),
+        Case {
+            ours: invalid,
+            ..in_net(net([198, 51, 100, 0], 24))
+        },
+        pki.case(
+            "an issuer that is no CA",
+            under(&|issuer| issuer.is_ca = IsCa::ExplicitNoCa),
+            invalid,
+        ),
+        pki.case(
+            "an issuer that does not say it is one",
+            under(&|issuer| issuer.is_ca = IsCa::NoCa),
+            invalid,
+        ),
+        pki.case(
+            "an issuer for lists only",
+            under(&|issuer| issuer.key_usages = vec![Usage::CrlSign]),
+            invalid,
+        ),
+        pki.case(
+            "an issuer without key usage",
+            under(&|issuer| issuer.key_usages = vec![]),
+            &[],
+        ),
+        pki.case(
+            "an issuer for clients",
+            under(&|issuer| issuer.extended_key_usages = vec![Eku::ClientAuth]),
+            invalid,
+        ),
+        pki.case(
+            "an issuer for servers",
+            under(&|issuer| issuer.extended_key_usages = vec![Eku::ServerAuth]),
+            &[],
+        ),
+        pki.case(
+            "a leaf for clients",
+            leaf(&|leaf| leaf.extended_key_usages = vec![Eku::ClientAuth]),
+            invalid,
+        ),
+        pki.case(
+            "a leaf for both",
+            leaf(&|leaf| leaf.extended_key_usages = vec![Eku::ClientAuth, Eku::ServerAuth]),
+            &[],
+        ),
+        pki.case(
+            "a leaf for anything",
+            leaf(&|leaf| leaf.extended_key_usages = vec![Eku::Any]),
+            invalid,
+        ),
+        pki.case(
+            "a leaf that signs",
+            leaf(&|leaf| leaf.key_usages = vec![Usage::DigitalSignature]),
+            &[],
+        ),
+        pki.case(
+            "a leaf that signs lists only",
+            leaf(&|leaf| leaf.key_usages = vec![Usage::CrlSign]),
+            invalid,
+        ),
+        pki.case(
+            "a leaf that is a CA",
+            leaf(&|leaf| leaf.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)),
+            invalid,
+        )
+        .differs("webpki and Firefox refuse a CA as a server; OpenSSL and Chrome do not"),
+        pki.case(
+            "an unknown extension",
+            leaf(&|leaf| leaf.custom_extensions = unknown(false)),
+            &[],
+        ),
+        pki.case(
+            "an unknown critical extension",
+            leaf(&|leaf| leaf.custom_extensions = unknown(true)),
+            invalid,
+        ),
+        pki.case(
+            "an issuer's",
+            under(&|issuer| issuer.custom_extensions = unknown(true)),
+            invalid,
+        ),
+        pki.case(
+            "serial 0",
+            leaf(&|leaf| leaf.serial_number = Some(SerialNumber::from_slice(&[0]))),
+            &[],
+        ),
+        pki.case(
+            "a serial of 40 bytes",
+            leaf(&|leaf| leaf.serial_number = Some(SerialNumber::from_slice(&[0x7f; 40]))),
+            &[],
+        ),
+        pki.case(
+            "a wrong key identifier",
+            leaf(&|leaf| leaf.custom_extensions = vec![key_identifier()]),
+            &[],
+        )
+        .differs(
+            "RFC 5280, 4.2.1.1: key identifiers help to find a path; browsers do not insist on them, OpenSSL does",
+        ),
+    ]);
+}
+
+#[test]
+fn cross_signs() {
+    let (dst, x1) = (
+        Authority::new("DST Root X3", |root| root.not_after = NOW - 1_000 * DAY),
+        Authority::new("ISRG Root X1", |_| {}),
+    );
+    let r3 = x1.issue("R3", |_| {});
+    let leaf = || leaf_of(&r3.authority, |_| {});
+    let cross = |days: i32| dst.sign(&x1, |cross| cross.not_after = NOW + days * DAY);
+    let pki = Pki::new();
+    let case = |what, chain, roots: &[&Authority], ours| {
+        let roots = roots.iter().map(|root| root.root()).collect();
+        pki.case(what, chain, ours).trusting(roots)
+    };
+    let through = |days| vec![leaf(), r3.der.clone(), cross(days)];
+    // Two intermediates of one name: another key, or another date.
+    let stranger = Authority::new("ISRG Root X1", |_| {}).issue("R3", |_| {});
+    let expired = x1.sign(&r3.authority, |again| again.not_after = NOW - DAY);
+    let (a, b) = (Authority::new("A", |_| {}), Authority::new("B", |_| {}));
+    let circle = vec![leaf_of(&a, |_| {}), b.sign(&a, |_| {}), a.sign(&b, |_| {})];
+    compare(vec![
+        case(
+            "the expired root beside the good one",
+            through(1_000),
+            &[&dst, &x1],
+            &[],
+        ),
+        case("the good root, an expired cross-sign", through(-1), &[&x1], &[]),
+        case("both roots, an expired cross-sign", through(-1), &[&dst, &x1], &[]),
+        case("the expired root only", through(1_000), &[&dst], &[]).differs(
+            "an anchor has no dates (RFC 5280, 6.1.1 d), which is how old Androids lived on; OpenSSL looks at them",
+        ),
+        case("an expired way to it", through(-1), &[&dst], &["issuer_expired"]),
+        case(
+            "an expired namesake first",
+            vec![leaf(), expired.clone(), r3.der.clone()],
+            &[&x1],
+            &[],
+        ),
+        case(
+            "an expired issuer only",
+            vec![leaf(), expired],
+            &[&x1],
+            &["issuer_expired"],
+        ),
+        case(
+            "a stranger of that name first",
+            vec![leaf(), stranger.der.clone(), r3.der.clone()],
+            &[&x1],
+            &[],
+        )
+        .differs("RFC 4158, 2.4: a builder goes back and tries the next; OpenSSL stays with the first of a name"),
+        case(
+            "a stranger of that name only",
+            vec![leaf(), stranger.der],
+            &[&x1],
+            &["invalid_chain"],
+        ),
+        case("a circle", circle.clone(), &[&x1], &["untrusted_root"]),
+        case("a circle with a way out", circle, &[&b], &[]),
+    ]);
+}
+
+/// What rcgen does not make: old versions, old signatures, small keys.
+#[test]
+fn what_openssl_makes() {
+    let folder = tempfile::tempdir().unwrap();
+    let ca = "-addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign";
+    let san = "subjectAltName=DNS:shop.example\n";
+    openssl(
+        folder.path(),
+        &format!("req -x509 -newkey rsa:2048 -nodes -keyout root.key -out root.pem -subj /CN=Root -days 900 {ca}"),
+    );
+    let made = |what, key: &str, options: &str, extensions: &str| {
+        std::fs::write(folder.path().join("leaf.ext"), extensions).unwrap();
+        openssl(
+            folder.path(),
+            &format!("req -new {key} -nodes -keyout leaf.key -out leaf.csr -subj /CN=shop.example"),
+        );
+        let extfile = if extensions.is_empty() { "" } else { "-extfile leaf.ext" };
+        openssl(
+            folder.path(),
+            &format!("x509 -req -in leaf.csr -CA root.pem -CAkey root.key -days 90 {options} {extfile} -out leaf.pem"),
+        );
+        let der = |name: &str| pem(&std::fs::read(folder.path().join(name)).unwrap());
+        Case {
+            what,
+            chain: vec![der("leaf.pem")],
+            roots: vec![der("root.pem")],
+            name: SHOP,
+            at: OffsetDateTime::now_utc(),
+            ours: &[],
+            differs: None,
+        }
+    };
+    let ec = |curve: &str| format!("-newkey ec -pkeyopt ec_paramgen_curve:{curve}");
+    compare(vec![
+        made("RSA", "-newkey rsa:2048", "-set_serial 1", san),
+        made("P-384", &ec("P-384"), "-set_serial 2", san),
+        made("P-521", &ec("P-521"), "-set_serial 3", san),
+        made("Ed25519", "-newkey ed25519", "-set_serial 4", san),
+        made("Ed448", "-newkey ed448", "-set_serial 5", san),
+        made(
+            "signed with PSS",
+            "-newkey rsa:2048",
+            "-set_serial 6 -sigopt rsa_padding_mode:pss -sigopt rsa_pss_saltlen:digest",
+            san,
+        ),
+        made("a negative serial", "-newkey rsa:2048", "-set_serial -7", san),
+        Case {
+            ours: &["weak_signature"],
+            ..made("SHA-1", "-newkey rsa:2048", "-set_serial 8 -sha1", san)
+        },
+        Case {
+            ours: &["weak_key"],
+            ..made("RSA of 1024 bits", "-newkey rsa:1024", "-set_serial 9", san)
+        },
+        Case {
+            ours: &["name_mismatch", "invalid_chain"],
+            ..made("X.509 version 1", "-newkey rsa:2048", "-set_serial 10", "")
+        }
+        .differs("rustls, Go and browsers read version 3 only"),
+    ]);
+}
+
+/// Both judge every case; a difference without a reason, and a reason without a difference, are wrong.
+fn compare(cases: Vec<Case>) {
+    for case in cases {
+        let what = case.what;
+        let (found, alarm) = ours(&case);
+        assert_eq!(found, case.ours, "{what}");
+        let (accepted, said) = theirs(&case);
+        match case.differs {
+            None => assert_eq!(!alarm, accepted, "{what}: OpenSSL says {said}"),
+            Some(why) => assert_eq!(
+                alarm, accepted,
+                "{what}: OpenSSL says {said}, so this is no reason: {why}"
+            ),
+        }
+    }
+}
+
+/// What we say, and whether a client would be refused.
+fn ours(case: &Case) -> (Vec<&'static str>, bool) {
+    let roots = case.roots.iter().fold(Roots::public(), |roots, der| {
+        roots.with_pem(to_pem(der).as_bytes()).unwrap()
+    });
+    let name = ServerName::try_from(case.name).unwrap();
+    let thresholds = Thresholds {
+        warn_days: 1,
+        critical_days: 0,
+    };
+    let question = Question {
+        name: &name,
+        roots: &roots,
+        thresholds,
+        now: case.at,
+    };
+    let verdict = judge(&case.chain, &question);
+    let alarm = verdict
+        .findings
+        .iter()
+        .any(|finding| finding.severity == Severity::Critical);
+    (
+        verdict.findings.iter().map(|finding| finding.kind.code()).collect(),
+        alarm,
+    )
+}
+
+/// Whether OpenSSL accepts it, and its words.
+fn theirs(case: &Case) -> (bool, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, certificates: &[CertificateDer<'_>]| {
+        let pem: String = certificates.iter().map(to_pem).collect();
+        std::fs::write(folder.path().join(name), pem).unwrap();
+    };
+    let (leaf, sent) = case.chain.split_first().unwrap();
+    write("leaf.pem", std::slice::from_ref(leaf));
+    write("sent.pem", sent);
+    write("roots.pem", &case.roots);
+    let mut command = Command::new("openssl");
+    command
+        .current_dir(folder.path())
+        .args([
+            "verify",
+            "-no-CApath",
+            "-no-CAstore",
+            "-CAfile",
+            "roots.pem",
+            "-purpose",
+            "sslserver",
+        ])
+        .args(["-auth_level", "1", "-attime", &case.at.unix_timestamp().to_string()]);
+    if !sent.is_empty() {
+        command.args(["-untrusted", "sent.pem"]);
+    }
+    let is_address = case.name.parse::<std::net::IpAddr>().is_ok();
+    command.args([
+        if is_address { "-verify_ip" } else { "-verify_hostname" },
+        case.name,
+        "leaf.pem",
+    ]);
+    let out = command
+        .output()
+        .expect("openssl can be run (Debian: apt-get install openssl)");
+    let said = [out.stdout, out.stderr].concat();
+    (out.status.success(), String::from_utf8_lossy(&said).into_owned())
+}
+
+impl Case {
+    fn of(self, name: &'static str) -> Self {
+        Self { name, ..self }
+    }
+
+    fn at(self, at: OffsetDateTime) -> Self {
+        Self { at, ..self }
+    }
+
+    fn trusting(self, roots: Vec<CertificateDer<'static>>) -> Self {
+        Self { roots, ..self }
+    }
+
+    fn differs(self, why: &'static str) -> Self {
+        let differs = Some(why);
+        Self { differs, ..self }
+    }
+}
+
+/// A name and a key that certificates can be made for and by.
+struct Authority {
+    params: CertificateParams,
+    key: KeyPair,
+}
+
+/// One that another has signed.
+struct Issued {
+    authority: Authority,
+    der: CertificateDer<'static>,
+}
+
+impl Authority {
+    fn new(name: &str, change: impl FnOnce(&mut CertificateParams)) -> Self {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![Usage::KeyCertSign];
+        (params.not_before, params.not_after) = (NOW - 3_000 * DAY, NOW + 3_000 * DAY);
+        change(&mut params);
+        let key = KeyPair::generate().unwrap();
+        Self { params, key }
+    }
+
+    fn root(&self) -> CertificateDer<'static> {
+        self.params.self_signed(&self.key).unwrap().der().clone()
+    }
+
+    fn issuer(&self) -> Issuer<'_, &KeyPair> {
+        Issuer::from_params(&self.params, &self.key)
+    }
+
+    /// A certificate of ours for another.
+    fn sign(&self, other: &Authority, change: impl FnOnce(&mut CertificateParams)) -> CertificateDer<'static> {
+        let mut params = other.params.clone();
+        change(&mut params);
+        params.signed_by(&other.key, &self.issuer()).unwrap().der().clone()
+    }
+
+    fn issue(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> Issued {
+        let authority = Self::new(name, change);
+        let der = self.sign(&authority, |_| {});
+        Issued { authority, der }
+    }
+}
+
+/// A root and an intermediate of the usual kind.
+struct Pki {
+    top: Authority,
+    root: CertificateDer<'static>,
+    issued: Issued,
+}
+
+impl Pki {
+    fn new() -> Self {
+        Self::named("Our")
+    }
+
+    fn named(name: &str) -> Self {
+        let top = Authority::new(&format!("{name} Root"), |_| {});
+        let issued = top.issue(&format!("{name} Intermediate"), |_| {});
+        let root = top.root();
+        Self { top, root, issued }
+    }
+
+    fn intermediate(&self) -> CertificateDer<'static> {
+        self.issued.der.clone()
+    }
+
+    /// A leaf, changed, and its issuer.
+    fn chain(&self, change: impl FnOnce(&mut CertificateParams)) -> Vec<CertificateDer<'static>> {
+        vec![leaf_of(&self.issued.authority, change), self.intermediate()]
+    }
+
+    /// A leaf, and its issuer, changed.
+    fn chain_under(&self, change: impl FnOnce(&mut CertificateParams)) -> Vec<CertificateDer<'static>> {
+        let issued = self.top.issue("Changed", change);
+        vec![leaf_of(&issued.authority, |_| {}), issued.der]
+    }
+
+    fn case(&self, what: &'static str, chain: Vec<CertificateDer<'static>>, ours: &'static [&'static str]) -> Case {
+        Case {
+            what,
+            chain,
+            roots: vec![self.root.clone()],
+            name: SHOP,
+            at: NOW,
+            ours,
+            differs: None,
+        }
+    }
+}
+
+fn leaf_of(issuer: &Authority, change: impl FnOnce(&mut CertificateParams)) -> CertificateDer<'static> {
+    let mut params = leaf();
+    change(&mut params);
+    let key = KeyPair::generate().unwrap();
+    params.signed_by(&key, &issuer.issuer()).unwrap().der().clone()
+}
+
+fn self_signed() -> CertificateDer<'static> {
+    leaf().self_signed(&KeyPair::generate().unwrap()).unwrap().der().clone()
+}
+
+/// Of 90 days, half of them over.
+fn leaf() -> CertificateParams {
+    let mut params = CertificateParams::new([SHOP.to_owned()]).unwrap();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, SHOP);
+    (params.not_before, params.not_after) = (NOW - 45 * DAY, NOW + 45 * DAY);
+    params
+}
+
+/// Without a subject; RFC 5280, 4.1.2.6, then wants the names to be critical, and rcgen makes them so.
+fn nameless(pki: &Pki) -> Vec<CertificateDer<'static>> {
+    pki.chain(|leaf| leaf.distinguished_name = DistinguishedName::new())
+}
+
+/// With bytes for a DNS name that rcgen would refuse.
+fn raw_name(pki: &Pki, name: &[u8]) -> Vec<CertificateDer<'static>> {
+    let length = |bytes: usize| u8::try_from(bytes).unwrap();
+    let names = [&[0x30, length(name.len() + 2), 0x82, length(name.len())][..], name].concat();
+    pki.chain(|leaf| {
+        leaf.subject_alt_names = Vec::new();
+        leaf.custom_extensions = vec![CustomExtension::from_oid_content(&[2, 5, 29, 17], names)];
+    })
+}
+
+/// An authority key identifier of nobody.
+fn key_identifier() -> CustomExtension {
+    CustomExtension::from_oid_content(&[2, 5, 29, 35], vec![0x30, 6, 0x80, 4, 1, 2, 3, 4])
+}
+
+fn constraints(permitted: Vec<GeneralSubtree>, excluded: Vec<GeneralSubtree>) -> Option<NameConstraints> {
+    Some(NameConstraints {
+        permitted_subtrees: permitted,
+        excluded_subtrees: excluded,
+    })
+}
+
+fn pem(pem: &[u8]) -> CertificateDer<'static> {
+    use tokio_rustls::rustls::pki_types::pem::PemObject;
+    CertificateDer::from_pem_slice(pem).unwrap()
+}
+
+fn to_pem(der: &CertificateDer<'_>) -> String {
+    use base64::Engine;
+    let body = base64::engine::general_purpose::STANDARD.encode(der);
+    let lines: Vec<_> = body
+        .as_bytes()
+        .chunks(64)
+        .map(|line| std::str::from_utf8(line).unwrap())
+        .collect();
+    format!(
+        "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
+        lines.join("\n")
+    )
+}
+
+fn openssl(folder: &Path, arguments: &str) {
+    let out = Command::new("openssl")
+        .args(arguments.split(' ').filter(|word| !word.is_empty()))
+        .current_dir(folder)
+        .output();
+    let out = out.expect("openssl can be run (Debian: apt-get install openssl)");
+    assert!(
+        out.status.success(),
+        "{arguments}: {}",
+        String::from_utf8_lossy(&out.stderr)
+    );
+}
