@@ -1,11 +1,12 @@
 //! Revocation by CRL (RFC 5280, 5): good, revoked, or unknown, which never alerts.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Client, Url, redirect};
 use time::OffsetDateTime;
 use tokio::sync::OnceCell;
@@ -21,8 +22,11 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{DistributionPointName, GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer;
 
+use crate::chain::{candidates, parsed};
+use crate::endpoint::Host;
 use crate::finding::Kind;
 use crate::report::Revocation;
+use crate::resolve::Resolver;
 use crate::roots::Roots;
 
 /// The revocation lists of one run: each is fetched once, however many certificates name it. A list may have 10 MB, all
@@ -30,6 +34,9 @@ use crate::roots::Roots;
 #[derive(Debug)]
 pub struct Crls {
     timeout: Duration,
+    resolver: Resolver,
+    /// Whether lists on this very machine may be fetched, too.
+    loopback: bool,
     clients: Mutex<HashMap<Private, Client>>,
     lists: Mutex<HashMap<(Url, Private), Fetched>>,
     held: AtomicUsize,
@@ -47,9 +54,11 @@ type Fetched = Arc<OnceCell<List>>;
 
 impl Crls {
     /// No lists yet; `timeout` is for fetching one. A check stops asking once it has taken that long.
-    pub fn new(timeout: Duration) -> Self {
+    pub fn new(timeout: Duration, resolver: Resolver) -> Self {
         Self {
             timeout,
+            resolver,
+            loopback: false,
             clients: Mutex::default(),
             lists: Mutex::default(),
             held: AtomicUsize::new(0),
@@ -65,10 +74,10 @@ impl Crls {
         roots: &Roots,
         now: OffsetDateTime,
     ) -> (Revocation, Option<Kind>) {
-        let Ok((_, parsed)) = X509Certificate::from_der(leaf) else {
+        let Ok((_, parsed_leaf)) = X509Certificate::from_der(leaf) else {
             return (unknown("the leaf cannot be parsed"), None);
         };
-        let validity = parsed.validity();
+        let validity = parsed_leaf.validity();
         let (from, to) = (validity.not_before.timestamp(), validity.not_after.timestamp());
         if to - from <= SHORT_LIVED.whole_seconds() {
             return (skipped("valid for 7 days or less"), None);
@@ -76,13 +85,16 @@ impl Crls {
         if !(from..=to).contains(&now.unix_timestamp()) {
             return (skipped("not valid now"), None);
         }
-        let mut state = skipped("the certificate names no revocation list");
+        let mut state = skipped("the certificate names no revocation list that can be fetched");
         let began = Instant::now();
-        for url in distribution_points(&parsed) {
+        let reach = self.reach(roots);
+        let issuers = parsed(sent);
+        let sent = candidates(&parsed_leaf, &issuers);
+        for url in distribution_points(&parsed_leaf, reach) {
             match self
                 .list(url, roots)
                 .await
-                .map(|der| judge(leaf, &parsed, sent, roots, &der, now))
+                .map(|der| judge(leaf, &parsed_leaf, &sent, roots, &der, now))
             {
                 Ok(Ok(None)) => return (Revocation::Good, None),
                 Ok(Ok(revoked)) => return (Revocation::Revoked, revoked),
@@ -154,9 +166,88 @@ impl Crls {
         if let Some(client) = clients.get(roots.private()) {
             return Ok(client.clone());
         }
-        let client = client(roots)?;
+        let names = Names {
+            resolver: self.resolver.clone(),
+            reach: self.reach(roots),
+        };
+        let client = client(roots, names)?;
         clients.insert(roots.private().to_vec(), client.clone());
         Ok(client)
+    }
+
+    fn reach(&self, roots: &Roots) -> Reach {
+        Reach {
+            private: !roots.private().is_empty(),
+            loopback: self.loopback,
+        }
+    }
+}
+
+/// Where lists may be fetched from, whatever certificate, name or redirect leads there. A CA's list is at no address where
+/// a cloud hands out credentials, nor on this machine, where Lambda's runtime listens; and in a private network it is only
+/// if the CA is an organisation's own.
+#[derive(Clone, Copy, Debug)]
+struct Reach {
+    private: bool,
+    loopback: bool,
+}
+
+impl Reach {
+    fn allows(self, address: IpAddr) -> bool {
+        match address.to_canonical() {
+            IpAddr::V4(address) => self.allows_v4(address),
+            IpAddr::V6(address) => match address.segments() {
+                // NAT64 (RFC 6052) leads to what is embedded.
+                [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
+                    self.allows_v4(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)))
+                }
+                // AWS's link-local services, at unique local addresses.
+                [0xfd00, 0xec2, ..] => false,
+                _ if address.is_loopback() => self.loopback,
+                _ if address.is_unique_local() => self.private,
+                _ => !address.is_unspecified() && !address.is_unicast_link_local() && !address.is_multicast(),
+            },
+        }
+    }
+
+    fn allows_v4(self, address: Ipv4Addr) -> bool {
+        match address.octets() {
+            [127, ..] => self.loopback,
+            // RFC 6598, shared address space.
+            [100, 64..=127, ..] => self.private,
+            [0, ..] | [169, 254, ..] | [224..=255, ..] => false,
+            _ => self.private || !address.is_private(),
+        }
+    }
+
+    /// Whether a URL may be asked; a name is looked at once more when its addresses are known.
+    fn allows_url(self, url: &Url) -> bool {
+        let host = url.host_str().unwrap_or_default();
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        matches!(url.scheme(), "http" | "https")
+            && host.parse().map_or(!host.is_empty(), |address| self.allows(address))
+    }
+}
+
+/// Looks names up as the probe does, and leaves out what is out of reach.
+struct Names {
+    resolver: Resolver,
+    reach: Reach,
+}
+
+impl Resolve for Names {
+    fn resolve(&self, name: Name) -> Resolving {
+        let (resolver, reach) = (self.resolver.clone(), self.reach);
+        Box::pin(async move {
+            let host: Host = name.as_str().parse()?;
+            let addresses = resolver.addresses(&host).await?;
+            let within: Vec<_> = addresses.iter().filter(|address| reach.allows(**address)).collect();
+            if within.is_empty() {
+                return Err(format!("{host} is at {}, where no list is fetched from", addresses[0]).into());
+            }
+            let within: Vec<_> = within.into_iter().map(|address| SocketAddr::new(*address, 0)).collect();
+            Ok(Box::new(within.into_iter()) as Addrs)
+        })
     }
 }
 
@@ -202,7 +293,6 @@ fn judge(
         .build();
     let at = UnixTime::since_unix_epoch(Duration::from_secs(now.unix_timestamp().try_into().unwrap_or(0)));
     let (anchors, usage) = (roots.anchors(), KeyUsage::server_auth());
-    let sent = &sent[..sent.len().min(ISSUERS)];
     match EndEntityCert::try_from(leaf)?.verify_for_usage(
         ALL_VERIFICATION_ALGS,
         anchors,
@@ -233,8 +323,8 @@ fn revoked(leaf: &X509Certificate<'_>, list: &CertRevocationList<'_>, now: Offse
     }
 }
 
-/// The http and https URLs where the leaf's list is.
-fn distribution_points(leaf: &X509Certificate<'_>) -> Vec<Url> {
+/// The URLs where the leaf's list is, as far as they may be asked.
+fn distribution_points(leaf: &X509Certificate<'_>, reach: Reach) -> Vec<Url> {
     let points = leaf
         .extensions()
         .iter()
@@ -250,30 +340,10 @@ fn distribution_points(leaf: &X509Certificate<'_>) -> Vec<Url> {
         GeneralName::URI(uri) => Url::parse(uri).ok(),
         _ => None,
     });
-    urls.filter(|url| matches!(url.scheme(), "http" | "https") && !is_link_local(url))
-        .take(POINTS)
-        .collect()
+    urls.filter(|url| reach.allows_url(url)).take(POINTS).collect()
 }
 
-/// A CA's list is never there, but a cloud hands out its machines' credentials at such addresses.
-fn is_link_local(url: &Url) -> bool {
-    let host = url
-        .host_str()
-        .unwrap_or_default()
-        .trim_start_matches('[')
-        .trim_end_matches(']');
-    match host.parse() {
-        Ok(IpAddr::V4(address)) => address.is_link_local(),
-        Ok(IpAddr::V6(address)) => {
-            address.is_unicast_link_local()
-                || address.to_ipv4_mapped().is_some_and(|v4| v4.is_link_local())
-                || address == AWS_METADATA
-        }
-        Err(_) => false,
-    }
-}
-
-fn client(roots: &Roots) -> Result<Client, String> {
+fn client(roots: &Roots, names: Names) -> Result<Client, String> {
     let roots = RootCertStore {
         roots: roots.anchors().to_vec(),
     };
@@ -282,12 +352,14 @@ fn client(roots: &Roots) -> Result<Client, String> {
         .map_err(|error| error.to_string())?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    let redirects = redirect::Policy::custom(|attempt| match attempt.previous().len() {
-        0..=REDIRECTS if !is_link_local(attempt.url()) => attempt.follow(),
+    let reach = names.reach;
+    let redirects = redirect::Policy::custom(move |attempt| match attempt.previous().len() {
+        0..=REDIRECTS if reach.allows_url(attempt.url()) => attempt.follow(),
         _ => attempt.stop(),
     });
     let client = Client::builder()
         .use_preconfigured_tls(tls)
+        .dns_resolver(Arc::new(names))
         .redirect(redirects)
         .no_proxy()
         .user_agent(concat!("neverlapse/", env!("CARGO_PKG_VERSION")))
@@ -347,9 +419,6 @@ const SHORT_LIVED: time::Duration = time::Duration::days(7);
 const BYTES: usize = 10_000_000;
 const HELD: usize = 100_000_000;
 const LISTS: usize = 4_096;
-/// As many as [`crate::chain`] judges.
-const ISSUERS: usize = 32;
-const AWS_METADATA: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 const POINTS: usize = 4;
 const REDIRECTS: usize = 2;
 
@@ -462,7 +531,15 @@ mod tests {
     }
 
     fn crls() -> Crls {
-        Crls::new(Duration::from_secs(20))
+        Crls {
+            loopback: true,
+            ..strict(Duration::from_secs(20))
+        }
+    }
+
+    fn strict(timeout: Duration) -> Crls {
+        let nobody = "127.0.0.1:1".parse().unwrap();
+        Crls::new(timeout, Resolver::new(Some(nobody), timeout).unwrap())
     }
 
     fn trusting(issuer: &Authority) -> Roots {
@@ -663,7 +740,10 @@ mod tests {
     async fn a_silent_server_is_given_up() {
         let ours = authority("Ours");
         let (silent, url) = listen().await;
-        let crls = Crls::new(Duration::from_millis(100));
+        let crls = Crls {
+            loopback: true,
+            ..strict(Duration::from_millis(100))
+        };
         let (leaf, roots) = (leaf(&ours, &[&url, &format!("{url}2")], 90), trusting(&ours));
         for _ in 0..2 {
             let (state, _) = crls.check(&leaf, &[], &roots, NOW).await;
@@ -691,6 +771,68 @@ mod tests {
         assert_eq!(check(&ours, &[&format!("{base}2")], 90).await.0, Revocation::Good);
         let (state, _) = check(&ours, &[&format!("{base}3")], 90).await;
         assert!(matches!(state, Revocation::Unknown { reason } if reason.contains("HTTP 302")));
+    }
+
+    /// The Runtime API of a Lambda listens on loopback: who may choose a URL there takes events away from the function.
+    #[tokio::test]
+    async fn no_list_leads_to_this_machine_or_to_a_clouds_credentials() {
+        let ours = authority("Ours");
+        let (listener, url) = listen().await;
+        let body = list(&ours, &[SERIAL]);
+        let asked = serve(listener, move |_| ok(&body));
+        let crls = strict(Duration::from_secs(5));
+        let (state, _) = crls.check(&leaf(&ours, &[&url], 90), &[], &trusting(&ours), NOW).await;
+        assert!(matches!(state, Revocation::Skipped { .. }), "{state:?}");
+        let by_name = leaf(&ours, &[&url.replace("127.0.0.1", "localhost")], 90);
+        let (state, _) = crls.check(&by_name, &[], &trusting(&ours), NOW).await;
+        let refused = |reason: &str| reason.contains("localhost is at 127.0.0.1, where no list is fetched from");
+        assert!(
+            matches!(&state, Revocation::Unknown { reason } if refused(reason)),
+            "{state:?}"
+        );
+        assert_eq!(asked.load(Ordering::Relaxed), 0);
+
+        for target in ["http://169.254.169.254/latest/", "http://[fd00:ec2::254]/"] {
+            let (listener, url) = listen().await;
+            let moved = format!("HTTP/1.1 302 Found\r\nLocation: {target}\r\nContent-Length: 0\r\n\r\n");
+            serve(listener, move |_| moved.clone().into_bytes());
+            let (state, _) = check(&ours, &[&url], 90).await;
+            let stopped = matches!(&state, Revocation::Unknown { reason } if reason.contains("HTTP 302"));
+            assert!(stopped, "{target}: {state:?}");
+        }
+    }
+
+    #[test]
+    fn private_addresses_are_for_private_cas() {
+        for (address, public, private) in [
+            ("192.0.2.7", true, true),
+            ("2001:db8::7", true, true),
+            ("10.1.2.3", false, true),
+            ("172.16.0.1", false, true),
+            ("192.168.0.1", false, true),
+            ("100.64.0.1", false, true),
+            ("fd12:3456::1", false, true),
+            ("::ffff:10.1.2.3", false, true),
+            ("64:ff9b::a01:203", false, true),
+            ("64:ff9b::c000:207", true, true),
+            ("127.0.0.1", false, false),
+            ("::1", false, false),
+            ("::ffff:127.0.0.1", false, false),
+            ("0.0.0.0", false, false),
+            ("::", false, false),
+            ("169.254.169.254", false, false),
+            ("::ffff:169.254.169.254", false, false),
+            ("64:ff9b::a9fe:a9fe", false, false),
+            ("fe80::1", false, false),
+            ("fd00:ec2::254", false, false),
+            ("224.0.0.1", false, false),
+            ("255.255.255.255", false, false),
+            ("ff02::1", false, false),
+        ] {
+            let loopback = false;
+            let allows = |private| Reach { private, loopback }.allows(address.parse().unwrap());
+            assert_eq!((allows(false), allows(true)), (public, private), "{address}");
+        }
     }
 
     #[tokio::test]
