@@ -6,6 +6,8 @@ use std::time::Duration;
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{LookupIpStrategy, NameServerConfigGroup, ResolverConfig};
 use hickory_resolver::name_server::TokioConnectionProvider;
+use hickory_resolver::proto::ProtoErrorKind;
+use hickory_resolver::proto::op::ResponseCode;
 use thiserror::Error;
 
 use crate::endpoint::Host;
@@ -13,7 +15,8 @@ use crate::endpoint::Host;
 /// Asks the system's name servers, or one that was named.
 #[derive(Clone, Debug)]
 pub struct Resolver {
-    inner: TokioResolver,
+    v4: TokioResolver,
+    v6: TokioResolver,
 }
 
 /// Why a name has no address that we know of.
@@ -33,16 +36,23 @@ pub enum Error {
 impl Resolver {
     /// A resolver with its own cache; without a name server, the system's (and its hosts file).
     pub fn new(nameserver: Option<SocketAddr>, timeout: Duration) -> Result<Self, Error> {
-        let mut builder = match nameserver {
-            None => TokioResolver::builder_tokio().map_err(|error| Error::Configuration(error.to_string()))?,
-            Some(server) => TokioResolver::builder_with_config(only(server), TokioConnectionProvider::default()),
+        let build = |strategy: LookupIpStrategy| -> Result<TokioResolver, Error> {
+            let mut builder = match nameserver {
+                None => TokioResolver::builder_tokio().map_err(|error| Error::Configuration(error.to_string()))?,
+                Some(server) => TokioResolver::builder_with_config(only(server), TokioConnectionProvider::default()),
+            };
+            let options = builder.options_mut();
+            options.ip_strategy = strategy;
+            options.cache_size = CACHED_NAMES;
+            options.attempts = ATTEMPTS;
+            // All attempts end before the caller's patience does: then one family's silence does not hide the other's answer.
+            options.timeout = timeout * 4 / 5 / (ATTEMPTS as u32 + 1);
+            Ok(builder.build())
         };
-        let options = builder.options_mut();
-        options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
-        options.cache_size = CACHED_NAMES;
-        options.attempts = ATTEMPTS;
-        options.timeout = timeout / (ATTEMPTS as u32 + 1);
-        Ok(Self { inner: builder.build() })
+        Ok(Self {
+            v4: build(LookupIpStrategy::Ipv4Only)?,
+            v6: build(LookupIpStrategy::Ipv6Only)?,
+        })
     }
 
     /// Every A and AAAA address of a host, IPv4 first, without repetition.
@@ -53,25 +63,41 @@ impl Resolver {
             Host::Name(name) if name.as_ref().contains('.') => format!("{}.", name.as_ref()),
             Host::Name(name) => name.as_ref().to_owned(),
         };
-        let mut addresses: Vec<IpAddr> = self.inner.lookup_ip(name).await.map_err(Error::from)?.iter().collect();
+        let (mut addresses, mut errors) = (Vec::new(), Vec::new());
+        let (v4, v6) = futures::join!(self.v4.lookup_ip(name.clone()), self.v6.lookup_ip(name));
+        for found in [v4, v6] {
+            match found {
+                Ok(found) => addresses.extend(found.iter()),
+                Err(error) => errors.push(Error::from(error)),
+            }
+        }
         addresses.sort();
         addresses.dedup();
-        if addresses.is_empty() {
-            Err(Error::NoAddress)
-        } else {
-            Ok(addresses)
+        if !addresses.is_empty() {
+            return Ok(addresses);
+        }
+        // What nobody could say may be there, whatever was said of the other family.
+        let failed = errors.iter().position(|error| matches!(error, Error::Failed(_)));
+        match errors.is_empty() {
+            true => Err(Error::NoAddress),
+            false => Err(errors.swap_remove(failed.unwrap_or(0))),
         }
     }
 }
 
 impl From<hickory_resolver::ResolveError> for Error {
     fn from(error: hickory_resolver::ResolveError) -> Self {
-        if error.is_nx_domain() {
-            Self::NoSuchName
-        } else if error.is_no_records_found() {
-            Self::NoAddress
-        } else {
-            Self::Failed(error.to_string())
+        // The library calls it "no records" when a name server fails or refuses to answer, too.
+        match error.proto().map(|error| error.kind()) {
+            Some(ProtoErrorKind::NoRecordsFound { response_code, .. }) => match response_code {
+                ResponseCode::NXDomain => Self::NoSuchName,
+                ResponseCode::NoError => Self::NoAddress,
+                other => Self::Failed(format!(
+                    "the name server answered {}",
+                    format!("{other:?}").to_uppercase()
+                )),
+            },
+            _ => Self::Failed(error.to_string()),
         }
     }
 }
