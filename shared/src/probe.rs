@@ -91,13 +91,14 @@ pub struct Timeouts {
 }
 
 impl Timeouts {
-    /// Five seconds a step, and never more than `endpoint` in all.
+    /// Five seconds a step, ten for STARTTLS, and never more than `endpoint` in all.
     pub fn within(endpoint: Duration) -> Self {
         let step = endpoint.min(STEP);
         Self {
             dns: step,
             connect: step,
-            starttls: step,
+            // Mail servers let strangers wait before they greet: postscreen(8) for six seconds.
+            starttls: endpoint.min(2 * STEP),
             handshake: step,
             endpoint,
         }
@@ -124,7 +125,7 @@ impl Prober {
     pub fn new(options: Options) -> Result<Self, resolve::Error> {
         let resolver = Resolver::new(options.nameserver, options.timeouts.dns)?;
         let sockets = Semaphore::new(options.sockets.max(1));
-        let crls = Crls::new(options.timeouts.handshake);
+        let crls = Crls::new(options.timeouts.handshake, resolver.clone());
         let shared = Shared {
             options,
             resolver,
@@ -194,7 +195,7 @@ impl Prober {
     /// Looks at every address of one target.
     pub async fn probe(&self, target: &Target) -> EndpointReport {
         let (addresses, mut skipped) = match self.addresses(target).await {
-            Ok(addresses) => routable(addresses),
+            Ok(addresses) => few(routable(addresses)),
             Err(finding) => return self.collect(target, Vec::new(), Vec::new(), vec![finding]),
         };
         let observations = join_all(addresses.iter().map(|address| self.observe(target, *address))).await;
@@ -242,6 +243,9 @@ impl Prober {
         if !target.addresses.is_empty() {
             return Ok(target.addresses.clone());
         }
+        // One for A, one for AAAA.
+        let sockets = self.shared.options.sockets.clamp(1, 2) as u32;
+        let _sockets = self.shared.sockets.acquire_many(sockets).await;
         let limit = self.shared.options.timeouts.dns;
         let failed = match timeout_at(Instant::now() + limit, self.look_up(&target.endpoint.host)).await {
             Ok(Ok(addresses)) => return Ok(addresses),
@@ -545,6 +549,16 @@ fn routable(addresses: Vec<IpAddr>) -> (Vec<IpAddr>, Vec<Skipped>) {
     )
 }
 
+/// Leaves out what is too much for one name: whoever answers for it in DNS must not take the time of all the others.
+fn few((mut addresses, mut skipped): (Vec<IpAddr>, Vec<Skipped>)) -> (Vec<IpAddr>, Vec<Skipped>) {
+    let surplus = addresses.split_off(addresses.len().min(ADDRESSES));
+    skipped.extend(surplus.into_iter().map(|address| Skipped {
+        address,
+        reason: format!("more than {ADDRESSES} addresses"),
+    }));
+    (addresses, skipped)
+}
+
 /// Leaves out IPv6 that the network cannot carry, as when a host has an address but its router no way out. Only when
 /// another address could be reached: otherwise it is all there is to say of the name.
 fn reachable(observations: Vec<Observation>) -> (Vec<Observation>, Vec<Skipped>) {
@@ -614,6 +628,8 @@ fn pause() -> Duration {
 }
 
 const STEP: Duration = Duration::from_secs(5);
+/// The largest round robins have some dozens.
+const ADDRESSES: usize = 100;
 const PAUSE_MS: std::ops::Range<u64> = 200..600;
 const HOST_UNREACHABLE: &str = "host unreachable";
 const NETWORK_UNREACHABLE: &str = "network unreachable";

@@ -34,7 +34,7 @@ pub struct Report {
     /// Entries of the inventory that could not be used, each with line, key, value and accepted form.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mistakes: Vec<String>,
-    /// How many of the mildest endpoints were left out to fit a size limit; `counts` has them.
+    /// How many endpoints were left out to fit a size limit; `counts` has them.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub omitted: usize,
 }
@@ -63,20 +63,17 @@ impl Report {
         }
     }
 
-    /// The same report with as many endpoints, worst first, as fit into about `bytes` of JSON.
+    /// The same report with as many endpoints, worst first, as fit into about `bytes` of JSON. One that does not fit leaves
+    /// its place to milder ones: a server that fills the report must not hide the others.
     pub fn fitting(mut self, bytes: usize) -> Self {
-        let mut size = 0;
-        let sizes = self
-            .endpoints
-            .iter()
-            .map(|endpoint| serde_json::to_string(endpoint).map_or(0, |json| json.len() + 1));
-        let fit = sizes.take_while(|next| {
-            size += next;
-            size <= bytes
+        let (mut size, all) = (0, self.endpoints.len());
+        self.endpoints.retain(|endpoint| {
+            let next = serde_json::to_string(endpoint).map_or(0, |json| json.len() + 1);
+            let fits = size + next <= bytes;
+            size += if fits { next } else { 0 };
+            fits
         });
-        let fit = fit.count();
-        self.omitted = self.endpoints.len() - fit;
-        self.endpoints.truncate(fit);
+        self.omitted = all - self.endpoints.len();
         self
     }
 
@@ -405,4 +402,36 @@ pub struct RenewalReport {
         skip_serializing_if = "Option::is_none"
     )]
     pub planned: Option<OffsetDateTime>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One endpoint with more to say than the whole answer may hold left no other in it.
+    #[test]
+    fn an_endpoint_that_fits_nowhere_hides_no_other() {
+        let endpoint = |name: &str, status: Severity, length: usize| EndpointReport {
+            endpoint: name.to_owned(),
+            unicode: Some("x".repeat(length)),
+            status,
+            not_after: None,
+            seconds_left: None,
+            observations: Vec::new(),
+            skipped: Vec::new(),
+            findings: Vec::new(),
+        };
+        let endpoints = vec![
+            endpoint("huge", Severity::Critical, 9_000),
+            endpoint("bad", Severity::Critical, 1_000),
+            endpoint("unknown", Severity::Unknown, 1_000),
+            endpoint("mild", Severity::Warning, 1_000),
+            endpoint("well", Severity::Ok, 1_000),
+        ];
+        let now = OffsetDateTime::UNIX_EPOCH;
+        let report = Report::new(now, now, endpoints).fitting(3_800);
+        let kept: Vec<_> = report.endpoints.iter().map(|kept| kept.endpoint.as_str()).collect();
+        assert_eq!(kept, ["bad", "unknown", "mild"]);
+        assert_eq!((report.omitted, report.counts.total()), (2, 5));
+    }
 }
