@@ -200,7 +200,9 @@ fn client_hello(server_name: Option<&str>) -> Vec<u8> {
     extension(
         &mut extensions,
         13,
-        &sized(&[4, 1, 4, 3, 5, 1, 5, 3, 6, 1, 6, 3, 8, 4, 8, 5, 8, 6, 2, 1, 2, 3, 2, 2]),
+        &sized(&[
+            4, 1, 4, 3, 5, 1, 5, 3, 6, 1, 6, 3, 8, 4, 8, 5, 8, 6, 8, 7, 8, 8, 2, 1, 2, 3, 2, 2,
+        ]),
     );
     // Strict servers talk only to clients that know RFC 5746, and this suite that is none says so.
     let suites = SUITES.iter().map(|(code, _)| *code).chain([RENEGOTIATION_INFO]);

@@ -495,4 +495,33 @@ mod tests {
             assert!(error.to_string().len() < 300, "{protocol}: {error}");
         }
     }
+
+    /// Whole conversations, with bytes changed, lost and added.
+    #[tokio::test]
+    async fn no_bytes_make_it_panic() {
+        use rand::{Rng, SeedableRng};
+        let mut random = rand::rngs::StdRng::seed_from_u64(7);
+        for round in 0..2_000 {
+            let conversations = conversations();
+            let (protocol, mut says, _) = conversations[round % conversations.len()].clone();
+            let turn = random.random_range(0..says.len());
+            says.truncate(turn + 1);
+            for _ in 0..random.random_range(1..4) {
+                let at = random.random_range(0..=says[turn].len());
+                match random.random_range(0..3) {
+                    0 if at < says[turn].len() => says[turn][at] = random.random(),
+                    1 => says[turn].truncate(at),
+                    _ => says[turn].insert(at, random.random()),
+                }
+            }
+            let (result, ..) = play(protocol, &says).await;
+            if let Err(error) = result {
+                let words = error.to_string();
+                assert!(
+                    words.len() < 500 && !words.contains(char::is_control),
+                    "{protocol}: {words:?}"
+                );
+            }
+        }
+    }
 }

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use neverlapse::chain::{Question, judge};
 use neverlapse::finding::{Kind, Phase, Severity};
 use neverlapse::probe::{Options, Prober, Target, Thresholds, Timeouts};
 use neverlapse::report::{EndpointReport, Report, Role};
 use neverlapse::roots::Roots;
-use rand::{RngCore, SeedableRng};
+use rand::{Rng, RngCore, SeedableRng};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
 use time::OffsetDateTime;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -262,7 +263,7 @@ async fn a_flight_can_be_cut_anywhere() {
             let mut codes = codes(seen);
             if matches!(then, Then::Noise) {
                 // Where certificates are in clear, noise within them is what the server shows, and is judged.
-                codes.retain(|code| !["invalid_chain", "untrusted_root"].contains(code));
+                codes.retain(|code| !["invalid_chain", "incomplete_chain", "untrusted_root"].contains(code));
             }
             assert_eq!(codes, [code], "{version:?}, {then:?} after {at} of {length}: {seen:?}");
             // In TLS 1.2 the certificate comes early and in clear.
@@ -338,6 +339,135 @@ async fn a_connection_lost_after_the_certificate_is_tried_again_and_the_certific
         assert_eq!(seen.observations[0].tries, 2, "{lost} lost");
         assert!(seen.observations[0].leaf.is_some(), "{lost} lost: {seen:?}");
     }
+}
+
+#[tokio::test]
+async fn every_alert_is_a_failed_handshake() {
+    let pki = Pki::new();
+    let mut cases = Vec::new();
+    for level in [1, 2] {
+        for code in 0..=255 {
+            let alert = [0x15, 3, 3, 0, 2, level, code];
+            let port = serve(move |mut stream| async move {
+                let _ = stream.read(&mut [0; 4_096]).await;
+                let _ = stream.write_all(&alert).await;
+                let _ = stream.shutdown().await;
+                let _ = stream.read(&mut [0; 4_096]).await;
+            })
+            .await;
+            cases.push((level, code, port));
+        }
+    }
+    let report = run(cases.iter().map(|(.., port)| pki.target("", *port)).collect(), 1).await;
+    for (level, code, port) in cases {
+        let seen = of(&report, &format!("shop.example:{port}"));
+        assert_eq!(codes(seen), ["handshake_failed"], "level {level}, {code}: {seen:?}");
+        let (_, finding) = seen.all_findings().next().unwrap();
+        assert!(
+            finding.message.len() < 200,
+            "level {level}, {code}: {}",
+            finding.message
+        );
+        if (level, code) == (2, 40) {
+            let words = "the TLS handshake failed: the server refused it with the alert HandshakeFailure";
+            assert_eq!(finding.message, words);
+        }
+    }
+}
+
+/// A healthy server's words with bytes changed, lost and added on the way.
+#[tokio::test]
+async fn no_garbled_flight_makes_it_panic() {
+    let pki = Pki::new();
+    let healthy = pki.serve(pki.leaf(90)).await;
+    let mut targets = vec![pki.target("", healthy)];
+    for version in [&TLS12, &TLS13] {
+        let config = pki.config(pki.leaf(90), &[version], None);
+        for seed in 0..150 {
+            let config = config.clone();
+            let port = serve(move |stream| garbles(config.clone(), stream, seed)).await;
+            targets.push(pki.target("", port));
+        }
+    }
+    let count = targets.len();
+    let report = run(targets, 1).await;
+    assert_eq!((report.endpoints.len(), report.not_reached.len()), (count, 0));
+    assert_eq!(codes(of(&report, &format!("shop.example:{healthy}"))), [""; 0]);
+    let failed = report
+        .endpoints
+        .iter()
+        .filter(|seen| seen.status > Severity::Ok)
+        .count();
+    assert!(failed > count / 2, "{failed} of {count} were garbled");
+}
+
+/// Certificates with everything in them, changed at random: whatever is left of them is judged, printed and put into JSON.
+#[test]
+fn no_certificate_makes_it_panic() {
+    use rcgen::{CidrSubnet, CrlDistributionPoint, CustomExtension, GeneralSubtree, NameConstraints, SanType};
+    let pki = Pki::new();
+    let mut constrained = ca("Constrained");
+    constrained.name_constraints = Some(NameConstraints {
+        permitted_subtrees: vec![
+            GeneralSubtree::DnsName("example".to_owned()),
+            GeneralSubtree::IpAddress(CidrSubnet::from_v4_prefix([192, 0, 2, 0], 24)),
+        ],
+        excluded_subtrees: vec![GeneralSubtree::DnsName("evil.example".to_owned())],
+    });
+    let issuer = CertifiedIssuer::signed_by(constrained, key(), &pki.root).unwrap();
+    let mut params = params("shop.example", 90);
+    params.subject_alt_names.push(SanType::IpAddress([192, 0, 2, 7].into()));
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+    params.use_authority_key_identifier_extension = true;
+    params.crl_distribution_points = vec![CrlDistributionPoint {
+        uris: vec!["http://crl.example/list.crl".to_owned()],
+    }];
+    // Where certificate transparency keeps its timestamps.
+    params.custom_extensions = vec![CustomExtension::from_oid_content(
+        &[1, 3, 6, 1, 4, 1, 11129, 2, 4, 2],
+        vec![4, 2, 0, 0],
+    )];
+    let leaf = params.signed_by(&key(), &issuer).unwrap().der().to_vec();
+    let chain = [leaf, issuer.der().to_vec()];
+    let target = pki.target("", 443);
+    let name = target.endpoint.host.server_name();
+    let mut random = rand::rngs::StdRng::seed_from_u64(7);
+    let judge = |chain: &[Vec<u8>]| {
+        let chain: Vec<_> = chain.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
+        let question = Question {
+            name: &name,
+            roots: &target.roots,
+            thresholds: Thresholds::default(),
+            now: OffsetDateTime::now_utc(),
+        };
+        judge(&chain, &question)
+    };
+    assert_eq!(judge(&chain).findings, []);
+    let began = std::time::Instant::now();
+    let mut rounds = 0;
+    while began.elapsed() < Duration::from_secs(3) {
+        let mut chain = chain.clone();
+        for _ in 0..random.random_range(1..4) {
+            let der = &mut chain[random.random_range(0..2)];
+            let at = random.random_range(0..der.len());
+            match random.random_range(0..8) {
+                0 => {
+                    der.remove(at);
+                }
+                1 => der.insert(at, random.random()),
+                2 => der[at] = der[at].wrapping_add(1),
+                _ => der[at] = random.random(),
+            }
+        }
+        let verdict = judge(&chain);
+        for finding in &verdict.findings {
+            assert!(finding.message.len() < 4_000, "{}", finding.message);
+        }
+        serde_json::to_string(&(&verdict.leaf, &verdict.issuers, &verdict.findings)).unwrap();
+        rounds += 1;
+    }
+    assert!(rounds > 500, "{rounds}");
 }
 
 #[tokio::test]
@@ -710,6 +840,43 @@ async fn flight_length(pki: &Pki, config: &Arc<ServerConfig>) -> usize {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     flight.load(Ordering::SeqCst)
+}
+
+/// A real server, whose words are changed on their way.
+async fn garbles(config: Arc<ServerConfig>, stream: TcpStream, seed: u64) {
+    let (ours, theirs) = tokio::io::duplex(1 << 20);
+    tokio::spawn(accept_duplex(config, theirs));
+    let (mut from_client, mut to_client) = stream.into_split();
+    let (mut from_server, mut to_server) = tokio::io::split(ours);
+    let hearing = tokio::spawn(async move {
+        let _ = tokio::io::copy(&mut from_client, &mut to_server).await;
+        let _ = to_server.shutdown().await;
+    });
+    let mut random = rand::rngs::StdRng::seed_from_u64(seed);
+    let mut bytes = vec![0; 16_384];
+    while let Ok(read @ 1..) = from_server.read(&mut bytes).await {
+        let mut words = bytes[..read].to_vec();
+        for _ in 0..random.random_range(1..4) {
+            let at = random.random_range(0..words.len());
+            match random.random_range(0..4) {
+                0 if words.len() > 1 => {
+                    words.remove(at);
+                }
+                1 => words.insert(at, random.random()),
+                _ => words[at] ^= random.random_range(1..=255),
+            }
+        }
+        if to_client.write_all(&words).await.is_err() {
+            break;
+        }
+    }
+    hearing.abort();
+}
+
+async fn accept_duplex(config: Arc<ServerConfig>, stream: tokio::io::DuplexStream) {
+    if let Ok(mut stream) = TlsAcceptor::from(config).accept(stream).await {
+        let _ = stream.read(&mut [0]).await;
+    }
 }
 
 /// A private CA.

@@ -2,7 +2,6 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,7 +66,7 @@ async fn a_modern_server_that_rustls_cannot_finish_with_still_shows_the_chain() 
     let pki = Pki::new();
     let options = ["-tls1_2", "-cipher", "ECDHE-RSA-AES128-GCM-SHA256", "-curves", "P-521"];
     let server = Server::start(&pki, &options);
-    let report = probe(&pki, &server).await;
+    let report = probe(&pki.root.pem(), &server).await;
     let codes: Vec<_> = report.all_findings().map(|(_, finding)| finding.kind.code()).collect();
     assert_eq!(codes, ["handshake_failed"], "{report:?}");
     let seen = &report.observations[0];
@@ -77,9 +76,52 @@ async fn a_modern_server_that_rustls_cannot_finish_with_still_shows_the_chain() 
     assert_eq!(suite, Some("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"));
 }
 
+/// Keys and certificates that today's clients do not take: what the server has is said, not only that it failed.
+#[tokio::test]
+async fn a_certificate_that_rustls_does_not_take_is_shown() {
+    for (what, key, extensions, key_type, expected) in [
+        (
+            "Ed448",
+            "-newkey ed448",
+            "-addext subjectAltName=DNS:old.example",
+            "ed448",
+            &["handshake_failed"][..],
+        ),
+        (
+            "RSA of 1024 bits",
+            "-newkey rsa:1024",
+            "-addext subjectAltName=DNS:old.example",
+            "rsa-1024",
+            &["handshake_failed", "weak_key"],
+        ),
+        ("no names", "-newkey rsa:2048", "", "rsa-2048", &["name_mismatch"]),
+    ] {
+        let files = tempfile::tempdir().unwrap();
+        let request =
+            format!("req -x509 {key} -nodes -keyout key.pem -out leaf.pem -subj /CN=old.example -days 90 {extensions}");
+        let made = Command::new("openssl")
+            .args(request.split_whitespace())
+            .current_dir(&files)
+            .output()
+            .unwrap();
+        assert!(
+            made.status.success(),
+            "{what}: {}",
+            String::from_utf8_lossy(&made.stderr)
+        );
+        let root = std::fs::read_to_string(files.path().join("leaf.pem")).unwrap();
+        let server = Server::run(files, &["-cipher", "ALL:@SECLEVEL=0"]);
+        let report = probe(&root, &server).await;
+        let mut codes: Vec<_> = report.all_findings().map(|(_, finding)| finding.kind.code()).collect();
+        codes.sort_unstable();
+        assert_eq!(codes, expected, "{what}: {report:?}");
+        assert_eq!(report.observations[0].leaf.as_ref().unwrap().key, key_type, "{what}");
+    }
+}
+
 /// What a user sees: the certificate, judged like any other, and one warning.
 async fn is_legacy_and_nothing_else(pki: &Pki, server: &Server, version: &str, cipher_suite: Option<&str>) {
-    let report = probe(pki, server).await;
+    let report = probe(&pki.root.pem(), server).await;
     let codes: Vec<_> = report.all_findings().map(|(_, finding)| finding.kind.code()).collect();
     assert_eq!(codes, ["legacy_tls"], "{report:?}");
     let seen = &report.observations[0];
@@ -91,8 +133,8 @@ async fn is_legacy_and_nothing_else(pki: &Pki, server: &Server, version: &str, c
     assert_eq!(seen.issuers.len(), 1);
 }
 
-async fn probe(pki: &Pki, server: &Server) -> EndpointReport {
-    let roots = Roots::public().with_pem(pki.root.pem().as_bytes()).unwrap();
+async fn probe(root: &str, server: &Server) -> EndpointReport {
+    let roots = Roots::public().with_pem(root.as_bytes()).unwrap();
     let target = Target {
         endpoint: format!("old.example:{}", server.address.port()).parse().unwrap(),
         sni: None,
@@ -137,20 +179,30 @@ struct Server {
 impl Server {
     fn start(pki: &Pki, options: &[&str]) -> Self {
         let files = tempfile::tempdir().unwrap();
-        let file = |name: &str, pem: &str| -> PathBuf {
-            let path = files.path().join(name);
-            std::fs::write(&path, pem).unwrap();
-            path
-        };
+        for (name, pem) in [
+            ("leaf.pem", pki.leaf.pem()),
+            ("key.pem", pki.key.serialize_pem()),
+            ("root.pem", pki.root.pem()),
+        ] {
+            std::fs::write(files.path().join(name), pem).unwrap();
+        }
+        Self::run(files, &[&["-cert_chain", "root.pem"][..], options].concat())
+    }
+
+    /// With the files' `leaf.pem` and `key.pem`.
+    fn run(files: tempfile::TempDir, options: &[&str]) -> Self {
         let mut process = Command::new("openssl")
-            .args(["s_server", "-accept", "127.0.0.1:0"])
-            .arg("-cert")
-            .arg(file("leaf.pem", &pki.leaf.pem()))
-            .arg("-key")
-            .arg(file("key.pem", &pki.key.serialize_pem()))
-            .arg("-cert_chain")
-            .arg(file("root.pem", &pki.root.pem()))
+            .args([
+                "s_server",
+                "-accept",
+                "127.0.0.1:0",
+                "-cert",
+                "leaf.pem",
+                "-key",
+                "key.pem",
+            ])
             .args(options)
+            .current_dir(&files)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
