@@ -28,9 +28,9 @@ use crate::output::Output;
 use crate::source::{Mistakes, Source};
 
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, override_usage = USAGE)]
 pub(crate) struct Arguments {
-    /// host, host:port, [v6]:port, or smtp://host[:port] (imap, pop3, ftp, ldap, postgres, mysql)
+    /// host, host:port, [v6]:port, smtp://host[:port] (STARTTLS; also imap, pop3, ftp, ldap, postgres, mysql), or smtps://host
     #[arg(value_name = "ENDPOINT", required_unless_present_any = ["file", "inventory"])]
     pub(crate) endpoints: Vec<Endpoint>,
     /// Read endpoints from a file, one a line, # for comments; - for standard input
@@ -49,16 +49,16 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "IP[:PORT]", value_parser = nameserver)]
     nameserver: Option<SocketAddr>,
     /// Warn below this many days, or below a third of the certificate's lifetime [default: 14]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = days, allow_negative_numbers = true)]
     warn_days: Option<u32>,
     /// Critical below this many days, or below a tenth of the certificate's lifetime [default: 3]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = days, allow_negative_numbers = true)]
     critical_days: Option<u32>,
     /// Give an address this long in all
     #[arg(long, value_name = "SECONDS", default_value = "15", value_parser = seconds, allow_negative_numbers = true)]
     timeout: Duration,
     /// Look at this many endpoints together [default: 200, or what the limit on open files allows]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=50_000))]
+    #[arg(long, value_name = "N", value_parser = together, allow_negative_numbers = true)]
     concurrency: Option<u32>,
     /// Do not fetch revocation lists
     #[arg(long)]
@@ -235,6 +235,18 @@ fn nameserver(text: &str) -> Result<SocketAddr, String> {
         .map_err(|_| "expected an address, with or without a port, such as 10.0.0.2 or [2001:db8::53]:5353".to_owned())
 }
 
+fn days(text: &str) -> Result<u32, String> {
+    text.parse()
+        .map_err(|_| "expected a whole number of days, 0 or more".to_owned())
+}
+
+fn together(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(count @ 1..=50_000) => Ok(count),
+        _ => Err("expected a whole number, from 1 to 50000".to_owned()),
+    }
+}
+
 fn seconds(text: &str) -> Result<Duration, String> {
     match text.parse::<f64>() {
         Ok(seconds) if (0.001..=3_600.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
@@ -249,6 +261,7 @@ const TICK: Duration = Duration::from_millis(100);
 const CONCURRENCY: u32 = 200;
 /// Standard streams, the runtime, name servers, revocation lists.
 const FILES_BESIDE: usize = 64;
+const USAGE: &str = "neverlapse check [OPTIONS] [ENDPOINT]... [--file FILE] [--inventory FILE|s3://BUCKET]";
 const EXAMPLES: &str = "\
 Examples:
   neverlapse check example.com api.example.com:8443 smtp://mail.example.com:587

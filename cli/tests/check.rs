@@ -7,6 +7,7 @@ use std::sync::Arc;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration};
 use neverlapse::report::Report;
+use neverlapse_tests::dns::Dns;
 use neverlapse_tests::emulator::Emulator;
 use neverlapse_tests::pki::Authority;
 use neverlapse_tests::shop::{CA, Shop};
@@ -280,7 +281,27 @@ async fn mistakes_are_unknown_and_say_what_is_accepted() {
             vec!["check", "a.b", "--at", "tomorrow"],
             "expected a time such as 2027-01-31T12:00:00Z",
         ),
-        (vec!["check", "a.b", "--timeout", "-1"], "--timeout"),
+        (vec!["check"], "[--file FILE] [--inventory FILE|s3://BUCKET]"),
+        (
+            vec!["check", "a.b", "--timeout", "-1"],
+            "'-1' for '--timeout <SECONDS>': expected seconds, from 0.001 to 3600",
+        ),
+        (
+            vec!["check", "a.b", "--warn-days", "-3"],
+            "'-3' for '--warn-days <N>': expected a whole number of days, 0 or more",
+        ),
+        (
+            vec!["check", "a.b", "--critical-days", "few"],
+            "'few' for '--critical-days <N>': expected a whole number of days, 0 or more",
+        ),
+        (
+            vec!["check", "a.b", "--concurrency", "0"],
+            "'0' for '--concurrency <N>': expected a whole number, from 1 to 50000",
+        ),
+        (
+            vec!["check", "https://a.b/path"],
+            "\"/path\" is no part of an endpoint (expected host[:port]",
+        ),
         (
             vec!["check", "a.b", "--nameserver", "dns"],
             "expected an address, with or without a port",
@@ -413,6 +434,109 @@ async fn names_are_asked_of_the_name_server_that_was_given() {
         "{out}"
     );
     assert!(out.contains("xn--bcher-kva.example:443 (bücher.example)\n"), "{out}");
+}
+
+/// Whoever answers for one name in DNS cannot take the time of the others.
+#[tokio::test]
+async fn answers_of_a_hostile_name_server() {
+    let folder = tempfile::tempdir().unwrap();
+    // A record behind the question: its name, CNAME, IN, a minute, and what it is an alias for.
+    let alias = |target: &[u8]| [&b"\xc0\x0c\0\x05\0\x01\0\0\0\x3c\0"[..], &[target.len() as u8], target].concat();
+    for (what, code, answer) in [
+        ("an alias for itself", 0x80, Some(alias(b"\xc0\x0c"))),
+        ("aliases without end", 0x80, Some(alias(b"\x01x\xc0\x0c"))),
+        ("half an answer", 0x80, Some(b"\xc0\x0c\0\x01".to_vec())),
+        ("a failure", 0x82, Some(Vec::new())),
+        ("silence", 0x80, None),
+    ] {
+        let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let address = server.local_addr().unwrap().to_string();
+        let task = tokio::spawn(async move {
+            let mut query = [0; 512];
+            while let Ok((length, from)) = server.recv_from(&mut query).await {
+                let Some(answer) = &answer else { continue };
+                let end = 12 + query[12..length].iter().position(|byte| *byte == 0).unwrap() + 5;
+                query[2..4].copy_from_slice(&[0x81, code]);
+                query[6..12].copy_from_slice(&[0, u8::from(!answer.is_empty()), 0, 0, 0, 0]);
+                let _ = server.send_to(&[&query[..end], answer.as_slice()].concat(), from).await;
+            }
+        });
+        let began = std::time::Instant::now();
+        let arguments = ["check", "a.example", "--nameserver", &address, "--timeout", "3"];
+        let out = text(&neverlapse(folder.path(), &arguments, "").await.stdout);
+        task.abort();
+        let told = [
+            "a.example could not be looked up: ",
+            "the DNS look-up took longer than 3.0 s",
+        ];
+        assert!(told.iter().any(|words| out.contains(words)), "{what}: {out}");
+        assert!(began.elapsed().as_secs() < 8, "{what}: {:?}", began.elapsed());
+    }
+}
+
+/// A name server that drops questions for AAAA hid the addresses that it had; and where it had none, another's failure.
+#[tokio::test]
+async fn one_family_of_addresses_does_not_hide_the_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let address = b"\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\x7f\0\0\x01".to_vec();
+    for (what, v4, v6, words) in [
+        (
+            "IPv6 in silence",
+            Some((0x80, address)),
+            None,
+            "no TCP connection: connection refused",
+        ),
+        (
+            "IPv4 fails, no IPv6",
+            Some((0x82, Vec::new())),
+            Some((0x80, Vec::new())),
+            "a.example could not be looked up: the name server answered SERVFAIL",
+        ),
+    ] {
+        let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let nameserver = server.local_addr().unwrap().to_string();
+        let task = tokio::spawn(async move {
+            let mut query = [0; 512];
+            while let Ok((length, from)) = server.recv_from(&mut query).await {
+                let end = 12 + query[12..length].iter().position(|byte| *byte == 0).unwrap() + 5;
+                let answer = if query[end - 3] == 1 { &v4 } else { &v6 };
+                let Some((code, answer)) = answer else { continue };
+                query[2..4].copy_from_slice(&[0x81, *code]);
+                query[6..12].copy_from_slice(&[0, u8::from(!answer.is_empty()), 0, 0, 0, 0]);
+                let _ = server.send_to(&[&query[..end], answer.as_slice()].concat(), from).await;
+            }
+        });
+        let arguments = ["check", "a.example:1", "--nameserver", &nameserver, "--timeout", "3"];
+        let out = text(&neverlapse(folder.path(), &arguments, "").await.stdout);
+        task.abort();
+        assert!(out.contains(words) && !out.contains("neither"), "{what}: {out}");
+    }
+}
+
+#[tokio::test]
+async fn a_name_with_a_thousand_addresses() {
+    let folder = tempfile::tempdir().unwrap();
+    let addresses: Vec<_> = (0..1_000_u32)
+        .map(|number| Ipv4Addr::from(0x7f02_0001 + number).into())
+        .collect();
+    let dns = Dns::start([("many.example".to_owned(), addresses)].into())
+        .await
+        .unwrap();
+    let nameserver = dns.address.to_string();
+    let arguments = [
+        "check",
+        "many.example:1",
+        "--nameserver",
+        &nameserver,
+        "--format",
+        "json",
+    ];
+    let out = neverlapse(folder.path(), &arguments, "").await;
+    let report: Report = serde_json::from_slice(&out.stdout).unwrap();
+    let seen = &report.endpoints[0];
+    assert_eq!((seen.observations.len(), seen.skipped.len()), (100, 900));
+    assert_eq!(seen.skipped[0].reason, "more than 100 addresses");
+    assert_eq!(out.status.code(), Some(3));
 }
 
 /// Results once waited for the end of standard input, or for as many lines as connections are allowed.

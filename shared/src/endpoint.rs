@@ -71,14 +71,21 @@ impl FromStr for Endpoint {
             text: text.to_owned(),
             problem,
         };
-        let (starttls, rest) = match text.trim().split_once("://") {
-            Some(("https" | "tls", rest)) => (None, rest),
-            Some((scheme, rest)) => (Some(scheme.parse::<StartTls>().map_err(error)?), rest),
-            None => (None, text.trim()),
+        let (scheme, rest) = text.trim().split_once("://").unwrap_or(("tls", text.trim()));
+        // RFC 3986, 3.1: schemes are written in either case.
+        let scheme = scheme.to_ascii_lowercase();
+        let implicit = IMPLICIT.iter().find(|(name, _)| *name == scheme).map(|(_, port)| *port);
+        let starttls = match implicit {
+            Some(_) => None,
+            None => Some(scheme.parse::<StartTls>().map_err(error)?),
         };
-        let (host, port) = split(rest.strip_suffix('/').unwrap_or(rest)).map_err(error)?;
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        if let Some(at) = rest.find('/') {
+            return Err(error(format!("{:?} is no part of an endpoint", &rest[at..])));
+        }
+        let (host, port) = split(rest).map_err(error)?;
         let port = port.map(parse_port).transpose().map_err(error)?;
-        Ok(Self::new(host.parse().map_err(error)?, port, starttls))
+        Ok(Self::new(host.parse().map_err(error)?, port.or(implicit), starttls))
     }
 }
 
@@ -230,6 +237,16 @@ fn parse_port(text: &str) -> Result<u16, String> {
     }
 }
 
+/// What begins with TLS, and its usual port.
+const IMPLICIT: [(&str, u16); 7] = [
+    ("tls", 443),
+    ("https", 443),
+    ("smtps", 465),
+    ("imaps", 993),
+    ("pop3s", 995),
+    ("ldaps", 636),
+    ("ftps", 990),
+];
 const EXPECTED: &str = "host[:port], [v6]:port or smtp://host[:port]";
 
 #[cfg(test)]
@@ -247,6 +264,10 @@ mod tests {
             ("[2001:db8::1]:8443", "[2001:db8::1]:8443"),
             ("2001:db8::1", "[2001:db8::1]:443"),
             ("smtp://mail.example.com:587", "smtp://mail.example.com:587"),
+            ("HTTPS://example.com", "example.com:443"),
+            ("smtps://mail.example.com", "mail.example.com:465"),
+            ("ldaps://ldap.example.com:3269", "ldap.example.com:3269"),
+            ("Imap://mail.example.com", "imap://mail.example.com:143"),
             ("postgres://db.example.com", "postgres://db.example.com:5432"),
             ("bücher.example", "xn--bcher-kva.example:443"),
             ("_sip._tcp.example.com", "_sip._tcp.example.com:443"),
@@ -279,6 +300,7 @@ mod tests {
             ("a..b", "\"a..b\" is not a domain name"),
             ("exa mple", "\"exa mple\" is not a domain name"),
             ("192.0.2.700", "\"192.0.2.700\" is not a domain name"),
+            ("https://example.com/path", "\"/path\" is no part of an endpoint"),
             ("[::1", "the bracket is not closed"),
             ("[::1]x", "\"x\" after the bracket is not a port"),
             (
