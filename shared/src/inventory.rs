@@ -1,6 +1,6 @@
 //! The inventory: what a person wrote, parsed strictly, each entry on its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::net::IpAddr;
 use std::ops::Range;
@@ -173,6 +173,8 @@ impl Inventory {
     pub fn parse_with(text: &str, thresholds: Thresholds) -> Self {
         let mut reader = Reader {
             text,
+            places: HashMap::new(),
+            lines: text.match_indices('\n').map(|(at, _)| at).collect(),
             inventory: Self {
                 thresholds,
                 issuers: built_in(),
@@ -183,6 +185,7 @@ impl Inventory {
             Ok(table) => reader.read(table.into_inner()),
             Err(error) => reader.mistake(error.span(), one_line(error.message())),
         }
+        reader.inventory.mistakes.sort_by_key(|mistake| mistake.line);
         reader.inventory
     }
 
@@ -252,10 +255,7 @@ impl Inventory {
 
     /// Adds what is not there yet: the same place may be named by an endpoint and by a certificate.
     fn watch(&mut self, new: Watched) {
-        let same = |old: &Watched| {
-            old.endpoint == new.endpoint && old.sni == new.sni && (new.is_plain() || old.addresses == new.addresses)
-        };
-        if !self.watched.iter().any(same) {
+        if !self.watched.iter().any(|old| old.covers(&new)) {
             self.watched.push(new);
         }
     }
@@ -274,8 +274,10 @@ impl Watched {
         }
     }
 
-    fn is_plain(&self) -> bool {
-        self.sni.is_none() && self.addresses.is_empty() && self.ca.is_none()
+    /// Whether it looks where `new` would: at the same place, or at addresses of its own where `new` leaves that to DNS.
+    fn covers(&self, new: &Self) -> bool {
+        let anywhere = new.sni.is_none() && new.addresses.is_empty();
+        self.endpoint == new.endpoint && self.sni == new.sni && (anywhere || self.addresses == new.addresses)
     }
 }
 
@@ -289,8 +291,8 @@ struct WrittenEndpoint {
     #[serde(default)]
     addresses: Vec<Spanned<String>>,
     ca: Option<String>,
-    warn_days: Option<u32>,
-    critical_days: Option<u32>,
+    warn_days: Option<Spanned<u32>>,
+    critical_days: Option<Spanned<u32>>,
     #[serde(default)]
     quiet: bool,
 }
@@ -308,8 +310,8 @@ struct WrittenCertificate {
     #[serde(default)]
     reuse_key: bool,
     deliver_within_hours: Option<u16>,
-    warn_days: Option<u32>,
-    critical_days: Option<u32>,
+    warn_days: Option<Spanned<u32>>,
+    critical_days: Option<Spanned<u32>>,
     #[serde(default)]
     quiet: bool,
 }
@@ -319,39 +321,44 @@ type Problem = (Option<Range<usize>>, String);
 
 struct Reader<'a> {
     text: &'a str,
+    /// Where lines end.
+    lines: Vec<usize>,
+    /// Which of the watched are at an endpoint.
+    places: HashMap<Endpoint, Vec<usize>>,
     inventory: Inventory,
 }
 
 impl Reader<'_> {
     /// Settings and issuers first: entries refer to them wherever they stand in the file.
     fn read(&mut self, mut table: DeTable<'_>) {
-        let defaults = self.inventory.thresholds;
-        let warn = self.take::<u32>(&mut table, "warn_days").unwrap_or(defaults.warn_days);
-        let critical = self
-            .take::<u32>(&mut table, "critical_days")
-            .unwrap_or(defaults.critical_days);
-        self.inventory.thresholds = Thresholds {
-            warn_days: warn,
-            critical_days: critical,
-        };
+        let (warn, critical) = (
+            self.take(&mut table, "warn_days"),
+            self.take(&mut table, "critical_days"),
+        );
+        match self.thresholds(warn, critical) {
+            Ok(thresholds) => self.inventory.thresholds = thresholds,
+            Err((span, problem)) => self.mistake(span, problem),
+        }
         for (name, value) in self.tables(&mut table, "issuer") {
             self.issuer(name, value);
         }
         for value in self.array(&mut table, "zone") {
-            match read::<Zone>(value) {
+            match self.understand::<Zone>(value) {
                 Ok(zone) => self.inventory.zones.push(zone),
                 Err((span, problem)) => self.mistake(span, format!("[[zone]] {problem}")),
             }
         }
         for value in self.array(&mut table, "endpoint") {
             let line = self.line(value.span());
-            if let Err((span, problem)) = read(value).and_then(|written| self.endpoint(written, line)) {
+            let written = self.understand(value);
+            if let Err((span, problem)) = written.and_then(|written| self.endpoint(written, line)) {
                 self.mistake(span, format!("[[endpoint]] {problem}"));
             }
         }
         for value in self.array(&mut table, "certificate") {
             let line = self.line(value.span());
-            if let Err((span, problem)) = read(value).and_then(|written| self.certificate(written, line)) {
+            let written = self.understand(value);
+            if let Err((span, problem)) = written.and_then(|written| self.certificate(written, line)) {
                 self.mistake(span, format!("[[certificate]] {problem}"));
             }
         }
@@ -379,6 +386,7 @@ impl Reader<'_> {
                 "port = 0 cannot be connected to (expected 1 to 65535)".to_owned(),
             ));
         }
+        let host_span = host.span();
         let host = parse::<Host>("host", HOST, host)?;
         let starttls = starttls
             .map(|text| parse::<StartTls>("starttls", "one of them", text))
@@ -392,18 +400,31 @@ impl Reader<'_> {
             sni: sni.map(|text| parse("sni", HOST, text)).transpose()?,
             addresses: addresses?,
             ca,
-            thresholds: self.thresholds(warn_days, critical_days),
+            thresholds: self.thresholds(warn_days, critical_days)?,
             quiet,
             line: Some(line),
         };
-        self.inventory.watch(watched);
-        Ok(())
+        let same = |old: &Watched| old.sni == watched.sni && old.addresses == watched.addresses;
+        let Some(old) = self.find(&watched.endpoint, same) else {
+            self.watch(watched);
+            return Ok(());
+        };
+        let (first, line) = (old.line.unwrap_or_default(), old.line);
+        if *old == (Watched { line, ..watched }) {
+            return Ok(());
+        }
+        let problem = format!(
+            "{} is in line {first} already, with other settings (expected once, or with another sni or other addresses)",
+            old.endpoint
+        );
+        Err((Some(host_span), problem))
     }
 
     fn certificate(&mut self, written: WrittenCertificate, line: usize) -> Result<(), Problem> {
         let span = written.identifiers.span();
         let identifiers: Result<Vec<_>, _> = written.identifiers.into_inner().into_iter().map(identifier).collect();
-        let identifiers = identifiers?;
+        let (mut identifiers, mut known) = (identifiers?, BTreeSet::new());
+        identifiers.retain(|identifier| known.insert(identifier.clone()));
         let Some(first) = identifiers.first() else {
             return Err((
                 Some(span),
@@ -423,13 +444,18 @@ impl Reader<'_> {
             Some(issuers) => self.known(issuers)?,
             None => vec![DEFAULT_ISSUER.to_owned()],
         };
-        let thresholds = self.thresholds(written.warn_days, written.critical_days);
+        let thresholds = self.thresholds(written.warn_days, written.critical_days)?;
         for endpoint in &served_at {
-            self.inventory.watch(Watched {
+            let new = Watched {
                 ca: self.private_roots(&issuers),
                 quiet: written.quiet,
                 ..Watched::plain(endpoint.clone(), thresholds, Some(line))
-            });
+            };
+            // What an entry of its own says of an endpoint wins.
+            match self.find(endpoint, |old| old.covers(&new)) {
+                Some(old) => old.ca = old.ca.take().or(new.ca),
+                None => self.watch(new),
+            }
         }
         let (key_type, profile, reuse_key) = (written.key_type, written.profile, written.reuse_key);
         let hours = written.deliver_within_hours.unwrap_or(DELIVER_WITHIN_HOURS);
@@ -451,13 +477,15 @@ impl Reader<'_> {
 
     fn issuer(&mut self, name: Spanned<String>, value: Spanned<DeValue<'_>>) {
         let span = value.span();
-        let checked = read::<Issuer>(value).and_then(|issuer| match &issuer.directory {
-            url if url.starts_with("https://") => Ok(issuer),
-            url => Err((
-                Some(span),
-                format!("directory = {url:?} is not a URL (expected https://…/directory)"),
-            )),
-        });
+        let checked = self
+            .understand::<Issuer>(value)
+            .and_then(|issuer| match &issuer.directory {
+                url if url.starts_with("https://") => Ok(issuer),
+                url => Err((
+                    Some(span),
+                    format!("directory = {url:?} is not a URL (expected https://…/directory)"),
+                )),
+            });
         match checked {
             Ok(issuer) => drop(self.inventory.issuers.insert(name.into_inner(), issuer)),
             Err((span, problem)) => self.mistake(span, format!("[issuer.{}] {problem}", name.get_ref())),
@@ -510,19 +538,71 @@ impl Reader<'_> {
         issuers.iter().find_map(of)
     }
 
-    fn thresholds(&self, warn_days: Option<u32>, critical_days: Option<u32>) -> Thresholds {
+    /// Critical is never sooner than a warning.
+    fn thresholds(
+        &self,
+        warn_days: Option<Spanned<u32>>,
+        critical_days: Option<Spanned<u32>>,
+    ) -> Result<Thresholds, Problem> {
         let defaults = self.inventory.thresholds;
-        Thresholds {
-            warn_days: warn_days.unwrap_or(defaults.warn_days),
-            critical_days: critical_days.unwrap_or(defaults.critical_days),
+        let warn = warn_days.map_or(defaults.warn_days, Spanned::into_inner);
+        let Some(critical) = critical_days else {
+            let critical_days = defaults.critical_days.min(warn);
+            return Ok(Thresholds {
+                warn_days: warn,
+                critical_days,
+            });
+        };
+        let (span, critical) = (critical.span(), critical.into_inner());
+        if critical > warn {
+            let problem =
+                format!("critical_days = {critical} is more than warn_days = {warn} (expected at most as many)");
+            return Err((Some(span), problem));
         }
+        Ok(Thresholds {
+            warn_days: warn,
+            critical_days: critical,
+        })
+    }
+
+    fn watch(&mut self, new: Watched) {
+        let place = self.places.entry(new.endpoint.clone()).or_default();
+        place.push(self.inventory.watched.len());
+        self.inventory.watched.push(new);
+    }
+
+    /// What is watched at an endpoint already, and is the same.
+    fn find(&mut self, endpoint: &Endpoint, same: impl Fn(&Watched) -> bool) -> Option<&mut Watched> {
+        let watched = &mut self.inventory.watched;
+        let at = self.places.get(endpoint)?.iter().find(|at| same(&watched[**at]))?;
+        watched.get_mut(*at)
+    }
+
+    /// A value as what it should be, or what is wrong with it: the key, the value, the accepted form.
+    fn understand<T: for<'de> Deserialize<'de>>(&self, value: Spanned<DeValue<'_>>) -> Result<T, Problem> {
+        let span = value.span();
+        T::deserialize(ValueDeserializer::from(value)).map_err(|error| {
+            let (span, problem) = (error.span().unwrap_or(span), in_words(error.message()));
+            let problem = match self.key(&span) {
+                Some(key) if !problem.contains(" field ") => format!("{key}: {problem}"),
+                _ => problem,
+            };
+            (Some(span), problem)
+        })
+    }
+
+    /// The key in front of a value, on the same line.
+    fn key(&self, value: &Range<usize>) -> Option<&str> {
+        let line = self.text.get(..value.start)?.lines().next_back()?;
+        let key = line.trim_end().strip_suffix('=')?.trim();
+        (!key.is_empty() && !key.contains(['=', '{', '['])).then_some(key)
     }
 
     fn take<T: for<'de> Deserialize<'de>>(&mut self, table: &mut DeTable<'_>, key: &'static str) -> Option<T> {
-        match read(table.remove(key)?) {
+        match self.understand(table.remove(key)?) {
             Ok(value) => Some(value),
             Err((span, problem)) => {
-                self.mistake(span, format!("{key}: {problem}"));
+                self.mistake(span, problem);
                 None
             }
         }
@@ -574,18 +654,11 @@ impl Reader<'_> {
     fn mistake(&mut self, span: Option<Range<usize>>, problem: String) {
         let line = span.map(|span| self.line(span));
         self.inventory.mistakes.push(Mistake { line, problem });
-        self.inventory.mistakes.sort_by_key(|mistake| mistake.line);
     }
 
     fn line(&self, span: Range<usize>) -> usize {
-        1 + self.text.bytes().take(span.start).filter(|byte| *byte == b'\n').count()
+        1 + self.lines.partition_point(|end| *end < span.start)
     }
-}
-
-fn read<T: for<'de> Deserialize<'de>>(value: Spanned<DeValue<'_>>) -> Result<T, Problem> {
-    let span = value.span();
-    T::deserialize(ValueDeserializer::from(value))
-        .map_err(|error| (error.span().or(Some(span)), one_line(error.message())))
 }
 
 fn parse<T: std::str::FromStr<Err: fmt::Display>>(
@@ -644,6 +717,23 @@ fn one_line(message: &str) -> String {
     message.lines().collect::<Vec<_>>().join(", ")
 }
 
+/// What the parser says, without names that only a programmer knows.
+fn in_words(message: &str) -> String {
+    let mut words = one_line(message);
+    for (type_name, form) in [
+        ("expected u16", "expected 0 to 65535"),
+        ("expected u32", "expected a whole number, 0 or more"),
+        ("expected a boolean", "expected true or false"),
+        ("expected a sequence", "expected a list"),
+    ] {
+        if words.ends_with(type_name) {
+            words.truncate(words.len() - type_name.len());
+            words.push_str(form);
+        }
+    }
+    words
+}
+
 const STAGING_DIRECTORY: &str = "https://acme-staging-v02.api.letsencrypt.org/directory";
 const DELIVER_WITHIN_HOURS: u16 = 24;
 const DEFAULT_ISSUER: &str = "letsencrypt";
@@ -691,7 +781,7 @@ mod tests {
             ),
             (
                 "warn_days = \"x\"",
-                "line 1: warn_days: invalid type: string \"x\", expected u32",
+                "line 1: warn_days: invalid type: string \"x\", expected a whole number, 0 or more",
             ),
             (
                 "\n[[endpoint]]\nhost = \"a..b\"",
@@ -699,7 +789,27 @@ mod tests {
             ),
             (
                 "[[endpoint]]\nhost = \"a.b\"\nport = 99999",
-                "line 3: [[endpoint]] invalid value: integer `99999`, expected u16",
+                "line 3: [[endpoint]] port: invalid value: integer `99999`, expected 0 to 65535",
+            ),
+            (
+                "[[endpoint]]\nhots = \"a.b\"",
+                "line 2: [[endpoint]] unknown field `hots`, expected one of `host`, `port`, `sni`, `starttls`, `addresses`, `ca`, `warn_days`, `critical_days`, `quiet`",
+            ),
+            (
+                "[[endpoint]]\nhost = \"a.b\"\nwarn_days = 2\ncritical_days = 3",
+                "line 4: [[endpoint]] critical_days = 3 is more than warn_days = 2 (expected at most as many)",
+            ),
+            (
+                "critical_days = -1",
+                "line 1: critical_days: invalid value: integer `-1`, expected a whole number, 0 or more",
+            ),
+            (
+                "[[endpoint]]\nhost = \"a.b\"\n[[endpoint]]\nhost = \"A.b\"\nwarn_days = 30",
+                "line 4: [[endpoint]] a.b:443 is in line 1 already, with other settings (expected once, or with another sni or other addresses)",
+            ),
+            (
+                "[[certificate]]\nidentifiers = [\"a.b\"]\n[[certificate]]\nidentifiers = [\"a.b\", \"c.b\"]",
+                "line 4: [[certificate]] name = \"a.b\" is taken by the certificate in line 1 (expected another name)",
             ),
             (
                 "[[endpoint]]\nhost = \"a.b\"\nport = 0",
@@ -775,7 +885,70 @@ mod tests {
         let wrong = Inventory::parse("[[endpoint]]\nhost = \"a.example\"\nquiet = \"yes\"\n");
         assert_eq!(
             wrong.mistakes[0].to_string(),
-            "line 3: [[endpoint]] invalid type: string \"yes\", expected a boolean"
+            "line 3: [[endpoint]] quiet: invalid type: string \"yes\", expected true or false"
+        );
+    }
+
+    #[test]
+    fn a_place_that_is_named_twice_is_watched_once() {
+        let inventory = Inventory::parse(
+            "[[endpoint]]\nhost = \"a.example\"\n[[endpoint]]\nhost = \"A.example.\"\nport = 443\n\
+             [[endpoint]]\nhost = \"a.example\"\naddresses = [\"192.0.2.7\"]\n\
+             [[certificate]]\nidentifiers = [\"a.example\", \"a.example\", \"*.a.example\"]\nissuers = [\"own\"]\n\
+             [issuer.own]\ndirectory = \"https://ca.example/directory\"\nca = \"ca/own.pem\"\n",
+        );
+        assert_eq!(inventory.mistakes, []);
+        let watched: Vec<_> = inventory
+            .watched
+            .iter()
+            .map(|watched| (watched.line, watched.addresses.len(), watched.ca.as_deref()))
+            .collect();
+        assert_eq!(
+            watched,
+            [(Some(1), 0, Some("ca/own.pem")), (Some(6), 1, None)],
+            "an endpoint is judged by the roots of the certificate that is delivered there"
+        );
+        assert_eq!(inventory.certificates[0].identifiers, ["a.example", "*.a.example"]);
+    }
+
+    #[test]
+    fn critical_is_never_sooner_than_a_warning() {
+        let inventory = Inventory::parse("[[endpoint]]\nhost = \"a.example\"\nwarn_days = 2\n");
+        let thresholds = inventory.watched[0].thresholds;
+        assert_eq!((thresholds.warn_days, thresholds.critical_days), (2, 2));
+    }
+
+    #[test]
+    fn as_editors_on_other_systems_write_it() {
+        let text = "\u{feff}# b\u{fc}cher\r\nwarn_days = 20\r\n\r\n[[endpoint]]\r\nhost = \"b\u{fc}cher.example\"\r\nport = 0\r\n";
+        let inventory = Inventory::parse(text);
+        assert_eq!(inventory.thresholds.warn_days, 20);
+        let mistakes: Vec<_> = inventory.mistakes.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            mistakes,
+            ["line 6: [[endpoint]] port = 0 cannot be connected to (expected 1 to 65535)"]
+        );
+        for nothing in ["", "\n", "\u{feff}", "# nothing yet\r\n"] {
+            let inventory = Inventory::parse(nothing);
+            assert_eq!((inventory.watched, inventory.mistakes), (vec![], vec![]), "{nothing:?}");
+        }
+    }
+
+    /// Lines were counted from the beginning for each of them.
+    #[test]
+    fn ten_thousand_entries_are_read_at_once() {
+        let entry = |number: u32| format!("[[endpoint]]\nhost = \"h{number}.example\"\nwarn_dayz = {number}\n");
+        let bad: String = (0..10_000).map(entry).collect();
+        let good = bad.replace("warn_dayz", "warn_days");
+        let began = std::time::Instant::now();
+        let (bad, good) = (Inventory::parse(&bad), Inventory::parse(&good));
+        assert_eq!((bad.mistakes.len(), good.watched.len()), (10_000, 10_000));
+        assert_eq!(bad.mistakes[9_999].line, Some(30_000));
+        assert_eq!(good.watched[9_999].line, Some(29_998));
+        assert!(
+            began.elapsed() < std::time::Duration::from_secs(10),
+            "{:?}",
+            began.elapsed()
         );
     }
 
