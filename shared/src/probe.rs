@@ -489,13 +489,17 @@ impl Sight {
         }
     }
 
-    /// The next try, unless it failed too and saw less.
+    /// The next try, unless it failed too and saw less, or was cut short: that says nothing of the server.
     fn or(self, next: Self) -> Self {
-        if next.failure.is_some() && next.chain.is_empty() && !self.chain.is_empty() {
-            self
-        } else {
-            next
-        }
+        let saw_less = next.failure.is_some() && next.chain.is_empty() && !self.chain.is_empty();
+        let cut_short = matches!(
+            next.failure,
+            Some(Kind::TimedOut {
+                phase: Phase::Endpoint,
+                ..
+            })
+        );
+        if saw_less || cut_short { self } else { next }
     }
 }
 
@@ -653,6 +657,22 @@ mod tests {
             findings: failure.map(|kind| Finding::network(failed(kind))).into_iter().collect(),
             elapsed_ms: 0,
             tries: 2,
+        }
+    }
+
+    #[test]
+    fn a_try_that_was_cut_short_hides_no_reason() {
+        let failed = |reason: &str| Kind::ConnectFailed {
+            reason: reason.to_owned(),
+        };
+        let (phase, second) = (Phase::Endpoint, Duration::from_secs(1));
+        for (next, expected) in [
+            (failed("second"), failed("second")),
+            (timed_out(phase, second), failed("first")),
+            (timed_out(Phase::Connect, second), timed_out(Phase::Connect, second)),
+        ] {
+            let sight = Sight::failed(failed("first")).or(Sight::failed(next));
+            assert_eq!(sight.failure, Some(expected));
         }
     }
 
