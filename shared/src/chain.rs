@@ -187,11 +187,14 @@ fn validity(leaf: &Certificate, question: &Question<'_>) -> Option<Finding> {
 }
 
 fn name(der: &CertificateDer<'_>, leaf: &Certificate, question: &Question<'_>) -> Option<Finding> {
-    // A leaf that the verifier cannot read, such as X.509 v1, has no names for it either; the path says so.
-    let valid = EndEntityCert::try_from(der).map(|leaf| leaf.verify_is_valid_for_subject_name(question.name).is_ok());
+    let valid = match EndEntityCert::try_from(der) {
+        Ok(leaf) => leaf.verify_is_valid_for_subject_name(question.name).is_ok(),
+        // The path says that the verifier cannot read it. Version 1 has no names to be valid for.
+        Err(_) => !leaf.names.is_empty(),
+    };
     let expected = question.name.to_str().into_owned();
     let names = leaf.names.clone();
-    (!valid.unwrap_or(false)).then(|| critical(Kind::NameMismatch { expected, names }, question.now))
+    (!valid).then(|| critical(Kind::NameMismatch { expected, names }, question.now))
 }
 
 fn issuers_validity(leaf: &Certificate, path: &[&Certificate], question: &Question<'_>) -> Vec<Finding> {
