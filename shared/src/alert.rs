@@ -1,17 +1,19 @@
 //! Alerts: what is said of a run, to whom, and what was said before.
 //!
 //! [`state::next`] decides from a report and from what was said before; [`digest::digest`] puts that into words; [`Digest::bodies`] and
-//! [`slack::message`] give them the form that a channel wants.
+//! [`slack::message`] give them the form that a channel wants; [`Topic::publish`] and [`slack::tell`] hand them over.
 
 mod bodies;
 pub mod digest;
 pub mod sample;
 pub mod slack;
 pub mod state;
+pub mod topic;
 
 pub use crate::text::printable;
 pub use bodies::{LIMIT, custom_notification, machine};
 pub use digest::Digest;
+pub use topic::Topic;
 
 /// Whose alert it is, and where the rest is to be found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +46,7 @@ impl Sender {
         } = self;
         let report = match self.bucket.is_empty() {
             true => String::new(),
-            false => format!("The full report: {}\n", self.report()),
+            false => format!("The full report: {} (`neverlapse report` fetches it)\n", self.report()),
         };
         format!("-- \n{report}neverlapse, stack {stack} in {region}, account {account}\n")
     }

@@ -1,23 +1,17 @@
 //! Says what is to be said after a run, and remembers that it was said.
 
-use std::time::Duration;
-
 use lambda_runtime::tracing::{error, info, warn};
-use neverlapse::alert::slack::{self, Webhook};
 use neverlapse::alert::state::{Circle, KEY, Memory, News, Run, State, next};
-use neverlapse::alert::{Digest, Sender, digest};
-use neverlapse::client::reason;
+use neverlapse::alert::{Digest, Sender, Topic, digest, slack, topic};
 use neverlapse::report::Report;
 use neverlapse::store::{self, Expecting, Object, Store, Tagged};
 use thiserror::Error;
 use time::OffsetDateTime;
-use tokio::time::timeout;
 
 /// Where alerts go, and where it is kept what they said.
 pub(crate) struct Alerts {
     pub(crate) store: Store,
-    pub(crate) sns: aws_sdk_sns::Client,
-    pub(crate) topic: String,
+    pub(crate) topic: Topic,
     pub(crate) sender: Sender,
     /// Whether to say once a week that everything is fine.
     pub(crate) weekly: bool,
@@ -26,8 +20,8 @@ pub(crate) struct Alerts {
 /// What went wrong with telling. Nothing is lost by it: what was not told or not remembered is told by the next run.
 #[derive(Debug, Error)]
 pub(crate) enum Error {
-    #[error("cannot publish to {topic}: {reason}")]
-    NotSent { topic: String, reason: String },
+    #[error(transparent)]
+    NotSent(#[from] topic::Error),
     #[error("the alert was sent, but that cannot be remembered, so it will be repeated: {0}")]
     NotRemembered(String),
     #[error("the alert was sent to the topic, but not to Slack: {0}")]
@@ -126,33 +120,22 @@ impl Alerts {
 
     /// Publishes to the topic.
     pub(crate) async fn publish(&self, digest: &Digest) -> Result<(), Error> {
-        let request = self.sns.publish().topic_arn(&self.topic).subject(&digest.subject);
-        let request = request.message_structure("json").message(digest.bodies(&self.sender));
-        let sent = request.send().await.map_err(|error| Error::NotSent {
-            topic: self.topic.clone(),
-            reason: reason(&error),
-        })?;
-        info!(subject = %digest.subject, message_id = sent.message_id(), "alert published");
+        let message_id = self.topic.publish(digest, &self.sender).await?;
+        info!(subject = %digest.subject, message_id, "alert published");
         Ok(())
     }
 
     /// Posts to the webhook, if there is one and something to say. The error is for people, and without the URL.
     async fn slack(&self, digest: Option<&Digest>) -> Result<(), String> {
         let Some(digest) = digest else { return Ok(()) };
-        let post = async {
-            let Some(url) = self.store.text(slack::KEY).await.map_err(|error| error.to_string())? else {
-                return Ok(());
-            };
-            let webhook = Webhook::new(&url).map_err(|error| error.to_string())?;
-            let message = slack::message(digest, &self.sender);
-            webhook.post(&message).await.map_err(|error| error.to_string())
-        };
-        let posted = timeout(PATIENCE, post).await;
-        let posted = posted.unwrap_or_else(|_| Err(format!("Slack took longer than {} s", PATIENCE.as_secs())));
-        if let Err(problem) = &posted {
-            error!(problem, "Slack was not told");
+        match slack::tell(&self.store, digest, &self.sender).await {
+            Ok(_) => Ok(()),
+            Err(failed) => {
+                let problem = failed.to_string();
+                error!(problem, "Slack was not told");
+                Err(problem)
+            }
         }
-        posted
     }
 }
 
@@ -168,4 +151,3 @@ fn log(news: &News) {
 }
 
 const RACES: usize = 5;
-const PATIENCE: Duration = Duration::from_secs(8);

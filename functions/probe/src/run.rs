@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use lambda_runtime::tracing::{error, info, warn};
 use lambda_runtime::{Diagnostic, LambdaEvent};
 use neverlapse::alert::state::Circle;
-use neverlapse::alert::{Digest, Sender};
+use neverlapse::alert::{Digest, Sender, Topic};
 use neverlapse::finding::Severity;
 use neverlapse::inventory::Inventory;
 use neverlapse::probe::{Options, Prober, Target};
@@ -62,7 +62,7 @@ impl From<Error> for Diagnostic {
             Error::InventoryUnreadable(_) => "InventoryUnreadable",
             Error::InventoryEmpty(_) => "InventoryEmpty",
             Error::ProbeFailed(_) => "ProbeFailed",
-            Error::Alert(alerts::Error::NotSent { .. }) => "AlertNotSent",
+            Error::Alert(alerts::Error::NotSent(_)) => "AlertNotSent",
             Error::Alert(alerts::Error::NotRemembered(_)) => "AlertNotRemembered",
             Error::Alert(alerts::Error::SlackNotTold(_)) => "SlackNotTold",
             Error::RenewalNotRequested(_) => "RenewalNotRequested",
@@ -82,8 +82,7 @@ impl Run {
         let sns = aws_sdk_sns::Client::new(config);
         let alerts = Alerts {
             store: store.clone(),
-            sns: sns.clone(),
-            topic: settings.alert_topic.clone(),
+            topic: Topic::new(sns.clone(), &settings.alert_topic),
             sender: Sender::of(&settings.stack, &settings.alert_topic, &settings.bucket),
             weekly: settings.weekly,
         };

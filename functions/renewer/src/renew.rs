@@ -5,7 +5,7 @@ use std::fmt;
 use aws_config::SdkConfig;
 use instant_acme::{Account, CertificateIdentifier, Error, RevocationReason, RevocationRequest};
 use lambda_runtime::tracing::{info, warn};
-use neverlapse::alert::Sender;
+use neverlapse::alert::{Sender, Topic};
 use neverlapse::finding::date;
 use neverlapse::inventory::{Certificate, Inventory, Issuer};
 use neverlapse::renewal::{Advice, Decision, Failure, Reason, Renewal, decide};
@@ -87,17 +87,22 @@ struct Case<'a> {
 
 impl Renewer {
     pub(crate) fn new(settings: Settings, config: SdkConfig) -> Self {
-        let sender = Sender::of(&settings.stack, &settings.alert_topic, &settings.bucket);
+        let store = Store::new(aws_sdk_s3::Client::new(&config), settings.bucket.clone());
         Self {
-            store: Store::new(aws_sdk_s3::Client::new(&config), settings.bucket.clone()),
             teller: Teller {
-                sns: aws_sdk_sns::Client::new(&config),
-                topic: settings.alert_topic.clone(),
-                sender,
+                store: store.clone(),
+                topic: Topic::new(aws_sdk_sns::Client::new(&config), &settings.alert_topic),
+                sender: Sender::of(&settings.stack, &settings.alert_topic, &settings.bucket),
             },
+            store,
             settings,
             config,
         }
+    }
+
+    /// The stack that it belongs to.
+    pub(crate) fn stack(&self) -> &str {
+        &self.settings.stack
     }
 
     /// Does what is asked, if it is due. An error means: deliver the request again.
@@ -106,7 +111,7 @@ impl Renewer {
         if request.action == Action::ReplaceAccountKey || request.dry_run {
             if let Err(fault) = &result {
                 let name = &request.name;
-                self.teller.tell(&self.teller.refused(name, &fault.to_string())).await;
+                self.teller.tell(self.teller.refused(name, &fault.to_string())).await;
             }
             // A person reads that and asks again; the queue must not.
             return Ok(result.unwrap_or(Outcome::Refused));
@@ -243,7 +248,7 @@ impl Renewer {
         });
         match before.await? {
             Some(failure) if failure.since < current.published_at => {
-                self.teller.tell(&self.teller.recovered(current, &failure)).await;
+                self.teller.tell(self.teller.recovered(current, &failure)).await;
             }
             _ => {}
         }
@@ -268,7 +273,7 @@ impl Renewer {
         if failure.count == 1 {
             let current = self.current(name).await;
             let digest = self.teller.failed(name, &failure, current.as_ref().map(value), now);
-            self.teller.tell(&digest).await;
+            self.teller.tell(digest).await;
         }
     }
 
@@ -558,7 +563,7 @@ impl Renewer {
         let key = record::key(&format!("dry-run/{}", wanted.name));
         let order = async |lease: &Lease<'_>| self.order(&case, lease, None, None, &Reason::Asked).await;
         let outcome = self.with_lease(&case, key, order).await?;
-        self.teller.tell(&self.teller.dry_run(&wanted.name, &name)).await;
+        self.teller.tell(self.teller.dry_run(&wanted.name, &name)).await;
         Ok(outcome)
     }
 

@@ -2,12 +2,11 @@
 
 use std::fmt::Write;
 
-use aws_sdk_sns::Client;
 use lambda_runtime::tracing::{error, info};
-use neverlapse::alert::{Digest, Sender};
-use neverlapse::client::reason;
+use neverlapse::alert::{Digest, Sender, Topic, slack};
 use neverlapse::finding::{Severity, Span, date};
 use neverlapse::renewal::Failure;
+use neverlapse::store::Store;
 use neverlapse::version::Current;
 use time::OffsetDateTime;
 
@@ -15,27 +14,24 @@ use crate::fault::Fault;
 
 /// Where alerts go, and in whose name.
 pub(crate) struct Teller {
-    pub(crate) sns: Client,
-    pub(crate) topic: String,
+    pub(crate) store: Store,
+    pub(crate) topic: Topic,
     pub(crate) sender: Sender,
 }
 
 impl Teller {
-    /// Sends an alert. That it cannot be sent must not undo a renewal: it is logged, and the probe's next run tells.
-    pub(crate) async fn tell(&self, digest: &Digest) {
-        let bodies = digest.bodies(&self.sender);
-        let request = self.sns.publish().topic_arn(&self.topic).subject(&digest.subject);
-        match request.message_structure("json").message(bodies).send().await {
-            Ok(sent) => info!(
-                subject = digest.subject,
-                message_id = sent.message_id(),
-                "alert published"
-            ),
-            Err(failed) => error!(
-                subject = digest.subject,
-                reason = reason(&failed),
-                "the alert could not be published"
-            ),
+    /// Tells Slack, if there is a webhook, and the topic. That neither can be told must not undo a renewal: it is logged, and the
+    /// probe's next run tells.
+    pub(crate) async fn tell(&self, mut digest: Digest) {
+        let subject = digest.subject.clone();
+        if let Err(failed) = slack::tell(&self.store, &digest, &self.sender).await {
+            let problem = failed.to_string();
+            error!(subject, problem, "Slack was not told");
+            digest.notes.push(format!("Slack was not told: {problem}."));
+        }
+        match self.topic.publish(&digest, &self.sender).await {
+            Ok(message_id) => info!(subject, message_id, "alert published"),
+            Err(failed) => error!(subject, problem = %failed, "the alert could not be published"),
         }
     }
 

@@ -5,14 +5,27 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use thiserror::Error;
+use tokio::time::timeout;
 
 use super::Sender;
 use super::bodies::{first, length};
 use super::digest::{Digest, Section};
 use crate::finding::Severity;
+use crate::store::{self, Store};
 
 /// Where the webhook's URL is in the bucket: one line of text. Whoever has it can write into the channel.
 pub const KEY: &str = "secrets/slack-webhook";
+
+/// Posts an alert to the webhook whose URL the bucket holds, if it holds one; answers whether it does.
+pub async fn tell(store: &Store, digest: &Digest, sender: &Sender) -> Result<bool, Error> {
+    let post = async {
+        let Some(url) = store.text(KEY).await? else {
+            return Ok(false);
+        };
+        Webhook::new(&url)?.post(&message(digest, sender)).await.map(|()| true)
+    };
+    timeout(ALTOGETHER, post).await.unwrap_or(Err(Error::TooSlow))
+}
 
 /// The alert in Block Kit: <https://docs.slack.dev/reference/block-kit/blocks>.
 pub fn message(digest: &Digest, sender: &Sender) -> Value {
@@ -51,8 +64,11 @@ pub(super) fn section(section: &Section) -> String {
         escaped(&section.title)
     )];
     for entry in &section.entries {
-        lines.push(format!("• {}", escaped(&entry.words())));
-        lines.push(format!("   _{}_", escaped(entry.history())));
+        lines.push(format!(
+            "• {} _({})_",
+            escaped(&entry.words()),
+            escaped(entry.history())
+        ));
     }
     lines.extend(section.facts.iter().map(|fact| escaped(fact)));
     lines.join("\n")
@@ -100,9 +116,13 @@ pub struct Webhook {
 }
 
 /// Why Slack was not told. It never has the webhook's URL in it.
-#[derive(Debug, Error, PartialEq, Eq)]
+#[derive(Debug, Error)]
 #[allow(missing_docs)]
 pub enum Error {
+    #[error(transparent)]
+    Unreadable(#[from] store::Error),
+    #[error("Slack took longer than {} s", ALTOGETHER.as_secs())]
+    TooSlow,
     #[error("{KEY} does not hold a webhook's URL (expected one line, https://hooks.slack.com/services/…)")]
     Invalid,
     #[error("Slack cannot be reached: {reason}")]
@@ -185,6 +205,8 @@ fn why(error: reqwest::Error) -> String {
     innermost.to_string()
 }
 
+/// With all tries: a function has more to do than to wait for Slack.
+const ALTOGETHER: Duration = Duration::from_secs(8);
 const PATIENCE: Duration = Duration::from_secs(5);
 const WAITS: [Duration; 2] = [Duration::from_millis(300), Duration::from_secs(1)];
 const HEADER: usize = 150;
