@@ -3,8 +3,8 @@
 //! One run goes one way. An [`inventory`] (or a list of names) becomes [`probe::Target`]s; for each of them
 //! [`resolve`] finds every address, [`starttls`] upgrades where the protocol wants it, [`tls`] makes the handshake and
 //! takes the chain whatever it is ([`legacy`] reads it from servers too old for that), [`chain`] and [`crl`] judge it
-//! offline into [`finding`]s, and [`report`] collects them. [`alert`] says what matters in words, and [`page`] shows all of it;
-//! [`store`] reads and writes the bucket.
+//! offline into [`finding`]s, and [`report`] collects them. [`alert`] says what matters in words, [`page`] shows all of it, and a
+//! [`metric`] counts it; [`store`] reads and writes the bucket.
 //!
 //! What is renewed is in the bucket too: [`renewal`] decides when, by a [`request`]; a [`version`] is what came of it, and a
 //! [`receipt`] what an instance did with that; [`delivery`] puts all of it beside what is on the wire.
@@ -18,6 +18,7 @@ pub mod endpoint;
 pub mod finding;
 pub mod inventory;
 pub mod legacy;
+pub mod metric;
 pub mod page;
 pub mod probe;
 pub mod receipt;

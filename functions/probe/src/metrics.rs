@@ -1,67 +1,76 @@
-//! Metrics in CloudWatch's embedded metric format: lines in the log that CloudWatch makes metrics of.
-//!
-//! <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>
+//! What a run over the whole inventory counts, for CloudWatch.
 
+use neverlapse::metric::{Metric, line};
 use neverlapse::report::{CertificateReport, Report, Stage};
-use serde_json::{Map, Value, json};
 use time::{Duration, OffsetDateTime};
 
 /// The lines of a run over the whole inventory: one for the stack, and one an endpoint if that was asked for.
 pub(crate) fn lines(report: &Report, stack: &str, critical_days: u32, per_endpoint: bool) -> Vec<String> {
     let at = report.finished_at;
-    let mut lines = vec![line(at, &[("Stack", stack)], &of_the_run(report, critical_days))];
+    let mut metrics = of_the_run(report);
+    metrics.extend(of_the_managed(&report.certificates, critical_days, at));
+    let mut lines = vec![line(at, &[("Stack", stack)], &metrics)];
     if per_endpoint {
-        let days = |seconds: i64| seconds as f64 / DAY;
         let each = report.endpoints.iter().filter_map(|endpoint| {
             let dimensions = [("Stack", stack), ("Endpoint", endpoint.endpoint.as_str())];
-            let left = Metric("DaysLeft", "None", days(endpoint.seconds_left?));
-            Some(line(at, &dimensions, &[left]))
+            Some(line(at, &dimensions, &[days("DaysLeft", endpoint.seconds_left?)]))
         });
         lines.extend(each);
     }
     lines
 }
 
-/// Name, unit, value.
-struct Metric(&'static str, &'static str, f64);
-
-/// What there is to count. A soonest expiry is left out where there is none: zero would mean now.
-fn of_the_run(report: &Report, critical_days: u32) -> Vec<Metric> {
+/// What was seen. A soonest expiry is left out where there is none: zero would mean now.
+fn of_the_run(report: &Report) -> Vec<Metric> {
     let counts = report.counts;
-    let soonest = report
-        .endpoints
-        .iter()
-        .filter_map(|endpoint| endpoint.seconds_left)
-        .min();
-    let managed = (report.certificates.iter()).filter_map(|certificate| certificate.not_after);
-    let managed = managed.map(|end| (end - report.finished_at).whole_seconds()).min();
-    let instances = report
-        .certificates
-        .iter()
-        .flat_map(|certificate| &certificate.instances);
-    let behind = instances.filter(|instance| instance.stage != Stage::Served).count();
-    let lapsing = report
-        .certificates
-        .iter()
-        .filter(|one| is_lapsing(one, critical_days, report.finished_at));
-    let count = |name, count: u64| Some(Metric(name, "Count", count as f64));
-    let days = |name, seconds: Option<i64>| Some(Metric(name, "None", seconds? as f64 / DAY));
+    let ends = report.endpoints.iter().filter_map(|endpoint| endpoint.seconds_left);
     let took = (report.finished_at - report.started_at).as_seconds_f64();
-    [
-        count("EndpointsOk", counts.ok),
-        count("EndpointsWarning", counts.warning),
-        count("EndpointsCritical", counts.critical),
-        count("EndpointsUnknown", counts.unknown),
-        count("EndpointsReached", counts.total().saturating_sub(counts.unknown)),
-        count("InstancesBehind", behind as u64),
-        count("ManagedLapsing", lapsing.count() as u64),
-        days("SoonestExpiryDays", soonest),
-        days("SoonestManagedExpiryDays", managed),
-        Some(Metric("RunSeconds", "Seconds", took)),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+    let mut metrics = vec![
+        Metric::count("EndpointsOk", counts.ok),
+        Metric::count("EndpointsWarning", counts.warning),
+        Metric::count("EndpointsCritical", counts.critical),
+        Metric::count("EndpointsUnknown", counts.unknown),
+        Metric::count("EndpointsReached", counts.total().saturating_sub(counts.unknown)),
+        Metric {
+            name: "RunSeconds",
+            unit: "Seconds",
+            value: took,
+        },
+    ];
+    metrics.extend(ends.min().map(|seconds| days("SoonestExpiryDays", seconds)));
+    metrics
+}
+
+/// How far managed certificates are. Where none is managed there is but `ManagedLapsing`, whose alarm must learn that nothing lapses
+/// any more.
+fn of_the_managed(certificates: &[CertificateReport], critical_days: u32, now: OffsetDateTime) -> Vec<Metric> {
+    let lapsing = certificates.iter().filter(|one| is_lapsing(one, critical_days, now));
+    let mut metrics = vec![Metric::count("ManagedLapsing", lapsing.count() as u64)];
+    if certificates.is_empty() {
+        return metrics;
+    }
+    let ends = certificates.iter().filter_map(|certificate| certificate.not_after);
+    metrics.extend(
+        ends.min()
+            .map(|end| days("SoonestManagedExpiryDays", (end - now).whole_seconds())),
+    );
+    let instances = certificates.iter().flat_map(|certificate| &certificate.instances);
+    let behind = instances.filter(|instance| instance.stage != Stage::Served);
+    metrics.push(Metric::count("InstancesBehind", behind.count() as u64));
+    metrics.extend(STAGES.map(|(name, stage)| {
+        let there = certificates
+            .iter()
+            .filter(|certificate| self::stage(certificate) == stage);
+        Metric::count(name, there.count() as u64)
+    }));
+    metrics
+}
+
+/// Where a certificate is on its way: where the last of its instances is. None before it is issued.
+fn stage(certificate: &CertificateReport) -> Option<Stage> {
+    certificate.version.as_ref()?;
+    let stages = certificate.instances.iter().map(|instance| instance.stage);
+    Some(stages.min().unwrap_or(Stage::Issued))
 }
 
 /// Less is left than the critical days, or than a tenth of its own lifetime where that is shorter.
@@ -72,38 +81,29 @@ fn is_lapsing(certificate: &CertificateReport, critical_days: u32, now: OffsetDa
     end - now < Duration::days(critical_days.into()).min((end - begin) / 10)
 }
 
-fn line(at: OffsetDateTime, dimensions: &[(&str, &str)], metrics: &[Metric]) -> String {
-    let names: Vec<_> = dimensions.iter().map(|(name, _)| name).collect();
-    let defined: Vec<_> = (metrics.iter())
-        .map(|Metric(name, unit, _)| json!({"Name": name, "Unit": unit}))
-        .collect();
-    let directive = json!({"Namespace": NAMESPACE, "Dimensions": [names], "Metrics": defined});
-    let milliseconds = (at.unix_timestamp_nanos() / 1_000_000) as i64;
-    let mut members = Map::new();
-    members.insert(
-        "_aws".to_owned(),
-        json!({"Timestamp": milliseconds, "CloudWatchMetrics": [directive]}),
-    );
-    members.extend(
-        dimensions
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), json!(value))),
-    );
-    members.extend(
-        metrics
-            .iter()
-            .map(|Metric(name, _, value)| ((*name).to_owned(), json!(value))),
-    );
-    Value::Object(members).to_string()
+fn days(name: &'static str, seconds: i64) -> Metric {
+    Metric {
+        name,
+        unit: "None",
+        value: seconds as f64 / 86_400.0,
+    }
 }
 
-const NAMESPACE: &str = "neverlapse";
-const DAY: f64 = 86_400.0;
+/// Every stage, so that one at which nothing is any more says so.
+const STAGES: [(&str, Option<Stage>); 6] = [
+    ("ManagedNotIssued", None),
+    ("ManagedFailed", Some(Stage::Failed)),
+    ("ManagedIssued", Some(Stage::Issued)),
+    ("ManagedPulled", Some(Stage::Pulled)),
+    ("ManagedInstalled", Some(Stage::Installed)),
+    ("ManagedServed", Some(Stage::Served)),
+];
 
 #[cfg(test)]
 mod tests {
     use neverlapse::finding::Severity;
     use neverlapse::report::EndpointReport;
+    use serde_json::{Value, json};
     use time::macros::datetime;
 
     use super::*;
@@ -138,22 +138,22 @@ mod tests {
             endpoint("c:443", Severity::Unknown, None),
         ]);
         report.certificates = serde_json::from_value(json!([
-            {"name": "a", "status": "ok", "identifiers": ["a"], "not_after": "2026-11-29T18:00:12.4Z",
+            {"name": "a", "status": "ok", "identifiers": ["a"], "version": "1", "not_after": "2026-11-29T18:00:12.4Z",
              "instances": [{"instance": "i-1", "stage": "served"}, {"instance": "i-2", "stage": "pulled"}]},
+            {"name": "done", "status": "ok", "identifiers": ["done"], "version": "1",
+             "instances": [{"instance": "i-1", "stage": "served"}]},
+            {"name": "stuck", "status": "ok", "identifiers": ["stuck"], "version": "1",
+             "instances": [{"instance": "i-1", "stage": "failed"}, {"instance": "i-2", "stage": "issued"}]},
             {"name": "new", "status": "ok", "identifiers": ["new"]},
-            {"name": "six days", "status": "ok", "identifiers": [],
+            {"name": "six days", "status": "ok", "identifiers": [], "version": "1",
              "not_before": "2026-11-23T17:00:12.4Z", "not_after": "2026-11-30T00:00:12.4Z"},
-            {"name": "late", "status": "ok", "identifiers": [],
+            {"name": "late", "status": "ok", "identifiers": [], "version": "1",
              "not_before": "2026-09-01T06:00:12.4Z", "not_after": "2026-11-26T18:00:12.4Z"},
         ]))
         .unwrap();
         let lines = lines(&report, "neverlapse", 3, false);
         assert_eq!(lines.len(), 1);
         let line = values(&lines[0]);
-        let directive = &line["_aws"]["CloudWatchMetrics"][0];
-        assert_eq!(line["_aws"]["Timestamp"], 1_795_500_012_400_i64);
-        assert_eq!(directive["Namespace"], "neverlapse");
-        assert_eq!(directive["Dimensions"], json!([["Stack"]]));
         assert_eq!(line["Stack"], "neverlapse");
         for (name, expected) in [
             ("EndpointsOk", 1.0),
@@ -161,7 +161,13 @@ mod tests {
             ("EndpointsCritical", 1.0),
             ("EndpointsUnknown", 1.0),
             ("EndpointsReached", 2.0),
-            ("InstancesBehind", 1.0),
+            ("InstancesBehind", 3.0),
+            ("ManagedNotIssued", 1.0),
+            ("ManagedFailed", 1.0),
+            ("ManagedIssued", 2.0),
+            ("ManagedPulled", 1.0),
+            ("ManagedInstalled", 0.0),
+            ("ManagedServed", 1.0),
             ("SoonestExpiryDays", -0.5),
             ("SoonestManagedExpiryDays", 2.5),
             ("ManagedLapsing", 1.0),
@@ -188,6 +194,16 @@ mod tests {
                 assert!(!text.contains('\n'));
             }
         }
+    }
+
+    #[test]
+    fn stages_cost_nothing_where_nothing_is_managed() {
+        let line = values(&lines(&report(Vec::new()), "s", 3, false)[0]);
+        assert_eq!(line["ManagedLapsing"], 0.0, "its alarm waits for that");
+        assert!(
+            line.get("ManagedServed").is_none() && line.get("InstancesBehind").is_none(),
+            "{line}"
+        );
     }
 
     #[test]

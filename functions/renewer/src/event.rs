@@ -4,8 +4,10 @@ use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent, SqsMe
 use futures::future::join_all;
 use lambda_runtime::LambdaEvent;
 use lambda_runtime::tracing::{error, info};
+use neverlapse::metric::{self, Metric};
 use neverlapse::request::Request;
 use thiserror::Error;
+use time::OffsetDateTime;
 use tokio::time::{Duration, Instant};
 
 use crate::fault::Fault;
@@ -59,7 +61,12 @@ pub(crate) async fn handle(
 
 async fn one(renewer: &Renewer, message: &SqsMessage, deadline: Instant) -> bool {
     let message_id = message.message_id.as_deref().unwrap_or_default();
-    match attempt(renewer, message, deadline).await {
+    let result = attempt(renewer, message, deadline).await;
+    if let Some(failed) = tried(&result) {
+        // As CloudWatch wants it: on standard output, with nothing around it.
+        println!("{}", metrics(renewer.stack(), failed, OffsetDateTime::now_utc()));
+    }
+    match result {
         Ok((name, outcome)) => {
             info!(message_id, name, %outcome, "request done");
             true
@@ -85,6 +92,23 @@ fn read(body: &str) -> Result<Request, Error> {
     }
 }
 
+/// Whether a renewal was tried, and if so, whether it failed. One that goes on with the next delivery, or elsewhere, is not over.
+fn tried(result: &Result<(String, Outcome), Error>) -> Option<bool> {
+    match result {
+        Ok((_, Outcome::Published(_))) => Some(false),
+        Ok(_) | Err(Error::NoRequest(_) | Error::Failed(Fault::OutOfTime(_) | Fault::Overtaken)) => None,
+        Err(Error::Failed(_)) => Some(true),
+    }
+}
+
+fn metrics(stack: &str, failed: bool, now: OffsetDateTime) -> String {
+    let counts = [
+        Metric::count("RenewalsTried", 1),
+        Metric::count("RenewalsFailed", failed.into()),
+    ];
+    metric::line(now, &[("Stack", stack)], &counts)
+}
+
 /// What is kept of Lambda's time for taking TXT records out and giving the lease up.
 const TIDYING: Duration = Duration::from_secs(30);
 
@@ -101,6 +125,28 @@ mod tests {
         assert_eq!(
             read(batch.records[0].body.as_deref().unwrap()).unwrap().name,
             "example.com"
+        );
+    }
+
+    #[test]
+    fn what_counts_as_tried() {
+        let name = || "example.com".to_owned();
+        let failed = |fault: Fault| Err(Error::Failed(fault));
+        for (result, expected) in [
+            (Ok((name(), Outcome::Busy)), None),
+            (Ok((name(), Outcome::DryRun)), None),
+            (failed(Fault::OutOfTime("waiting")), None),
+            (failed(Fault::Overtaken), None),
+            (Err(Error::NoRequest("no JSON".into())), None),
+            (failed(Fault::Ours("no zone".into())), Some(true)),
+            (failed(Fault::Refused { said: "no".into() }), Some(true)),
+        ] {
+            assert_eq!(tried(&result), expected, "{result:?}");
+        }
+        let line: serde_json::Value = serde_json::from_str(&metrics("prod", true, OffsetDateTime::UNIX_EPOCH)).unwrap();
+        assert_eq!(
+            (&line["RenewalsTried"], &line["RenewalsFailed"]),
+            (&1.0.into(), &1.0.into())
         );
     }
 
