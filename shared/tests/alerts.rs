@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 
 use neverlapse::alert::state::{Change, Circle, Memory, News, Run, State, next};
 use neverlapse::alert::{Digest, LIMIT, Sender, custom_notification, digest, slack};
-use neverlapse::finding::{Finding, Kind, Severity};
+use neverlapse::finding::{Finding, Kind, Severity, date};
 use neverlapse::inventory::Inventory;
-use neverlapse::report::{EndpointReport, Observation, Report};
+use neverlapse::report::{CertificateReport, EndpointReport, Observation, Report};
 use serde_json::Value;
 use time::macros::datetime;
 use time::{Duration, OffsetDateTime};
@@ -72,50 +72,144 @@ fn a_certificate_cannot_mention_link_or_move_the_cursor() {
     assert!(!text.contains(['\u{1b}', '\u{202e}']), "{text}");
 }
 
-/// The whole e-mail, once.
+/// The whole e-mail, as whoever is woken by it reads it.
 #[test]
 fn an_email_says_what_where_since_when_by_when_and_what_to_do() {
-    let (soon, late) = (NOW + Duration::days(2), NOW - Duration::HOUR);
-    let soon = Finding::new(
-        Kind::ExpiresSoon {
-            not_after: soon,
-            threshold_seconds: 259_200,
-        },
-        Severity::Critical,
-        NOW,
-    );
-    let late = Finding::new(Kind::Expired { not_after: late }, Severity::Critical, NOW);
-    let mut endpoints = vec![
-        endpoint("shop.example:443", vec![soon]),
-        endpoint("mail.example:443", vec![late]),
-    ];
-    endpoints[0].not_after = Some(NOW + Duration::days(2));
-    endpoints[1].not_after = Some(NOW - Duration::HOUR);
     let inventory = Inventory::parse("[[certificate]]\nidentifiers = [\"shop.example\"]\n");
-    let digest = said(&report(endpoints), &Circle::of(&inventory)).unwrap();
-    assert_eq!(digest.subject, "CRITICAL: mail.example:443, expired 1 h ago (+1 more)");
-    let expected = "\
-2 endpoints: 2 critical, 0 could not be looked at, 0 warning, 0 ok
+    let circle = Circle::of(&inventory);
+    let run = |outcome| Run {
+        outcome: Ok(outcome),
+        circle: &circle,
+        weekly: false,
+    };
+    let (before, now) = (NOW - Duration::hours(30), NOW);
+    let yesterday = report(vec![
+        lapsing("old.example:443", before, Duration::days(2)),
+        lapsing("blog.example:443", before, Duration::days(11)),
+    ]);
+    let (_, state) = next(&run(&yesterday), &Memory::Blank, before);
+
+    let wrong = Kind::NameMismatch {
+        expected: "api.example".into(),
+        names: vec!["www.example".into(), "example".into()],
+    };
+    let mut api = endpoint("api.example:443", vec![Finding::new(wrong, Severity::Critical, now)]);
+    api.observations.push(observation(2, Vec::new()));
+    let mut today = report(vec![
+        lapsing("mail.example:443", now, -Duration::HOUR),
+        api,
+        lapsing("shop.example:443", now, Duration::days(8)),
+        lapsing("old.example:443", now, Duration::days(90)),
+        lapsing("blog.example:443", now, Duration::days(9)),
+    ]);
+    today.certificates = vec![stuck_certificate(now)];
+    let (news, _) = next(&run(&today), &Memory::Known(state), now);
+    let digest = digest::digest(&news, Some(&today), &circle, &sender(), now).unwrap();
+    assert_eq!(digest.subject, "CRITICAL: mail.example:443, expired 1 h ago (+3 more)");
+    let text = digest.text(&sender(), LIMIT);
+    assert_eq!(text, EMAIL);
+}
+
+/// An endpoint whose certificate has so long left.
+fn lapsing(name: &str, now: OffsetDateTime, left: Duration) -> EndpointReport {
+    let not_after = now + left;
+    let (threshold_seconds, severity) = match left {
+        left if left < Duration::days(3) => (259_200, Severity::Critical),
+        _ => (1_209_600, Severity::Warning),
+    };
+    let soon = Kind::ExpiresSoon {
+        not_after,
+        threshold_seconds,
+    };
+    let finding = match left {
+        left if left.is_negative() => Some(Finding::new(Kind::Expired { not_after }, Severity::Critical, now)),
+        left if left < Duration::days(14) => Some(Finding::new(soon, severity, now)),
+        _ => None,
+    };
+    EndpointReport {
+        not_after: Some(not_after),
+        seconds_left: Some(left.whole_seconds()),
+        ..endpoint(name, finding.into_iter().collect())
+    }
+}
+
+/// One that its issuer refuses to renew, and that one of its instances cannot install.
+fn stuck_certificate(now: OffsetDateTime) -> CertificateReport {
+    let refused = "letsencrypt: CAA record for shop.example prevents issuance (urn:ietf:params:acme:error:caa)";
+    let (since, next_try, not_after) = (
+        now - Duration::hours(26),
+        now + Duration::hours(6),
+        now + Duration::days(8),
+    );
+    let version = "20260903T060112Z-5f0c11d2";
+    let failed = Kind::RenewalFailed {
+        name: "shop.example".into(),
+        problem: refused.into(),
+        tries: 7,
+        since,
+        next_try,
+    };
+    let not_installed = Kind::InstallFailed {
+        instance: "i-0a1b2c3d4e5f60713".into(),
+        host: "web-3".into(),
+        version: version.into(),
+        fingerprint: "5f".repeat(32),
+        not_after,
+        reason: "`nginx -t` failed: cannot load certificate key: permission denied".into(),
+        since,
+    };
+    let findings = [failed, not_installed].map(|kind| Finding::new(kind, Severity::Warning, now));
+    serde_json::from_value(serde_json::json!({
+        "name": "shop.example", "status": "warning", "identifiers": ["shop.example"], "version": version,
+        "not_after": date(not_after), "findings": findings,
+        "renewal": {"problem": refused, "next_try": date(next_try)},
+        "instances": [
+            {"instance": "i-0a1b2c3d4e5f60712", "stage": "served"}, {"instance": "i-0a1b2c3d4e5f60713", "stage": "failed"},
+        ],
+    }))
+    .unwrap()
+}
+
+const EMAIL: &str = "\
+5 endpoints: 2 critical, 2 to act on soon, 1 fine.
 
 CRITICAL  mail.example:443
-  - expired 1 h ago, on 2026-11-24T05:00:00Z  [192.0.2.1:443]
-    new: this run is the first to see it
-  valid until 2026-11-24T05:00:00Z
+  - the certificate expired 1 h ago, on 2026-11-24T05:00:00Z (at 192.0.2.1:443)
+    new: first seen in this run
   What to do: renew it with its issuer now, install it at each of these addresses and reload the server
 
-CRITICAL  shop.example:443
-  - expires in 2 d, on 2026-11-26T06:00:00Z  [192.0.2.1:443]
-    new: this run is the first to see it
-  valid until 2026-11-26T06:00:00Z
-  neverlapse renews this certificate (shop.example) when it is due, and says so if that fails
-  What to do: nothing, if the renewer gets it done. `neverlapse status` shows where shop.example is stuck, `neverlapse renew shop.example --force` tries at once
+CRITICAL  api.example:443
+  - the certificate is not for api.example, only for www.example, example (at 192.0.2.1:443)
+    new: first seen in this run
+  What to do: install a certificate for this name. If the server has several, look which one it gives for this name (SNI); if the name is old, take it out of the inventory
+
+WARNING  shop.example:443
+  - the certificate expires in 8 d, on 2026-12-02T06:00:00Z (at 192.0.2.1:443)
+    new: first seen in this run
+  neverlapse renews it (as shop.example), and the last try failed: letsencrypt: CAA record for shop.example prevents issuance (urn:ietf:params:acme:error:caa). The next try is not before 2026-11-24T12:00:00Z.
+  What to do: correct what the last try says, then `neverlapse renew shop.example --force` tries at once
+
+WARNING  certificate shop.example
+  - the renewal has failed 7 times since 2026-11-23T04:00:00Z: letsencrypt: CAA record for shop.example prevents issuance (urn:ietf:params:acme:error:caa) (next try 2026-11-24T12:00:00Z)
+    new: first seen in this run
+  - i-0a1b2c3d4e5f60713 (web-3) could not install version 20260903T060112Z-5f0c11d2 since 2026-11-23T04:00:00Z: `nginx -t` failed: cannot load certificate key: permission denied
+    new: first seen in this run
+  The current version is valid until 2026-12-02T06:00:00Z, and has 8 d left; 1 of 2 instances serve it.
+  What to do: correct what the message names; `neverlapse plan` shows what is due, `neverlapse renew shop.example --force` tries at once
+  What to do: correct what the message names, and run `neverlapse pull` on the instance; the certificate before it is still served
+
+OK  old.example:443
+  - over, a new certificate is served; before: the certificate expires in 2 d, on 2026-11-25T00:00:00Z (at 192.0.2.1:443)
+    it lasted for 1 d 6 h, since 2026-11-23T00:00:00Z
+  The certificate is valid until 2027-02-22T06:00:00Z.
+
+Also open, and reported before:
+  WARNING  blog.example:443: the certificate expires in 9 d, on 2026-12-03T06:00:00Z
 
 -- 
-The full report: s3://bucket/reports/latest.html
+The full report: s3://bucket/reports/latest.html (`neverlapse report` fetches it)
 neverlapse, stack prod in eu-central-1, account 123456789012
 ";
-    assert_eq!(digest.text(&sender(), LIMIT), expected);
-}
 
 #[test]
 fn what_an_address_hid_is_not_over() {

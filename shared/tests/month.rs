@@ -5,45 +5,52 @@ use std::net::SocketAddr;
 
 use neverlapse::alert::state::{Circle, Memory, Run, next};
 use neverlapse::alert::{Digest, Sender, digest};
+use neverlapse::delivery::{Known, join};
 use neverlapse::finding::{Finding, Kind, Severity};
-use neverlapse::inventory::Inventory;
-use neverlapse::report::{Certificate, CertificateReport, EndpointReport, Observation, RenewalReport, Report, Role};
+use neverlapse::inventory::{Inventory, KeyType};
+use neverlapse::receipt::{self, Receipt};
+use neverlapse::renewal::{Failure, Renewal};
+use neverlapse::report::{Certificate, EndpointReport, Observation, Report, Role};
+use neverlapse::version::{self, Current, Facts, IssuedBy};
 use time::macros::datetime;
 use time::{Duration, OffsetDateTime};
 
-/// `day | what changes | the subject that arrives, or - for none`. Endpoints are e01 to e20, and shop, whose certificate neverlapse renews;
-/// all certificates are for 90 days. A day begins at midnight, the probe looks within half an hour of 06:00.
+/// `day | what changes | the subject that arrives, or - for none`.
+///
+/// A day begins at midnight, and the probe looks within half an hour of 06:00. Endpoints are e01 to e20, and shop, whose certificate
+/// neverlapse renews and two instances install, web-1 and web-2. `until 80` is what they serve, until day 80; all certificates are for 90
+/// days. `issued until 110` is a new version in the bucket.
 const MONTH: &str = "
- 1 | e01..e20 until 80; shop until 85        | -
+ 1 | e01..e20 until 80; issued until 22; web-1..web-2 serve it; shop until 22 | -
  2 | e05 dark                                | -
  3 | e05 back                                | -
  4 | e07 dark                                | -
  5 |                                         | UNKNOWN: e07.example:443, no connection
- 6 |                                         | UNKNOWN: e07.example:443, no connection
+ 6 | renewal fails                           | UNKNOWN: e07.example:443, no connection (+1 more)
  7 | e07 back                                | OK: e07.example:443, can be reached again
- 8 | shop until 22; renewal fails            | WARNING: shop.example:443, 13 d 17 h left
+ 8 |                                         | WARNING: shop.example:443, 13 d 17 h left
  9 |                                         | -
 10 | e01 until 20                            | WARNING: e01.example:443, 9 d 18 h left
 11 |                                         | -
 12 | e01 until 95                            | OK: e01.example:443, valid until 1971-04-06
-13 | e03 for other.example                   | CRITICAL: e03.example:443, wrong name
+13 | e03 for other.example                   | CRITICAL: e03.example:443, wrong name (+1 more)
 14 |                                         | CRITICAL: e03.example:443, wrong name
 15 | e03 for e03.example                     | WARNING: shop.example:443, 6 d 18 h left
 16 | e11..e20 dark                           | CRITICAL: 10 of 21 endpoints cannot be reached together
 17 |                                         | CRITICAL: 10 of 21 endpoints cannot be reached together
 18 | e11..e18 back                           | UNKNOWN: e19.example:443, no connection (+1 more)
 19 | e19..e20 back                           | CRITICAL: shop.example:443, 2 d 18 h left
-20 | renewal works; shop until 110           | OK: shop.example:443, valid until 1971-04-21
-21 |                                         | -
+20 | renewal works; issued until 110; web-1 serves it; web-2 fails | CRITICAL: shop.example:443, 1 d 17 h left (+1 more)
+21 | web-2 serves it; shop until 110         | OK: shop.example:443, valid until 1971-04-21 (+1 more)
 22 | e02 until 23                            | CRITICAL: e02.example:443, 17 h 45 min left
 23 |                                         | CRITICAL: e02.example:443, expired 5 h 51 min ago
 24 | e02 dark                                | -
 25 | e02 back                                | CRITICAL: e02.example:443, expired 2 d 6 h ago
 26 | e02 until 120                           | OK: e02.example:443, valid until 1971-05-01
-27 | e09 hushed; e09 until 29                | -
-28 | inventory has a mistake                 | UNKNOWN: the inventory has mistakes
+27 | e09 hushed; e09 until 29; issued until 115; web-1 serves it | -
+28 | inventory has a mistake                 | UNKNOWN: the inventory has mistakes (+1 more)
 29 | inventory is corrected                  | OK: a mistake in the inventory is gone
-30 | e04 for other.example                   | CRITICAL: e04.example:443, wrong name
+30 | e04 for other.example; web-2 serves it; shop until 115 | CRITICAL: e04.example:443, wrong name
 31 | e04 gone                                | OK: e04.example:443, no longer watched
 ";
 
@@ -53,8 +60,9 @@ fn the_messages_of_a_month_are_exactly_these() {
     let mut arrived = String::from("\n");
     for line in MONTH.lines().filter(|line| !line.is_empty()) {
         let [day, changes, _] = line.splitn(3, '|').collect::<Vec<_>>().try_into().unwrap();
-        world.change(changes);
-        let subject = world.run(day.trim().parse().unwrap()).map(|digest| digest.subject);
+        let number = day.trim().parse().unwrap();
+        world.change(number, changes);
+        let subject = world.run(number).map(|digest| digest.subject);
         arrived.push_str(&format!("{day}|{changes}| {}\n", subject.as_deref().unwrap_or("-")));
     }
     assert!(arrived == MONTH, "what arrived:\n{arrived}");
@@ -64,7 +72,7 @@ fn the_messages_of_a_month_are_exactly_these() {
 #[test]
 fn hourly_runs_say_the_same_thing_no_more_often() {
     let mut world = World::default();
-    world.change("e01..e20 until 80; e01 until 10; e02 for other.example; e03 dark");
+    world.change(0, "e01..e20 until 80; e01 until 10; e02 for other.example; e03 dark");
     let mut said = BTreeMap::<String, u32>::new();
     for hour in 0..24 * 7 {
         let now = DAY_0 + Duration::hours(hour);
@@ -79,7 +87,11 @@ fn hourly_runs_say_the_same_thing_no_more_often() {
 #[derive(Default)]
 struct World {
     endpoints: BTreeMap<String, Site>,
+    /// What the bucket says of shop's certificate.
+    current: Option<Current>,
+    receipts: BTreeMap<String, Receipt>,
     renewal_fails: bool,
+    failure: Option<Failure>,
     mistake: bool,
     /// `state/alerts.json`, as it is kept from one run to the next.
     kept: Option<Vec<u8>>,
@@ -94,12 +106,18 @@ struct Site {
 }
 
 impl World {
-    fn change(&mut self, changes: &str) {
+    /// What happens on a day before the probe looks.
+    fn change(&mut self, day: i64, changes: &str) {
+        let now = DAY_0 + Duration::days(day);
         for change in changes.split(';').map(str::trim).filter(|change| !change.is_empty()) {
             match change.split(' ').collect::<Vec<_>>()[..] {
                 ["renewal", how] => self.renewal_fails = how == "fails",
                 ["inventory", "has", ..] => self.mistake = true,
                 ["inventory", "is", ..] => self.mistake = false,
+                ["issued", "until", until] => self.issue(until.parse().unwrap(), now),
+                [who, ref what @ ..] if who.starts_with("web-") => {
+                    names(who).iter().for_each(|name| self.instance(name, what, now))
+                }
                 [who, "gone"] => drop(self.endpoints.remove(who)),
                 [who, ref what @ ..] => names(who).iter().for_each(|name| self.site(name, what)),
                 [] => unreachable!(),
@@ -125,14 +143,74 @@ impl World {
         }
     }
 
+    fn issue(&mut self, until: i64, now: OffsetDateTime) {
+        let not_after = DAY_0 + Duration::days(until);
+        let facts = Facts {
+            name: "shop.example".into(),
+            version: version::id(now, 7),
+            fingerprint: fingerprint(not_after),
+            serial: "1f".into(),
+            not_before: not_after - Duration::days(90),
+            not_after,
+            identifiers: vec!["shop.example".into()],
+            key: KeyType::EcdsaP256,
+            issuer: IssuedBy {
+                name: "letsencrypt".into(),
+                directory: "https://acme.example/directory".into(),
+                account: "https://acme.example/acct/1".into(),
+                profile: None,
+                staging: false,
+            },
+        };
+        self.current = Some(Current {
+            schema: Current::SCHEMA.into(),
+            sequence: self.current.as_ref().map_or(1, |current| current.sequence + 1),
+            facts,
+            manifest_sha256: "cd".repeat(32),
+            published_at: now,
+            rolled_back: false,
+        });
+    }
+
+    /// An instance's client runs; what it last did stays until it does something else.
+    fn instance(&mut self, name: &str, what: &[&str], now: OffsetDateTime) {
+        let facts = &self.current.as_ref().expect("something is issued").facts;
+        let stage = match what {
+            ["serves" | "serve", "it"] => receipt::Stage::Served,
+            ["fails"] => receipt::Stage::Failed,
+            _ => panic!("{what:?} is not something that happens to an instance"),
+        };
+        let receipt = Receipt {
+            schema: Receipt::SCHEMA.into(),
+            name: "shop.example".into(),
+            instance: name.into(),
+            host: format!("{name}.internal"),
+            agent: "0.1.0".into(),
+            version: facts.version.clone(),
+            fingerprint: facts.fingerprint.clone(),
+            stage,
+            reason: (stage == receipt::Stage::Failed).then(|| "`nginx -t` failed".into()),
+            installed: None,
+            since: now,
+            at: now,
+            next_by: now + Duration::days(40),
+        };
+        self.receipts.insert(name.to_owned(), receipt);
+    }
+
     /// The run of a day, some minutes earlier or later than the one before.
     fn run(&mut self, day: i64) -> Option<Digest> {
         self.run_at(DAY_0 + Duration::days(day) + Duration::hours(6) + Duration::minutes(day * 7 % 31 - 15))
     }
 
     fn run_at(&mut self, now: OffsetDateTime) -> Option<Digest> {
-        let circle = Circle::of(&Inventory::parse(&self.inventory()));
-        let report = self.report(now);
+        // The run before asked for this renewal.
+        let problem = "letsencrypt: urn:ietf:params:acme:error:rateLimited: too many certificates";
+        let failed = |before: Option<Failure>| Failure::next(before.as_ref(), problem.into(), None, now);
+        self.failure = self.renewal_fails.then(|| failed(self.failure.take()));
+        let inventory = Inventory::parse(&self.inventory());
+        let circle = Circle::of(&inventory);
+        let report = self.report(&inventory, now);
         let memory = self.kept.as_deref().map_or(Memory::Blank, Memory::read);
         let run = Run {
             outcome: Ok(&report),
@@ -152,7 +230,7 @@ impl World {
         self.endpoints.iter().map(entry).collect()
     }
 
-    fn report(&self, now: OffsetDateTime) -> Report {
+    fn report(&self, inventory: &Inventory, now: OffsetDateTime) -> Report {
         let endpoints = self
             .endpoints
             .iter()
@@ -164,33 +242,21 @@ impl World {
                 .mistakes
                 .push("line 7: [[endpoint]] missing field `host`".to_owned());
         }
-        report
-            .certificates
-            .extend(self.endpoints.get("shop").map(|shop| self.certificate(shop)));
-        report
-    }
-
-    fn certificate(&self, shop: &Site) -> CertificateReport {
-        let not_after = DAY_0 + Duration::days(shop.until);
-        let problem = "urn:ietf:params:acme:error:rateLimited: too many certificates".to_owned();
-        CertificateReport {
-            name: "shop.example".into(),
-            status: Severity::Ok,
-            identifiers: vec!["shop.example".into()],
-            issuer: None,
-            version: None,
-            fingerprint: None,
-            not_before: Some(not_after - Duration::days(90)),
-            not_after: Some(not_after),
-            history: Vec::new(),
-            instances: Vec::new(),
-            renewal: RenewalReport {
-                problem: self.renewal_fails.then_some(problem),
-                next_try: None,
-                planned: Some(not_after - Duration::days(30)),
-            },
-            findings: Vec::new(),
+        if let Some(certificate) = inventory.certificates.first() {
+            let receipts: Vec<_> = self.receipts.values().cloned().collect();
+            let known = Known {
+                certificate,
+                current: self.current.as_ref(),
+                renewal: Some(&Renewal {
+                    failure: self.failure.clone(),
+                    ..Renewal::new("shop.example")
+                }),
+                receipts: &receipts,
+                endpoints: &report.endpoints,
+            };
+            report.certificates = vec![join(&known, now)];
         }
+        report
     }
 }
 
@@ -263,7 +329,7 @@ impl Site {
             subject: format!("CN={}", self.name),
             issuer: "CN=Example CA".into(),
             serial: "1f".into(),
-            fingerprint: "ab".repeat(32),
+            fingerprint: fingerprint(not_after),
             not_before: not_after - Duration::days(90),
             not_after,
             names: vec![self.name.clone()],
@@ -276,11 +342,20 @@ impl Site {
 
 /// `e03..e05` are three.
 fn names(who: &str) -> Vec<String> {
-    let number = |name: &str| name[1..].parse::<u32>().unwrap();
-    match who.split_once("..") {
-        Some((first, last)) => (number(first)..=number(last)).map(|n| format!("e{n:02}")).collect(),
-        None => vec![who.to_owned()],
-    }
+    let Some((first, last)) = who.split_once("..") else {
+        return vec![who.to_owned()];
+    };
+    let digits = first.find(|c: char| c.is_ascii_digit()).unwrap();
+    let (kind, width) = (&first[..digits], first.len() - digits);
+    let number = |name: &str| name[digits..].parse::<u32>().unwrap();
+    (number(first)..=number(last))
+        .map(|n| format!("{kind}{n:0width$}"))
+        .collect()
+}
+
+/// Certificates differ by their end.
+fn fingerprint(not_after: OffsetDateTime) -> String {
+    version::sha256(not_after.to_string().as_bytes())
 }
 
 fn sender() -> Sender {

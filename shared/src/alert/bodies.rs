@@ -68,17 +68,11 @@ pub fn machine(digest: &Digest, sender: &Sender, bytes: usize) -> Value {
 /// <https://docs.aws.amazon.com/chatbot/latest/adminguide/custom-notifs.html>.
 pub fn custom_notification(digest: &Digest, sender: &Sender) -> Value {
     let title = format!("{} {}", mark(digest.severity), escaped(&digest.subject));
-    let mut steps: Vec<&String> = Vec::new();
-    for step in digest.sections.iter().flat_map(|section| &section.next) {
-        if !steps.contains(&step) {
-            steps.push(step);
-        }
-    }
-    let steps: Vec<_> = steps
-        .into_iter()
-        .take(STEPS)
-        .map(|step| first(&escaped(step), STEP))
-        .collect();
+    let steps = digest.sections.iter().flat_map(|section| {
+        let step = |step: &String| format!("`{}`: {}", escaped(&section.title), escaped(step));
+        section.next.iter().map(step)
+    });
+    let steps: Vec<_> = steps.take(STEPS).map(|step| first(&step, STEP)).collect();
     let places: Vec<_> = digest
         .sections
         .iter()

@@ -8,7 +8,8 @@ use time::OffsetDateTime;
 use super::state::{Change, Circle, Matter, News, Notice, Place};
 use super::{SUBJECT_LENGTH, Sender};
 use crate::finding::{Severity, Span, date};
-use crate::report::{CertificateReport, EndpointReport, Report};
+use crate::page::common_name;
+use crate::report::{CertificateReport, Counts, EndpointReport, InstanceReport, Report, Stage};
 use crate::text::printable;
 
 /// One message, before it takes the form that a channel wants.
@@ -174,7 +175,7 @@ impl Entry {
     pub fn words(&self) -> String {
         match self.addresses.as_slice() {
             [] => self.message.clone(),
-            addresses => format!("{}  [{}]", self.message, addresses.join(", ")),
+            addresses => format!("{} (at {})", self.message, addresses.join(", ")),
         }
     }
 
@@ -263,15 +264,7 @@ impl Words<'_> {
             return "neverlapse could not look at anything. Until this is mended, nobody watches these certificates."
                 .to_owned();
         };
-        let counts = report.counts;
-        let mut summary = format!(
-            "{} endpoints: {} critical, {} could not be looked at, {} warning, {} ok",
-            counts.total(),
-            counts.critical,
-            counts.unknown,
-            counts.warning,
-            counts.ok
-        );
+        let mut summary = in_words(report.counts);
         if let (true, Some((endpoint, end))) = (news.all_fine, soonest(report)) {
             let _ = write!(
                 summary,
@@ -323,7 +316,7 @@ impl Words<'_> {
 
     fn entry(&self, notice: &Notice) -> Entry {
         let Notice { change, matter } = notice;
-        let message = printable(&matter.message);
+        let message = printable(&sentence(&matter.code, &matter.message));
         let message = match change {
             Change::NoLongerWatched => format!("no longer watched; what was open: {message}"),
             Change::Over => match self.renewed(matter) {
@@ -352,11 +345,11 @@ impl Words<'_> {
         let since = notice.matter.since;
         let (on, lasted) = (date(since), Span(self.now - since));
         match notice.change {
-            Change::Appeared if since == self.now => "new: this run is the first to see it".to_owned(),
-            Change::Appeared => format!("new: first seen on {on}, and seen again now"),
-            Change::Worsened => format!("worse than when it was last said; known since {on}, for {lasted}"),
-            Change::Reminder => format!("a reminder: known since {on}, for {lasted}"),
-            Change::Over | Change::NoLongerWatched => format!("it was known since {on}, for {lasted}"),
+            Change::Appeared if since == self.now => "new: first seen in this run".to_owned(),
+            Change::Appeared => format!("new: first seen on {on}, and again now"),
+            Change::Worsened => format!("worse than when last reported; known for {lasted}, since {on}"),
+            Change::Reminder => format!("a reminder: known for {lasted}, since {on}"),
+            Change::Over | Change::NoLongerWatched => format!("it lasted for {lasted}, since {on}"),
         }
     }
 
@@ -383,42 +376,69 @@ impl Words<'_> {
     fn facts(&self, notice: &Notice) -> Vec<String> {
         let mut facts = Vec::new();
         if let Some(endpoint) = self.endpoint(&notice.matter.place) {
-            if let Some(end) = endpoint.not_after {
-                let issuer =
-                    issuer(endpoint).map_or_else(String::new, |issuer| format!(", issued by {}", printable(issuer)));
-                facts.push(format!("valid until {}{issuer}", date(end)));
+            let issuer = issuer(endpoint).map(|issuer| format!("issued by {}", printable(&common_name(issuer))));
+            // Whatever is about the end says it.
+            let says_end = notice.matter.is_about_expiry() && notice.change.is_open();
+            let end = endpoint.not_after.filter(|_| !says_end);
+            let end = end.map(|end| format!("valid until {}", date(end)));
+            let known: Vec<_> = [end, issuer].into_iter().flatten().collect();
+            if !known.is_empty() {
+                facts.push(format!("The certificate is {}.", known.join(", ")));
             }
             let managed = self.circle.certificate_at(&endpoint.endpoint);
             let managed = managed.filter(|_| notice.change.is_open());
             facts.extend(managed.map(|name| self.renewer(name, endpoint)));
         }
+        if let Place::Certificate(name) = &notice.matter.place {
+            facts.extend(self.certificate(name).map(|certificate| self.way(certificate)));
+        }
         facts
+    }
+
+    /// How long the current version of a managed certificate lasts, and how far it is.
+    fn way(&self, certificate: &CertificateReport) -> String {
+        let Some(end) = certificate.not_after else {
+            return "There is no certificate in the bucket yet.".to_owned();
+        };
+        let (all, served) = (&certificate.instances, |one: &&InstanceReport| {
+            one.stage == Stage::Served
+        });
+        let served = match all.len() {
+            0 => String::new(),
+            all_of => format!("; {} of {all_of} instances serve it", all.iter().filter(served).count()),
+        };
+        let left = match end - self.now {
+            left if left.is_negative() => format!("expired {} ago", Span(-left)),
+            left => format!("has {} left", Span(left)),
+        };
+        format!("The current version is valid until {}, and {left}{served}.", date(end))
     }
 
     /// What the renewer does about a certificate.
     fn renewer(&self, name: &str, endpoint: &EndpointReport) -> String {
         let Some(certificate) = self.certificate(name) else {
-            return format!("neverlapse renews this certificate ({name}) when it is due, and says so if that fails");
+            return format!("neverlapse renews it (as {name}) when it is due, and says so if that fails.");
         };
         let renewal = &certificate.renewal;
         if let Some(problem) = &renewal.problem {
             let next = renewal.next_try.map_or_else(String::new, |next| {
                 format!(" The next try is not before {}.", date(next))
             });
+            let problem = printable(problem);
             return format!(
-                "neverlapse renews this certificate ({name}), and its last try failed: {}.{next}",
-                printable(problem)
+                "neverlapse renews it (as {name}), and the last try failed: {}.{next}",
+                problem.trim_end_matches('.')
             );
         }
         match (certificate.not_after, renewal.planned) {
-            (Some(new), _) if endpoint.not_after.is_some_and(|served| served < new) => format!(
-                "neverlapse has renewed this certificate ({name}): the new one is valid until {}, but it is not served here yet",
+            (Some(new), _) if is_renewed(certificate, endpoint) => format!(
+                "neverlapse has renewed it (as {name}): the new one is valid until {}, but is not served here yet.",
                 date(new)
             ),
             (_, Some(planned)) if planned > self.now => {
-                format!("neverlapse will renew this certificate ({name}) on {}", date(planned))
+                format!("neverlapse will renew it (as {name}) on {}.", date(planned))
             }
-            _ => format!("neverlapse is about to renew this certificate ({name})"),
+            _ => format!("neverlapse is about to renew it (as {name})."),
         }
     }
 
@@ -433,9 +453,7 @@ impl Words<'_> {
             _ => "",
         };
         match (matter.code.as_str(), managed) {
-            ("expired" | "expires_soon", Some(name)) => format!(
-                "nothing, if the renewer gets it done. `neverlapse status` shows where {name} is stuck, `neverlapse renew {name} --force` tries at once"
-            ),
+            ("expired" | "expires_soon", Some(name)) => self.managed_step(name, place),
             ("expired", None) => {
                 "renew it with its issuer now, install it at each of these addresses and reload the server".to_owned()
             }
@@ -457,6 +475,23 @@ impl Words<'_> {
         }
     }
 
+    /// What to do about a certificate that lapses although neverlapse renews it: whatever keeps it from being renewed or served.
+    fn managed_step(&self, name: &str, endpoint: &str) -> String {
+        let certificate = self.certificate(name);
+        let endpoint = self.endpoint(&Place::Endpoint(endpoint.to_owned()));
+        let renewed = certificate.zip(endpoint);
+        if certificate.is_some_and(|certificate| certificate.renewal.problem.is_some()) {
+            format!("correct what the last try says, then `neverlapse renew {name} --force` tries at once")
+        } else if renewed.is_some_and(|(certificate, endpoint)| is_renewed(certificate, endpoint)) {
+            "run `neverlapse pull` on the servers behind this name; `neverlapse status` shows which of them is behind"
+                .to_owned()
+        } else {
+            format!(
+                "wait for the renewal; `neverlapse status` shows how far it is, `neverlapse renew {name}` asks for it now"
+            )
+        }
+    }
+
     fn notes(&self, news: &News) -> Vec<String> {
         if news.open.is_empty() {
             return Vec::new();
@@ -466,7 +501,7 @@ impl Words<'_> {
                 "\n  {}  {}: {}",
                 matter.severity.to_string().to_uppercase(),
                 matter.place,
-                printable(&matter.message)
+                printable(&sentence(&matter.code, &matter.message))
             )
         });
         let shown: String = shown.collect();
@@ -474,7 +509,7 @@ impl Words<'_> {
             0 => String::new(),
             more => format!("\n  +{more} more; {}", self.sender.elsewhere()),
         };
-        vec![format!("Also open, and said before:{shown}{more}")]
+        vec![format!("Also open, and reported before:{shown}{more}")]
     }
 
     fn endpoint(&self, place: &Place) -> Option<&EndpointReport> {
@@ -497,6 +532,39 @@ fn severity(notice: &Notice) -> Severity {
     match notice.change.is_open() {
         true => notice.matter.severity,
         false => Severity::Ok,
+    }
+}
+
+/// Whether there is a newer one than what an endpoint serves.
+fn is_renewed(certificate: &CertificateReport, endpoint: &EndpointReport) -> bool {
+    (certificate.not_after.zip(endpoint.not_after)).is_some_and(|(new, served)| served < new)
+}
+
+/// Those of the counts that are not zero.
+fn in_words(counts: Counts) -> String {
+    let parts = [
+        (counts.critical, "critical"),
+        (counts.unknown, "could not be looked at"),
+        (counts.warning, "to act on soon"),
+        (counts.ok, "fine"),
+    ];
+    let parts: Vec<_> = (parts.iter().filter(|(count, _)| *count > 0))
+        .map(|(count, words)| format!("{count} {words}"))
+        .collect();
+    let s = if counts.total() == 1 { "" } else { "s" };
+    match parts.as_slice() {
+        [] => "No endpoint was looked at.".to_owned(),
+        parts => format!("{} endpoint{s}: {}.", counts.total(), parts.join(", ")),
+    }
+}
+
+/// A finding's message, with its subject where it leaves that out.
+fn sentence(code: &str, message: &str) -> String {
+    match code {
+        "expired" | "expires_soon" | "not_yet_valid" | "name_mismatch" | "self_signed" | "untrusted_root" => {
+            format!("the certificate {message}")
+        }
+        _ => message.to_owned(),
     }
 }
 
@@ -530,7 +598,15 @@ fn in_short(code: &str) -> String {
         "starttls_failed" => "does not switch to TLS".to_owned(),
         "handshake_failed" => "no TLS handshake".to_owned(),
         "timed_out" => "no answer in time".to_owned(),
-        "memory_lost" => "what was said before is lost".to_owned(),
+        "self_signed" => "self-signed".to_owned(),
+        "issuer_expires_soon" => "an issuer expires soon".to_owned(),
+        "not_pulled" => "an instance has not installed it".to_owned(),
+        "install_failed" => "an instance cannot install it".to_owned(),
+        "silent_instance" => "an instance does not report".to_owned(),
+        "wrong_certificate" => "another certificate is served".to_owned(),
+        "certificate_unreadable" => "it cannot be read".to_owned(),
+        "receipt_unreadable" => "an instance's report cannot be read".to_owned(),
+        "memory_lost" => "the record of earlier alerts is lost".to_owned(),
         other => other.replace('_', " "),
     }
 }
@@ -545,7 +621,11 @@ fn over(code: &str) -> String {
         "many_unreachable" => "no longer do many endpoints fail together".to_owned(),
         "not_reached" => "every endpoint was reached in time".to_owned(),
         "mistake" => "a mistake in the inventory is gone".to_owned(),
-        "memory_lost" => "what was said before can be read again".to_owned(),
+        "memory_lost" => "the record of earlier alerts can be read again".to_owned(),
+        "renewal_failed" => "it is renewed again".to_owned(),
+        "not_pulled" | "install_failed" => "the instance has it now".to_owned(),
+        "silent_instance" => "the instance reports again".to_owned(),
+        "wrong_certificate" => "the right certificate is served".to_owned(),
         other => format!("over: {}", in_short(other)),
     }
 }

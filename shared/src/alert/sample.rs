@@ -6,27 +6,38 @@ use super::digest::{Digest, digest};
 use super::state::{Circle, Memory, Run, next};
 use super::{SUBJECT_LENGTH, Sender};
 use crate::finding::{Finding, Kind, Severity};
-use crate::report::{EndpointReport, Observation, Report};
+use crate::inventory::Inventory;
+use crate::report::{CertificateReport, EndpointReport, InstanceReport, Observation, RenewalReport, Report, Stage};
 
-/// What a certificate that lapses, is renewed, and a network that fails would have people read.
+/// What people would read of a certificate that lapses and is renewed, of one that neverlapse cannot renew and deliver, of a network
+/// that fails, of a run that fails, and of a week in which all is well.
 pub fn digests(sender: &Sender, now: OffsetDateTime) -> Vec<Digest> {
     let end = now - Duration::HOUR;
     let renewed = end + Duration::days(90);
     let day = Duration::DAY;
-    // Each run is as it would be at its time; the last one is now.
+    let fine = World::default();
+    let (dark, stuck) = (World { dark: 10, ..fine }, World { stuck: true, ..fine });
+    let failed = Err("cannot read s3://bucket/inventory.toml: AccessDenied");
+    // Each run is as it would be at its time; the last ones are now. Of two messages of a kind, one is enough.
     let runs = [
-        (now - day * 4, Ok(report(now - day * 4, end, 0))),
-        (now - day, Ok(report(now - day, end, 0))),
-        (now, Ok(report(now, end, 0))),
-        (now, Ok(report(now, renewed, 0))),
-        (now, Ok(report(now, renewed, 10))),
-        (now, Ok(report(now, renewed, 0))),
-        (now, Err("cannot read s3://bucket/inventory.toml: AccessDenied")),
+        (true, now - day * 4, Ok(fine.report(now - day * 4, end))),
+        (false, now - day, Ok(fine.report(now - day, end))),
+        (true, now, Ok(fine.report(now, end))),
+        (true, now, Ok(fine.report(now, renewed))),
+        (true, now, Ok(stuck.report(now, renewed))),
+        (false, now, Ok(fine.report(now, renewed))),
+        (true, now, Ok(dark.report(now, renewed))),
+        (false, now, Ok(fine.report(now, renewed))),
+        (true, now, failed),
+        (false, now, Ok(fine.report(now, renewed))),
+        (true, now, Ok(fine.report(now, renewed))),
     ];
-    let circle = Circle::default();
+    let circle = Circle::of(&Inventory::parse(
+        "[[certificate]]\nidentifiers = [\"www.example.com\"]\n",
+    ));
     let mut memory = Memory::Blank;
     let mut digests = Vec::new();
-    for (at, outcome) in &runs {
+    for (is_shown, at, outcome) in &runs {
         let outcome = outcome.as_ref().map_err(|reason: &&str| *reason);
         let run = Run {
             outcome,
@@ -35,7 +46,8 @@ pub fn digests(sender: &Sender, now: OffsetDateTime) -> Vec<Digest> {
         };
         let (news, state) = next(&run, &memory, *at);
         memory = Memory::Known(state);
-        digests.extend(digest(&news, outcome.ok(), &circle, sender, *at).map(marked));
+        let said = digest(&news, outcome.ok(), &circle, sender, *at).filter(|_| *is_shown);
+        digests.extend(said.map(marked));
     }
     digests
 }
@@ -54,14 +66,83 @@ fn marked(mut digest: Digest) -> Digest {
     digest
 }
 
-fn report(now: OffsetDateTime, end: OffsetDateTime, dark: usize) -> Report {
-    let mut endpoints = vec![endpoint("shop.example.com:443", Some(end), expiry(end, now))];
-    for n in 1..=10 {
-        let reason = "connection refused".to_owned();
-        let finding = (n <= dark).then(|| Finding::network(Kind::ConnectFailed { reason }));
-        endpoints.push(endpoint(&format!("node-{n}.example.com:443"), None, finding));
+/// What is wrong, beside the end of shop.example.com's certificate.
+#[derive(Clone, Copy, Default)]
+struct World {
+    /// How many endpoints cannot be reached.
+    dark: usize,
+    /// A managed certificate is neither renewed nor installed everywhere.
+    stuck: bool,
+}
+
+impl World {
+    fn report(&self, now: OffsetDateTime, end: OffsetDateTime) -> Report {
+        let mut endpoints = vec![endpoint("shop.example.com:443", Some(end), expiry(end, now))];
+        for n in 1..=10 {
+            let reason = "connection refused".to_owned();
+            let finding = (n <= self.dark).then(|| Finding::network(Kind::ConnectFailed { reason }));
+            endpoints.push(endpoint(&format!("node-{n}.example.com:443"), None, finding));
+        }
+        let mut report = Report::new(now, now, endpoints);
+        report.certificates = vec![self.certificate(now)];
+        report
     }
-    Report::new(now, now, endpoints)
+
+    fn certificate(&self, now: OffsetDateTime) -> CertificateReport {
+        let (not_before, not_after) = (now - Duration::days(62), now + Duration::days(28));
+        let (version, problem) = (
+            "20260923T060112Z-5f0c11d2".to_owned(),
+            "letsencrypt: urn:ietf:params:acme:error:rateLimited: too many certificates already issued",
+        );
+        let instance = |n: u8| InstanceReport {
+            instance: format!("i-0a1b2c3d4e5f6071{n}"),
+            host: Some(format!("web-{n}")),
+            version: Some(version.clone()),
+            stage: if self.stuck && n == 3 {
+                Stage::Failed
+            } else {
+                Stage::Served
+            },
+            reason: None,
+            at: Some(not_before),
+        };
+        let (since, next_try) = (now - Duration::hours(26), now + Duration::hours(22));
+        let renewal_failed = Kind::RenewalFailed {
+            name: "www.example.com".into(),
+            problem: problem.into(),
+            tries: 7,
+            since,
+            next_try,
+        };
+        let install_failed = Kind::InstallFailed {
+            instance: "i-0a1b2c3d4e5f60713".into(),
+            host: "web-3".into(),
+            version: version.clone(),
+            fingerprint: "5f".repeat(32),
+            not_after,
+            reason: "`nginx -t` failed: cannot load certificate key \"privkey.pem\": permission denied".into(),
+            since,
+        };
+        let findings = [renewal_failed, install_failed].map(|kind| Finding::new(kind, Severity::Warning, now));
+        CertificateReport {
+            name: "www.example.com".into(),
+            status: if self.stuck { Severity::Warning } else { Severity::Ok },
+            identifiers: vec!["www.example.com".into()],
+            issuer: Some("letsencrypt".into()),
+            fingerprint: Some("5f".repeat(32)),
+            not_before: Some(not_before),
+            not_after: Some(not_after),
+            history: Vec::new(),
+            instances: (1..=3).map(instance).collect(),
+            renewal: RenewalReport {
+                problem: self.stuck.then(|| problem.to_owned()),
+                next_try: self.stuck.then_some(next_try),
+                planned: None,
+            },
+            findings: if self.stuck { findings.to_vec() } else { Vec::new() },
+            version: Some(version),
+        }
+    }
 }
 
 fn expiry(not_after: OffsetDateTime, now: OffsetDateTime) -> Option<Finding> {
@@ -122,12 +203,12 @@ mod tests {
         let subjects: Vec<_> = digests.iter().map(|digest| digest.subject.as_str()).collect();
         let expected = [
             "TEST WARNING: shop.example.com:443, 3 d 23 h left",
-            "TEST CRITICAL: shop.example.com:443, 23 h left",
             "TEST CRITICAL: shop.example.com:443, expired 1 h ago",
             "TEST OK: shop.example.com:443, valid until 2027-02-22",
+            "TEST WARNING: certificate www.example.com, renewal failed",
             "TEST CRITICAL: 10 of 11 endpoints cannot be reached together",
-            "TEST OK: no longer do many endpoints fail together",
             "TEST CRITICAL: neverlapse watches nothing",
+            "TEST OK: all 11 endpoints are fine; the next to expire is shop.example.com:443 in 89 d 23 h",
         ];
         assert_eq!(subjects, expected);
     }

@@ -153,10 +153,12 @@ impl Memory {
         let problem = match self {
             Self::Blank | Self::Known(_) => return None,
             Self::Lost { reason } => {
-                format!("what was said before cannot be read ({reason}), so everything that is open is said again")
+                format!(
+                    "the record of earlier alerts cannot be read ({reason}), so everything that is open is reported again"
+                )
             }
             Self::Future { schema } => format!(
-                "what was said before is in a format of a later version ({schema}); it is left as it is, so everything that is open is said again in every run"
+                "the record of earlier alerts is in a format of a later version ({schema}); it is left as it is, so everything that is open is reported again in every run"
             ),
         };
         Some(Found::new(Place::Probe, "memory_lost", Severity::Warning, problem))
@@ -282,6 +284,8 @@ impl Notice {
             .then_with(|| other.matter.level().cmp(&self.matter.level()))
             .then_with(|| self.matter.expiry().cmp(&other.matter.expiry()))
             .then_with(|| self.change.cmp(&other.change))
+            // What is not issued cannot be installed.
+            .then_with(|| (other.matter.code == RENEWAL_FAILED).cmp(&(self.matter.code == RENEWAL_FAILED)))
             .then_with(|| self.matter.place.cmp(&other.matter.place))
     }
 }
@@ -686,5 +690,6 @@ const STORM: usize = 3;
 const STORM_SHARE: usize = 10;
 const EXPIRY: &str = "expiry";
 const UNREACHABLE: &str = "unreachable";
+const RENEWAL_FAILED: &str = "renewal_failed";
 const TELLING: [&str; 5] = ["subject", "serial", "missing", "root", "instance"];
 const NAMED: usize = 20;
