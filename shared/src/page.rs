@@ -41,8 +41,8 @@ pub fn page(report: &Report, place: Option<&str>) -> Result<String, askama::Erro
         style: STYLE,
         script: SCRIPT,
         data,
-        icon: icon(report.status()),
-        status: report.status(),
+        icon: icon(status(report)),
+        status: status(report),
         headline: headline(report),
         place,
         finished: crate::finding::date(report.finished_at),
@@ -203,8 +203,24 @@ fn as_of(report: &Report) -> OffsetDateTime {
     report.endpoints.iter().find_map(judged).unwrap_or(report.finished_at)
 }
 
-/// The worst, in a sentence; the other statuses stand below it.
+/// The worst of endpoints and managed certificates.
+fn status(report: &Report) -> Severity {
+    let certificates = report.certificates.iter().map(|certificate| certificate.status);
+    certificates.max().unwrap_or(Severity::Ok).max(report.status())
+}
+
+/// The worst, in a sentence; the other statuses stand below it. Where all endpoints are fine, certificates on their way may not be.
 fn headline(report: &Report) -> String {
+    let endpoints = headline_of_endpoints(report);
+    let certificates = report.certificates.iter().filter(|one| one.status != Severity::Ok);
+    match (report.status(), certificates.count() as u64) {
+        (Severity::Ok, 1) => format!("{endpoints}, but 1 managed certificate needs you"),
+        (Severity::Ok, many @ 2..) => format!("{endpoints}, but {} need you", plural(many, "managed certificate")),
+        _ => endpoints,
+    }
+}
+
+fn headline_of_endpoints(report: &Report) -> String {
     let counts = report.counts;
     let of = |count: u64| format!("{} of {}", number(count), plural(counts.total(), "endpoint"));
     match (report.status(), counts) {
@@ -313,7 +329,7 @@ fn icon(status: Severity) -> String {
 }
 
 /// Who issued it, in a few words: common name and organization of a name as RFC 4514 writes it.
-fn common_name(name: &str) -> String {
+pub(crate) fn common_name(name: &str) -> String {
     let value = |kind: &str| {
         let parts = attributes(name);
         let found = parts.into_iter().find(|(key, _)| key.eq_ignore_ascii_case(kind));
@@ -476,6 +492,9 @@ mod tests {
             not_reached: vec!["a.example:443".to_owned()],
             ..with(3, 1, 0, 0)
         };
+        let mut stuck = with(3, 0, 0, 0);
+        let certificate = serde_json::json!({"name": "a.example", "status": "warning", "identifiers": []});
+        stuck.certificates = vec![serde_json::from_value(certificate).unwrap()];
         for (report, expected) in [
             (with(0, 0, 0, 0), "Nothing was looked at"),
             (with(1, 0, 0, 0), "The one endpoint is fine"),
@@ -484,6 +503,7 @@ mod tests {
             (with(3, 1, 0, 2), "2 of 6 endpoints could not be looked at"),
             (with(0, 1, 1, 2), "1 of 4 endpoints is critical"),
             (partly, "Not everything was looked at"),
+            (stuck, "All 3 endpoints are fine, but 1 managed certificate needs you"),
         ] {
             assert_eq!(headline(&report), expected);
             let page = page(&report, None).unwrap();

@@ -145,6 +145,23 @@ impl Visit {
         Ok(self.page.screenshot(parameters).await?)
     }
 
+    /// A picture of all of the page, as PNG.
+    pub async fn whole_picture(&self) -> Result<Vec<u8>> {
+        let parameters = chromiumoxide::page::ScreenshotParams::builder().full_page(true).build();
+        Ok(self.page.screenshot(parameters).await?)
+    }
+
+    /// As it would be printed by somebody who prefers dark screens.
+    pub async fn print_on_dark(&self) -> Result<()> {
+        let feature = MediaFeature::new("prefers-color-scheme", "dark");
+        let media = SetEmulatedMediaParams::builder()
+            .media("print")
+            .features([feature])
+            .build();
+        self.page.execute(media).await?;
+        Ok(())
+    }
+
     /// Everything that it asked for beside itself, and everything that it complained about, since the last time.
     pub async fn trouble(&mut self) -> Result<Vec<String>> {
         // Whatever was told before the answer to this is here by then.

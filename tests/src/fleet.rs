@@ -55,8 +55,21 @@ pub fn shop(now: OffsetDateTime) -> Report {
     report
 }
 
-/// So many endpoints, nearly all of them fine, each with a certificate of its own.
-pub fn large(now: OffsetDateTime, count: u32) -> Report {
+/// The part of the shop's fleet that a picture of an alert has room for, with what is wrong in four places.
+pub fn corner(now: OffsetDateTime) -> Report {
+    let shop = shop(now);
+    let shown = |endpoint: &EndpointReport| {
+        let quiet = ["old-shop", "partner", "promo", "login", "vault", "smtp", "legacy"];
+        !quiet.iter().any(|name| endpoint.endpoint.contains(name))
+    };
+    let mut corner = Report::new(shop.started_at, now, shop.endpoints.into_iter().filter(shown).collect());
+    corner.certificates = shop.certificates;
+    corner
+}
+
+/// So many endpoints, nearly all of them fine, each with a certificate of its own; and so many managed certificates, with ten instances
+/// each, of which some are stuck.
+pub fn large(now: OffsetDateTime, count: u32, certificates: usize) -> Report {
     let mut fleet = Fleet { now, next: 1 };
     let issuers = [LETS_ENCRYPT, DIGICERT, SECTIGO, AMAZON];
     let one = |index: u32| {
@@ -65,7 +78,28 @@ pub fn large(now: OffsetDateTime, count: u32) -> Report {
         fleet.ends(&name, issuers[index as usize % issuers.len()], 90, left)
     };
     let all = (0..count).map(one).collect();
-    Report::new(now - Duration::seconds(40), now, all)
+    let mut report = Report::new(now - Duration::seconds(40), now, all);
+    let kinds = managed(&shop(now), now);
+    report.certificates = (0..certificates)
+        .map(|index| many(index, &kinds[index % kinds.len()]))
+        .collect();
+    report
+}
+
+/// A managed certificate like `kind`, by another name and with more instances.
+fn many(index: usize, kind: &CertificateReport) -> CertificateReport {
+    let name = format!("managed-{index:03}.fleet.example");
+    let instance = |n: usize| InstanceReport {
+        instance: format!("i-0{:016x}", index * 16 + n),
+        ..kind.instances[n % kind.instances.len()].clone()
+    };
+    CertificateReport {
+        identifiers: vec![name.clone(), format!("*.{name}")],
+        fingerprint: Some(format!("{index:064x}")),
+        instances: (0..10).map(instance).collect(),
+        name,
+        ..kind.clone()
+    }
 }
 
 /// What somebody might put into a certificate, a banner or a resource record to get at whoever reads the page.
@@ -341,15 +375,44 @@ fn managed(report: &Report, now: OffsetDateTime) -> Vec<CertificateReport> {
             _ => instance(&stuck, index, Stage::Served, None),
         })
         .collect();
+    stuck.findings = stuck
+        .instances
+        .last()
+        .map(|last| install_failed(&stuck, last, now))
+        .into_iter()
+        .collect();
     let mut refused = of("legacy.shop.example", "legacy.shop.example:8443", Severity::Warning);
     refused.issuer = Some("digicert".to_owned());
     refused.instances = vec![instance(&refused, 7, Stage::Served, None)];
+    let problem = "digicert: CAA record for shop.example prevents issuance (urn:ietf:params:acme:error:caa)";
+    let (since, next_try) = (now - Duration::hours(30), now + Duration::hours(6));
     refused.renewal = RenewalReport {
-        problem: Some("CAA record for shop.example prevents issuance (urn:ietf:params:acme:error:caa)".to_owned()),
-        next_try: Some(now + Duration::hours(6)),
+        problem: Some(problem.to_owned()),
+        next_try: Some(next_try),
         planned: None,
     };
+    let kind = Kind::RenewalFailed {
+        name: refused.name.clone(),
+        problem: problem.to_owned(),
+        tries: 6,
+        since,
+        next_try,
+    };
+    refused.findings = vec![Finding::new(kind, Severity::Warning, now)];
     vec![stuck, refused, delivered]
+}
+
+fn install_failed(certificate: &CertificateReport, instance: &InstanceReport, now: OffsetDateTime) -> Finding {
+    let kind = Kind::InstallFailed {
+        instance: instance.instance.clone(),
+        host: instance.host.clone().unwrap_or_default(),
+        version: certificate.version.clone().unwrap_or_default(),
+        fingerprint: certificate.fingerprint.clone().unwrap_or_default(),
+        not_after: certificate.not_after.unwrap_or(now),
+        reason: instance.reason.clone().unwrap_or_default(),
+        since: instance.at.unwrap_or(now),
+    };
+    Finding::new(kind, Severity::Warning, now)
 }
 
 fn host(name: &str) -> String {

@@ -135,7 +135,11 @@ fn lines(certificate: &CertificateReport) -> Vec<String> {
         .iter()
         .map(|finding| cut(&finding.message))
         .collect();
-    if let Some(problem) = &certificate.renewal.problem {
+    let is_said = certificate
+        .findings
+        .iter()
+        .any(|finding| finding.kind.code() == "renewal_failed");
+    if let Some(problem) = certificate.renewal.problem.as_ref().filter(|_| !is_said) {
         let next = certificate.renewal.next_try;
         let next = next.map_or_else(String::new, |at| format!(" Next try: {}.", moment(at)));
         lines.push(format!("Renewal failed: {}.{next}", cut(problem).trim_end_matches('.')));
