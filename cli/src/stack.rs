@@ -15,6 +15,12 @@ pub(crate) struct StackName {
     stack: String,
 }
 
+impl StackName {
+    pub(crate) fn as_str(&self) -> &str {
+        &self.stack
+    }
+}
+
 /// A stack's outputs, and clients for what they name.
 pub(crate) struct Stack {
     pub(crate) config: SdkConfig,

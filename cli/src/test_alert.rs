@@ -2,40 +2,80 @@
 
 use std::io::Write;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use aws_sdk_sns::config::Region;
-use neverlapse::alert::{Sender, sample};
-use neverlapse::client::reason;
+use neverlapse::alert::{Sender, Topic, sample, slack};
+use neverlapse::client;
+use neverlapse::store::Store;
 use time::OffsetDateTime;
+
+use crate::stack::{Stack, StackName};
 
 /// What to send where.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+#[group(skip)]
 pub(crate) struct Arguments {
-    /// The topic that alerts go to: the stack's output AlertTopicArn
+    /// Send to this topic, and to nobody else, instead of finding out where the stack sends its alerts
     #[arg(long, env = "NEVERLAPSE_ALERT_TOPIC", value_name = "ARN")]
-    topic: String,
-    /// The stack's name, as it stands under each message
-    #[arg(long, default_value = "neverlapse", value_name = "NAME")]
-    stack: String,
+    topic: Option<String>,
+    #[command(flatten)]
+    stack: StackName,
+}
+
+/// Where a stack's alerts go.
+struct Channels {
+    topic: Topic,
+    sender: Sender,
+    /// Where the Slack webhook's URL is, if there is one; none if all that is known is a topic.
+    store: Option<Store>,
 }
 
 pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
-    let Arguments { topic, stack } = arguments;
-    if topic.split(':').count() != 6 || !topic.starts_with("arn:") {
-        bail!("invalid topic {topic:?} (expected arn:aws:sns:REGION:ACCOUNT:NAME, the stack's output AlertTopicArn)");
-    }
-    let sender = Sender::of(stack, topic, "");
-    let config = neverlapse::client::config().await;
-    // The topic's own region, whatever the profile says.
-    let config = aws_sdk_sns::config::Builder::from(&config).region(Region::new(sender.region.clone()));
-    let sns = aws_sdk_sns::Client::from_conf(config.build());
+    let Channels { topic, sender, store } = match &arguments.topic {
+        Some(arn) => of_topic(arn, &arguments.stack).await?,
+        None => of_stack(&arguments.stack).await?,
+    };
+    let mut out = std::io::stdout();
     for digest in sample::digests(&sender, OffsetDateTime::now_utc()) {
-        let request = sns.publish().topic_arn(topic).subject(&digest.subject);
-        let request = request.message_structure("json").message(digest.bodies(&sender));
-        let sent = request.send().await;
-        sent.map_err(|failed| anyhow!(reason(&failed)))
-            .with_context(|| format!("cannot publish to {topic}"))?;
-        writeln!(std::io::stdout(), "sent  {}", digest.subject)?;
+        topic.publish(&digest, &sender).await?;
+        let in_slack = match &store {
+            Some(store) => slack::tell(store, &digest, &sender).await,
+            None => Ok(false),
+        };
+        let in_slack = in_slack.context("the topic was told, but Slack was not")?;
+        let places = if in_slack { "topic, Slack" } else { "topic" };
+        writeln!(out, "sent to {places}: {}", digest.subject)?;
     }
     Ok(0)
 }
+
+async fn of_stack(name: &StackName) -> Result<Channels> {
+    let stack = Stack::find(name).await?;
+    let arn = stack.output("AlertTopicArn")?;
+    Ok(Channels {
+        topic: Topic::new(aws_sdk_sns::Client::new(&stack.config), arn),
+        sender: Sender::of(name.as_str(), arn, stack.store.bucket()),
+        store: Some(stack.store),
+    })
+}
+
+async fn of_topic(arn: &str, stack: &StackName) -> Result<Channels> {
+    if arn.split(':').count() != 6 || !arn.starts_with("arn:") {
+        bail!("invalid topic {arn:?} (expected arn:aws:sns:REGION:ACCOUNT:NAME, the stack's output AlertTopicArn)");
+    }
+    let sender = Sender::of(stack.as_str(), arn, "");
+    // The topic's own region, whatever the profile says.
+    let config = aws_sdk_sns::config::Builder::from(&client::config().await).region(Region::new(sender.region.clone()));
+    Ok(Channels {
+        topic: Topic::new(aws_sdk_sns::Client::from_conf(config.build()), arn),
+        sender,
+        store: None,
+    })
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  neverlapse test-alert
+  neverlapse test-alert --stack neverlapse-staging
+  neverlapse test-alert --topic arn:aws:sns:eu-central-1:123456789012:alerts";
