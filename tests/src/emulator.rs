@@ -26,6 +26,11 @@ pub struct Emulator {
 impl Emulator {
     /// Starts it on a free port and waits until it answers.
     pub async fn start() -> Result<Self> {
+        Self::start_trusting("").await
+    }
+
+    /// Likewise; it delivers to https subscribers whose certificates lead to this root, PEM.
+    pub async fn start_trusting(root_of_subscribers: &str) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("neverlapse-aws-").tempdir()?;
         let program = root().join(".local/ministack/bin/ministack");
         ensure!(
@@ -37,6 +42,11 @@ impl Emulator {
         let endpoint = format!("http://127.0.0.1:{port}");
         let log = std::fs::File::create(folder.path().join(LOG))?;
         let mut command = command(program);
+        if !root_of_subscribers.is_empty() {
+            let roots = folder.path().join("subscribers.pem");
+            std::fs::write(&roots, root_of_subscribers)?;
+            command.env("SSL_CERT_FILE", roots);
+        }
         command
             .env("GATEWAY_PORT", port.to_string())
             .env("MINISTACK_HOST", "127.0.0.1")

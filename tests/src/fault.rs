@@ -73,15 +73,8 @@ impl Proxy {
         fate: impl Fn(&Line) -> Fate + Send + Sync + 'static,
     ) -> Result<Self> {
         let client = http_trusting(root)?;
-        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(leaf.fullchain.as_bytes()).collect();
-        let key = PrivateKeyDer::from_pem_slice(leaf.key.as_bytes())?;
-        let config = ServerConfig::builder()
-            .with_no_client_auth()
-            .with_single_cert(chain?, key)?;
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let listener = Tls::bind(leaf).await?;
         let endpoint = format!("https://{}", listener.local_addr()?);
-        let acceptor = TlsAcceptor::from(Arc::new(config));
-        let listener = Tls { listener, acceptor };
         Ok(Self::serve(listener, endpoint, upstream, client, Box::new(fate)))
     }
 
@@ -174,9 +167,25 @@ fn fate(shared: &Shared, method: &Method, uri: &Uri) -> Fate {
 }
 
 /// TCP and TLS at once, for [`axum::serve`].
-struct Tls {
+pub(crate) struct Tls {
     listener: TcpListener,
     acceptor: TlsAcceptor,
+}
+
+impl Tls {
+    /// On a free port, with this certificate.
+    pub(crate) async fn bind(leaf: &Leaf) -> Result<Self> {
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(leaf.fullchain.as_bytes()).collect();
+        let key = PrivateKeyDer::from_pem_slice(leaf.key.as_bytes())?;
+        // The process may have to choose its cryptography first.
+        http()?;
+        let config = ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(chain?, key)?;
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        Ok(Self { listener, acceptor })
+    }
 }
 
 impl Listener for Tls {

@@ -113,6 +113,11 @@ impl Stack {
         Ok((String::from_utf8(body)?, content_type))
     }
 
+    /// The environment of a command that is to find this stack.
+    pub fn environment(&self) -> [(&str, &str); 7] {
+        self.emulator.environment()
+    }
+
     /// URL of the emulator.
     pub fn endpoint(&self) -> &str {
         &self.emulator.endpoint

@@ -1,5 +1,6 @@
-//! Slack's incoming webhook, as far as it matters: takes JSON at a secret path, or refuses it.
+//! A webhook, Slack's or a subscriber's of SNS, as far as it matters: takes JSON at a secret path, or refuses it.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,9 +9,13 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::post;
+use axum::serve::Listener;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+
+use crate::fault::Tls;
+use crate::pki::Leaf;
 
 /// A running webhook.
 pub struct Webhook {
@@ -29,12 +34,23 @@ struct Channel {
 impl Webhook {
     /// Starts it on a free port.
     pub async fn start() -> Result<Self> {
-        let channel = Arc::<Channel>::default();
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{}{PATH}", listener.local_addr()?);
+        Ok(Self::serve(listener, url))
+    }
+
+    /// Likewise, behind TLS with this certificate.
+    pub async fn start_tls(leaf: &Leaf) -> Result<Self> {
+        let listener = Tls::bind(leaf).await?;
+        let url = format!("https://{}{PATH}", listener.local_addr()?);
+        Ok(Self::serve(listener, url))
+    }
+
+    fn serve<L: Listener<Addr = SocketAddr>>(listener: L, url: String) -> Self {
+        let channel = Arc::<Channel>::default();
         let routes = Router::new().route(PATH, post(take)).with_state(channel.clone());
         let serving = tokio::spawn(async move { axum::serve(listener, routes).await.unwrap_or_default() });
-        Ok(Self { url, channel, serving })
+        Self { url, channel, serving }
     }
 
     /// Whether it refuses what comes from now on.

@@ -17,6 +17,7 @@ use tempfile::TempDir;
 use time::OffsetDateTime;
 
 const STATE: &str = "state/alerts.json";
+const LOG: &str = "log";
 const SOON: Duration = Duration::from_secs(30);
 /// SNS hands over at once here.
 const QUIET: Duration = Duration::from_secs(1);
@@ -46,7 +47,11 @@ async fn it_says_what_is_new_and_remembers_only_what_was_said() {
         "{}",
         second.subject
     );
-    assert!(second.text.contains("Also open, and said before:"), "{}", second.text);
+    assert!(
+        second.text.contains("Also open, and reported before:"),
+        "{}",
+        second.text
+    );
     world.run_and_hear_nothing().await;
 
     // Who asks for one endpoint gets an answer; nobody else hears of it, and nothing is remembered.
@@ -122,13 +127,33 @@ async fn a_memory_that_makes_no_sense_is_said_and_keeps_nothing_back() {
         repeated.subject
     );
     assert!(
-        repeated.text.contains("what was said before cannot be read"),
+        repeated.text.contains("the record of earlier alerts cannot be read"),
         "{}",
         repeated.text
     );
     let mended = world.run_and_hear().await;
-    assert_eq!(mended.subject, "OK: what was said before can be read again");
+    assert_eq!(mended.subject, "OK: the record of earlier alerts can be read again");
     assert_eq!(world.matters().await, 2);
+    world.run_and_hear_nothing().await;
+
+    // Nobody may read it: the same, and the report is there all the same.
+    let before = world.get(STATE).await;
+    world.state_is_hidden.store(true, Ordering::SeqCst);
+    for _ in 0..2 {
+        let answer = world.probe.invoke(json!({})).await.unwrap();
+        let message = world.heard().await.expect("an alert");
+        assert!(
+            message.subject.ends_with(", expired 2 d ago (+2 more)"),
+            "{}",
+            message.subject
+        );
+        let reason = "cannot read s3://alerts/state/alerts.json: AccessDenied";
+        assert!(message.text.contains(reason), "{}", message.text);
+        let kept: Value = serde_json::from_str(&world.get("reports/latest.json").await).unwrap();
+        assert_eq!(kept["finished_at"], answer["finished_at"], "the report of this run");
+    }
+    world.state_is_hidden.store(false, Ordering::SeqCst);
+    assert_eq!(world.get(STATE).await, before);
     world.run_and_hear_nothing().await;
 
     // Of a later version: the same in every run, but it is not ours to change.
@@ -187,6 +212,38 @@ async fn slack_gets_what_it_missed() {
     assert_eq!(posted["blocks"][0]["type"], "header");
     world.run_and_hear_nothing().await;
     assert_eq!(slack.taken(), Vec::<Value>::new(), "it was told everything");
+    assert!(!world.log().contains(slack.secret()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_has_a_line_of_json_for_each_decision_with_the_request() {
+    let world = World::open().await;
+    world.watch(&["soon", "healthy"]).await;
+    world.run_and_hear().await;
+    let lines = world.log();
+    let lines: Vec<Value> = (lines.lines())
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}")))
+        .collect();
+    let (metrics, lines): (Vec<_>, Vec<_>) = lines.into_iter().partition(|line| line["_aws"].is_object());
+    assert_eq!(metrics.len(), 1, "one line of metrics: {metrics:?}");
+    for line in &lines {
+        assert!(
+            line["span"]["requestId"].is_string() && line["level"].is_string(),
+            "{line}"
+        );
+    }
+    let said: Vec<_> = lines.iter().map(|line| &line["fields"]).collect();
+    let finding = said
+        .iter()
+        .find(|fields| fields["code"] == "expires_soon" && fields["endpoint"].is_string());
+    let finding = finding.unwrap_or_else(|| panic!("no finding in {said:?}"));
+    for name in ["address", "severity", "message"] {
+        assert!(finding[name].is_string(), "{name}: {finding}");
+    }
+    let messages: Vec<_> = said.iter().filter_map(|fields| fields["message"].as_str()).collect();
+    for message in ["to be said", "alert published", "report written", "run finished"] {
+        assert!(messages.contains(&message), "{message}: {messages:?}");
+    }
 }
 
 struct World {
@@ -199,8 +256,9 @@ struct World {
     /// The next write of the state finds that somebody was faster.
     race_is_lost: Arc<AtomicBool>,
     state_is_locked: Arc<AtomicBool>,
+    state_is_hidden: Arc<AtomicBool>,
     _proxy: Proxy,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl World {
@@ -229,14 +287,18 @@ impl World {
             .topic_arn
             .unwrap();
         let inbox = Inbox::subscribe(&emulator.config, &topic, "inbox").await.unwrap();
-        let flags: [Arc<AtomicBool>; 3] = Default::default();
-        let [sns_is_down, race_is_lost, state_is_locked] = flags.clone();
+        let flags: [Arc<AtomicBool>; 4] = Default::default();
+        let [sns_is_down, race_is_lost, state_is_locked, state_is_hidden] = flags.clone();
         let proxy = Proxy::start(&emulator.endpoint, move |line| {
-            let [sns_is_down, race_is_lost, state_is_locked] = &flags;
+            let [sns_is_down, race_is_lost, state_is_locked, state_is_hidden] = &flags;
             let refuse = |status, code| Fate::Refuse(status, format!("<Error><Code>{code}</Code></Error>"));
             match line.as_str() {
                 "POST /" if sns_is_down.load(Ordering::SeqCst) => refuse(403, "AuthorizationError"),
-                line if !line.contains(STATE) || line.starts_with("GET") => Fate::Pass,
+                line if !line.contains(STATE) => Fate::Pass,
+                line if line.starts_with("GET") => match state_is_hidden.load(Ordering::SeqCst) {
+                    true => refuse(403, "AccessDenied"),
+                    false => Fate::Pass,
+                },
                 _ if state_is_locked.load(Ordering::SeqCst) => refuse(403, "AccessDenied"),
                 _ if race_is_lost.swap(false, Ordering::SeqCst) => refuse(412, "PreconditionFailed"),
                 _ => Fate::Pass,
@@ -249,6 +311,9 @@ impl World {
             ("ALERT_TOPIC_ARN", &topic),
             ("NAMESERVER", &shop.dns.address.to_string()),
             ("STACK_NAME", "neverlapse"),
+            // As Lambda and the template set them.
+            ("AWS_LAMBDA_LOG_FORMAT", "JSON"),
+            ("RUST_LOG", "warn,lambda_runtime=info,neverlapse=trace,probe=trace"),
         ];
         let mut environment: Vec<_> = (emulator.environment().iter().chain(&own))
             .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
@@ -261,7 +326,7 @@ impl World {
         .await
         .unwrap();
         let program = root().join("target/debug/probe");
-        let probe = Function::start(&program, &environment, &folder.path().join("log"))
+        let probe = Function::start(&program, &environment, &folder.path().join(LOG))
             .await
             .unwrap();
         let world = Self {
@@ -273,8 +338,9 @@ impl World {
             sns_is_down,
             race_is_lost,
             state_is_locked,
+            state_is_hidden,
             _proxy: proxy,
-            _folder: folder,
+            folder,
         };
         world.put(CA, &world.shop.root).await;
         world
@@ -331,6 +397,10 @@ impl World {
         let s3 = aws_sdk_s3::Client::new(&self.emulator.config);
         let object = s3.get_object().bucket(&self.bucket).key(key).send().await.unwrap();
         String::from_utf8(object.body.collect().await.unwrap().to_vec()).unwrap()
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join(LOG)).unwrap()
     }
 
     async fn state(&self) -> Value {
