@@ -31,7 +31,7 @@ lint: setup $(LOCAL)/lint/.done ## formatting, clippy, docs, dependencies, templ
 	@if $(LOCAL)/lint/bin/cargo-deny fetch db; then $(LOCAL)/lint/bin/cargo-deny check advisories; \
 	  else echo "WARNING: advisories were NOT checked: their database cannot be fetched (are you offline?)"; fi
 
-picture: $(LOCAL)/chromium.done ## docs/report.png anew
+picture: $(LOCAL)/chromium.done ## docs/report.png and docs/slack.png anew
 	cargo run --quiet -p neverlapse-tests --bin picture
 
 bench: $(LOCAL)/nginx.done ## what the probe costs beside bare handshakes

@@ -5,6 +5,7 @@
 //! [`depot`] publishes versions without a CA, and a [`webhost`] is an nginx that serves what was installed. Everything listens on free loopback ports and ends with the value that started it.
 
 pub mod browser;
+pub mod chat;
 pub mod depot;
 pub mod dns;
 pub mod emulator;

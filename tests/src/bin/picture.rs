@@ -1,21 +1,60 @@
-//! Makes docs/report.png anew: the report's page of an invented fleet, as a browser shows it.
+//! Makes the pictures in docs anew: the report's page of an invented fleet and the alert about a corner of it in Slack, as a browser
+//! shows them.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use neverlapse::alert::state::{Circle, Memory, Run, next};
+use neverlapse::alert::{Sender, custom_notification, digest, slack};
+use neverlapse::inventory::Inventory;
 use neverlapse::page::page;
 use neverlapse_tests::browser::Browser;
-use neverlapse_tests::{fleet, stack};
-use time::OffsetDateTime;
+use neverlapse_tests::{chat, fleet, stack};
+use time::{Duration, OffsetDateTime};
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let html = page(
-        &fleet::shop(OffsetDateTime::now_utc()),
-        Some("shop-prod in eu-central-1"),
-    )?;
+    let now = OffsetDateTime::now_utc();
     let browser = Browser::start().await?;
-    let visit = browser.open(&html, (1_100, 1_780)).await?;
-    let file = stack::root().join("docs/report.png");
-    std::fs::write(&file, visit.picture().await?)?;
+    let report = page(&fleet::shop(now), Some("shop-prod in eu-central-1"))?;
+    let visit = browser.open(&report, (1_100, 1_780)).await?;
+    keep("docs/report.png", &visit.picture().await?)?;
+    let visit = browser.open(&in_slack(now)?, (760, 800)).await?;
+    keep("docs/slack.png", &visit.whole_picture().await?)
+}
+
+fn keep(name: &str, picture: &[u8]) -> Result<()> {
+    let file = stack::root().join(name);
+    std::fs::write(&file, picture).with_context(|| format!("cannot write {}", file.display()))?;
     println!("{}", file.display());
     Ok(())
 }
+
+/// The alert of the run after one that had seen less, as a channel shows it.
+fn in_slack(now: OffsetDateTime) -> Result<String> {
+    let sender = Sender::of(
+        "shop-prod",
+        "arn:aws:sns:eu-central-1:123456789012:alerts",
+        "shop-prod-bucket",
+    );
+    let circle = Circle::of(&Inventory::parse(INVENTORY));
+    let (yesterday, report) = (now - Duration::DAY, fleet::corner(now));
+    let before = fleet::corner(yesterday);
+    let run = |outcome| Run {
+        outcome: Ok(outcome),
+        circle: &circle,
+        weekly: false,
+    };
+    let (_, mut state) = next(&run(&before), &Memory::Blank, yesterday);
+    // Only the expired one was known.
+    state.matters.retain(|id, _| id.contains("status.shop"));
+    let (news, _) = next(&run(&report), &Memory::Known(state), now);
+    let digest = digest::digest(&news, Some(&report), &circle, &sender, now).context("there is something to say")?;
+    let (block_kit, notification) = (slack::message(&digest, &sender), custom_notification(&digest, &sender));
+    Ok(chat::channel(&block_kit, &notification))
+}
+
+const INVENTORY: &str = "\
+[[certificate]]
+identifiers = [\"shop.example\"]
+[[certificate]]
+identifiers = [\"legacy.shop.example\"]
+";
