@@ -143,7 +143,7 @@ impl Alerts {
 fn log(news: &News) {
     for notice in &news.notices {
         let (matter, change) = (&notice.matter, format!("{:?}", notice.change));
-        info!(place = %matter.place, code = matter.code, severity = %matter.severity, change, message = matter.message, "to be said");
+        info!(place = %matter.place, code = matter.code, severity = %matter.severity, change, what = matter.message, "to be said");
     }
     for matter in &news.open {
         info!(place = %matter.place, code = matter.code, severity = %matter.severity, "open, and said before");
