@@ -150,8 +150,10 @@ impl Store {
         Ok(Some(Tagged { value, tag }))
     }
 
-    /// Writes an object, and answers with its new ETag. A lost race is [`Error::Changed`].
+    /// Writes an object, and answers with its new ETag. A lost race is [`Error::Changed`], unless what is there is the very same: a write
+    /// whose answer was lost is sent again, and then finds itself in its way.
     pub async fn put(&self, key: &str, object: Object<'_>, expecting: Expecting<'_>) -> Result<String, Error> {
+        let content = object.body.clone();
         let mut request = self.s3.put_object().bucket(&self.bucket).key(key);
         request = request
             .content_type(object.content_type)
@@ -168,10 +170,13 @@ impl Store {
         };
         match request.send().await {
             Ok(written) => Ok(written.e_tag().unwrap_or_default().to_owned()),
-            Err(failed) if is_lost(&failed, expecting) => Err(Error::Changed {
-                bucket: self.bucket.clone(),
-                key: key.to_owned(),
-            }),
+            Err(failed) if is_lost(&failed, expecting) => match self.tagged(key).await? {
+                Some(there) if there.value == content => Ok(there.tag),
+                _ => Err(Error::Changed {
+                    bucket: self.bucket.clone(),
+                    key: key.to_owned(),
+                }),
+            },
             Err(failed) => Err(self.failed("write", key, reason(&failed))),
         }
     }
