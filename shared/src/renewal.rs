@@ -30,6 +30,19 @@ pub struct Renewal {
     /// What went wrong since then, if anything did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
+    /// Issuers that asked to be left alone for a while.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waits: Vec<Wait>,
+}
+
+/// An issuer that asked to wait (Retry-After).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wait {
+    /// Its name in the inventory.
+    pub issuer: String,
+    /// Not to be asked for an order before this.
+    #[serde(with = "time::serde::rfc3339")]
+    pub until: OffsetDateTime,
 }
 
 /// The CA's renewal information (RFC 9773) about one version.
@@ -150,7 +163,7 @@ pub fn decide(
             }
         }
     };
-    let patient = !request.is_some_and(|request| request.force || request.action == Action::Revoke);
+    let patient = !request.is_some_and(Request::is_urgent);
     let failure = renewal.and_then(|renewal| renewal.failure.as_ref());
     let not_before = failure
         .map(|failure| failure.next_try)
@@ -288,7 +301,21 @@ impl Renewal {
             issued_at: None,
             advice: None,
             failure: None,
+            waits: Vec::new(),
         }
+    }
+
+    /// Until when an issuer asked to wait, if that is not over.
+    pub fn asked_to_wait(&self, issuer: &str, now: OffsetDateTime) -> Option<OffsetDateTime> {
+        let wait = self.waits.iter().find(|wait| wait.issuer == issuer);
+        wait.map(|wait| wait.until).filter(|until| *until > now)
+    }
+
+    /// Keeps that an issuer asked to wait, instead of what it asked before.
+    pub fn wait(&mut self, issuer: &str, until: OffsetDateTime) {
+        self.waits.retain(|wait| wait.issuer != issuer);
+        let issuer = issuer.to_owned();
+        self.waits.push(Wait { issuer, until });
     }
 
     /// Where it is kept.
@@ -392,6 +419,27 @@ mod tests {
             force,
             ..Request::new("example.com", Asker::Person, at)
         }
+    }
+
+    #[test]
+    fn an_issuer_that_asked_to_wait_is_left_alone_until_then() {
+        let mut renewal = Renewal::new("example.com");
+        renewal.wait("letsencrypt", BORN + Duration::days(3));
+        renewal.wait("letsencrypt", BORN + Duration::HOUR);
+        for (issuer, after, expected) in [
+            ("letsencrypt", Duration::MINUTE, Some(BORN + Duration::HOUR)),
+            ("letsencrypt", Duration::HOUR, None),
+            ("zerossl", Duration::MINUTE, None),
+        ] {
+            assert_eq!(renewal.asked_to_wait(issuer, BORN + after), expected, "{issuer}");
+        }
+        let written = serde_json::to_string(&renewal).unwrap();
+        assert_eq!(serde_json::from_str::<Renewal>(&written).unwrap(), renewal);
+        let before = r#"{"schema": "neverlapse.renewal/1", "name": "example.com"}"#;
+        assert_eq!(
+            serde_json::from_str::<Renewal>(before).unwrap(),
+            Renewal::new("example.com")
+        );
     }
 
     fn said(decision: Decision) -> String {

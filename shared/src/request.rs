@@ -45,7 +45,7 @@ pub enum Action {
     /// A new certificate, if one is due.
     #[default]
     Renew,
-    /// Revoke the current certificate and replace it by one with a new key.
+    /// Revoke a version, and if it is the current one replace it by one with a new key.
     Revoke,
     /// Replace the key of our account at an issuer, which `name` then names.
     ReplaceAccountKey,
@@ -81,6 +81,11 @@ pub struct Observed {
 impl Request {
     /// Name and version of this format.
     pub const SCHEMA: &str = "neverlapse.renewal-request/1";
+
+    /// Whether what an earlier failure asks for does not count: a person wants it now.
+    pub fn is_urgent(&self) -> bool {
+        self.force || self.action == Action::Revoke
+    }
 
     /// Asks for a renewal if one is due, and says nothing of what was seen.
     pub fn new(name: &str, requested_by: Asker, at: OffsetDateTime) -> Self {

@@ -8,6 +8,7 @@ use lambda_runtime::tracing::info;
 use neverlapse::inventory::Issuer;
 use neverlapse::store::{self, Expecting, Object, Store, Tagged};
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 
 use crate::acme::{Http, fault, patiently};
 use crate::fault::Fault;
@@ -28,6 +29,13 @@ struct Stored {
     /// The key that is about to replace it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     next_key: Option<String>,
+    /// When the last replacement was asked for: whoever asks for it again, late or repeatedly, has it.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "time::serde::rfc3339::option"
+    )]
+    replacement_asked_at: Option<OffsetDateTime>,
 }
 
 impl fmt::Debug for Stored {
@@ -88,9 +96,19 @@ impl Accounts<'_> {
     }
 
     /// Replaces the account's key: stored as the next one, told to the CA, then stored as the only one.
-    pub(crate) async fn replace_key(&self, name: &str, issuer: &Issuer, http: &Http) -> Result<(), Fault> {
+    pub(crate) async fn replace_key(
+        &self,
+        name: &str,
+        issuer: &Issuer,
+        asked_at: OffsetDateTime,
+        http: &Http,
+    ) -> Result<(), Fault> {
         self.open(name, issuer, http).await?;
         let Tagged { mut value, tag } = self.stored(name, issuer).await?;
+        if value.replacement_asked_at.is_some_and(|before| before >= asked_at) {
+            return Ok(());
+        }
+        value.replacement_asked_at = Some(asked_at);
         value.next_key = Some(BASE64_URL_SAFE_NO_PAD.encode(Key::generate()?));
         let tag = self.write(name, &value, Expecting::Tag(&tag)).await?;
         self.finish_rollover(name, Tagged { value, tag }, http).await?;
@@ -109,8 +127,15 @@ impl Accounts<'_> {
             Key::from_pkcs8(&decode(&value.key)?)?,
             Key::from_pkcs8(&decode(&next)?)?,
         );
-        if directory.account_of(&new, http).await?.as_deref() != Some(account.as_str()) {
-            directory.change_key(&account, &old, &new, http).await?;
+        let has_it =
+            async || Ok::<_, Fault>(directory.account_of(&new, http).await?.as_deref() == Some(account.as_str()));
+        if !has_it().await?
+            && let Err(fault) = directory.change_key(&account, &old, &new, http).await
+        {
+            // Another renewer may have told the CA this very moment.
+            if !has_it().await? {
+                return Err(fault);
+            }
         }
         value.key = next;
         let tag = self.write(name, &value, Expecting::Tag(&tag)).await?;
@@ -130,6 +155,7 @@ impl Accounts<'_> {
             contact: issuer.contact.clone(),
             key: BASE64_URL_SAFE_NO_PAD.encode(Key::generate()?),
             next_key: None,
+            replacement_asked_at: None,
         };
         let object = Object::json(&value)?.under(self.kms_key);
         match self.store.put(&key, object, Expecting::Nothing).await {
@@ -178,13 +204,7 @@ impl Accounts<'_> {
         let object = Object::json(value)?.under(self.kms_key);
         match self.store.put(&key_of(name), object, expecting).await {
             Ok(tag) => Ok(tag),
-            // Another renewer of the same account wrote what we were about to write; the next delivery reads it.
-            Err(store::Error::Changed { .. }) => match self.store.json::<Stored>(&key_of(name)).await? {
-                Some(theirs) if theirs.value.key == value.key && theirs.value.account == value.account => {
-                    Ok(theirs.tag)
-                }
-                _ => Err(Fault::Overtaken),
-            },
+            Err(store::Error::Changed { .. }) => Err(Fault::OutOfTime("another renewer changes the account")),
             Err(error) => Err(error.into()),
         }
     }

@@ -11,6 +11,8 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient, Problem};
 use neverlapse::roots::Roots;
+use neverlapse::text::printable;
+use reqwest::redirect::Policy;
 use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
@@ -35,6 +37,8 @@ impl Http {
             .with_no_client_auth();
         let client = reqwest::Client::builder()
             .use_preconfigured_tls(config)
+            .https_only(true)
+            .redirect(same_server())
             .timeout(REQUEST)
             .connect_timeout(CONNECT)
             .user_agent(USER_AGENT)
@@ -46,20 +50,20 @@ impl Http {
         })
     }
 
-    /// Until when the server last asked to wait (Retry-After with 429 or 503); the library drops that header.
+    /// Until when the server's last answer asked to wait (Retry-After with 429 or 503); the library drops that header.
     pub(crate) fn asked_to_wait(&self) -> Option<OffsetDateTime> {
         *self.asked_to_wait.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends a request and takes the answer whole.
-    pub(crate) async fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Bytes>, reqwest::Error> {
-        let response = self.client.execute(request.try_into()?).await?;
+    /// Sends a request and takes the answer whole; an error is why there is none.
+    pub(crate) async fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Bytes>, String> {
+        let request = request.try_into().map_err(chained)?;
+        let response = self.client.execute(request).await.map_err(chained)?;
         let (status, headers) = (response.status(), response.headers().clone());
-        if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
-            let until = retry_after(&headers, OffsetDateTime::now_utc());
-            *self.asked_to_wait.lock().unwrap_or_else(PoisonError::into_inner) = until;
-        }
-        let body = problem(status, &headers, response.bytes().await?);
+        let busy = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+        let until = retry_after(&headers, OffsetDateTime::now_utc()).filter(|_| busy);
+        *self.asked_to_wait.lock().unwrap_or_else(PoisonError::into_inner) = until;
+        let body = problem(status, &headers, body(response).await?);
         let mut whole = Response::new(body);
         *whole.status_mut() = status;
         *whole.headers_mut() = headers;
@@ -78,15 +82,39 @@ impl HttpClient for Http {
             let Ok(body) = body.collect().await;
             let body = body.to_bytes();
             let request = Request::from_parts(parts, body.to_vec());
-            let response = http
-                .send(request)
-                .await
-                .map_err(|error| Error::Other(chained(error).into()))?;
+            let response = http.send(request).await.map_err(|reason| Error::Other(reason.into()))?;
             let (parts, body) = response.into_parts();
             let body = Box::new(body);
             Ok(BytesResponse { parts, body })
         })
     }
+}
+
+/// A CA may move within its server, but nobody leads us elsewhere.
+fn same_server() -> Policy {
+    Policy::custom(|attempt| {
+        let origin = |url: &reqwest::Url| (url.host_str().map(str::to_owned), url.port_or_known_default());
+        match attempt.previous() {
+            [first, ..] if origin(first) != origin(attempt.url()) => {
+                let elsewhere = format!("it leads to another server: {}", attempt.url());
+                attempt.error(elsewhere)
+            }
+            previous if previous.len() > REDIRECTS => attempt.error("it leads in circles"),
+            _ => attempt.follow(),
+        }
+    })
+}
+
+/// All of a body, of the size that ACME has.
+async fn body(mut response: reqwest::Response) -> Result<Bytes, String> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(chained)? {
+        body.extend_from_slice(&chunk);
+        if body.len() > LARGEST {
+            return Err(format!("{} answers with more than {LARGEST} bytes", response.url()));
+        }
+    }
+    Ok(body.into())
 }
 
 /// Retries what a fresh nonce mends: the library gives up after three (RFC 8555, 6.5 sets no bound).
@@ -132,16 +160,17 @@ pub(crate) fn fault(error: Error, http: &Http) -> Fault {
 
 /// A problem document (RFC 8555, 6.7) whole: type, detail, subproblems, and a hint for the usual ones.
 pub(crate) fn said(problem: &Problem) -> String {
+    // Terminals and mail show it, and another server wrote it.
     let one = |kind: Option<&str>, detail: Option<&str>| {
         let (kind, detail) = (kind.unwrap_or("no type"), detail.unwrap_or("no detail"));
-        format!("{detail} ({kind})")
+        printable(&format!("{detail} ({kind})"))
     };
     let mut said = one(problem.r#type.as_deref(), problem.detail.as_deref());
     for sub in &problem.subproblems {
         let about = sub
             .identifier
             .as_ref()
-            .map(|identifier| identifier.authorized(false).to_string());
+            .map(|identifier| printable(&identifier.authorized(false).to_string()));
         let sub_said = one(sub.r#type.as_deref(), sub.detail.as_deref());
         said.push_str(&format!(
             "\n  - {}: {sub_said}",
@@ -188,7 +217,10 @@ fn hint(kind: &str) -> Option<&'static str> {
         "userActionRequired" => "the CA's terms changed: open the link in its message",
         "invalidProfile" => "the CA does not know this profile: check `profile` in the inventory",
         "badCSR" => "the CA does not take this kind of key or these names: check key_type and identifiers",
-        "accountDoesNotExist" => "the CA does not know our account: has accounts/ISSUER/account.json been replaced?",
+        "accountDoesNotExist" => {
+            "the CA does not know our account: if it has forgotten it for good, delete accounts/ISSUER/account.json, and the next run makes one"
+        }
+        "invalidContact" | "unsupportedContact" => "check `contact` of this issuer in the inventory",
         _ => return None,
     })
 }
@@ -213,10 +245,11 @@ fn problem(status: StatusCode, headers: &HeaderMap, body: Bytes) -> Bytes {
 /// Seconds or a date (RFC 9110, 10.2.3).
 pub(crate) fn retry_after(headers: &HeaderMap, now: OffsetDateTime) -> Option<OffsetDateTime> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    match text.parse::<u32>() {
-        Ok(seconds) => Some(now + time::Duration::seconds(seconds.into())),
-        Err(_) => OffsetDateTime::parse(&text.replace("GMT", "+0000"), &Rfc2822).ok(),
-    }
+    let until = match text.parse::<u32>() {
+        Ok(seconds) => now + time::Duration::seconds(seconds.into()),
+        Err(_) => OffsetDateTime::parse(&text.replace("GMT", "+0000"), &Rfc2822).ok()?,
+    };
+    Some(until.min(now + LONGEST_WAIT))
 }
 
 /// reqwest says only "error sending request"; the reason is further down.
@@ -232,6 +265,11 @@ fn chained(error: reqwest::Error) -> String {
 
 const NAMESPACE: &str = "urn:ietf:params:acme:error:";
 const NONCES: u32 = 12;
+/// Let's Encrypt's limits are by the week; certificates must not lapse because a CA says more.
+const LONGEST_WAIT: time::Duration = time::Duration::days(8);
+const REDIRECTS: usize = 3;
+/// A hundred authorizations in an order take 10,000 bytes, a chain less.
+const LARGEST: usize = 1 << 20;
 const REQUEST: Duration = Duration::from_secs(30);
 const CONNECT: Duration = Duration::from_secs(10);
 const SHOWN: usize = 200;
@@ -266,9 +304,10 @@ mod tests {
         for (text, expected) in [
             ("120", Some(datetime!(2026-11-24 12:02 UTC))),
             (
-                "Fri, 31 Dec 2027 23:59:59 GMT",
-                Some(datetime!(2027-12-31 23:59:59 UTC)),
+                "Wed, 25 Nov 2026 23:59:59 GMT",
+                Some(datetime!(2026-11-25 23:59:59 UTC)),
             ),
+            ("4294967295", Some(datetime!(2026-12-02 12:00 UTC))),
             ("soon", None),
         ] {
             let headers = HeaderMap::from_iter([(RETRY_AFTER, text.parse().unwrap())]);

@@ -8,10 +8,11 @@ use neverlapse::metric::{self, Metric};
 use neverlapse::request::Request;
 use thiserror::Error;
 use time::OffsetDateTime;
-use tokio::time::{Duration, Instant};
+use tokio::time::{Duration, Instant, timeout_at};
 
 use crate::fault::Fault;
-use crate::renew::{Outcome, Renewer};
+use crate::outcome::Outcome;
+use crate::renew::Renewer;
 
 #[derive(Debug, Error)]
 enum Error {
@@ -80,7 +81,9 @@ async fn one(renewer: &Renewer, message: &SqsMessage, deadline: Instant) -> bool
 
 async fn attempt(renewer: &Renewer, message: &SqsMessage, deadline: Instant) -> Result<(String, Outcome), Error> {
     let request = read(message.body.as_deref().unwrap_or_default())?;
-    let outcome = renewer.handle(&request, deadline).await?;
+    // What is done outside the lease has its own timeouts, but many of them could add up.
+    let outcome = timeout_at(deadline + GIVING_UP, renewer.handle(&request, deadline)).await;
+    let outcome = outcome.unwrap_or(Err(Fault::OutOfTime("something does not answer")))?;
     Ok((request.name, outcome))
 }
 
@@ -111,6 +114,8 @@ fn metrics(stack: &str, failed: bool, now: OffsetDateTime) -> String {
 
 /// What is kept of Lambda's time for taking TXT records out and giving the lease up.
 const TIDYING: Duration = Duration::from_secs(30);
+/// How much of it there is before a request is given up in any case, so that the others' answers are not lost with it.
+const GIVING_UP: Duration = Duration::from_secs(25);
 
 #[cfg(test)]
 mod tests {

@@ -27,6 +27,23 @@ pub(crate) enum Fault {
     Overtaken,
 }
 
+impl Fault {
+    /// The same, and what it kept from being done.
+    pub(crate) fn context(self, what: &str) -> Self {
+        match self {
+            Self::Ours(said) => Self::Ours(format!("{what}: {said}")),
+            Self::Refused { said } => Self::Refused {
+                said: format!("{what}: {said}"),
+            },
+            Self::Issuer { said, retry_after } => Self::Issuer {
+                said: format!("{what}: {said}"),
+                retry_after,
+            },
+            other => other,
+        }
+    }
+}
+
 impl From<store::Error> for Fault {
     fn from(error: store::Error) -> Self {
         Self::Ours(error.to_string())

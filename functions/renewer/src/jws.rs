@@ -73,7 +73,7 @@ impl Directory {
         let response = http
             .send(get(url)?)
             .await
-            .map_err(|error| unreachable(url, &error, http))?;
+            .map_err(|reason| unreachable(url, &reason, http))?;
         if !response.status().is_success() {
             return Err(refusal(&response, http));
         }
@@ -158,7 +158,7 @@ impl Directory {
             let response = http
                 .send(request)
                 .await
-                .map_err(|error| unreachable(url, &error, http))?;
+                .map_err(|reason| unreachable(url, &reason, http))?;
             if response.status().is_success() {
                 return Ok(response);
             }
@@ -179,7 +179,7 @@ impl Directory {
         let response = http
             .send(request)
             .await
-            .map_err(|error| unreachable(&self.new_nonce, &error, http))?;
+            .map_err(|reason| unreachable(&self.new_nonce, &reason, http))?;
         let nonce = response
             .headers()
             .get("Replay-Nonce")
@@ -197,15 +197,11 @@ pub(crate) fn get(url: &str) -> Result<Request<Vec<u8>>, Fault> {
 }
 
 /// What it means that a server does not answer.
-pub(crate) fn unreachable(url: &str, error: &reqwest::Error, http: &Http) -> Fault {
-    let mut said = format!("cannot reach {url}: {error}");
-    let mut source = std::error::Error::source(error);
-    while let Some(error) = source {
-        said.push_str(&format!(": {error}"));
-        source = error.source();
+pub(crate) fn unreachable(url: &str, reason: &str, http: &Http) -> Fault {
+    Fault::Issuer {
+        said: format!("cannot reach {url}: {reason}"),
+        retry_after: http.asked_to_wait(),
     }
-    let retry_after = http.asked_to_wait();
-    Fault::Issuer { said, retry_after }
 }
 
 fn refusal(response: &Response<bytes::Bytes>, http: &Http) -> Fault {

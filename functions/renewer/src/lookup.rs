@@ -9,6 +9,8 @@ use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{NameServerConfigGroup, ResolverConfig};
 use hickory_resolver::name_server::TokioConnectionProvider;
 use hickory_resolver::proto::rr::{RData, RecordType};
+use lambda_runtime::tracing::warn;
+use neverlapse::text::printable;
 use tokio::time::{Instant, sleep};
 
 use crate::fault::Fault;
@@ -65,7 +67,8 @@ impl Lookup {
         }
     }
 
-    /// Waits until every name server of the zone shows every value, or says which of them answered what.
+    /// Waits until every name server of the zone that answers shows every value, or says which of them answered what. One that does not
+    /// answer says nothing about the value; a resolver asks the others.
     pub(crate) async fn see(&self, zone: &str, wanted: &[(String, String)], deadline: Instant) -> Result<(), Fault> {
         let longest = Instant::now() + VISIBLE;
         let servers = self.servers(zone).await?;
@@ -73,10 +76,15 @@ impl Lookup {
             let answers = servers.iter().flat_map(|(server, resolver)| {
                 wanted
                     .iter()
-                    .map(move |(name, value)| missing(server, resolver, name, value))
+                    .map(move |(name, value)| ask(server, resolver, name, value))
             });
-            let missing: Vec<_> = join_all(answers).await.into_iter().flatten().collect();
-            if missing.is_empty() {
+            let answers = join_all(answers).await;
+            let said = |of: fn(&Answer) -> Option<&String>| answers.iter().filter_map(of).cloned().collect::<Vec<_>>();
+            let (denied, silent) = (said(Answer::denied), said(Answer::silent));
+            if denied.is_empty() && silent.len() < answers.len() {
+                if !silent.is_empty() {
+                    warn!(zone, silent = silent.join("; "), "not all name servers answer");
+                }
                 return Ok(());
             }
             if Instant::now() + POLL > deadline {
@@ -86,7 +94,7 @@ impl Lookup {
                 return Err(Fault::Ours(format!(
                     "the TXT records are in hosted zone {zone}, but DNS does not show them, so the CA was not asked to look:\n  - {}\n  \
                      hint: is {zone} delegated (NS records at the registrar) to the name servers of this very hosted zone?",
-                    missing.join("\n  - ")
+                    [denied, silent].concat().join("\n  - ")
                 )));
             }
             sleep(POLL).await;
@@ -120,21 +128,45 @@ impl Lookup {
     }
 }
 
-/// What a server answers instead of the value.
-async fn missing(server: &str, resolver: &TokioResolver, name: &str, value: &str) -> Option<String> {
-    let said = match resolver.txt_lookup(format!("{name}.")).await {
+/// What a name server says about a value.
+enum Answer {
+    Shown,
+    /// It answers something else.
+    Denied(String),
+    Silent(String),
+}
+
+impl Answer {
+    fn denied(&self) -> Option<&String> {
+        match self {
+            Self::Denied(said) => Some(said),
+            _ => None,
+        }
+    }
+
+    fn silent(&self) -> Option<&String> {
+        match self {
+            Self::Silent(said) => Some(said),
+            _ => None,
+        }
+    }
+}
+
+async fn ask(server: &str, resolver: &TokioResolver, name: &str, value: &str) -> Answer {
+    let about = |said: String| format!("{name} TXT {value:?}: {server} {said}");
+    match resolver.txt_lookup(format!("{name}.")).await {
         Ok(found) => {
             let values: BTreeSet<String> = found.iter().map(ToString::to_string).collect();
             if values.contains(value) {
-                return None;
+                return Answer::Shown;
             }
-            format!("has {}", values.into_iter().collect::<Vec<_>>().join(", "))
+            let values = values.into_iter().collect::<Vec<_>>().join(", ");
+            Answer::Denied(about(format!("has {}", printable(&values))))
         }
-        Err(error) if error.is_nx_domain() => "says that there is no such name".to_owned(),
-        Err(error) if error.is_no_records_found() => "says that it has no TXT record".to_owned(),
-        Err(error) => format!("did not answer: {error}"),
-    };
-    Some(format!("{name} TXT {value:?}: {server} {said}"))
+        Err(error) if error.is_nx_domain() => Answer::Denied(about("says that there is no such name".to_owned())),
+        Err(error) if error.is_no_records_found() => Answer::Denied(about("says that it has no TXT record".to_owned())),
+        Err(error) => Answer::Silent(about(format!("did not answer: {error}"))),
+    }
 }
 
 fn only(server: SocketAddr) -> TokioResolver {

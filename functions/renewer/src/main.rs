@@ -3,19 +3,26 @@
 //!
 //! [`renew`] tells the story of one request. A [`record`] is lease and resume point, an [`account`] is what a CA knows us by, an
 //! [`order`] goes from identifiers to a chain, a [`zone`] holds the TXT values that [`lookup`] sees through DNS, and [`publish`]
-//! looks at the chain before anybody serves it. A [`fault`] says whose it is; people hear of it through [`tell`].
+//! looks at the chain before anybody serves it. [`advice`] comes from the CA, a [`revocation`] or a [`rehearsal`] from a person. A
+//! [`fault`] says whose it is; [`memory`] keeps it, and people hear of it through [`tell`].
 
 mod account;
 mod acme;
+mod advice;
+mod case;
 mod event;
 mod fault;
 mod jws;
 mod key;
 mod lookup;
+mod memory;
 mod order;
+mod outcome;
 mod publish;
 mod record;
+mod rehearsal;
 mod renew;
+mod revocation;
 mod settings;
 mod tell;
 mod zone;

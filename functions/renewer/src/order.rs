@@ -15,7 +15,7 @@ use crate::acme::{Http, fault, patiently, said};
 use crate::fault::Fault;
 use crate::lookup::Lookup;
 use crate::record::{Attempt, Lease, Txt};
-use crate::zone::{Edits, Zones};
+use crate::zone::{Edit, Edits, Zones};
 
 /// What it takes to bring an order to its end.
 pub(crate) struct Ordering<'a> {
@@ -113,7 +113,7 @@ impl Ordering<'_> {
 
     /// Proves control of every identifier whose authorization is not valid yet.
     async fn authorize(&self, order: &mut Order, attempt: &mut Attempt) -> Result<(), Fault> {
-        let wanted = self.challenges(order).await?;
+        let wanted = self.challenges(order, &attempt.identifiers).await?;
         let proved = self.prove(order, attempt, &wanted).await;
         let removed = self.remove(attempt).await;
         proved?;
@@ -130,7 +130,7 @@ impl Ordering<'_> {
     }
 
     /// The TXT values that the CA wants to see, each with the name that it is looked up by.
-    async fn challenges(&self, order: &mut Order) -> Result<Vec<(String, String)>, Fault> {
+    async fn challenges(&self, order: &mut Order, ordered: &[String]) -> Result<Vec<(String, String)>, Fault> {
         self.fetch(order).await?;
         let mut wanted = Vec::new();
         let mut authorizations = order.authorizations();
@@ -147,12 +147,19 @@ impl Ordering<'_> {
                     });
                 }
             }
+            // What we write into DNS is for us to say, not for the CA.
+            if !ordered.iter().any(|name| bare(name) == bare(&identifier)) {
+                return Err(Fault::Issuer {
+                    said: format!("the CA wants control of {identifier:?} proved, which was not ordered"),
+                    retry_after: None,
+                });
+            }
             let Some(challenge) = authorization.challenge(ChallengeType::Dns01) else {
                 return Err(Fault::Refused {
                     said: format!("the CA offers no dns-01 challenge for {identifier}"),
                 });
             };
-            let name = format!("_acme-challenge.{}", identifier.trim_start_matches("*."));
+            let name = format!("_acme-challenge.{}", bare(&identifier));
             wanted.push((name, challenge.key_authorization().dns_value()));
         }
         Ok(wanted)
@@ -183,7 +190,8 @@ impl Ordering<'_> {
             });
         }
         // What a dead run has left behind goes in the same change.
-        let stale: Vec<_> = attempt.txt.iter().filter(|old| !txt.contains(old)).cloned().collect();
+        let stale = attempt.txt.iter().filter(|old| !txt.contains(old));
+        let stale: Vec<_> = stale.filter(|old| !self.zones.is_gone(&old.zone)).cloned().collect();
         attempt.txt.extend(txt.iter().cloned());
         attempt.txt.sort();
         attempt.txt.dedup();
@@ -295,9 +303,10 @@ impl Ordering<'_> {
     }
 }
 
-/// Takes TXT values of ours out of their zones; what is not there any more is no error.
+/// Takes TXT values of ours out of their zones; what is not there any more, with its zone perhaps, is no error.
 pub(crate) async fn remove(zones: &Zones, txt: &[Txt]) -> Result<(), Fault> {
-    let edits = edits(&[], txt);
+    let left: Vec<_> = txt.iter().filter(|txt| !zones.is_gone(&txt.zone)).cloned().collect();
+    let edits = edits(&[], &left);
     let changes = edits
         .iter()
         .map(|(zone, edits)| async { zones.by_id(zone)?.change(edits).await });
@@ -306,24 +315,24 @@ pub(crate) async fn remove(zones: &Zones, txt: &[Txt]) -> Result<(), Fault> {
 
 /// By zone and name.
 fn edits(add: &[Txt], remove: &[Txt]) -> BTreeMap<String, Edits> {
-    let mut zones = BTreeMap::<String, Edits>::new();
+    let mut zones = BTreeMap::new();
     for txt in add {
-        let edit = zones
-            .entry(txt.zone.clone())
-            .or_default()
-            .entry(txt.name.clone())
-            .or_default();
-        edit.add.insert(txt.value.clone());
+        edit(&mut zones, txt).add.insert(txt.value.clone());
     }
     for txt in remove {
-        let edit = zones
-            .entry(txt.zone.clone())
-            .or_default()
-            .entry(txt.name.clone())
-            .or_default();
-        edit.remove.insert(txt.value.clone());
+        edit(&mut zones, txt).remove.insert(txt.value.clone());
     }
     zones
+}
+
+fn edit<'z>(zones: &'z mut BTreeMap<String, Edits>, txt: &Txt) -> &'z mut Edit {
+    let edits = zones.entry(txt.zone.clone()).or_default();
+    edits.entry(txt.name.clone()).or_default()
+}
+
+/// A name without the wildcard's label, as authorizations have it (RFC 8555, 7.1.4).
+fn bare(identifier: &str) -> String {
+    identifier.trim_start_matches("*.").to_ascii_lowercase()
 }
 
 fn identifier(name: &str) -> Identifier {

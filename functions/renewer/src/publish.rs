@@ -35,7 +35,8 @@ impl Issued {
     ) -> Result<Self, Fault> {
         let wrong = |what: String| Fault::Issuer {
             said: format!("{} issued a certificate that cannot be served: {what}", attempt.issuer),
-            retry_after: None,
+            // Each try is a certificate more, and CAs count: Let's Encrypt issues five a week for the same names.
+            retry_after: Some(now + UNFIT),
         };
         let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
         let chain = chain.map_err(|error| wrong(format!("it is not PEM ({error})")))?;
@@ -94,7 +95,8 @@ impl Issued {
         Ok(Self { facts, files })
     }
 
-    /// Writes the version, then moves the pointer if it is still where it was when the order began.
+    /// Writes the version, then moves the pointer if it is still where it was when the order began. A version's files are written once; a
+    /// renewer that was killed and runs again writes the same.
     pub(crate) async fn publish(
         mut self,
         name: &str,
@@ -123,14 +125,14 @@ impl Issued {
         };
         let version = &manifest.facts.version;
         for (file, content) in self.files {
-            put_once(
-                store,
-                &file_key(name, version, file),
-                Object::new(content, "application/x-pem-file"),
-            )
-            .await?;
+            let object = Object::new(content, "application/x-pem-file");
+            store
+                .put(&file_key(name, version, file), object, Expecting::Nothing)
+                .await?;
         }
-        put_once(store, &file_key(name, version, MANIFEST), written).await?;
+        store
+            .put(&file_key(name, version, MANIFEST), written, Expecting::Nothing)
+            .await?;
         match store
             .put(
                 &current_key(name),
@@ -146,36 +148,34 @@ impl Issued {
     }
 }
 
-/// Removes all but the last few versions, never the current one.
-pub(crate) async fn prune(name: &str, store: &Store, current: &str) -> Result<Vec<String>, Fault> {
-    let prefix = version::versions_prefix(name);
-    let keys = store.keys(&prefix).await?;
-    let version = |key: &str| key.strip_prefix(&prefix)?.split('/').next().map(str::to_owned);
-    let versions: BTreeSet<_> = keys.iter().filter_map(|key| version(key)).collect();
-    let old: Vec<_> = versions
-        .iter()
-        .rev()
-        .skip(KEPT)
-        .filter(|version| *version != current)
-        .cloned()
-        .collect();
-    for key in keys
-        .iter()
-        .filter(|key| version(key).is_some_and(|version| old.contains(&version)))
-    {
-        store.delete(key).await?;
+/// Removes all but the last few versions, never the current one; also what a dead renewer left of one.
+pub(crate) async fn prune(name: &str, store: &Store) -> Result<Vec<String>, Fault> {
+    let keys = store.keys(&version::versions_prefix(name)).await?;
+    // Read now: a person may have gone back to one of the oldest this very moment.
+    let Some(current) = store.json::<Current>(&current_key(name)).await? else {
+        return Ok(Vec::new());
+    };
+    let old = outdated(name, &keys, &current.value.facts.version);
+    // Without its manifest nobody takes a version for whole.
+    let manifests = old.iter().map(|version| file_key(name, version, MANIFEST));
+    let of_old = |key: &&String| old.iter().any(|version| key.starts_with(&file_key(name, version, "")));
+    for key in manifests.chain(keys.iter().filter(of_old).cloned()) {
+        store.delete(&key).await?;
     }
     Ok(old)
 }
 
-/// A version's files are written once; a renewer that was killed and runs again writes the same.
-async fn put_once(store: &Store, key: &str, object: Object<'_>) -> Result<(), Fault> {
-    let content = object.body().to_vec();
-    match store.put(key, object, Expecting::Nothing).await {
-        Ok(_) => Ok(()),
-        Err(store::Error::Changed { .. }) if store.object(key).await?.is_some_and(|there| there == content) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
+/// The versions among `keys` that nobody needs any more.
+fn outdated(name: &str, keys: &[String], current: &str) -> Vec<String> {
+    let prefix = version::versions_prefix(name);
+    let version = |key: &String| key.strip_prefix(&prefix)?.split('/').next().map(str::to_owned);
+    let versions: BTreeSet<_> = keys.iter().filter_map(version).collect();
+    let (whole, half): (Vec<_>, Vec<_>) = versions
+        .into_iter()
+        .rev()
+        .partition(|version| keys.contains(&file_key(name, version, MANIFEST)));
+    let old = whole.into_iter().skip(KEPT).chain(half);
+    old.filter(|version| version != current).collect()
 }
 
 fn path(
@@ -205,6 +205,7 @@ const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 const END: &str = "-----END CERTIFICATE-----";
 const KEPT: usize = 5;
 const SKEW: Duration = Duration::minutes(5);
+const UNFIT: Duration = Duration::days(2);
 
 #[cfg(test)]
 mod tests {
@@ -297,6 +298,19 @@ mod tests {
         // A staging CA's root is nobody's; all else still has to be right.
         let staging = stranger.issue(&wanted.key, &wanted.identifiers, valid);
         assert!(Issued::new(&staging, &wanted, true, None, NOW).is_ok());
+    }
+
+    #[test]
+    fn the_last_five_are_kept_and_the_current_one_and_nothing_of_what_is_not_whole() {
+        let key = |version: &str, file| file_key("example.com", version, file);
+        let mut keys: Vec<_> = (1..=8)
+            .flat_map(|number| [CERT, MANIFEST].map(|file| key(&format!("v{number}"), file)))
+            .collect();
+        keys.push(key("v9", CERT));
+        for (current, expected) in [("v8", vec!["v3", "v2", "v1", "v9"]), ("v2", vec!["v3", "v1", "v9"])] {
+            assert_eq!(outdated("example.com", &keys, current), expected);
+        }
+        assert!(outdated("example.com", &keys[..2], "v1").is_empty());
     }
 
     #[test]

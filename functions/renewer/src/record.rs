@@ -8,6 +8,7 @@ use instant_acme::Account;
 use lambda_runtime::tracing::warn;
 use neverlapse::inventory::{Certificate, Issuer, KeyType};
 use neverlapse::store::{self, Expecting, Object, Store};
+use neverlapse::version;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use tokio::sync::{Mutex, Notify};
@@ -21,6 +22,9 @@ use crate::key::PrivateKey;
 pub(crate) struct Record {
     schema: String,
     name: String,
+    /// Drawn by whoever holds it, so that no two of them ever write the same.
+    #[serde(default)]
+    holder: String,
     /// Until when nobody else may touch it; renewed while the holder lives.
     #[serde(with = "time::serde::rfc3339")]
     leased_until: OffsetDateTime,
@@ -71,6 +75,28 @@ impl fmt::Debug for Attempt {
 }
 
 impl Attempt {
+    /// A new one for what the inventory wants. What an attempt before it could not take out of DNS is taken out by this one.
+    pub(crate) fn new(
+        (name, issuer): (&str, &Issuer),
+        account: &str,
+        wanted: &Certificate,
+        key: PrivateKey,
+        before: Option<&Attempt>,
+    ) -> Self {
+        Self {
+            version: version::id(OffsetDateTime::now_utc(), rand::random()),
+            issuer: name.to_owned(),
+            directory: issuer.directory.clone(),
+            account: account.to_owned(),
+            identifiers: wanted.identifiers.clone(),
+            key_type: wanted.key_type,
+            profile: wanted.profile.clone(),
+            key,
+            order: None,
+            txt: before.map(|before| before.txt.clone()).unwrap_or_default(),
+        }
+    }
+
     /// Whether what it orders is still what the inventory wants.
     pub(crate) fn fits(&self, wanted: &Certificate, issuers: impl Fn(&str) -> Option<Issuer>) -> bool {
         let issuer = wanted
@@ -114,6 +140,7 @@ impl<'a> Lease<'a> {
         let record = Record {
             schema: SCHEMA.to_owned(),
             name: name.to_owned(),
+            holder: format!("{:016x}", rand::random::<u64>()),
             leased_until: now + LEASE,
             attempt: found.as_ref().and_then(|found| found.value.attempt.clone()),
         };

@@ -1,31 +1,29 @@
 //! One request, from the question whether anything is due to the version that is published.
 
-use std::fmt;
-
 use aws_config::SdkConfig;
-use instant_acme::{Account, CertificateIdentifier, Error, RevocationReason, RevocationRequest};
+use instant_acme::{Account, CertificateIdentifier};
 use lambda_runtime::tracing::{info, warn};
 use neverlapse::alert::{Sender, Topic};
 use neverlapse::finding::date;
 use neverlapse::inventory::{Certificate, Inventory, Issuer};
-use neverlapse::renewal::{Advice, Decision, Failure, Reason, Renewal, decide};
+use neverlapse::renewal::{Decision, Reason, Renewal, decide};
 use neverlapse::request::{Action, Asker, Request};
 use neverlapse::roots::Roots;
-use neverlapse::store::{self, Expecting, Object, Store, Tagged};
-use neverlapse::version::{self, CERT, Current, PRIVKEY, current_key, file_key};
-use serde::Deserialize;
-use time::{Duration, OffsetDateTime};
-use tokio::time::{Instant, timeout_at};
+use neverlapse::store::{Store, Tagged};
+use neverlapse::version::{CERT, Current, Facts, PRIVKEY, file_key};
+use time::OffsetDateTime;
+use tokio::time::{Duration, Instant, sleep, timeout_at};
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 
 use crate::account::Accounts;
-use crate::acme::{Http, fault, is, patiently, retry_after, said};
+use crate::acme::Http;
+use crate::case::Case;
 use crate::fault::Fault;
-use crate::jws::{Directory, get, unreachable};
 use crate::key::PrivateKey;
 use crate::lookup::Lookup;
 use crate::order::{self, Ordering};
+use crate::outcome::Outcome;
 use crate::publish::{self, Issued};
 use crate::record::{self, Attempt, Lease};
 use crate::settings::Settings;
@@ -36,53 +34,8 @@ use crate::zone::Zones;
 pub(crate) struct Renewer {
     settings: Settings,
     config: SdkConfig,
-    store: Store,
-    teller: Teller,
-}
-
-/// What became of a request.
-#[derive(Debug)]
-pub(crate) enum Outcome {
-    /// The inventory no longer has the certificate.
-    Gone,
-    NotDue {
-        next: OffsetDateTime,
-    },
-    /// Due, but an earlier failure asks to wait.
-    Waiting {
-        until: OffsetDateTime,
-    },
-    /// Another renewer is at it.
-    Busy,
-    Published(Box<Current>),
-    /// A staging directory issued, and nothing was published.
-    DryRun,
-    AccountKeyReplaced,
-    /// What a person asked for cannot be done; they were told why.
-    Refused,
-}
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Gone => f.write_str("the inventory does not have it any more"),
-            Self::NotDue { next } => write!(f, "not due before {}", date(*next)),
-            Self::Waiting { until } => write!(f, "due, but after a failure not before {}", date(*until)),
-            Self::Busy => f.write_str("another renewer is at it"),
-            Self::Published(current) => write!(f, "published {}", current.facts.version),
-            Self::AccountKeyReplaced => f.write_str("the account has a new key"),
-            Self::Refused => f.write_str("it cannot be done; an alert says why"),
-            Self::DryRun => f.write_str("the dry run succeeded"),
-        }
-    }
-}
-
-/// One request's certificate, and all that is known of it.
-struct Case<'a> {
-    wanted: &'a Certificate,
-    inventory: &'a Inventory,
-    request: &'a Request,
-    deadline: Instant,
+    pub(crate) store: Store,
+    pub(crate) teller: Teller,
 }
 
 impl Renewer {
@@ -107,27 +60,31 @@ impl Renewer {
 
     /// Does what is asked, if it is due. An error means: deliver the request again.
     pub(crate) async fn handle(&self, request: &Request, deadline: Instant) -> Result<Outcome, Fault> {
-        let result = self.answer(request, deadline).await;
-        if request.action == Action::ReplaceAccountKey || request.dry_run {
-            if let Err(fault) = &result {
-                let name = &request.name;
-                self.teller.tell(self.teller.refused(name, &fault.to_string())).await;
-            }
-            // A person reads that and asks again; the queue must not.
-            return Ok(result.unwrap_or(Outcome::Refused));
+        let (name, result) = (&request.name, self.answer(request, deadline).await);
+        if request.action != Action::ReplaceAccountKey && !request.dry_run {
+            let patient = request.requested_by == Asker::Probe;
+            return self.conclude(name, patient, result).await;
         }
-        self.conclude(&request.name, result).await
+        match result {
+            Err(fault @ (Fault::OutOfTime(_) | Fault::Overtaken)) => Err(fault),
+            // A person reads that and asks again; the queue must not.
+            Err(fault) => {
+                self.teller.tell(self.teller.refused(name, &fault.to_string())).await;
+                Ok(Outcome::Refused)
+            }
+            done => done,
+        }
     }
 
     async fn answer(&self, request: &Request, deadline: Instant) -> Result<Outcome, Fault> {
         let written = self.store.inventory().await?;
         let inventory = Inventory::parse(&written.unwrap_or_default());
         if request.action == Action::ReplaceAccountKey {
-            return self.replace_account_key(&request.name, &inventory).await;
+            return self.replace_account_key(request, &inventory).await;
         }
         let certificates = &inventory.certificates;
         let Some(wanted) = certificates.iter().find(|wanted| wanted.name == request.name) else {
-            return self.unknown(request, &inventory);
+            return Ok(self.unknown(request, &inventory).await);
         };
         let case = Case {
             wanted,
@@ -136,37 +93,40 @@ impl Renewer {
             deadline,
         };
         if request.dry_run {
-            return self.dry_run(&case).await;
+            return self.rehearse(&case).await;
         }
+        let key = record::key(&wanted.name);
         let current = self.current(&wanted.name).await?;
         let renewal = self.advised(&case, current.as_ref()).await?;
-        let under_way = self.store.object(&record::key(&wanted.name)).await?.is_some();
+        let under_way = self.store.object(&key).await?.is_some();
         let now = OffsetDateTime::now_utc();
-        match decide(wanted, value(&current), Some(&renewal), Some(request), now) {
-            Decision::NotDue { next } if !under_way => return Ok(Outcome::NotDue { next }),
+        match decide(wanted, value(current.as_ref()), Some(&renewal), Some(request), now) {
+            Decision::NotDue { next } if !under_way && request.action != Action::Revoke => {
+                return Ok(Outcome::NotDue { next });
+            }
             Decision::Due {
                 not_before: Some(until),
                 ..
             } => return Ok(Outcome::Waiting { until }),
             decision => info!(name = wanted.name, %decision, under_way, "decided"),
         }
-        let key = record::key(&wanted.name);
         self.with_lease(&case, key, async |lease| self.work(&case, lease).await)
             .await
     }
 
-    async fn replace_account_key(&self, name: &str, inventory: &Inventory) -> Result<Outcome, Fault> {
+    async fn replace_account_key(&self, request: &Request, inventory: &Inventory) -> Result<Outcome, Fault> {
+        let name = &request.name;
         let issuer = inventory.issuers.get(name);
         let issuer = issuer.ok_or_else(|| Fault::Ours(format!("the inventory has no [issuer.{name}]")))?;
         let http = Http::new(&self.roots(issuer).await?)?;
-        self.accounts().replace_key(name, issuer, &http).await?;
+        self.accounts().replace_key(name, issuer, request.at, &http).await?;
         Ok(Outcome::AccountKeyReplaced)
     }
 
-    /// A late request for what was taken out of the inventory is no failure; a person's, or one for an entry that cannot be read, is.
-    fn unknown(&self, request: &Request, inventory: &Inventory) -> Result<Outcome, Fault> {
+    /// A late request for what was taken out of the inventory is no failure; a person's, or one for an entry that cannot be read, is told.
+    async fn unknown(&self, request: &Request, inventory: &Inventory) -> Outcome {
         if request.requested_by == Asker::Probe && inventory.mistakes.is_empty() {
-            return Ok(Outcome::Gone);
+            return Outcome::Gone;
         }
         let names: Vec<_> = inventory
             .certificates
@@ -178,7 +138,7 @@ impl Renewer {
             .iter()
             .map(|mistake| format!("\n  - {mistake}"))
             .collect();
-        Err(Fault::Ours(format!(
+        let problem = format!(
             "the inventory has no certificate {:?} (it has: {}){mistakes}",
             request.name,
             if names.is_empty() {
@@ -186,19 +146,30 @@ impl Renewer {
             } else {
                 names.join(", ")
             }
-        )))
+        );
+        self.teller.tell(self.teller.refused(&request.name, &problem)).await;
+        Outcome::Refused
     }
 
-    /// Does `work` while nobody else can, and stops it when Lambda's time is over.
-    async fn with_lease(
+    /// Does `work` while nobody else can, and stops it when Lambda's time is over. What a person asks for waits for the lease: whoever has
+    /// it may not be doing that.
+    pub(crate) async fn with_lease(
         &self,
         case: &Case<'_>,
         key: String,
         work: impl AsyncFnOnce(&Lease<'_>) -> Result<Outcome, Fault>,
     ) -> Result<Outcome, Fault> {
-        let (name, kms_key, now) = (&case.wanted.name, &self.settings.secrets_key, OffsetDateTime::now_utc());
-        let Some(lease) = Lease::take(&self.store, kms_key, key, name, now).await? else {
-            return Ok(Outcome::Busy);
+        let (name, kms_key) = (&case.wanted.name, &self.settings.secrets_key);
+        let lease = loop {
+            let now = OffsetDateTime::now_utc();
+            match Lease::take(&self.store, kms_key, key.clone(), name, now).await? {
+                Some(lease) => break lease,
+                None if case.request.requested_by == Asker::Probe => return Ok(Outcome::Busy),
+                None if Instant::now() + LEASE_POLL > case.deadline => {
+                    return Err(Fault::OutOfTime("another renewer is at the certificate"));
+                }
+                None => sleep(LEASE_POLL).await,
+            }
         };
         let result = match lease
             .while_held(timeout_at(case.deadline + LAST_CALL, work(&lease)))
@@ -215,110 +186,54 @@ impl Renewer {
         result
     }
 
-    /// Remembers how it went, and tells people if that is news.
-    async fn conclude(&self, name: &str, result: Result<Outcome, Fault>) -> Result<Outcome, Fault> {
-        match result {
-            Ok(Outcome::Published(current)) => {
-                self.succeeded(name, &current).await?;
-                Ok(Outcome::Published(current))
-            }
-            Ok(Outcome::NotDue { next }) => {
-                // A run that was killed after it had published left it to us to say so.
-                if self.renewal(name).await?.failure.is_some()
-                    && let Some(current) = self.current(name).await?
-                {
-                    self.succeeded(name, &current.value).await?;
-                }
-                Ok(Outcome::NotDue { next })
-            }
-            Err(Fault::Overtaken) => Ok(Outcome::Busy),
-            Err(fault @ Fault::OutOfTime(_)) => Err(fault),
-            Err(fault) => {
-                self.failed(name, &fault).await;
-                Err(fault)
-            }
-            other => other,
-        }
-    }
-
-    async fn succeeded(&self, name: &str, current: &Current) -> Result<(), Fault> {
-        let before = self.remember(name, |renewal| {
-            renewal.issued_at = Some(current.published_at);
-            renewal.failure.take()
-        });
-        match before.await? {
-            Some(failure) if failure.since < current.published_at => {
-                self.teller.tell(self.teller.recovered(current, &failure)).await;
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    /// The first failure is told here and now; that it lasts is for the probe's digest to say.
-    async fn failed(&self, name: &str, fault: &Fault) {
-        let (now, problem) = (OffsetDateTime::now_utc(), fault.to_string());
-        let retry_after = match fault {
-            Fault::Issuer { retry_after, .. } => *retry_after,
-            _ => None,
-        };
-        let next = |before: Option<&Failure>| Failure::next(before, problem.clone(), retry_after, now);
-        let noted = self.remember(name, |renewal| {
-            let failure = next(renewal.failure.as_ref());
-            renewal.failure = Some(failure.clone());
-            failure
-        });
-        // Where the bucket cannot be written either, people hear at every try.
-        let failure = noted.await.unwrap_or_else(|_| next(None));
-        if failure.count == 1 {
-            let current = self.current(name).await;
-            let digest = self.teller.failed(name, &failure, current.as_ref().map(value), now);
-            self.teller.tell(digest).await;
-        }
-    }
-
-    /// Finishes what is under way, and orders what is due.
+    /// Revokes what is to be revoked, finishes what is under way, and orders what is due.
     async fn work(&self, case: &Case<'_>, lease: &Lease<'_>) -> Result<Outcome, Fault> {
-        let wanted = case.wanted;
+        let revoked = match case.request.action {
+            Action::Revoke => self.revoke(case).await,
+            _ => Ok(()),
+        };
+        // A certificate with another key is as urgent if revoking failed.
+        let outcome = self.renew(case, lease).await?;
+        revoked.map(|()| outcome)
+    }
+
+    async fn renew(&self, case: &Case<'_>, lease: &Lease<'_>) -> Result<Outcome, Fault> {
+        let (wanted, now) = (case.wanted, OffsetDateTime::now_utc());
         // Read again: whoever had the lease before may have published.
         let current = self.current(&wanted.name).await?;
-        let under_way = self.tidied(case, lease, value(&current)).await?;
         let renewal = self.renewal(&wanted.name).await?;
-        let reason = match decide(
-            wanted,
-            value(&current),
-            Some(&renewal),
-            Some(case.request),
-            OffsetDateTime::now_utc(),
-        ) {
-            Decision::Due { reason, .. } => reason,
-            Decision::NotDue { next } => {
-                if let Some(attempt) = under_way {
-                    self.abandon(case, lease, attempt).await?;
-                }
-                return Ok(Outcome::NotDue { next });
-            }
-        };
-        if let (Action::Revoke, Reason::Revoked, Some(current)) = (case.request.action, &reason, &current) {
-            self.revoke(case, &current.value).await?;
+        let decision = decide(wanted, value(current.as_ref()), Some(&renewal), Some(case.request), now);
+        let under_way = self.tidied(case, lease, value(current.as_ref()), &decision).await?;
+        match decision {
+            Decision::Due { reason, .. } => self.order(case, lease, current, under_way, &reason, &renewal).await,
+            Decision::NotDue { next } => Ok(Outcome::NotDue { next }),
         }
-        self.order(case, lease, current, under_way, &reason).await
     }
 
-    /// The attempt under way, unless it came to its end already or the inventory wants something else by now.
+    /// The attempt under way, unless it came to its end already, nothing is due any more, or something else is wanted by now.
     async fn tidied(
         &self,
         case: &Case<'_>,
         lease: &Lease<'_>,
         current: Option<&Current>,
+        decision: &Decision,
     ) -> Result<Option<Attempt>, Fault> {
-        let Some(attempt) = lease.attempt().await else {
+        let (Some(attempt), wanted) = (lease.attempt().await, case.wanted) else {
             return Ok(None);
         };
+        let Decision::Due { reason, .. } = decision else {
+            return self.abandon(case, lease, attempt).await.map(|()| None);
+        };
         let published = current.is_some_and(|current| current.facts.version == attempt.version);
-        let revoking = case.request.action == Action::Revoke;
         let issuer = |name: &str| case.inventory.issuers.get(name).cloned();
-        if !published && !revoking && attempt.fits(case.wanted, issuer) {
+        let compromised = match current {
+            Some(current) if *reason == Reason::Revoked => {
+                let version = &current.facts.version;
+                self.keeps_the_key(&attempt, &wanted.name, version).await?
+            }
+            _ => false,
+        };
+        if !published && !compromised && attempt.fits(wanted, issuer) {
             return Ok(Some(attempt));
         }
         self.abandon(case, lease, attempt).await.map(|()| None)
@@ -334,29 +249,41 @@ impl Renewer {
     }
 
     /// From one issuer after the other, until one issues or it is not an issuer's fault.
-    async fn order(
+    pub(crate) async fn order(
         &self,
         case: &Case<'_>,
         lease: &Lease<'_>,
         current: Option<Tagged<Current>>,
         mut under_way: Option<Attempt>,
         reason: &Reason,
+        renewal: &Renewal,
     ) -> Result<Outcome, Fault> {
+        let wanted = &case.wanted.name;
         let mut issuers = case.wanted.issuers.clone();
-        if let Some(attempt) = &under_way {
+        // An order that was begun is finished, whoever would be asked first.
+        if let Some(attempt) = under_way.as_ref().filter(|attempt| attempt.order.is_some()) {
             issuers.sort_by_key(|issuer| *issuer != attempt.issuer);
         }
-        let (mut problems, mut retry_at) = (Vec::new(), None::<OffsetDateTime>);
+        let (mut problems, mut waits) = (Vec::new(), Vec::new());
         for name in &issuers {
+            let now = OffsetDateTime::now_utc();
+            if let Some(until) = renewal.asked_to_wait(name, now).filter(|_| !case.request.is_urgent()) {
+                problems.push(format!("{name}: not asked; it said to wait until {}", date(until)));
+                waits.push(Some(until));
+                continue;
+            }
             let resumed = under_way.take_if(|attempt| attempt.issuer == *name);
             match self
                 .order_from(name, case, lease, current.as_ref(), resumed, reason)
                 .await
             {
                 Err(Fault::Issuer { said, retry_after }) => {
-                    warn!(name = case.wanted.name, issuer = name, said, "the issuer is at fault");
+                    warn!(name = wanted, issuer = name, said, "the issuer is at fault");
                     problems.push(format!("{name}: {said}"));
-                    retry_at = [retry_at, retry_after].into_iter().flatten().min();
+                    waits.push(retry_after);
+                    if let Some(until) = retry_after.filter(|_| !case.request.dry_run) {
+                        self.wait(wanted, name, until).await?;
+                    }
                 }
                 Err(Fault::Refused { said }) => {
                     return Err(Fault::Refused {
@@ -366,10 +293,13 @@ impl Renewer {
                 other => return other,
             }
         }
-        let said = problems.join("\n");
         Err(Fault::Issuer {
-            said,
-            retry_after: retry_at,
+            said: problems.join("\n"),
+            // One that did not ask to wait may be asked again sooner.
+            retry_after: waits
+                .into_iter()
+                .collect::<Option<Vec<_>>>()
+                .and_then(|waits| waits.into_iter().min()),
         })
     }
 
@@ -390,8 +320,12 @@ impl Renewer {
         let mut attempt = match resumed.filter(|attempt| attempt.is_of(&account)) {
             Some(attempt) => attempt,
             None => {
-                self.attempt(name, issuer, case, &account, lease, current, reason)
-                    .await?
+                let key = self.key(wanted, value(current), reason).await?;
+                let before = lease.attempt().await;
+                let attempt = Attempt::new((name, issuer), account.id(), wanted, key, before.as_ref());
+                // Stored with its key before the CA hears of it.
+                lease.note(Some(&attempt)).await?;
+                attempt
             }
         };
         let zones = Zones::list(&self.config, &case.inventory.zones).await?;
@@ -404,10 +338,7 @@ impl Renewer {
             lookup: &lookup,
             deadline: case.deadline,
         };
-        // An attempt that was resumed may have left TXT values behind that its order no longer needs.
-        let replaces = self
-            .replaces(current.map(|current| &current.value), issuer, &account)
-            .await;
+        let replaces = self.replaces(value(current), issuer, &account).await;
         let chain = match ordering.chain(&mut attempt, replaces).await {
             Err(refused @ Fault::Refused { .. }) if attempt.txt.is_empty() => {
                 lease.note(None).await?;
@@ -415,6 +346,7 @@ impl Renewer {
             }
             chain => chain?,
         };
+        // An attempt that was resumed may have left TXT values behind that its order no longer needs.
         ordering.remove(&mut attempt).await?;
         let believed = (!issuer.staging || issuer.ca.is_some()).then_some(&roots);
         let now = OffsetDateTime::now_utc();
@@ -434,42 +366,12 @@ impl Renewer {
         let facts = &current.facts;
         info!(name = wanted.name, version = facts.version, issuer = name, not_after = %date(facts.not_after), "published");
         lease.note(None).await?;
-        match publish::prune(&wanted.name, &self.store, &facts.version).await {
+        match publish::prune(&wanted.name, &self.store).await {
             Ok(removed) if removed.is_empty() => {}
             Ok(removed) => info!(name = wanted.name, removed = removed.join(", "), "old versions removed"),
             Err(fault) => warn!(name = wanted.name, %fault, "old versions could not be removed"),
         }
         Ok(Outcome::Published(Box::new(current)))
-    }
-
-    /// A new attempt, stored with its key before the CA hears of it.
-    #[allow(clippy::too_many_arguments)]
-    async fn attempt(
-        &self,
-        name: &str,
-        issuer: &Issuer,
-        case: &Case<'_>,
-        account: &Account,
-        lease: &Lease<'_>,
-        current: Option<&Tagged<Current>>,
-        reason: &Reason,
-    ) -> Result<Attempt, Fault> {
-        let wanted = case.wanted;
-        let attempt = Attempt {
-            version: version::id(OffsetDateTime::now_utc(), rand::random()),
-            issuer: name.to_owned(),
-            directory: issuer.directory.clone(),
-            account: account.id().to_owned(),
-            identifiers: wanted.identifiers.clone(),
-            key_type: wanted.key_type,
-            profile: wanted.profile.clone(),
-            key: self.key(wanted, value_of(current), reason).await?,
-            order: None,
-            // What an earlier attempt could not take out is taken out by this one.
-            txt: lease.attempt().await.map(|before| before.txt).unwrap_or_default(),
-        };
-        lease.note(Some(&attempt)).await?;
-        Ok(attempt)
     }
 
     async fn key(&self, wanted: &Certificate, current: Option<&Current>, reason: &Reason) -> Result<PrivateKey, Fault> {
@@ -498,151 +400,14 @@ impl Renewer {
             let by = &current.facts.issuer;
             by.directory == issuer.directory && by.account == account.id()
         })?;
-        let leaf = self.leaf(current).await.ok()?;
+        let leaf = self.leaf(&current.facts).await.ok()?;
         CertificateIdentifier::try_from(&leaf)
             .ok()
             .map(CertificateIdentifier::into_owned)
     }
 
-    /// Revokes the current certificate; that it is revoked already is as good.
-    async fn revoke(&self, case: &Case<'_>, current: &Current) -> Result<(), Fault> {
-        let by = &current.facts.issuer;
-        let issuer = case.issuer(&by.name)?;
-        let http = Http::new(&self.roots(issuer).await?)?;
-        let account = self.accounts().open(&by.name, issuer, &http).await?;
-        let leaf = self.leaf(current).await?;
-        let reason = match case.request.key_compromise {
-            true => RevocationReason::KeyCompromise,
-            false => RevocationReason::Superseded,
-        };
-        let request = RevocationRequest {
-            certificate: &leaf,
-            reason: Some(reason),
-        };
-        match patiently(async || account.revoke(&request).await).await {
-            Ok(()) => info!(name = case.wanted.name, version = current.facts.version, "revoked"),
-            Err(Error::Api(problem)) if is(&problem, "alreadyRevoked") => {
-                info!(problem = said(&problem), "revoked already")
-            }
-            Err(error) => return Err(fault(error, &http)),
-        }
-        Ok(())
-    }
-
-    /// From the issuer's staging directory, with a record and an account of its own; nothing is published.
-    async fn dry_run(&self, case: &Case<'_>) -> Result<Outcome, Fault> {
-        let mut inventory = case.inventory.clone();
-        let mut wanted = case.wanted.clone();
-        let name = wanted.issuers[0].clone();
-        let issuer = case.issuer(&name)?;
-        let Some(directory) = issuer
-            .staging_directory
-            .clone()
-            .or_else(|| issuer.staging.then(|| issuer.directory.clone()))
-        else {
-            return Err(Fault::Ours(format!(
-                "[issuer.{name}] has no staging_directory to order from in a dry run"
-            )));
-        };
-        let staging = format!("{name}.staging");
-        inventory.issuers.insert(
-            staging.clone(),
-            Issuer {
-                directory,
-                staging: true,
-                staging_directory: None,
-                ..issuer.clone()
-            },
-        );
-        wanted.issuers = vec![staging.clone()];
-        let case = Case {
-            wanted: &wanted,
-            inventory: &inventory,
-            ..*case
-        };
-        let key = record::key(&format!("dry-run/{}", wanted.name));
-        let order = async |lease: &Lease<'_>| self.order(&case, lease, None, None, &Reason::Asked).await;
-        let outcome = self.with_lease(&case, key, order).await?;
-        self.teller.tell(self.teller.dry_run(&wanted.name, &name)).await;
-        Ok(outcome)
-    }
-
-    /// What is remembered, with the CA's advice brought up to date if it is time to ask.
-    async fn advised(&self, case: &Case<'_>, current: Option<&Tagged<Current>>) -> Result<Renewal, Fault> {
-        let (name, now) = (&case.wanted.name, OffsetDateTime::now_utc());
-        let renewal = self.renewal(name).await?;
-        let Some(Tagged { value: current, .. }) = current else {
-            return Ok(renewal);
-        };
-        let before = renewal
-            .advice
-            .as_ref()
-            .filter(|advice| advice.version == current.facts.version);
-        if before.is_some_and(|advice| advice.ask_again_at > now) {
-            return Ok(renewal);
-        }
-        match self.ask(case, current, before, now).await {
-            Ok(None) => Ok(renewal),
-            Ok(advice) => {
-                let remembered = self.remember(name, |renewal| {
-                    renewal.advice = advice.clone();
-                    renewal.clone()
-                });
-                remembered.await
-            }
-            // Trouble with advice never keeps a certificate from being renewed.
-            Err(fault) => {
-                warn!(name, %fault, "the CA's renewal information could not be had");
-                Ok(renewal)
-            }
-        }
-    }
-
-    /// Asks the CA that issued the current version when to replace it (RFC 9773).
-    async fn ask(
-        &self,
-        case: &Case<'_>,
-        current: &Current,
-        before: Option<&Advice>,
-        now: OffsetDateTime,
-    ) -> Result<Option<Advice>, Fault> {
-        let issuer = case.issuer(&current.facts.issuer.name)?;
-        if issuer.directory != current.facts.issuer.directory {
-            return Ok(None);
-        }
-        let http = Http::new(&self.roots(issuer).await?)?;
-        let Some(url) = Directory::fetch(&issuer.directory, &http).await?.renewal_info else {
-            return Ok(None);
-        };
-        let leaf = self.leaf(current).await?;
-        let id = CertificateIdentifier::try_from(&leaf).map_err(Fault::Ours)?;
-        let url = format!("{url}/{id}");
-        let response = http
-            .send(get(&url)?)
-            .await
-            .map_err(|error| unreachable(&url, &error, &http))?;
-        let info: RenewalInfo = serde_json::from_slice(response.body()).map_err(|error| Fault::Issuer {
-            said: format!(
-                "{url} gave no renewal information (HTTP {}): {error}",
-                response.status()
-            ),
-            retry_after: None,
-        })?;
-        let ask_again = retry_after(response.headers(), now).unwrap_or(now + ASK_AGAIN);
-        let ask_again = ask_again.clamp(now + Duration::MINUTE, now + Duration::DAY);
-        let window = (info.suggested_window.start, info.suggested_window.end);
-        Ok(Advice::of(
-            &current.facts.version,
-            window,
-            info.explanation_url,
-            ask_again,
-            before,
-            rand::random(),
-        ))
-    }
-
-    async fn leaf(&self, current: &Current) -> Result<CertificateDer<'static>, Fault> {
-        let key = file_key(&current.facts.name, &current.facts.version, CERT);
+    pub(crate) async fn leaf(&self, facts: &Facts) -> Result<CertificateDer<'static>, Fault> {
+        let key = file_key(&facts.name, &facts.version, CERT);
         let pem = self
             .store
             .object(&key)
@@ -651,7 +416,7 @@ impl Renewer {
         CertificateDer::from_pem_slice(&pem).map_err(|error| Fault::Ours(format!("{key} is no certificate: {error}")))
     }
 
-    async fn roots(&self, issuer: &Issuer) -> Result<Roots, Fault> {
+    pub(crate) async fn roots(&self, issuer: &Issuer) -> Result<Roots, Fault> {
         let Some(key) = &issuer.ca else {
             return Ok(Roots::public());
         };
@@ -664,81 +429,18 @@ impl Renewer {
         Roots::public().with_pem(&pem).map_err(|error| wrong(error.to_string()))
     }
 
-    fn accounts(&self) -> Accounts<'_> {
+    pub(crate) fn accounts(&self) -> Accounts<'_> {
         Accounts {
             store: &self.store,
             kms_key: &self.settings.secrets_key,
         }
     }
-
-    async fn current(&self, name: &str) -> Result<Option<Tagged<Current>>, Fault> {
-        Ok(self.store.json(&current_key(name)).await?)
-    }
-
-    async fn renewal(&self, name: &str) -> Result<Renewal, Fault> {
-        let found = self.store.json::<Renewal>(&Renewal::key(name)).await?;
-        Ok(found.map_or_else(|| Renewal::new(name), |found| found.value))
-    }
-
-    /// Changes what is remembered, without undoing what somebody else remembered meanwhile.
-    async fn remember<T>(&self, name: &str, change: impl Fn(&mut Renewal) -> T) -> Result<T, Fault> {
-        let key = Renewal::key(name);
-        loop {
-            let found = self.store.json::<Renewal>(&key).await?;
-            let mut renewal = found
-                .as_ref()
-                .map_or_else(|| Renewal::new(name), |found| found.value.clone());
-            let answer = change(&mut renewal);
-            match self
-                .store
-                .put(&key, Object::json(&renewal)?, Expecting::unchanged(found.as_ref()))
-                .await
-            {
-                Ok(_) => return Ok(answer),
-                Err(store::Error::Changed { .. }) => continue,
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
 }
 
-impl Case<'_> {
-    fn issuer(&self, name: &str) -> Result<&Issuer, Fault> {
-        let issuer = self.inventory.issuers.get(name);
-        issuer.ok_or_else(|| {
-            Fault::Ours(format!(
-                "the inventory has no [issuer.{name}] (the current certificate came from it)"
-            ))
-        })
-    }
-}
-
-/// RFC 9773, 4.2.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct RenewalInfo {
-    suggested_window: Window,
-    #[serde(rename = "explanationURL")]
-    explanation_url: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Window {
-    #[serde(with = "time::serde::rfc3339")]
-    start: OffsetDateTime,
-    #[serde(with = "time::serde::rfc3339")]
-    end: OffsetDateTime,
-}
-
-fn value(tagged: &Option<Tagged<Current>>) -> Option<&Current> {
-    value_of(tagged.as_ref())
-}
-
-fn value_of(tagged: Option<&Tagged<Current>>) -> Option<&Current> {
+fn value(tagged: Option<&Tagged<Current>>) -> Option<&Current> {
     tagged.map(|tagged| &tagged.value)
 }
 
 /// Longer than the deadline only for what tidies up.
-const LAST_CALL: std::time::Duration = std::time::Duration::from_secs(15);
-/// RFC 9773, 4.3.3: what a client does without Retry-After.
-const ASK_AGAIN: Duration = Duration::hours(6);
+const LAST_CALL: Duration = Duration::from_secs(15);
+const LEASE_POLL: Duration = Duration::from_secs(2);

@@ -7,6 +7,7 @@ use aws_config::SdkConfig;
 use aws_config::retry::RetryConfig;
 use aws_config::sts::AssumeRoleProvider;
 use aws_sdk_route53::Client;
+use aws_sdk_route53::config::SharedCredentialsProvider;
 use aws_sdk_route53::error::ProvideErrorMetadata;
 use aws_sdk_route53::types::{
     Change, ChangeAction, ChangeBatch, ChangeStatus, ResourceRecord, ResourceRecordSet, RrType,
@@ -21,6 +22,8 @@ use crate::fault::Fault;
 /// The hosted zones that we can write.
 pub(crate) struct Zones {
     zones: Vec<HostedZone>,
+    /// Names of zones behind roles that could not be used, and why.
+    unreachable: Vec<(String, String)>,
 }
 
 /// A public hosted zone.
@@ -45,7 +48,8 @@ pub(crate) struct Edit {
 }
 
 impl Zones {
-    /// Lists our own zones, and those behind the roles that the inventory names.
+    /// Lists our own zones, and those behind the roles that the inventory names; a zone that it says is behind a role is that one. A role
+    /// that cannot be used fails only what needs its zones.
     pub(crate) async fn list(config: &SdkConfig, written: &[inventory::Zone]) -> Result<Self, Fault> {
         // Route 53 takes five requests a second from an account, and many renewers may be at it.
         let patient = RetryConfig::standard()
@@ -59,41 +63,42 @@ impl Zones {
                 roles.entry((role, &zone.external_id)).or_default().push(zone);
             }
         }
+        let mut unreachable = Vec::new();
         for ((role, external_id), entries) in roles {
-            let mut provider = AssumeRoleProvider::builder(role)
-                .session_name("neverlapse")
-                .configure(config);
-            if let Some(id) = external_id {
-                provider = provider.external_id(id);
+            let names: BTreeSet<_> = entries.iter().map(|entry| plain(&entry.name)).collect();
+            zones.retain(|zone| !names.contains(&zone.name));
+            match zones_of(&assuming(config, role, external_id.as_deref()).await, role).await {
+                Ok(found) => {
+                    let missing = names
+                        .iter()
+                        .filter(|name| !found.iter().any(|zone| zone.name == **name));
+                    let problem = format!("{role} leads to no hosted zone of that name");
+                    unreachable.extend(missing.map(|name| (name.clone(), problem.clone())));
+                    zones.extend(found.into_iter().filter(|zone| names.contains(&zone.name)));
+                }
+                Err(fault) => unreachable.extend(names.into_iter().map(|name| (name, fault.to_string()))),
             }
-            let theirs =
-                config
-                    .to_builder()
-                    .credentials_provider(aws_sdk_route53::config::SharedCredentialsProvider::new(
-                        provider.build().await,
-                    ));
-            let named = |zone: &HostedZone| entries.iter().any(|entry| plain(&entry.name) == zone.name);
-            let found = zones_of(&Client::new(&theirs.build()), role).await?;
-            zones.extend(found.into_iter().filter(named));
         }
-        // The same zone, if a role leads into our own account.
-        let mut seen = BTreeSet::new();
-        zones.retain(|zone| seen.insert(zone.id.clone()));
         for entry in written {
             if let Some(id) = &entry.id {
                 zones.retain(|zone| zone.name != plain(&entry.name) || zone.id == *id);
             }
         }
-        Ok(Self { zones })
+        Ok(Self { zones, unreachable })
     }
 
     /// The longest public zone that holds `name`.
     pub(crate) fn of(&self, name: &str) -> Result<&HostedZone, Fault> {
-        let holds = |zone: &&HostedZone| {
-            name == zone.name || name.strip_suffix(&zone.name).is_some_and(|rest| rest.ends_with('.'))
-        };
+        let is_in = |zone: &str| name == zone || name.strip_suffix(zone).is_some_and(|rest| rest.ends_with('.'));
+        let holds = |zone: &&HostedZone| is_in(&zone.name);
         let public: Vec<_> = self.zones.iter().filter(|zone| !zone.private).filter(holds).collect();
         let longest = public.iter().map(|zone| zone.name.len()).max();
+        let nearer = |zone: &&(String, String)| is_in(&zone.0) && Some(zone.0.len()) > longest;
+        if let Some((zone, problem)) = self.unreachable.iter().find(nearer) {
+            return Err(Fault::Ours(format!(
+                "cannot reach hosted zone {zone} for {name}: {problem}"
+            )));
+        }
         let best: Vec<_> = public
             .into_iter()
             .filter(|zone| Some(zone.name.len()) == longest)
@@ -121,6 +126,11 @@ impl Zones {
             .iter()
             .find(|zone| zone.id == id)
             .ok_or_else(|| Fault::Ours(format!("hosted zone {id} is not there any more")))
+    }
+
+    /// Whether a zone was deleted, with all that was in it.
+    pub(crate) fn is_gone(&self, id: &str) -> bool {
+        self.unreachable.is_empty() && self.by_id(id).is_err()
     }
 
     fn none(&self, name: &str, private: bool) -> String {
@@ -296,6 +306,17 @@ fn swap(name: &str, edit: &Edit, old: Option<&ResourceRecordSet>) -> Result<Vec<
     Ok(changes)
 }
 
+async fn assuming(config: &SdkConfig, role: &str, external_id: Option<&str>) -> Client {
+    let mut provider = AssumeRoleProvider::builder(role)
+        .session_name("neverlapse")
+        .configure(config);
+    if let Some(id) = external_id {
+        provider = provider.external_id(id);
+    }
+    let credentials = SharedCredentialsProvider::new(provider.build().await);
+    Client::new(&config.to_builder().credentials_provider(credentials).build())
+}
+
 async fn zones_of(client: &Client, whose: &str) -> Result<Vec<HostedZone>, Fault> {
     let mut pages = client.list_hosted_zones().into_paginator().send();
     let mut zones = Vec::new();
@@ -341,6 +362,7 @@ mod tests {
         };
         Zones {
             zones: list.iter().map(zone).collect(),
+            unreachable: vec![("theirs.example".into(), "AccessDenied".into())],
         }
     }
 
@@ -353,6 +375,7 @@ mod tests {
             ("Z4", "twice.example", false),
             ("Z5", "twice.example", false),
             ("Z6", "hidden.example", true),
+            ("Z7", "deep.theirs.example", false),
         ]);
         for (name, expected) in [
             ("_acme-challenge.example.com", "Z1"),
@@ -361,6 +384,11 @@ mod tests {
             ("_acme-challenge.notexample.com", "no public hosted zone"),
             ("_acme-challenge.twice.example", "Z4, Z5. Say which one is delegated"),
             ("_acme-challenge.hidden.example", "a private zone has that name"),
+            (
+                "_acme-challenge.theirs.example",
+                "cannot reach hosted zone theirs.example",
+            ),
+            ("_acme-challenge.deep.theirs.example", "Z7"),
         ] {
             let found = zones
                 .of(name)

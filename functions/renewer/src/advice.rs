@@ -1,0 +1,133 @@
+//! When the CA suggests to renew (RFC 9773). Trouble with it never keeps a certificate from being renewed.
+
+use instant_acme::CertificateIdentifier;
+use lambda_runtime::tracing::warn;
+use neverlapse::renewal::{Advice, Renewal};
+use neverlapse::store::Tagged;
+use neverlapse::version::Current;
+use serde::Deserialize;
+use time::{Duration, OffsetDateTime};
+
+use crate::acme::{Http, retry_after};
+use crate::case::Case;
+use crate::fault::Fault;
+use crate::jws::{Directory, get, unreachable};
+use crate::renew::Renewer;
+
+impl Renewer {
+    /// What is remembered, with the CA's advice brought up to date if it is time to ask.
+    pub(crate) async fn advised(&self, case: &Case<'_>, current: Option<&Tagged<Current>>) -> Result<Renewal, Fault> {
+        let (name, now) = (&case.wanted.name, OffsetDateTime::now_utc());
+        let renewal = self.renewal(name).await?;
+        let Some(Tagged { value: current, .. }) = current else {
+            return Ok(renewal);
+        };
+        let before = renewal
+            .advice
+            .as_ref()
+            .filter(|advice| advice.version == current.facts.version);
+        if before.is_some_and(|advice| advice.ask_again_at > now) {
+            return Ok(renewal);
+        }
+        match self.ask(case, current, before, now).await {
+            Ok(None) => Ok(renewal),
+            Ok(advice) => {
+                let remembered = self.remember(name, |renewal| {
+                    renewal.advice = advice.clone();
+                    renewal.clone()
+                });
+                remembered.await
+            }
+            Err(fault) => {
+                warn!(name, %fault, "the CA's renewal information could not be had");
+                Ok(renewal)
+            }
+        }
+    }
+
+    /// Asks the CA that issued the current version when to replace it.
+    async fn ask(
+        &self,
+        case: &Case<'_>,
+        current: &Current,
+        before: Option<&Advice>,
+        now: OffsetDateTime,
+    ) -> Result<Option<Advice>, Fault> {
+        let issuer = case.issuer(&current.facts.issuer.name)?;
+        if issuer.directory != current.facts.issuer.directory {
+            return Ok(None);
+        }
+        let http = Http::new(&self.roots(issuer).await?)?;
+        let Some(url) = Directory::fetch(&issuer.directory, &http).await?.renewal_info else {
+            return Ok(None);
+        };
+        let leaf = self.leaf(&current.facts).await?;
+        let id = CertificateIdentifier::try_from(&leaf).map_err(Fault::Ours)?;
+        let url = format!("{url}/{id}");
+        let response = http
+            .send(get(&url)?)
+            .await
+            .map_err(|reason| unreachable(&url, &reason, &http))?;
+        let info: RenewalInfo = serde_json::from_slice(response.body()).map_err(|error| Fault::Issuer {
+            said: format!(
+                "{url} gave no renewal information (HTTP {}): {error}",
+                response.status()
+            ),
+            retry_after: None,
+        })?;
+        let ask_again = retry_after(response.headers(), now).unwrap_or(now + ASK_AGAIN);
+        let ask_again = ask_again.clamp(now + Duration::MINUTE, now + Duration::DAY);
+        let window = (info.suggested_window.start, info.suggested_window.end);
+        Ok(Advice::of(
+            &current.facts.version,
+            window,
+            info.explanation_url.filter(|url| is_link(url)),
+            ask_again,
+            before,
+            rand::random(),
+        ))
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RenewalInfo {
+    suggested_window: Window,
+    #[serde(rename = "explanationURL")]
+    explanation_url: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Window {
+    #[serde(with = "time::serde::rfc3339")]
+    start: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339")]
+    end: OffsetDateTime,
+}
+
+/// People are shown it, and a server wrote it.
+fn is_link(url: &str) -> bool {
+    url.starts_with("https://") && url.len() <= LONGEST_LINK && url.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// RFC 9773, 4.3.3: what a client does without Retry-After.
+const ASK_AGAIN: Duration = Duration::hours(6);
+const LONGEST_LINK: usize = 500;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_link_is_shown() {
+        for (url, expected) in [
+            ("https://ca.example/why#incident-7", true),
+            ("http://ca.example/why", false),
+            ("https://ca.example/\u{1b}[2J", false),
+            ("javascript:alert(1)", false),
+        ] {
+            assert_eq!(is_link(url), expected, "{url}");
+        }
+        assert!(!is_link(&format!("https://ca.example/{}", "a".repeat(500))));
+    }
+}

@@ -1,0 +1,44 @@
+//! What became of a request.
+
+use std::fmt;
+
+use neverlapse::finding::date;
+use neverlapse::version::Current;
+use time::OffsetDateTime;
+
+/// What became of a request that did not fail.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// The inventory no longer has the certificate.
+    Gone,
+    NotDue {
+        next: OffsetDateTime,
+    },
+    /// Due, but an earlier failure asks to wait.
+    Waiting {
+        until: OffsetDateTime,
+    },
+    /// Another renewer is at it.
+    Busy,
+    Published(Box<Current>),
+    /// A staging directory issued, and nothing was published.
+    DryRun,
+    AccountKeyReplaced,
+    /// What a person asked for cannot be done; they were told why.
+    Refused,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gone => f.write_str("the inventory does not have it any more"),
+            Self::NotDue { next } => write!(f, "not due before {}", date(*next)),
+            Self::Waiting { until } => write!(f, "due, but after a failure not before {}", date(*until)),
+            Self::Busy => f.write_str("another renewer is at it"),
+            Self::Published(current) => write!(f, "published {}", current.facts.version),
+            Self::AccountKeyReplaced => f.write_str("the account has a new key"),
+            Self::Refused => f.write_str("it cannot be done; an alert says why"),
+            Self::DryRun => f.write_str("the dry run succeeded"),
+        }
+    }
+}
