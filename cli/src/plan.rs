@@ -41,7 +41,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
             Decision::Due { .. } => Color::Yellow,
         };
         due += usize::from(color == Color::Yellow);
-        let mut said = decision.to_string();
+        let mut said = printable(&decision.to_string());
         if let Some(failure) = renewal.and_then(|renewal| renewal.failure) {
             said.push_str(&format!(
                 "\nfailed {} times since {}: {}",

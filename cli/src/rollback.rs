@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use neverlapse::finding::date;
+use neverlapse::renewal::{Renewal, planned};
 use neverlapse::store::{self, Expecting, Object};
 use neverlapse::version::{self, Current, MANIFEST, Manifest, current_key, file_key, versions_prefix};
 use time::OffsetDateTime;
@@ -55,6 +56,8 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
             date(manifest.facts.not_after)
         );
     }
+    let renewal = stack.store.json::<Renewal>(&Renewal::key(name)).await?;
+    let due = planned(&manifest.facts, renewal.as_ref().map(|found| &found.value));
     let not_after = manifest.facts.not_after;
     let next = Current {
         schema: Current::SCHEMA.to_owned(),
@@ -79,6 +82,10 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
         "{name} is version {version} again, valid until {}; instances install it when they pull",
         date(not_after)
     );
+    match due > now {
+        true => println!("it will be renewed on {}", date(due)),
+        false => println!("it is due already: the next run renews it"),
+    }
     Ok(0)
 }
 
