@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use aws_sdk_route53::Client;
 use aws_sdk_route53::types::{ResourceRecordSet, RrType};
 use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
-use hickory_proto::rr::rdata::{CNAME, TXT};
+use hickory_proto::rr::rdata::{CNAME, NS, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -20,7 +20,8 @@ pub type Names = BTreeMap<String, Vec<IpAddr>>;
 /// Where answers come from.
 struct Source {
     names: Names,
-    route53: Option<Client>,
+    /// One of each account.
+    route53: Vec<Client>,
 }
 
 /// A running server.
@@ -34,18 +35,31 @@ pub struct Dns {
 impl Dns {
     /// Answers for these names, and that there is no other.
     pub async fn start(names: Names) -> Result<Self> {
-        Self::of(Source { names, route53: None }).await
+        Self::of(listeners().await?, names, Vec::new())
     }
 
     /// Answers for these names, and for all others from the public hosted zones behind `config`.
     pub async fn with_route53(names: Names, config: &aws_config::SdkConfig) -> Result<Self> {
-        let route53 = Some(Client::new(config));
-        Self::of(Source { names, route53 }).await
+        Self::with_accounts(names, &[config]).await
     }
 
-    async fn of(source: Source) -> Result<Self> {
-        let (udp, tcp) = listeners().await?;
-        let (address, source) = (udp.local_addr()?, Arc::new(source));
+    /// Likewise, from those of several accounts.
+    pub async fn with_accounts(names: Names, configs: &[&aws_config::SdkConfig]) -> Result<Self> {
+        Self::of(
+            listeners().await?,
+            names,
+            configs.iter().map(|config| Client::new(config)).collect(),
+        )
+    }
+
+    /// Likewise, at a given address: the port that name servers have needs privileges.
+    pub async fn at(address: SocketAddr, names: Names, config: &aws_config::SdkConfig) -> Result<Self> {
+        let listeners = (UdpSocket::bind(address).await?, TcpListener::bind(address).await?);
+        Self::of(listeners, names, vec![Client::new(config)])
+    }
+
+    fn of((udp, tcp): (UdpSocket, TcpListener), names: Names, route53: Vec<Client>) -> Result<Self> {
+        let (address, source) = (udp.local_addr()?, Arc::new(Source { names, route53 }));
         let tasks = [
             tokio::spawn(answer_udp(udp, source.clone())),
             tokio::spawn(answer_tcp(tcp, source)),
@@ -132,13 +146,13 @@ impl Source {
             let record = |&address: &IpAddr| Record::from_rdata(owner.clone(), TTL, RData::from(address));
             return Ok(Some(matching.map(record).collect()));
         }
-        let Some(route53) = &self.route53 else {
+        if self.route53.is_empty() {
             return Ok(None);
-        };
-        let zones = public_zones(route53).await?;
+        }
+        let zones = public_zones(&self.route53).await?;
         let (mut name, mut found) = (name.to_owned(), Vec::new());
         for _ in 0..CNAMES {
-            let sets = sets(route53, &zones, &name).await?;
+            let sets = sets(&zones, &name).await?;
             let owner: Name = format!("{name}.").parse()?;
             let cname = sets
                 .iter()
@@ -164,18 +178,28 @@ impl Source {
     }
 }
 
-async fn public_zones(route53: &Client) -> Result<Vec<(String, String)>> {
-    let listed = route53.list_hosted_zones().send().await?.hosted_zones;
-    let public = listed
-        .into_iter()
-        .filter(|zone| !zone.config.as_ref().is_some_and(|config| config.private_zone));
-    Ok(public.map(|zone| (zone.id, plain(&zone.name))).collect())
+/// A hosted zone, its name, and who knows it.
+type Zone<'a> = (String, String, &'a Client);
+
+async fn public_zones(accounts: &[Client]) -> Result<Vec<Zone<'_>>> {
+    let mut zones = Vec::new();
+    for route53 in accounts {
+        let mut pages = route53.list_hosted_zones().into_paginator().send();
+        while let Some(page) = pages.next().await {
+            let public = page?
+                .hosted_zones
+                .into_iter()
+                .filter(|zone| !zone.config.as_ref().is_some_and(|config| config.private_zone));
+            zones.extend(public.map(|zone| (zone.id, plain(&zone.name), route53)));
+        }
+    }
+    Ok(zones)
 }
 
 /// What the longest zone that holds `name` has of it.
-async fn sets(route53: &Client, zones: &[(String, String)], name: &str) -> Result<Vec<ResourceRecordSet>> {
-    let holds = |zone: &&(String, String)| name == zone.1 || name.ends_with(&format!(".{}", zone.1));
-    let Some((zone, _)) = zones.iter().filter(holds).max_by_key(|zone| zone.1.len()) else {
+async fn sets(zones: &[Zone<'_>], name: &str) -> Result<Vec<ResourceRecordSet>> {
+    let holds = |zone: &&Zone<'_>| name == zone.1 || name.ends_with(&format!(".{}", zone.1));
+    let Some((zone, _, route53)) = zones.iter().filter(holds).max_by_key(|zone| zone.1.len()) else {
         return Ok(Vec::new());
     };
     let request = route53.list_resource_record_sets().hosted_zone_id(zone);
@@ -190,6 +214,7 @@ async fn sets(route53: &Client, zones: &[(String, String)], name: &str) -> Resul
 fn data(kind: &RrType, value: &str, wanted: RecordType) -> Result<Option<RData>> {
     Ok(match (kind, wanted) {
         (RrType::Cname, _) => Some(RData::CNAME(CNAME(format!("{}.", plain(value)).parse()?))),
+        (RrType::Ns, RecordType::NS) => Some(RData::NS(NS(format!("{}.", plain(value)).parse()?))),
         (RrType::Txt, RecordType::TXT) => Some(RData::TXT(TXT::new(vec![value.trim_matches('"').to_owned()]))),
         (RrType::A, RecordType::A) | (RrType::Aaaa, RecordType::AAAA) => Some(RData::from(value.parse::<IpAddr>()?)),
         _ => None,

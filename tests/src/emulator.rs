@@ -60,13 +60,18 @@ impl Emulator {
             let log = std::fs::read_to_string(folder.path().join(LOG)).unwrap_or_default();
             bail!("ministack does not answer:\n{log}");
         }
-        let config = config(&endpoint).await;
+        let config = config(&endpoint, KEY).await;
         Ok(Self {
             _group: group,
             _folder: folder,
             endpoint,
             config,
         })
+    }
+
+    /// For SDK clients of the account with this id: the emulator takes twelve digits as a key for one.
+    pub async fn account(&self, id: &str) -> SdkConfig {
+        config(&self.endpoint, id).await
     }
 
     /// What a command needs in its environment to use it, and nothing that this machine has.
@@ -120,11 +125,11 @@ pub(crate) fn http_trusting(root: &str) -> Result<reqwest::Client> {
         .build()?)
 }
 
-async fn config(endpoint: &str) -> SdkConfig {
+async fn config(endpoint: &str, key: &str) -> SdkConfig {
     aws_config::defaults(BehaviorVersion::latest())
         .endpoint_url(endpoint)
         .region(Region::new(REGION))
-        .credentials_provider(Credentials::new(KEY, KEY, None, None, "local stack"))
+        .credentials_provider(Credentials::new(key, KEY, None, None, "local stack"))
         .http_client(neverlapse::client::https())
         .load()
         .await

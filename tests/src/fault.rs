@@ -1,5 +1,5 @@
-//! A proxy in front of the emulator or of an ACME server that refuses what it is told to, or lets a request through and never says
-//! what came of it.
+//! A proxy in front of the emulator or of an ACME server that keeps what goes by, refuses what it is told to, lets a request wait, or
+//! lets it through and never says what came of it.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,6 +11,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::serve::Listener;
+use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -32,12 +33,81 @@ pub enum Fate {
     Hold,
     /// It is not even passed on: whoever asked is to be killed now.
     Stop,
-    /// It is answered with this status and body at once.
+    /// It is passed on when the gate opens.
+    Wait(Gate),
+    /// It is answered with this status and body (XML, as AWS does) at once.
     Refuse(u16, String),
+    /// It is answered so at once.
+    Answer(Reply),
 }
+
+/// An answer that the server behind does not give.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reply {
+    /// HTTP's.
+    pub status: u16,
+    /// Names and values.
+    pub headers: Vec<(&'static str, String)>,
+    /// The rest.
+    pub body: String,
+}
+
+impl Reply {
+    /// An ACME server's problem document (RFC 8555, 6.7) of a kind such as `rateLimited`.
+    pub fn problem(status: u16, kind: &str, detail: &str) -> Self {
+        let problem =
+            json!({ "type": format!("urn:ietf:params:acme:error:{kind}"), "detail": detail, "status": status });
+        Self {
+            status,
+            headers: vec![("content-type", "application/problem+json".to_owned())],
+            body: problem.to_string(),
+        }
+    }
+
+    /// Likewise, with one header more.
+    pub fn with(mut self, name: &'static str, value: &str) -> Self {
+        self.headers.push((name, value.to_owned()));
+        self
+    }
+}
+
+/// Where a request waits for something else to happen first.
+#[derive(Clone, Debug, Default)]
+pub struct Gate(Arc<(Notify, Notify)>);
+
+impl Gate {
+    /// Until a request waits here.
+    pub async fn reached(&self) {
+        self.0.0.notified().await;
+    }
+
+    /// Lets it go.
+    pub fn open(&self) {
+        self.0.1.notify_one();
+    }
+}
+
+impl PartialEq for Gate {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Gate {}
 
 /// A request as it went by: `PUT /bucket/key`.
 pub type Line = String;
+
+/// A request with what is in it.
+#[derive(Clone, Debug)]
+pub struct Passed {
+    /// Method and path.
+    pub line: Line,
+    /// Who signed it, as AWS does.
+    pub authorization: String,
+    /// Its body, if that is text.
+    pub body: String,
+}
 
 type Decide = dyn Fn(&Line) -> Fate + Send + Sync;
 
@@ -53,7 +123,7 @@ struct Shared {
     upstream: String,
     client: reqwest::Client,
     fate: Box<Decide>,
-    lines: Mutex<Vec<Line>>,
+    passed: Mutex<Vec<Passed>>,
     held: Notify,
 }
 
@@ -89,7 +159,7 @@ impl Proxy {
             upstream: upstream.to_owned(),
             client,
             fate,
-            lines: Mutex::default(),
+            passed: Mutex::default(),
             held: Notify::new(),
         });
         let routes = Router::new().fallback(pass).with_state(shared.clone());
@@ -102,8 +172,18 @@ impl Proxy {
     }
 
     /// The requests so far, in order.
-    pub fn lines(&self) -> Vec<Line> {
-        self.shared.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn passed(&self) -> Vec<Passed> {
+        self.shared
+            .passed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// How many of them begin so.
+    pub fn count(&self, what: &str) -> usize {
+        let passed = self.passed();
+        passed.iter().filter(|passed| passed.line.starts_with(what)).count()
     }
 
     /// Until a request is held or stopped.
@@ -125,14 +205,23 @@ async fn pass(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let fate = fate(&shared, &method, &uri);
-    if let Fate::Refuse(status, body) = fate {
-        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        return (status, [("content-type", "application/xml")], body).into_response();
-    }
-    if fate == Fate::Stop {
-        shared.held.notify_one();
-        return std::future::pending().await;
+    let fate = fate(&shared, &method, &uri, &headers, &body);
+    match &fate {
+        Fate::Pass | Fate::Hold => {}
+        Fate::Refuse(status, body) => {
+            let headers = vec![("content-type", "application/xml".to_owned())];
+            let (status, body) = (*status, body.clone());
+            return reply(Reply { status, headers, body });
+        }
+        Fate::Answer(said) => return reply(said.clone()),
+        Fate::Wait(gate) => {
+            gate.0.0.notify_one();
+            gate.0.1.notified().await;
+        }
+        Fate::Stop => {
+            shared.held.notify_one();
+            return std::future::pending().await;
+        }
     }
     let url = format!("{}{uri}", shared.upstream);
     let mut request = shared.client.request(method, url).body(body);
@@ -158,12 +247,28 @@ async fn pass(
     }
 }
 
-fn fate(shared: &Shared, method: &Method, uri: &Uri) -> Fate {
-    let mut lines = shared.lines.lock().unwrap_or_else(PoisonError::into_inner);
+fn fate(shared: &Shared, method: &Method, uri: &Uri, headers: &HeaderMap, body: &Bytes) -> Fate {
+    let mut passed = shared.passed.lock().unwrap_or_else(PoisonError::into_inner);
     let line = format!("{method} {}", uri.path());
     let fate = (shared.fate)(&line);
-    lines.push(line);
+    let authorization = headers.get("authorization").and_then(|value| value.to_str().ok());
+    passed.push(Passed {
+        line,
+        authorization: authorization.unwrap_or_default().to_owned(),
+        body: String::from_utf8_lossy(body).into_owned(),
+    });
     fate
+}
+
+fn reply(said: Reply) -> Response {
+    let mut response = said.body.into_response();
+    *response.status_mut() = StatusCode::from_u16(said.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    for (name, value) in said.headers {
+        if let Ok(value) = value.parse() {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    response
 }
 
 /// TCP and TLS at once, for [`axum::serve`].

@@ -23,6 +23,8 @@ pub struct Options {
     pub external_account: bool,
     /// Whether it knows the profile `shortlived`, of six days; it then gives any of its profiles to who asks for none.
     pub shortlived: bool,
+    /// How many of a hundred authorizations that were proved once are valid in later orders.
+    pub authorizations_reused: u8,
 }
 
 impl Default for Options {
@@ -31,6 +33,7 @@ impl Default for Options {
             nonces_refused: 5,
             external_account: false,
             shortlived: false,
+            authorizations_reused: 0,
         }
     }
 }
@@ -83,7 +86,7 @@ impl Pebble {
         command
             .env("PEBBLE_VA_NOSLEEP", "1")
             .env("PEBBLE_WFE_NONCEREJECT", options.nonces_refused.to_string())
-            .env("PEBBLE_AUTHZREUSE", "0")
+            .env("PEBBLE_AUTHZREUSE", options.authorizations_reused.to_string())
             .stdout(log.try_clone()?)
             .stderr(log);
         let mut pebble = Self {
@@ -142,6 +145,15 @@ impl Pebble {
         let (status, said) = (response.status(), response.text().await?);
         ensure!(status.is_success(), "Pebble refused the window: {status} {said}");
         Ok(())
+    }
+
+    /// What it says about a certificate, by serial in hex: `Valid` or `Revoked`, and the reason (RFC 5280, 5.3.1).
+    pub async fn status(&self, serial: &str) -> Result<(String, Option<u64>)> {
+        let url = format!("https://127.0.0.1:{}/cert-status-by-serial/{serial}", self.management);
+        let answer = self.client.get(url).send().await?.error_for_status()?.text().await?;
+        let answer: Value = serde_json::from_str(&answer)?;
+        let status = answer["Status"].as_str().context("a certificate has a status")?;
+        Ok((status.to_owned(), answer["Reason"].as_u64()))
     }
 
     async fn issuing_root(&mut self) -> Result<String> {

@@ -123,6 +123,16 @@ impl Stack {
         &self.emulator.endpoint
     }
 
+    /// What a command needs in its environment to find the stack.
+    pub fn environment(&self) -> [(&str, &str); 7] {
+        self.emulator.environment()
+    }
+
+    /// For SDK clients of another account.
+    pub async fn account(&self, id: &str) -> SdkConfig {
+        self.emulator.account(id).await
+    }
+
     /// The environment that the template gives to the renewer, to run it as a plain process that finds AWS at `endpoint`.
     pub fn renewer_environment(&self, nameserver: SocketAddr, endpoint: &str) -> Vec<(String, String)> {
         let nameserver = nameserver.to_string();

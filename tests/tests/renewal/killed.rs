@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use neverlapse::request::{Action, Asker, Request};
 use neverlapse_tests::fault::{Fate, Proxy};
 use neverlapse_tests::pebble::{Options, Pebble};
 use neverlapse_tests::pki::Authority;
@@ -18,7 +19,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::lab::{Lab, batch, certificate, request};
+use crate::lab::{Lab, batch, certificate, forced, request};
 
 /// One of the renewer's requests: what it asks, and for the how many-th time.
 type Step = (String, usize);
@@ -26,6 +27,7 @@ type Step = (String, usize);
 /// One certificate with an issuer, an account and a renewer of its own, which is killed at one step.
 struct Patient {
     name: String,
+    domain: &'static str,
     step: Option<(Step, Fate)>,
     armed: Arc<AtomicBool>,
     seen: Arc<Mutex<Vec<Step>>>,
@@ -42,22 +44,15 @@ struct Remains {
 }
 
 pub(crate) async fn killed_at_every_step_it_finishes_with_one_certificate(lab: &Lab) -> Result<()> {
-    let options = Options {
-        nonces_refused: 0,
-        ..Options::default()
-    };
-    let (pebble, _) = lab.issuer("killed", options).await?;
-    let authority = Authority::new()?;
-    let roots = format!("{}{}", authority.root(), pebble.issuing_root);
-    lab.stack.put("ca/killed.pem", &roots).await?;
-    let zone = lab.stack.create_zone("killed.test").await?;
+    let (pebble, authority) = ca(lab).await?;
+    let zone = lab.stack.create_zone(DOMAIN).await?;
     let folder = tempfile::tempdir()?;
 
     // One that nobody kills shows the steps.
-    let whole = Patient::new("whole", None, lab, &pebble, &authority).await?;
+    let whole = Patient::new("whole", DOMAIN, None, lab, &pebble, &authority).await?;
     lab.inventory(&whole.entry()).await?;
-    ensure!(!whole.run(lab, folder.path()).await?, "nobody killed it");
-    lab.verified("whole", &pebble).await?;
+    ensure!(!whole.renew(lab, folder.path()).await?, "nobody killed it");
+    lab.bucket.verified("whole", &pebble).await?;
     let steps = whole.steps();
     ensure!(steps.len() > 15, "too few steps: {steps:?}");
 
@@ -65,12 +60,12 @@ pub(crate) async fn killed_at_every_step_it_finishes_with_one_certificate(lab: &
     let mut patients = Vec::new();
     for (number, (step, fate)) in fates.enumerate() {
         let (name, at) = (format!("p{number:02}"), Some((step.clone(), fate)));
-        patients.push(Patient::new(&name, at, lab, &pebble, &authority).await?);
+        patients.push(Patient::new(&name, DOMAIN, at, lab, &pebble, &authority).await?);
     }
     let entries: String = patients.iter().map(Patient::entry).collect();
     lab.inventory(&entries).await?;
     each(&patients, async |patient| {
-        ensure!(patient.run(lab, folder.path()).await?, "{patient} was never reached");
+        ensure!(patient.renew(lab, folder.path()).await?, "{patient} was never reached");
         Ok(())
     })
     .await?;
@@ -80,7 +75,7 @@ pub(crate) async fn killed_at_every_step_it_finishes_with_one_certificate(lab: &
         let left = patient.remains(lab, &zone).await?;
         // Half a version is never visible.
         if left.published {
-            lab.verified(&patient.name, &pebble).await?;
+            lab.bucket.verified(&patient.name, &pebble).await?;
         }
         remains.push(left);
     }
@@ -89,7 +84,7 @@ pub(crate) async fn killed_at_every_step_it_finishes_with_one_certificate(lab: &
     tokio::time::sleep(wait.try_into().unwrap_or_default()).await;
     each(&patients, async |patient| {
         patient.armed.store(false, Ordering::Relaxed);
-        patient.run(lab, folder.path()).await.map(drop)
+        patient.renew(lab, folder.path()).await.map(drop)
     })
     .await?;
 
@@ -97,8 +92,8 @@ pub(crate) async fn killed_at_every_step_it_finishes_with_one_certificate(lab: &
     let mut wrong = Vec::new();
     for (patient, left) in patients.iter().zip(&remains) {
         let then = patient.remains(lab, &zone).await?;
-        let versions = lab.versions(&patient.name).await?;
-        let verified = lab.verified(&patient.name, &pebble).await;
+        let versions = lab.bucket.versions(&patient.name).await?;
+        let verified = lab.bucket.verified(&patient.name, &pebble).await;
         let finalized = patient.count("POST /finalize-order");
         let orders = patient.count("POST /order-plz");
         writeln!(
@@ -121,6 +116,98 @@ pub(crate) async fn killed_at_every_step_it_finishes_with_one_certificate(lab: &
     Ok(())
 }
 
+/// An account's key is stored as the next one, told to the CA, and stored as the only one; the renewer is killed at each of that.
+pub(crate) async fn an_account_key_is_replaced_once_wherever_it_dies(lab: &Lab) -> Result<()> {
+    let (pebble, authority) = ca(lab).await?;
+    lab.stack.create_zone(REKEYED).await?;
+    let folder = tempfile::tempdir()?;
+    let patient = async |name: &str, step| Patient::new(name, REKEYED, step, lab, &pebble, &authority).await;
+    let replacement = |patient: &Patient| Request {
+        action: Action::ReplaceAccountKey,
+        requested_by: Asker::Person,
+        ..request(&patient.name)
+    };
+
+    let whole = patient("k-whole", None).await?;
+    lab.inventory(&whole.entry()).await?;
+    ensure!(!whole.renew(lab, folder.path()).await?, "nobody killed it");
+    whole.forget();
+    ensure!(
+        !whole.run(&replacement(&whole), lab, folder.path()).await?,
+        "nobody killed it"
+    );
+    let steps = whole.steps();
+    let told = steps.iter().filter(|step| step.0 == ROLLOVER).count();
+    let stored = steps.iter().filter(|step| step.0.starts_with("PUT accounts/")).count();
+    ensure!((told, stored) == (1, 2), "{steps:?}");
+
+    let fates = steps.iter().flat_map(|step| [(step, Fate::Stop), (step, Fate::Hold)]);
+    let mut patients = Vec::new();
+    for (number, (step, fate)) in fates.enumerate() {
+        patients.push(patient(&format!("k{number:02}"), Some((step.clone(), fate))).await?);
+    }
+    let entries: String = patients.iter().map(Patient::entry).collect();
+    lab.inventory(&entries).await?;
+    let key = async |patient: &Patient| {
+        let text = lab
+            .stack
+            .get(&format!("accounts/{}/account.json", patient.name))
+            .await?;
+        let account: Value = serde_json::from_str(&text.context("there is an account")?)?;
+        ensure!(account["next_key"].is_null(), "{patient}: a replacement is under way");
+        Ok(account["key"].clone())
+    };
+    each(&patients, async |patient| {
+        patient.armed.store(false, Ordering::Relaxed);
+        ensure!(!patient.renew(lab, folder.path()).await?, "{patient}: nobody killed it");
+        let before = key(patient).await?;
+        patient.forget();
+        patient.armed.store(true, Ordering::Relaxed);
+        let asked = replacement(patient);
+        ensure!(
+            patient.run(&asked, lab, folder.path()).await?,
+            "{patient} was never reached"
+        );
+        patient.armed.store(false, Ordering::Relaxed);
+        // Delivered again, twice: the first finishes it, the second finds it done.
+        patient.run(&asked, lab, folder.path()).await?;
+        let after = key(patient).await?;
+        ensure!(after != before, "{patient}: the key is not replaced");
+        patient.run(&asked, lab, folder.path()).await?;
+        ensure!(key(patient).await? == after, "{patient}: the key is replaced twice");
+        // And the CA knows us by it.
+        let first = lab.bucket.current(&patient.name).await?;
+        ensure!(!patient.run(&forced(&patient.name), lab, folder.path()).await?);
+        let second = lab.bucket.verified(&patient.name, &pebble).await?;
+        ensure!(
+            Some(&second) != first.as_ref()
+                && second.facts.issuer.account == first.context("a first")?.facts.issuer.account
+        );
+        Ok(())
+    })
+    .await?;
+    let (accounts, expected) = (pebble.accounts()?, patients.len() + 1);
+    ensure!(accounts == expected, "{accounts} accounts for {expected} issuers");
+    println!(
+        "an account key replaced, killed at each of {} steps: {accounts} accounts",
+        patients.len()
+    );
+    Ok(())
+}
+
+/// An ACME server, and who vouches for the proxies in front of it.
+async fn ca(lab: &Lab) -> Result<(Pebble, Authority)> {
+    let options = Options {
+        nonces_refused: 0,
+        ..Options::default()
+    };
+    let (pebble, _) = lab.issuer("killed", options).await?;
+    let authority = Authority::new()?;
+    let roots = format!("{}{}", authority.root(), pebble.issuing_root);
+    lab.stack.put("ca/killed.pem", &roots).await?;
+    Ok((pebble, authority))
+}
+
 /// Several at once, as many as two processors like.
 async fn each(patients: &[Patient], work: impl AsyncFn(&Patient) -> Result<()>) -> Result<()> {
     let all = stream::iter(patients).map(|patient| work(patient)).buffer_unordered(6);
@@ -130,6 +217,7 @@ async fn each(patients: &[Patient], work: impl AsyncFn(&Patient) -> Result<()>) 
 impl Patient {
     async fn new(
         name: &str,
+        domain: &'static str,
         step: Option<(Step, Fate)>,
         lab: &Lab,
         pebble: &Pebble,
@@ -156,6 +244,7 @@ impl Patient {
             aws: Proxy::start(lab.stack.endpoint(), fate.clone()).await?,
             ca: Proxy::start_tls(ca, &pebble.listening_root, &leaf, fate).await?,
             name: name.to_owned(),
+            domain,
             step,
             armed,
             seen,
@@ -169,15 +258,20 @@ impl Patient {
     }
 
     fn host(&self) -> String {
-        format!("{}.killed.test", self.name)
+        format!("{}.{}", self.name, self.domain)
     }
 
-    /// Runs the built renewer on one request; whether it was killed.
-    async fn run(&self, lab: &Lab, folder: &Path) -> Result<bool> {
+    /// Runs the built renewer on what the probe asks; whether it was killed.
+    async fn renew(&self, lab: &Lab, folder: &Path) -> Result<bool> {
+        self.run(&request(&self.name), lab, folder).await
+    }
+
+    /// Likewise, on any request.
+    async fn run(&self, request: &Request, lab: &Lab, folder: &Path) -> Result<bool> {
         let log = folder.join(format!("{}.log", self.name));
         let environment = lab.stack.renewer_environment(lab.dns.address, &self.aws.endpoint);
         let function = Function::start(&bootstrap("Renewer"), &environment, &log).await?;
-        let event = batch(&request(&self.name))?;
+        let event = batch(request)?;
         let answer = tokio::select! {
             () = self.aws.held() => return Ok(true),
             () = self.ca.held() => return Ok(true),
@@ -200,6 +294,11 @@ impl Patient {
         changes.cloned().collect()
     }
 
+    /// Counts steps anew.
+    fn forget(&self) {
+        self.seen.lock().unwrap().clear();
+    }
+
     fn count(&self, what: &str) -> usize {
         self.seen.lock().unwrap().iter().filter(|step| step.0 == what).count()
     }
@@ -211,8 +310,14 @@ impl Patient {
         Ok(Remains {
             record: record.map(|text| serde_json::from_str(&text)).transpose()?,
             txt: txt.iter().filter(|(name, _)| *name == owner).count(),
-            files: lab.versions(&self.name).await?.iter().map(|version| version.1).sum(),
-            published: lab.current(&self.name).await?.is_some(),
+            files: lab
+                .bucket
+                .versions(&self.name)
+                .await?
+                .iter()
+                .map(|version| version.1)
+                .sum(),
+            published: lab.bucket.current(&self.name).await?.is_some(),
         })
     }
 }
@@ -288,4 +393,8 @@ fn plain(line: &str, bucket: &str, name: &str) -> String {
     format!("{method} /{}", path.split('/').next().unwrap_or_default())
 }
 
+const DOMAIN: &str = "killed.test";
+const REKEYED: &str = "rekeyed.test";
+/// Pebble's keyChange.
+const ROLLOVER: &str = "POST /rollover-account-key";
 const LONG: Duration = Duration::from_secs(180);

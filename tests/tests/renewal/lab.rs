@@ -1,33 +1,46 @@
 //! What all proofs share: the deployed stack, an ACME server, DNS from Route 53, and eyes for what came of a request.
 
-use std::path::Path;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use aws_sdk_sqs::types::QueueAttributeName;
-use neverlapse::renewal::Renewal;
 use neverlapse::request::{Asker, Request};
-use neverlapse::version::{CERT, CHAIN, Current, FILES, FULLCHAIN, MANIFEST, Manifest, PRIVKEY, current_key, sha256};
-use neverlapse::version::{FileHash, file_key, versions_prefix};
+use neverlapse::version::Current;
 use neverlapse_tests::dns::Dns;
 use neverlapse_tests::emulator::Emulator;
 use neverlapse_tests::inbox::{Inbox, Message};
 use neverlapse_tests::pebble::{self, Pebble};
 use neverlapse_tests::process::{command, run};
-use neverlapse_tests::stack::Stack;
+use neverlapse_tests::stack::{Stack, root};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
+use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep};
-use tokio_rustls::rustls::pki_types::pem::PemObject as _;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+
+use crate::bucket::Bucket;
 
 pub(crate) struct Lab {
     pub(crate) stack: Stack,
+    /// The stack's.
+    pub(crate) bucket: Bucket,
     pub(crate) dns: Dns,
     pub(crate) pebble: Pebble,
     inbox: Inbox,
     told: Mutex<Vec<Message>>,
+    command: OnceCell<PathBuf>,
+}
+
+async fn built_command() -> Result<PathBuf> {
+    let mut build = command("cargo");
+    // Of the whole workspace, so that cargo finds what `cargo test` has built.
+    build
+        .args(["build", "--quiet", "--workspace", "--bin", "neverlapse"])
+        .current_dir(root());
+    run(&mut build).await?;
+    Ok(root().join("target/debug/neverlapse"))
 }
 
 impl Lab {
@@ -35,30 +48,26 @@ impl Lab {
         let emulator = Emulator::start().await?;
         // The world is told to ask somebody else about this name, who has no TXT record there.
         let elsewhere = [(format!("_acme-challenge.{DELEGATED_ELSEWHERE}"), Vec::new())];
-        let dns = Dns::with_route53(elsewhere.into(), &emulator.config).await?;
+        let others = emulator.account(ANOTHER_ACCOUNT).await;
+        let dns = Dns::with_accounts(elsewhere.into(), &[&emulator.config, &others]).await?;
         let stack = Stack::deploy_to(emulator, &[("Nameserver", &dns.address.to_string())]).await?;
         let inbox = Inbox::subscribe(&stack.config, &stack.topic, "alerts").await?;
         let pebble = Pebble::start(pebble::Options::default(), dns.address).await?;
         stack.put("ca/pebble.pem", &pebble.roots).await?;
         Ok(Self {
+            bucket: Bucket::new(&stack.config, &stack.bucket),
             stack,
             dns,
             pebble,
             inbox,
             told: Mutex::default(),
+            command: OnceCell::new(),
         })
     }
 
     /// Another ACME server, and the inventory's entry for it.
     pub(crate) async fn issuer(&self, name: &str, options: pebble::Options) -> Result<(Pebble, String)> {
-        let pebble = Pebble::start(options, self.dns.address).await?;
-        let ca = format!("ca/{name}.pem");
-        self.stack.put(&ca, &pebble.roots).await?;
-        let entry = format!(
-            "[issuer.{name}]\ndirectory = {:?}\nca = {ca:?}\neab = {}\n",
-            pebble.directory, options.external_account
-        );
-        Ok((pebble, entry))
+        issuer(name, options, self.dns.address, &self.bucket).await
     }
 
     /// Writes the inventory, with `[issuer.pebble]` at its end.
@@ -79,23 +88,18 @@ impl Lab {
         Ok(())
     }
 
-    pub(crate) async fn current(&self, name: &str) -> Result<Option<Current>> {
-        let text = self.stack.get(&current_key(name)).await?;
-        Ok(text.map(|text| serde_json::from_str(&text)).transpose()?)
-    }
-
     /// Waits until another version than `before` is the current one.
     pub(crate) async fn published(&self, name: &str, before: Option<&Current>) -> Result<Current> {
         let version = |current: &Current| current.facts.version.clone();
         let before = before.map(version);
         let until = Instant::now() + LONG;
         while Instant::now() < until {
-            match self.current(name).await? {
+            match self.bucket.current(name).await? {
                 Some(current) if Some(version(&current)) != before => return Ok(current),
                 _ => sleep(POLL).await,
             }
         }
-        let renewal = self.renewal(name).await?;
+        let renewal = self.bucket.renewal(name).await?;
         anyhow::bail!("nothing was published for {name}; the renewer remembers {renewal:?}")
     }
 
@@ -103,17 +107,12 @@ impl Lab {
     pub(crate) async fn failed(&self, name: &str, since: OffsetDateTime) -> Result<String> {
         let until = Instant::now() + LONG;
         while Instant::now() < until {
-            match self.renewal(name).await?.and_then(|renewal| renewal.failure) {
+            match self.bucket.renewal(name).await?.and_then(|renewal| renewal.failure) {
                 Some(failure) if failure.at >= since => return Ok(failure.problem),
                 _ => sleep(POLL).await,
             }
         }
         anyhow::bail!("{name} did not fail")
-    }
-
-    pub(crate) async fn renewal(&self, name: &str) -> Result<Option<Renewal>> {
-        let text = self.stack.get(&Renewal::key(name)).await?;
-        Ok(text.map(|text| serde_json::from_str(&text)).transpose()?)
     }
 
     /// Waits until no order for a certificate is under way any more.
@@ -126,12 +125,17 @@ impl Lab {
         Ok(())
     }
 
-    /// Waits until the queue of requests is empty. What failed stays in it for an hour.
+    /// Takes what failed in an earlier proof out of the queue of requests; it would stay for an hour.
+    pub(crate) async fn purge(&self) -> Result<()> {
+        let sqs = aws_sdk_sqs::Client::new(&self.stack.config);
+        sqs.purge_queue().queue_url(queue(&sqs).await?).send().await?;
+        Ok(())
+    }
+
+    /// Waits until the queue of requests is empty.
     pub(crate) async fn drained(&self) -> Result<()> {
         let sqs = aws_sdk_sqs::Client::new(&self.stack.config);
-        let queues = sqs.list_queues().send().await?.queue_urls.unwrap_or_default();
-        let queue = queues.into_iter().find(|url| url.contains("RenewalQueue"));
-        let queue = queue.context("the stack has a queue for requests")?;
+        let queue = queue(&sqs).await?;
         let names = [
             QueueAttributeName::ApproximateNumberOfMessages,
             QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
@@ -173,18 +177,15 @@ impl Lab {
             .count())
     }
 
-    /// A version's leaf, PEM.
-    pub(crate) async fn leaf(&self, current: &Current) -> Result<String> {
-        let facts = &current.facts;
-        let leaf = self.stack.get(&file_key(&facts.name, &facts.version, CERT)).await?;
-        leaf.context("a version has a leaf")
-    }
-
-    /// Removes an object.
-    pub(crate) async fn delete(&self, key: &str) -> Result<()> {
-        let s3 = aws_sdk_s3::Client::new(&self.stack.config);
-        s3.delete_object().bucket(&self.stack.bucket).key(key).send().await?;
-        Ok(())
+    /// Runs the built command on the stack; what it printed, also if it failed.
+    pub(crate) async fn neverlapse(&self, arguments: &[&str]) -> Result<(bool, String)> {
+        let program = self.command.get_or_try_init(built_command).await?;
+        let mut neverlapse = command(program);
+        neverlapse.envs(self.stack.environment()).args(arguments);
+        Ok(match run(&mut neverlapse).await {
+            Ok(said) => (true, said),
+            Err(failed) => (false, format!("{failed}")),
+        })
     }
 
     /// The first alert with these words in its subject, among those that were not taken yet.
@@ -209,46 +210,29 @@ impl Lab {
             }
         }
     }
+}
 
-    /// Takes the current version out of the bucket, as an instance would, and looks at it as a client would: with webpki and with openssl.
-    pub(crate) async fn verified(&self, name: &str, pebble: &Pebble) -> Result<Current> {
-        let current = self.current(name).await?.context("there is a current version")?;
-        let version = &current.facts.version;
-        let get = async |file: &str| {
-            let key = file_key(name, version, file);
-            let text = self.stack.get(&key).await?;
-            text.with_context(|| format!("{key} is not there"))
-        };
-        let manifest = get(MANIFEST).await?;
-        ensure!(
-            sha256(manifest.as_bytes()) == current.manifest_sha256,
-            "the manifest's hash"
-        );
-        let manifest: Manifest = serde_json::from_str(&manifest)?;
-        ensure!(manifest.facts == current.facts, "manifest and pointer differ");
-        let folder = tempfile::tempdir()?;
-        for file in FILES {
-            let text = get(file).await?;
-            let hash = FileHash::of(text.as_bytes());
-            ensure!(manifest.files.get(file) == Some(&hash), "the hash of {file}");
-            std::fs::write(folder.path().join(file), text)?;
-        }
-        std::fs::write(folder.path().join(ROOT), &pebble.issuing_root)?;
-        with_webpki(folder.path(), &current, &pebble.issuing_root)?;
-        with_openssl(folder.path()).await?;
-        Ok(current)
-    }
+async fn queue(sqs: &aws_sdk_sqs::Client) -> Result<String> {
+    let queues = sqs.list_queues().send().await?.queue_urls.unwrap_or_default();
+    let queue = queues.into_iter().find(|url| url.contains("RenewalQueue"));
+    queue.context("the stack has a queue for requests")
+}
 
-    /// The versions of a certificate that are in the bucket, and how many files they have.
-    pub(crate) async fn versions(&self, name: &str) -> Result<Vec<(String, usize)>> {
-        let prefix = versions_prefix(name);
-        let mut versions = std::collections::BTreeMap::<String, usize>::new();
-        for key in self.stack.keys(&prefix).await? {
-            let version = key.trim_start_matches(&prefix).split('/').next().unwrap_or_default();
-            *versions.entry(version.to_owned()).or_default() += 1;
-        }
-        Ok(versions.into_iter().collect())
-    }
+/// An ACME server whose roots are in `bucket`, and the inventory's entry for it.
+pub(crate) async fn issuer(
+    name: &str,
+    options: pebble::Options,
+    dns: SocketAddr,
+    bucket: &Bucket,
+) -> Result<(Pebble, String)> {
+    let pebble = Pebble::start(options, dns).await?;
+    let ca = format!("ca/{name}.pem");
+    bucket.put(&ca, &pebble.roots).await?;
+    let entry = format!(
+        "[issuer.{name}]\ndirectory = {:?}\nca = {ca:?}\neab = {}\n",
+        pebble.directory, options.external_account
+    );
+    Ok((pebble, entry))
 }
 
 /// An inventory's entry.
@@ -280,46 +264,8 @@ pub(crate) fn batch(request: &Request) -> Result<Value> {
     Ok(json!({ "Records": [message] }))
 }
 
-fn with_webpki(folder: &Path, current: &Current, root: &str) -> Result<()> {
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_file_iter(folder.join(FULLCHAIN))?.collect();
-    let chain = chain?;
-    let (leaf, issuers) = chain.split_first().context("the chain is empty")?;
-    let root = CertificateDer::from_pem_slice(root.as_bytes())?;
-    let anchors = [webpki::anchor_from_trusted_cert(&root)?];
-    let leaf = webpki::EndEntityCert::try_from(leaf)?;
-    let (algorithms, usage) = (webpki::ALL_VERIFICATION_ALGS, webpki::KeyUsage::server_auth());
-    leaf.verify_for_usage(algorithms, &anchors, issuers, UnixTime::now(), usage, None, None)?;
-    for identifier in &current.facts.identifiers {
-        let name = identifier.replace('*', "anything");
-        let name = ServerName::try_from(name.as_str())?;
-        leaf.verify_is_valid_for_subject_name(&name)?;
-    }
-    Ok(())
-}
-
-async fn with_openssl(folder: &Path) -> Result<()> {
-    let openssl = async |arguments: &[&str]| run(command("openssl").current_dir(folder).args(arguments)).await;
-    let verify = [
-        "verify",
-        "-x509_strict",
-        "-purpose",
-        "sslserver",
-        "-CAfile",
-        ROOT,
-        "-untrusted",
-        CHAIN,
-        CERT,
-    ];
-    let said = openssl(&verify).await?;
-    ensure!(said.trim() == format!("{CERT}: OK"), "openssl says {said}");
-    let of_certificate = openssl(&["x509", "-in", FULLCHAIN, "-noout", "-pubkey"]).await?;
-    let of_key = openssl(&["pkey", "-in", PRIVKEY, "-pubout"]).await?;
-    ensure!(of_certificate == of_key, "the key is not the certificate's");
-    Ok(())
-}
-
+pub(crate) const ANOTHER_ACCOUNT: &str = "210987654321";
 pub(crate) const DELEGATED_ELSEWHERE: &str = "elsewhere.test";
-const ROOT: &str = "root.pem";
 /// Longer than anything takes on a busy machine; nothing is measured by it.
 const LONG: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(200);

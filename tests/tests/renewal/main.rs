@@ -1,52 +1,82 @@
 //! The deployed renewer, as its users meet it: a real ACME server, DNS from the emulated Route 53, and what then stands in the bucket.
 //!
-//! The stack is deployed once for all proofs, which run one after the other; `cargo test --test renewal killed` runs one.
+//! The stack is deployed once for all proofs. Some need it alone; those with a bench of their own run side by side.
+//! `cargo test --test renewal killed` runs those whose name has that in it.
 
+mod asked;
+mod bench;
+mod bucket;
+mod dns;
+mod issuers;
+mod keys;
 mod killed;
 mod lab;
 mod proofs;
 mod refused;
 
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use anyhow::Result;
 use lab::Lab;
 use libtest_mimic::{Arguments, Trial};
 use tokio::runtime::Runtime;
+use tokio::time::Instant;
 
 fn main() -> Result<ExitCode> {
     let mut arguments = Arguments::from_args();
-    // Alerts and counts are those of one proof at a time.
-    arguments.test_threads = Some(1);
+    arguments.test_threads = arguments.test_threads.or(Some(SIDE_BY_SIDE));
     let runtime = Arc::new(Runtime::new()?);
     let lab = match arguments.list {
         true => None,
         false => Some(Arc::new(runtime.block_on(Lab::open())?)),
     };
+    // Alerts, the inventory and counts are those of one proof at a time.
+    let stack = Arc::new(RwLock::new(()));
     macro_rules! trials {
-        ($($proof:path),* $(,)?) => {
+        ($claim:ident: $($proof:path),* $(,)?) => {
             vec![$({
-                let (runtime, lab) = (runtime.clone(), lab.clone());
+                let (runtime, lab, stack) = (runtime.clone(), lab.clone(), stack.clone());
                 let name = stringify!($proof).rsplit("::").next().unwrap_or_default().trim();
                 Trial::test(name, move || {
                     let lab = lab.ok_or("there is no lab in a list")?;
-                    runtime.block_on($proof(&lab)).map_err(|error| format!("{error:?}").into())
+                    let _claim = stack.$claim().unwrap_or_else(PoisonError::into_inner);
+                    if stringify!($claim) == "write" {
+                        runtime.block_on(lab.purge())?;
+                    }
+                    let (begun, proved) = (Instant::now(), runtime.block_on($proof(&lab)));
+                    println!("{name}: {:.1} s", begun.elapsed().as_secs_f64());
+                    proved.map_err(|error| format!("{error:?}").into())
                 })
             }),*]
         };
     }
-    let trials = trials![
+    let mut trials = trials![read:
+        dns::the_zones_real_name_servers_are_asked,
+        dns::a_busy_route_53_and_a_change_in_between_lose_nothing,
+        dns::cnames_that_lead_in_circles_and_many_that_lead_to_one,
+        dns::a_zone_in_another_account_is_reached_by_its_role_alone,
+        issuers::the_second_issues_when_the_first_is_at_fault_and_only_then,
+        issuers::nothing_is_asked_before_the_time_that_an_issuer_named,
+        issuers::a_changed_contact_is_told_to_the_ca_once,
+        issuers::where_authorizations_are_valid_already_no_txt_record_is_written,
+        keys::every_kind_of_key_and_a_hundred_names,
+        keys::a_kept_key_is_kept_and_nothing_secret_is_logged_at_trace,
+        asked::the_last_five_versions_are_kept_and_an_earlier_one_that_is_current,
+    ];
+    trials.extend(trials![write:
         proofs::the_probe_asks_and_apex_wildcard_and_a_delegated_name_are_issued,
         proofs::ten_deliveries_make_one_certificate,
         proofs::two_certificates_and_a_foreign_value_share_a_name,
+        asked::plan_dry_run_renew_rollback_and_revoke_by_command,
         killed::killed_at_every_step_it_finishes_with_one_certificate,
+        killed::an_account_key_is_replaced_once_wherever_it_dies,
         proofs::with_every_fourth_nonce_rejected_twenty_of_twenty_are_issued,
         proofs::an_external_account_a_profile_an_advised_window_and_another_account,
         refused::what_cannot_be_done_is_told_and_loses_nothing,
         refused::what_the_bucket_refuses_is_told_and_makes_no_account,
         proofs::a_hundred_due_at_once_stay_within_the_concurrency,
-    ];
+    ]);
     let conclusion = libtest_mimic::run(&arguments, trials);
     // Ends the servers before their folders go.
     if let Some(lab) = lab {
@@ -55,3 +85,6 @@ fn main() -> Result<ExitCode> {
     }
     Ok(conclusion.exit_code())
 }
+
+/// Each waits more than it works.
+const SIDE_BY_SIDE: usize = 4;

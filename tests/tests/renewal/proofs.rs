@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use aws_sdk_route53::types::RrType;
 use futures::future::try_join_all;
-use neverlapse::version::current_key;
+use neverlapse::version::{CERT, current_key};
 use neverlapse_tests::pebble::{HMAC_KEY, KEY_ID, Options};
 use serde_json::json;
 use time::OffsetDateTime;
@@ -28,7 +28,7 @@ pub(crate) async fn the_probe_asks_and_apex_wildcard_and_a_delegated_name_are_is
     ensure!(!answer.failed, "the probe: {}", answer.payload);
     lab.published("one.test", None).await?;
     lab.at_rest("one.test").await?;
-    let current = lab.verified("one.test", &lab.pebble).await?;
+    let current = lab.bucket.verified("one.test", &lab.pebble).await?;
     ensure!(
         current.facts.identifiers == identifiers,
         "{:?}",
@@ -42,7 +42,7 @@ pub(crate) async fn the_probe_asks_and_apex_wildcard_and_a_delegated_name_are_is
     let before = lab.pebble.orders()?;
     lab.stack.invoke(&json!({})).await?;
     lab.drained().await?;
-    ensure!(lab.pebble.orders()? == before && lab.verified("one.test", &lab.pebble).await? == current);
+    ensure!(lab.pebble.orders()? == before && lab.bucket.verified("one.test", &lab.pebble).await? == current);
     Ok(())
 }
 
@@ -55,10 +55,10 @@ pub(crate) async fn ten_deliveries_make_one_certificate(lab: &Lab) -> Result<()>
     lab.published("ten.test", None).await?;
     lab.drained().await?;
     lab.at_rest("ten.test").await?;
-    lab.verified("ten.test", &lab.pebble).await?;
+    lab.bucket.verified("ten.test", &lab.pebble).await?;
     let (orders, issued) = (lab.pebble.orders()? - orders, lab.pebble.issued()? - issued);
     ensure!((orders, issued) == (1, 1), "{orders} orders, {issued} certificates");
-    ensure!(lab.versions("ten.test").await?.len() == 1);
+    ensure!(lab.bucket.versions("ten.test").await?.len() == 1);
     Ok(())
 }
 
@@ -79,7 +79,7 @@ pub(crate) async fn two_certificates_and_a_foreign_value_share_a_name(lab: &Lab)
         lab.at_rest(certificate).await?;
     }
     for certificate in ["apex", "wildcard"] {
-        lab.verified(certificate, &lab.pebble).await?;
+        lab.bucket.verified(certificate, &lab.pebble).await?;
     }
     let left = lab.stack.txt(&zone).await?;
     ensure!(left == [(name.to_owned(), foreign.to_owned())], "in DNS: {left:?}");
@@ -105,7 +105,7 @@ pub(crate) async fn with_every_fourth_nonce_rejected_twenty_of_twenty_are_issued
         lab.at_rest(name).await?;
     }
     for name in &names {
-        lab.verified(name, &pebble).await?;
+        lab.bucket.verified(name, &pebble).await?;
     }
     ensure!(
         pebble.issued()? == 20 && pebble.accounts()? == 1,
@@ -145,7 +145,7 @@ pub(crate) async fn an_external_account_a_profile_an_advised_window_and_another_
     lab.stack.put("accounts/customers/eab.json", &secret).await?;
     lab.ask(&forced(name)).await?;
     lab.published(name, None).await?;
-    let first = lab.verified(name, &pebble).await?;
+    let first = lab.bucket.verified(name, &pebble).await?;
     let lifetime = first.facts.not_after - first.facts.not_before;
     ensure!(lifetime <= time::Duration::days(6), "shortlived, but {lifetime}");
     let alert = lab.alert("is renewed").await?;
@@ -157,17 +157,17 @@ pub(crate) async fn an_external_account_a_profile_an_advised_window_and_another_
 
     // Nothing is due, until the CA's window moves into the past (a mass revocation).
     let past = |hours| OffsetDateTime::now_utc() - time::Duration::hours(hours);
-    let leaf = lab.leaf(&first).await?;
+    let leaf = lab.bucket.file(&first, CERT).await?;
     pebble.set_renewal_window(&leaf, past(48), past(24)).await?;
     lab.ask(&request(name)).await?;
     lab.published(name, Some(&first)).await?;
-    let second = lab.verified(name, &pebble).await?;
+    let second = lab.bucket.verified(name, &pebble).await?;
     ensure!(second.facts.serial != first.facts.serial && second.sequence == 2);
     ensure!(pebble.replacements()? == 1, "the order says what it replaces");
 
     // The account is replaced by another one; `replaces` is not sent to where it would be refused.
     lab.at_rest(name).await?;
-    lab.delete("accounts/customers/account.json").await?;
+    lab.bucket.delete("accounts/customers/account.json").await?;
     lab.ask(&request(other)).await?;
     let others = lab.published(other, None).await?;
     ensure!(others.facts.issuer.account != second.facts.issuer.account && pebble.accounts()? == 2);
@@ -185,7 +185,7 @@ pub(crate) async fn an_external_account_a_profile_an_advised_window_and_another_
         .await?;
     lab.ask(&forced(name)).await?;
     lab.published(name, Some(&forged)).await?;
-    lab.verified(name, &pebble).await?;
+    lab.bucket.verified(name, &pebble).await?;
     ensure!(pebble.replacements()? == 1, "refused, and then ordered without");
     lab.at_rest(name).await?;
     let left = lab.stack.txt(&zone).await?;
@@ -225,7 +225,7 @@ pub(crate) async fn a_hundred_due_at_once_stay_within_the_concurrency(lab: &Lab)
     ensure!((1..=CONCURRENCY).contains(&most), "{most} renewers ran at once");
     let mut keys = BTreeSet::new();
     for name in &names {
-        keys.insert(lab.verified(name, &lab.pebble).await?.facts.fingerprint);
+        keys.insert(lab.bucket.verified(name, &lab.pebble).await?.facts.fingerprint);
     }
     ensure!(keys.len() == 100 && lab.pebble.issued()? - issued == 100);
     let left = lab.stack.txt(&zone).await?;

@@ -89,7 +89,7 @@ pub(crate) async fn what_cannot_be_done_is_told_and_loses_nothing(lab: &Lab) -> 
         );
         ensure!(alert.text.contains("is untouched: version"), "{}", alert.text);
         ensure!(
-            lab.verified(name, &lab.pebble).await? == *before,
+            lab.bucket.verified(name, &lab.pebble).await? == *before,
             "{name} lost its certificate"
         );
         println!("{name}: {}", alert.subject);
@@ -145,7 +145,7 @@ pub(crate) async fn what_the_bucket_refuses_is_told_and_makes_no_account(lab: &L
         ensure!(alert.text.contains(known), "{method} {key}: {}", alert.text);
         ensure!(lab.pebble.accounts()? == accounts, "{method} {key} made an account");
         ensure!(
-            lab.verified("denied.test", &lab.pebble).await? == before,
+            lab.bucket.verified("denied.test", &lab.pebble).await? == before,
             "{method} {key} lost the certificate"
         );
         println!("{method} {key}: {}", alert.subject);

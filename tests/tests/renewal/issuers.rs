@@ -1,0 +1,322 @@
+//! Several issuers: the next one is asked when one is at fault, and not when it says no.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result, ensure};
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
+use futures::future::try_join_all;
+use neverlapse::request::Request;
+use neverlapse_tests::fault::{Fate, Proxy, Reply};
+use neverlapse_tests::pebble::{Options, Pebble};
+use neverlapse_tests::pki::{Authority, Leaf};
+use serde_json::{Value, json};
+use time::{Duration, OffsetDateTime};
+
+use crate::bench::Bench;
+use crate::lab::{Lab, certificate, forced, request};
+
+/// What stands before Pebble, and lets it say something else.
+struct Front {
+    leaf: Leaf,
+    pebble: Pebble,
+}
+
+impl Front {
+    async fn new(bench: &Bench<'_>) -> Result<Self> {
+        let (pebble, _) = bench.issuer("first").await?;
+        let authority = Authority::new()?;
+        let leaf = authority.leaf("127.0.0.1", OffsetDateTime::now_utc() + Duration::days(60))?;
+        let roots = format!("{}{}", authority.root(), pebble.issuing_root);
+        bench.bucket.put("ca/front.pem", &roots).await?;
+        Ok(Self { leaf, pebble })
+    }
+
+    async fn open(&self, fate: impl Fn(&String) -> Fate + Send + Sync + 'static) -> Result<Proxy> {
+        let upstream = self.pebble.directory.trim_end_matches("/dir");
+        Proxy::start_tls(upstream, &self.pebble.listening_root, &self.leaf, fate).await
+    }
+}
+
+/// The inventory's entries for a certificate of `first` and then `second`, and for `first`.
+fn entries(name: &str, front: &str) -> String {
+    let entry = certificate(name, &[&format!("{name}.issuers.test")], name);
+    let both = entry.replace(&format!("[{name:?}]"), &format!("[{name:?}, \"second\"]"));
+    format!("{both}[issuer.{name}]\ndirectory = \"{front}/dir\"\nca = \"ca/front.pem\"\n")
+}
+
+pub(crate) async fn the_second_issues_when_the_first_is_at_fault_and_only_then(lab: &Lab) -> Result<()> {
+    let bench = Bench::open(lab, "two-issuers").await?;
+    lab.stack.create_zone("issuers.test").await?;
+    let front = Front::new(&bench).await?;
+    let (second, second_entry) = bench.issuer("second").await?;
+    let order = "POST /order-plz";
+    let html = |status, body: &str| Reply {
+        status,
+        headers: vec![("content-type", "text/html".to_owned())],
+        body: body.to_owned(),
+    };
+    let elsewhere = json!({ "status": "pending", "identifier": { "type": "dns", "value": "bank.test" }, "expires": "2030-01-01T00:00:00Z",
+        "challenges": [{ "type": "dns-01", "url": "https://127.0.0.1/1", "status": "pending", "token": "t" }] });
+    let at_fault = [
+        (
+            order,
+            "down",
+            html(500, "<h1>Internal Server Error</h1>"),
+            "HTTP 500 Internal Server Error",
+        ),
+        (order, "limited", limited("3600"), "too many new orders"),
+        (
+            "HEAD /nonce-plz",
+            "busy",
+            html(503, "later").with("retry-after", "60"),
+            "503",
+        ),
+        (order, "huge", html(201, &"x".repeat(3 << 20)), "answers with more than"),
+        (
+            "GET /dir",
+            "leading",
+            html(307, "").with("location", "https://localhost:1/dir"),
+            "it leads to another server",
+        ),
+        (
+            "POST /authZ",
+            "nosy",
+            html(200, &elsewhere.to_string()).with("replay-nonce", "n"),
+            "which was not ordered",
+        ),
+        ("GET /dir", "nonsense", html(200, "hello"), "is no ACME directory"),
+    ];
+    let refusing = [
+        (
+            order,
+            "identifier",
+            Reply::problem(400, "rejectedIdentifier", "not for this name"),
+            "hint: the CA does not issue for this name",
+        ),
+        (
+            "POST /finalize-order",
+            "caa",
+            Reply::problem(403, "caa", "CAA record for caa.issuers.test prevents issuance"),
+            "hint: the domain's CAA records",
+        ),
+        // Let's Encrypt's words.
+        (
+            order,
+            "many",
+            Reply::problem(400, "malformed", "Order cannot contain more than 100 DNS names"),
+            "more than 100 DNS names",
+        ),
+    ];
+    let expected = at_fault.len() + 1;
+    let cases = at_fault.map(|case| (case, true)).into_iter();
+    let mut fronts = Vec::new();
+    for ((asked, name, reply, words), issues) in cases.chain(refusing.map(|case| (case, false))) {
+        let fate = move |line: &String| match line.starts_with(asked) {
+            true => Fate::Answer(reply.clone()),
+            false => Fate::Pass,
+        };
+        fronts.push((name, front.open(fate).await?, words, issues));
+    }
+    // Nobody listens at port 1.
+    let unreachable = entries("unreachable", "https://127.0.0.1:1");
+    let all: String = fronts
+        .iter()
+        .map(|(name, proxy, ..)| entries(name, &proxy.endpoint))
+        .collect();
+    bench.inventory(&format!("{all}{unreachable}{second_entry}")).await?;
+
+    let since = OffsetDateTime::now_utc();
+    bench.renewed(&request("unreachable"), &second).await?;
+    try_join_all(fronts.iter().map(async |(name, _, words, issues)| {
+        let said = match issues {
+            true => {
+                let current = bench.renewed(&request(name), &second).await?;
+                ensure!(
+                    current.facts.issuer.name == "second",
+                    "{name}: {:?}",
+                    current.facts.issuer
+                );
+                bench.log(name)?
+            }
+            false => bench.refused(&request(name)).await?,
+        };
+        ensure!(said.contains(words), "{name}: {words:?} is not in {said}");
+        Ok(())
+    }))
+    .await?;
+    let (orders, issued) = (second.orders()?, second.issued()?);
+    ensure!(
+        (orders, issued) == (expected, expected),
+        "{orders} orders, {issued} certificates of the second"
+    );
+    // What the first asked for is kept.
+    let renewal = bench
+        .bucket
+        .renewal("limited")
+        .await?
+        .context("something is remembered")?;
+    let until = renewal
+        .asked_to_wait("limited", OffsetDateTime::now_utc())
+        .context("until when to wait")?;
+    ensure!(
+        until >= since + Duration::HOUR && renewal.failure.is_none(),
+        "{renewal:?}"
+    );
+    Ok(())
+}
+
+pub(crate) async fn nothing_is_asked_before_the_time_that_an_issuer_named(lab: &Lab) -> Result<()> {
+    let bench = Bench::open(lab, "retry-after").await?;
+    lab.stack.create_zone("patient.test").await?;
+    let front = Front::new(&bench).await?;
+    let busy = Arc::new([AtomicBool::new(true), AtomicBool::new(true)]);
+    let order = "POST /order-plz";
+    let (first, second) = (busy.clone(), busy.clone());
+    let first = front.open(
+        move |line: &String| match line.starts_with(order) && first[0].load(Ordering::Relaxed) {
+            true => Fate::Answer(limited("7200")),
+            false => Fate::Pass,
+        },
+    );
+    // Not even a problem document, and no time.
+    let second = front.open(
+        move |line: &String| match line.starts_with(order) && second[1].load(Ordering::Relaxed) {
+            true => Fate::Answer(Reply {
+                status: 502,
+                ..Reply::default()
+            }),
+            false => Fate::Pass,
+        },
+    );
+    let (first, second) = (first.await?, second.await?);
+    let issuer = |name: &str, proxy: &Proxy| {
+        format!(
+            "[issuer.{name}]\ndirectory = \"{}/dir\"\nca = \"ca/front.pem\"\n",
+            proxy.endpoint
+        )
+    };
+    let issuers = format!("{}{}", issuer("first", &first), issuer("second", &second));
+    let alone = certificate("alone", &["alone.patient.test"], "first");
+    let both = certificate("both", &["both.patient.test"], "first").replace("[\"first\"]", "[\"first\", \"second\"]");
+    bench.inventory(&format!("{alone}{both}{issuers}")).await?;
+
+    // One issuer: nothing is tried for two hours, and --force does not wait.
+    let since = OffsetDateTime::now_utc();
+    let problem = bench.refused(&request("alone")).await?;
+    ensure!(
+        problem.contains("too many new orders") && problem.contains("hint: the CA's limits"),
+        "{problem}"
+    );
+    let next = |name: &'static str| async {
+        let renewal = bench.bucket.renewal(name).await?.context("something is remembered")?;
+        Ok::<_, anyhow::Error>(renewal.failure.context("a failure")?.next_try)
+    };
+    let wait = next("alone").await? - since;
+    ensure!((Duration::hours(2)..Duration::hours(3)).contains(&wait), "{wait}");
+    let asked = first.passed().len();
+    ensure!(
+        bench.run(&request("alone")).await?,
+        "a request that has to wait is done"
+    );
+    ensure!(first.passed().len() == asked, "it was asked before its time");
+    bench.refused(&forced("alone")).await?;
+    ensure!(first.count(order) == 2, "--force asks");
+
+    // Two of them: the second named no time, so it is asked again sooner, and the first is not.
+    bench.refused(&request("both")).await?;
+    let wait = next("both").await? - since;
+    ensure!(wait < Duration::HOUR, "{wait}");
+    busy[1].store(false, Ordering::Relaxed);
+    let asked = first.count(order);
+    let mut renewal = bench.bucket.renewal("both").await?.context("something is remembered")?;
+    let failure = renewal.failure.as_mut().context("a failure")?;
+    failure.next_try = OffsetDateTime::now_utc();
+    let key = neverlapse::renewal::Renewal::key("both");
+    bench.bucket.put(&key, &serde_json::to_string(&renewal)?).await?;
+    ensure!(bench.run(&request("both")).await?, "{}", bench.log("both")?);
+    ensure!(first.count(order) == asked, "the first was asked before its time");
+    let current = bench.bucket.verified("both", &front.pebble).await?;
+    ensure!(current.facts.issuer.name == "second", "{:?}", current.facts.issuer);
+    Ok(())
+}
+
+/// As ACM has them (`PRE_APPROVED`), and every CA that reuses what was proved.
+pub(crate) async fn where_authorizations_are_valid_already_no_txt_record_is_written(lab: &Lab) -> Result<()> {
+    let bench = Bench::open(lab, "pre-approved").await?;
+    let options = Options {
+        authorizations_reused: 100,
+        ..Options::default()
+    };
+    let (pebble, issuer) = bench.issuer_with("trusting", options).await?;
+    lab.stack.create_zone("approved.test").await?;
+    let entry = certificate("approved", &["approved.test", "*.approved.test"], "trusting");
+    bench.inventory(&format!("{entry}{issuer}")).await?;
+    let aws = Proxy::start(lab.stack.endpoint(), |_| Fate::Pass).await?;
+    let changes = || {
+        aws.passed()
+            .iter()
+            .filter(|passed| passed.line.starts_with("POST") && passed.line.contains("/rrset"))
+            .count()
+    };
+    // Written and taken out for the first, and never again. A request by force is made when it is sent: an earlier one has been done.
+    for ask in [request as fn(&str) -> Request, forced] {
+        ensure!(
+            bench.run_through(&aws.endpoint, &ask("approved")).await?,
+            "{}",
+            bench.log("approved")?
+        );
+        bench.bucket.verified("approved", &pebble).await?;
+        ensure!(changes() == 2, "{} changes of TXT records", changes());
+    }
+    ensure!(pebble.issued()? == 2);
+    Ok(())
+}
+
+pub(crate) async fn a_changed_contact_is_told_to_the_ca_once(lab: &Lab) -> Result<()> {
+    let bench = Bench::open(lab, "contact").await?;
+    lab.stack.create_zone("contact.test").await?;
+    let front = Front::new(&bench).await?;
+    let proxy = front.open(|_| Fate::Pass).await?;
+    let inventory = |contact: &str| {
+        let entry = certificate("contact", &["contact.test"], "told");
+        format!(
+            "{entry}[issuer.told]\ndirectory = \"{}/dir\"\nca = \"ca/front.pem\"\ncontact = [\"mailto:{contact}@contact.test\"]\n",
+            proxy.endpoint
+        )
+    };
+    let told = |from: usize| -> Result<Vec<Value>> {
+        let passed = proxy.passed();
+        let accounts = passed[from..].iter().filter(|passed| {
+            passed.line.starts_with("POST /sign-me-up") || passed.line.starts_with("POST /my-account")
+        });
+        accounts.map(|passed| payload(&passed.body)).collect()
+    };
+    bench.inventory(&inventory("old")).await?;
+    bench.renewed(&request("contact"), &front.pebble).await?;
+    let said = told(0)?;
+    ensure!(
+        said.len() == 1 && said[0]["contact"] == json!(["mailto:old@contact.test"]),
+        "{said:?}"
+    );
+    let before = proxy.passed().len();
+    bench.inventory(&inventory("new")).await?;
+    for _ in 0..2 {
+        bench.renewed(&forced("contact"), &front.pebble).await?;
+    }
+    let said = told(before)?;
+    ensure!(said == [json!({ "contact": ["mailto:new@contact.test"] })], "{said:?}");
+    ensure!(front.pebble.accounts()? == 1);
+    Ok(())
+}
+
+/// What a signed request (RFC 7515, 7.2.2) says.
+fn payload(body: &str) -> Result<Value> {
+    let signed: Value = serde_json::from_str(body)?;
+    let payload = signed["payload"].as_str().context("a signed request has a payload")?;
+    Ok(serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(payload)?)?)
+}
+
+fn limited(seconds: &str) -> Reply {
+    Reply::problem(429, "rateLimited", "too many new orders recently").with("retry-after", seconds)
+}
