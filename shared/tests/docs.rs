@@ -1,0 +1,82 @@
+//! What docs/renewal.md tells people to write is what the program reads.
+
+use neverlapse::inventory::Inventory;
+use serde_json::Value;
+
+const RENEWAL: &str = include_str!("../../docs/renewal.md");
+
+/// The indented blocks, without their indentation.
+fn blocks(text: &str) -> Vec<String> {
+    let mut blocks = vec![String::new()];
+    for line in text.lines() {
+        match line.strip_prefix("    ") {
+            Some(code) => blocks.last_mut().unwrap().extend([code, "\n"]),
+            None if blocks.last().unwrap().is_empty() => {}
+            None => blocks.push(String::new()),
+        }
+    }
+    blocks
+}
+
+#[test]
+fn every_entry_for_the_inventory_is_understood() {
+    let is_entry = |block: &&String| block.starts_with("[[") || block.starts_with("[issuer.");
+    let all = blocks(RENEWAL);
+    let entries: Vec<_> = all.iter().filter(is_entry).collect();
+    assert!(entries.len() >= 6, "{entries:?}");
+    for entry in &entries {
+        let inventory = Inventory::parse(entry);
+        assert!(inventory.mistakes.is_empty(), "{:?} in\n{entry}", inventory.mistakes);
+    }
+    let all: String = entries.iter().map(|entry| format!("{entry}\n")).collect();
+    let inventory = Inventory::parse(&all);
+    assert!(inventory.mistakes.is_empty(), "together: {:?}", inventory.mistakes);
+    assert_eq!(inventory.certificates[0].name, "example.com");
+}
+
+/// The template gives the renewer the same rights in the stack's own account.
+#[test]
+fn the_policies_are_json_and_allow_what_the_template_does() {
+    let fenced = RENEWAL.split("```json\n").skip(1);
+    let policies: Vec<Value> = fenced
+        .map(|rest| serde_json::from_str(rest.split("```").next().unwrap()).unwrap())
+        .collect();
+    let [trust, permissions] = policies.as_slice() else {
+        panic!("a trust policy and permissions, but {}", policies.len());
+    };
+    let trusted = &trust["Statement"][0];
+    assert_eq!(trusted["Action"], "sts:AssumeRole");
+    assert_eq!(trusted["Condition"]["StringEquals"]["sts:ExternalId"], "neverlapse-7");
+    let template = include_str!("../../template.yaml");
+    let statements = permissions["Statement"].as_array().unwrap();
+    assert_eq!(statements.len(), 4);
+    for statement in statements {
+        assert_eq!(statement["Effect"], "Allow");
+        let (sid, action) = (
+            statement["Sid"].as_str().unwrap(),
+            statement["Action"].as_str().unwrap(),
+        );
+        let same = format!("- Sid: {sid}\n              Effect: Allow\n              Action: {action}\n");
+        assert!(template.contains(&same), "the template has no\n{same}");
+    }
+    let condition = &statements[2]["Condition"];
+    for (operator, key, values) in [
+        (
+            "ForAllValues:StringEquals",
+            "route53:ChangeResourceRecordSetsRecordTypes",
+            "[TXT]",
+        ),
+        (
+            "ForAllValues:StringEquals",
+            "route53:ChangeResourceRecordSetsActions",
+            "[CREATE, DELETE]",
+        ),
+    ] {
+        let written = condition[operator][key].to_string().replace('"', "").replace(',', ", ");
+        assert_eq!(written, values);
+        assert!(
+            template.contains(&format!("{key}: {values}")),
+            "the template has no {key}: {values}"
+        );
+    }
+}
