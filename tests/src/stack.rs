@@ -123,11 +123,6 @@ impl Stack {
         &self.emulator.endpoint
     }
 
-    /// What a command needs in its environment to find the stack.
-    pub fn environment(&self) -> [(&str, &str); 7] {
-        self.emulator.environment()
-    }
-
     /// For SDK clients of another account.
     pub async fn account(&self, id: &str) -> SdkConfig {
         self.emulator.account(id).await

@@ -54,7 +54,9 @@ pub(crate) async fn a_kept_key_is_kept_and_nothing_secret_is_logged_at_trace(lab
     for (keep, force) in [(true, false), (true, true), (false, true)] {
         let request = if force { forced(name) } else { request(name) };
         bench.inventory(&inventory(keep)).await?;
-        let trace = [("AWS_LAMBDA_LOG_LEVEL", "TRACE")];
+        // As the template has it with LogLevel=TRACE.
+        let ours = "warn,lambda_runtime=info,neverlapse=TRACE,renewer=TRACE";
+        let trace = [("AWS_LAMBDA_LOG_LEVEL", "TRACE"), ("RUST_LOG", ours)];
         let (program, aws) = (bootstrap("Renewer"), lab.stack.endpoint());
         let done = bench.run_with(&program, aws, &trace, &request).await?;
         ensure!(done, "{}", bench.log(name)?);
