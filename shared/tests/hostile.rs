@@ -1,5 +1,6 @@
 //! Servers that are broken or mean, and what a user is told of them: each costs its own deadline and nothing else.
 
+use std::collections::BTreeSet;
 use std::future::{Future, pending};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -15,8 +16,8 @@ use rand::{Rng, RngCore, SeedableRng};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
 use time::OffsetDateTime;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::time::Instant;
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -339,6 +340,34 @@ async fn a_connection_lost_after_the_certificate_is_tried_again_and_the_certific
         assert_eq!(seen.observations[0].tries, 2, "{lost} lost");
         assert!(seen.observations[0].leaf.is_some(), "{lost} lost: {seen:?}");
     }
+}
+
+/// Look-ups had two sockets for each of the 800 endpoints under way, where Lambda allows 1,024 files: with a slow name server
+/// two in five endpoints could not be looked at.
+#[tokio::test]
+async fn look_ups_count_among_the_sockets() {
+    let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let options = Options {
+        nameserver: Some(server.local_addr().unwrap()),
+        sockets: 10,
+        ..Options::default()
+    };
+    let (pki, prober) = (Pki::new(), Prober::new(options).unwrap());
+    let targets = (0..50).map(|number| Target {
+        endpoint: format!("h{number}.example").parse().unwrap(),
+        addresses: Vec::new(),
+        ..pki.target("", 443)
+    });
+    let targets: Vec<_> = targets.collect();
+    let probing = tokio::spawn(async move { prober.report(targets, Instant::now() + Duration::from_secs(60)).await });
+    let mut clients = BTreeSet::new();
+    let until = Instant::now() + Duration::from_secs(1);
+    let mut query = [0; 512];
+    while let Ok(Ok((_, client))) = timeout_at(until, server.recv_from(&mut query)).await {
+        clients.insert(client);
+    }
+    probing.abort();
+    assert!((2..=10).contains(&clients.len()), "{} sockets", clients.len());
 }
 
 #[tokio::test]
