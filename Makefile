@@ -17,7 +17,7 @@ help: ## this list
 
 setup: $(LOCAL)/sam/.done $(LOCAL)/ministack/.done $(LOCAL)/aws/.done $(LOCAL)/pebble/.done $(LOCAL)/nginx.done $(LOCAL)/strace.done $(LOCAL)/chromium.done ## install the pinned tools into .local
 
-demo: setup ## the main job: deploy to a local AWS, look at real servers, see the alert
+demo: $(LOCAL)/sam/.done $(LOCAL)/ministack/.done $(LOCAL)/pebble/.done $(LOCAL)/nginx.done ## the whole loop on a local AWS: seen, renewed, pulled, stuck, repaired, served
 	cargo run --quiet -p neverlapse-tests --bin demo
 
 test: setup ## unit and end-to-end tests

@@ -9,6 +9,7 @@ use neverlapse::chain::describe;
 use neverlapse::inventory::KeyType;
 use neverlapse::receipt::{self, Receipt};
 use neverlapse::report::Role;
+use neverlapse::store::{Expecting, Object, Store};
 use neverlapse::version::{
     self, CERT, CHAIN, Current, FULLCHAIN, Facts, FileHash, IssuedBy, MANIFEST, Manifest, PRIVKEY, current_key,
     file_key,
@@ -129,12 +130,36 @@ impl Depot {
         Ok(serde_json::from_slice(&json)?)
     }
 
+    /// Puts everything into a bucket, current.json last.
+    pub async fn upload(&self, store: &Store) -> Result<()> {
+        let mut keys = Vec::new();
+        list(self.path(), &mut keys)?;
+        keys.sort_by_key(|path| path.ends_with("current.json"));
+        for path in keys {
+            let key = path.strip_prefix(self.path())?.to_string_lossy().into_owned();
+            let object = Object::new(fs::read(&path)?, "application/octet-stream");
+            store.put(&key, object, Expecting::Anything).await?;
+        }
+        Ok(())
+    }
+
     /// Writes an object.
     pub fn write(&self, key: &str, content: &[u8]) -> Result<()> {
         let path = self.object(key);
         fs::create_dir_all(path.parent().context("every key has a folder")?)?;
         Ok(fs::write(path, content)?)
     }
+}
+
+fn list(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        match path.is_dir() {
+            true => list(&path, files)?,
+            false => files.push(path),
+        }
+    }
+    Ok(())
 }
 
 fn facts(name: &str, version: &str, leaf: &Leaf, staging: bool) -> Result<Facts> {

@@ -2,10 +2,12 @@
 //!
 //! [`emulator`] is a local AWS and [`stack`] what is deployed to it, [`pki`] makes certificates, [`servers`] serves them, [`dns`] knows
 //! where, [`pebble`] issues them, [`runtime`] runs a built function that [`fault`] comes between, [`inbox`] reads what SNS delivered,
-//! [`depot`] publishes versions without a CA, and a [`webhost`] is an nginx that serves what was installed. Everything listens on free loopback ports and ends with the value that started it.
+//! [`depot`] publishes versions without a CA, a [`webhost`] is an nginx that serves what was installed, and a [`cluster`] is some of them
+//! behind one name, with `neverlapse pull`. Everything listens on free loopback ports and ends with the value that started it.
 
 pub mod browser;
 pub mod chat;
+pub mod cluster;
 pub mod depot;
 pub mod dns;
 pub mod emulator;

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::io;
 use std::net::TcpListener;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 
 use anyhow::{Context, Result};
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -63,6 +63,13 @@ impl Drop for Group {
 pub async fn run(command: &mut Command) -> Result<String> {
     let program = command.as_std().get_args().nth(2).unwrap_or_default();
     let program = program.to_string_lossy().into_owned();
+    let (status, text) = outcome(command).await?;
+    anyhow::ensure!(status.success(), "{program} failed ({status}):\n{text}");
+    Ok(text)
+}
+
+/// Runs a [`command`] to its end, for who wants to know how it failed: its status, and its output with its errors after it.
+pub async fn outcome(command: &mut Command) -> Result<(ExitStatus, String)> {
     // A group, so that giving up ends it before its folders are removed.
     let mut group = Group::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()))?;
     let (stdout, stderr) = (group.child.stdout.take(), group.child.stderr.take());
@@ -72,8 +79,7 @@ pub async fn run(command: &mut Command) -> Result<String> {
         String::from_utf8_lossy(&stdout),
         String::from_utf8_lossy(&stderr)
     );
-    anyhow::ensure!(status.success(), "{program} failed ({status}):\n{text}");
-    Ok(text)
+    Ok((status, text))
 }
 
 async fn all_of(pipe: Option<impl AsyncRead + Unpin>) -> io::Result<Vec<u8>> {

@@ -104,6 +104,14 @@ impl Shop {
         })
     }
 
+    /// Stops watching one of them, for who has a better one.
+    pub fn forget(&mut self, name: &str) {
+        let host = format!("{name}.shop.test");
+        self.endpoints.retain(|(endpoint, _)| !endpoint.starts_with(&host));
+        let entries = self.inventory.split_inclusive("\n\n");
+        self.inventory = entries.filter(|entry| !entry.contains(&host)).collect();
+    }
+
     /// The endpoint of this name, such as `soon`.
     pub fn endpoint(&self, name: &str) -> String {
         let found = self

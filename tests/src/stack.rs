@@ -158,9 +158,18 @@ impl Stack {
 
     /// Adds a record to a zone.
     pub async fn create_record(&self, zone: &str, name: &str, kind: RrType, value: &str) -> Result<()> {
-        let record = ResourceRecord::builder().value(value).build()?;
+        self.create_records(zone, name, kind, &[value]).await
+    }
+
+    /// Adds several records of one name and type to a zone.
+    pub async fn create_records(&self, zone: &str, name: &str, kind: RrType, values: &[&str]) -> Result<()> {
+        let records = values
+            .iter()
+            .map(|value| ResourceRecord::builder().value(*value).build());
         let set = ResourceRecordSet::builder().name(name).r#type(kind).ttl(60);
-        let set = set.resource_records(record).build()?;
+        let set = set
+            .set_resource_records(Some(records.collect::<Result<_, _>>()?))
+            .build()?;
         let change = Change::builder()
             .action(ChangeAction::Create)
             .resource_record_set(set)

@@ -18,10 +18,11 @@ use crate::process::{Group, command, free_port, run};
 /// A folder with `live/`, and a server that reads from there.
 #[derive(Debug)]
 pub struct WebHost {
+    // Before its folder, so that it is gone before that is.
+    server: Option<Group>,
     folder: TempDir,
     /// Where it serves, one a certificate.
     pub places: Vec<(String, SocketAddr)>,
-    server: Option<Group>,
 }
 
 impl WebHost {
@@ -30,7 +31,11 @@ impl WebHost {
         let places = names
             .iter()
             .map(|name| Ok(((*name).to_owned(), (address, free_port()?).into())));
-        let places = places.collect::<Result<Vec<_>>>()?;
+        Self::at(places.collect::<Result<_>>()?)
+    }
+
+    /// A host that serves certificates of these names at these addresses; nothing runs yet.
+    pub fn at(places: Vec<(String, SocketAddr)>) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("neverlapse-host-").tempdir()?;
         let host = Self {
             folder,

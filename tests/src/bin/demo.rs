@@ -1,113 +1,310 @@
-//! The demo: deploys the real template to a local AWS, lets the probe look at real servers, and shows what arrives.
+//! The demo: a local AWS, servers in every state, and one certificate on its whole way: seen, renewed, pulled, stuck, repaired, served.
 
-use std::time::Duration;
+use std::fmt;
+use std::io::{IsTerminal as _, stdout};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use neverlapse::finding::date;
-use neverlapse::version::{Current, current_key};
+use neverlapse::version::{Current, Facts, current_key};
+use neverlapse_tests::cluster::{self, Cluster, Ran, current};
 use neverlapse_tests::emulator::Emulator;
-use neverlapse_tests::inbox::Inbox;
+use neverlapse_tests::inbox::{Inbox, Message};
 use neverlapse_tests::pebble::{self, Pebble};
-use neverlapse_tests::process::{command, run};
+use neverlapse_tests::pki::Authority;
 use neverlapse_tests::shop::{CA, Shop};
-use neverlapse_tests::stack::{Stack, root};
+use neverlapse_tests::stack::Stack;
 use time::OffsetDateTime;
-use tokio::process::Command;
+use tokio::signal::unix::{SignalKind, signal};
 
 #[tokio::main]
-async fn main() -> Result<()> {
+async fn main() -> Result<ExitCode> {
+    let mut screen = Screen::new();
+    let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
-        shown = show() => shown,
+        shown = show(&mut screen) => shown?,
         // Dropping what runs ends it: nothing is left behind.
-        _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted; everything that was started is stopped"),
+        _ = tokio::signal::ctrl_c() => return Ok(stopped(INTERRUPTED)),
+        _ = terminate.recv() => return Ok(stopped(TERMINATED)),
     }
+    screen.times();
+    Ok(ExitCode::SUCCESS)
 }
 
-async fn show() -> Result<()> {
-    println!("1. Six real TLS servers on this machine");
+fn stopped(code: u8) -> ExitCode {
+    eprintln!("\nstopped, with everything that was started");
+    ExitCode::from(code)
+}
+
+async fn show(screen: &mut Screen) -> Result<()> {
+    screen.step("A local AWS, and neverlapse on it: sam build and sam deploy of template.yaml");
+    screen.aside("the very first build takes some minutes; nothing leaves this machine");
+    cluster::build().await?;
     let emulator = Emulator::start().await?;
-    let shop = Shop::open_on(OffsetDateTime::now_utc(), &emulator.config).await?;
-    for (endpoint, state) in &shop.endpoints {
-        println!("     {endpoint:<28} {state}");
-    }
-    println!("\n2. sam build, and sam deploy of template.yaml to a local AWS (the first build takes about 5 minutes)");
+    let mut shop = Shop::open_on(OffsetDateTime::now_utc(), &emulator.config).await?;
+    // The managed one has three servers, below.
+    shop.forget("soon");
     let nameserver = shop.dns.address.to_string();
     let stack = Stack::deploy_to(emulator, &[("Nameserver", &nameserver)]).await?;
-    println!("     bucket {}, probe {}", stack.bucket, stack.probe);
     let inbox = Inbox::subscribe(&stack.config, &stack.topic, "demo-inbox").await?;
     let pebble = Pebble::start(pebble::Options::default(), shop.dns.address).await?;
     let zone = stack.create_zone("shop.test").await?;
-    let managed = shop.endpoint("soon");
-    let renewed = format!(
-        "[[certificate]]\nidentifiers = [\"soon.shop.test\"]\nserved_at = [{managed:?}]\nissuers = [\"pebble\"]\n\n\
-         [issuer.pebble]\ndirectory = {:?}\nca = \"ca/pebble.pem\"\n",
-        pebble.directory
-    );
-    stack.put("ca/pebble.pem", &pebble.roots).await?;
-    let inventory = shop.inventory_by_name();
-    stack.put("inventory.toml", &format!("{inventory}{renewed}")).await?;
+
+    screen.step("Six TLS endpoints, as a fleet has them");
+    let authority = Authority::new()?;
+    let nine_days = OffsetDateTime::now_utc() + time::Duration::days(9) + time::Duration::HOUR;
+    let old = authority.leaf(WWW, nine_days)?;
+    let www = Cluster::open(&stack, &zone, WWW, &old).await?;
+    for (endpoint, state) in &shop.endpoints {
+        screen.line(format!("{endpoint:<26} {state}"));
+    }
+    screen.line(format!(
+        "{:<26} 9 days left; three nginx, web-1 to web-3 at {} to {}",
+        www.endpoint(),
+        www.instances[0].place().ip(),
+        www.instances[2].place().ip()
+    ));
+    let managed = www.inventory("issuers = [\"pebble\"]");
+    let issuer = format!("[issuer.pebble]\ndirectory = {:?}\nca = {ROOTS:?}\n", pebble.directory);
+    stack
+        .put(ROOTS, &format!("{}{}", pebble.roots, authority.root()))
+        .await?;
     stack.put(CA, &shop.root).await?;
+    let inventory = format!("{}{managed}{issuer}", shop.inventory_by_name());
+    stack.put("inventory.toml", &inventory).await?;
 
-    println!("\n3. The schedule's event reaches the probe");
-    let answer = stack
-        .invoke(&serde_json::from_str(include_str!("../../../events/schedule.json"))?)
-        .await?;
-    anyhow::ensure!(!answer.failed, "the probe failed: {}", answer.payload);
-    println!("     {}", answer.payload["counts"]);
+    screen.step("The daily schedule wakes the probe; this alert arrives through SNS");
+    probe(&stack).await?;
+    screen.alert(&alert(&inbox).await?, &[]);
 
-    println!("\n4. The alert, as it arrived through SNS\n");
-    let alert = inbox.next(Duration::from_secs(30)).await?.context("no alert arrived")?;
-    println!("     Subject: {}\n", alert.subject);
-    alert.text.lines().for_each(|line| println!("     {line}"));
+    screen.step(&format!(
+        "Nobody has to renew {WWW}: the probe has asked the renewer to"
+    ));
+    let new = renewed(screen, &stack, &zone, &www.first).await?;
 
-    println!("\n5. It also asked the renewer for {managed}: an ACME server (Pebble), TXT records in Route 53\n");
-    renewal(&stack, &zone).await?;
+    screen.step("Each instance runs neverlapse pull; on web-2 somebody has broken nginx.conf");
+    www.instances[1].host.configure(BROKEN)?;
+    for instance in &www.instances {
+        let ran = instance.pull().await?;
+        screen.ran(&instance.id, "neverlapse pull", &ran);
+    }
+    served(screen, &www, &new.facts).await?;
 
-    println!(
-        "\n6. The same on the command line: neverlapse check --inventory inventory.toml --nameserver {nameserver}\n"
-    );
-    let folder = tempfile::tempdir()?;
-    let inventory = folder.path().join("inventory.toml");
-    std::fs::create_dir_all(folder.path().join("ca"))?;
-    std::fs::write(&inventory, shop.inventory_by_name())?;
-    std::fs::write(folder.path().join(CA), &shop.root)?;
-    run(command("cargo")
-        .current_dir(root())
-        .args(["build", "--quiet", "-p", "neverlapse-cli"]))
-    .await?;
-    let mut check = Command::new(root().join("target/debug/neverlapse"));
-    let status = check
-        .arg("check")
-        .arg("--inventory")
-        .arg(&inventory)
-        .args(["--nameserver", &nameserver])
-        .status()
-        .await?;
-    println!(
-        "\n     exit code {} (0 ok, 1 warning, 2 critical, 3 unknown)",
-        status.code().unwrap_or(-1)
-    );
+    screen.step("Renewed is not served: the next probe names the instance and where it is stuck");
+    probe(&stack).await?;
+    screen.alert(&alert(&inbox).await?, &[WWW]);
+
+    screen.step("nginx.conf is repaired; the next hourly run of neverlapse pull finishes by itself");
+    www.instances[1].host.configure("")?;
+    let ran = www.instances[1].pull().await?;
+    screen.ran("web-2", "neverlapse pull", &ran);
+    served(screen, &www, &new.facts).await?;
+
+    screen.step("The probe sees the new certificate at every address, and says so once");
+    probe(&stack).await?;
+    screen.alert(&alert(&inbox).await?, &[WWW]);
     Ok(())
 }
 
+/// Sends the schedule's event.
+async fn probe(stack: &Stack) -> Result<()> {
+    let event = serde_json::from_str(include_str!("../../../events/schedule.json"))?;
+    let answer = stack.invoke(&event).await?;
+    ensure!(!answer.failed, "the probe failed: {}", answer.payload);
+    Ok(())
+}
+
+async fn alert(inbox: &Inbox) -> Result<Message> {
+    inbox.next(PATIENCE).await?.context("no alert arrived")
+}
+
 /// Shows the TXT value while it is there, and the version that comes of it.
-async fn renewal(stack: &Stack, zone: &str) -> Result<()> {
-    let mut seen = false;
-    for _ in 0..600 {
+async fn renewed(screen: &Screen, stack: &Stack, zone: &str, before: &Current) -> Result<Current> {
+    let (mut seen, until) = (false, Instant::now() + PATIENCE);
+    while Instant::now() < until {
         let txt = stack.txt(zone).await?;
         if !seen && !txt.is_empty() {
             seen = true;
-            txt.iter().for_each(|(name, value)| println!("     {name} TXT {value}"));
+            for (name, value) in &txt {
+                screen.line(format!("Route 53    {name} TXT {value}"));
+            }
         }
-        if let Some(text) = stack.get(&current_key("soon.shop.test")).await? {
-            let current: Current = serde_json::from_str(&text)?;
-            println!("     s3://{}/{}", stack.bucket, current_key("soon.shop.test"));
-            let facts = current.facts;
-            println!("     version {}, valid until {}", facts.version, date(facts.not_after));
-            println!("     fingerprint {}", facts.fingerprint);
-            return Ok(());
+        let now = current(stack, WWW).await?;
+        if now.facts.version != before.facts.version {
+            screen.line(format!(
+                "ACME        issued by {}, valid until {}",
+                now.facts.issuer.name,
+                date(now.facts.not_after)
+            ));
+            screen.line(format!(
+                "S3          {} names version {}",
+                current_key(WWW),
+                now.facts.version
+            ));
+            return Ok(now);
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    anyhow::bail!("no certificate was published within a minute")
+    anyhow::bail!("no certificate was published in time")
 }
+
+/// Looks at every instance, the way a client does.
+async fn served(screen: &Screen, www: &Cluster, new: &Facts) -> Result<()> {
+    for instance in &www.instances {
+        let seen = instance.host.served().await?;
+        let word = match seen == new.fingerprint {
+            true => screen.paint(GREEN, "serves the new one,"),
+            false => screen.paint(RED, "still serves the old one,"),
+        };
+        screen.line(format!(
+            "{} {} {word} fingerprint {}…",
+            instance.id,
+            instance.place(),
+            &seen[..16]
+        ));
+    }
+    Ok(())
+}
+
+/// Standard output: numbered steps with their times, in colour where a terminal shows it.
+struct Screen {
+    colors: bool,
+    begun: Instant,
+    steps: Vec<(String, Instant)>,
+}
+
+impl Screen {
+    fn new() -> Self {
+        let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        Self {
+            colors: stdout().is_terminal() && !plain,
+            begun: Instant::now(),
+            steps: Vec::new(),
+        }
+    }
+
+    fn paint(&self, color: &str, text: &str) -> String {
+        match self.colors {
+            true => format!("\x1b[{color}m{text}\x1b[0m"),
+            false => text.to_owned(),
+        }
+    }
+
+    fn step(&mut self, title: &str) {
+        self.steps.push((title.to_owned(), Instant::now()));
+        let gap = if self.steps.len() > 1 { "\n" } else { "" };
+        println!("{gap}{}", self.paint(BOLD, &format!("{}. {title}", self.steps.len())));
+    }
+
+    /// A line, folded where it is too long to read, and cut where it is longer than that.
+    fn line(&self, text: impl fmt::Display) {
+        let text = text.to_string();
+        let words = text.trim_start();
+        let indent = text.len() - words.len();
+        let mut line = format!("     {:indent$}", "");
+        let (margin, mut used) = (line.len() + if words.starts_with("- ") { 2 } else { 0 }, 0);
+        for word in words.split_inclusive(' ') {
+            let length = line.trim_start().chars().count() + word.trim_end().chars().count();
+            if used + word.len() > LONGEST {
+                line.push_str("[…]");
+                break;
+            }
+            if length > WIDTH && !line.trim().is_empty() {
+                println!("{}", line.trim_end());
+                line = format!("{:margin$}", "");
+            }
+            used += word.len();
+            line.push_str(word);
+        }
+        println!("{}", line.trim_end());
+    }
+
+    fn aside(&self, text: &str) {
+        println!("     {}", self.paint(DIM, text));
+    }
+
+    /// What a command printed.
+    fn ran(&self, who: &str, what: &str, ran: &Ran) {
+        println!("     {}", self.paint(BOLD, &format!("{who}$ {what}")));
+        ran.said.lines().for_each(|line| self.line(line));
+        if ran.code != 0 {
+            let meaning = "0 ok, 1 warning, 2 critical, 3 unknown";
+            self.aside(&format!("exit code {} ({meaning})", ran.code));
+        }
+    }
+
+    /// Subject and findings; all of the sections about `whole`, and of the others only what is wrong.
+    fn alert(&self, message: &Message, whole: &[&str]) {
+        self.line(format!("Subject: {}", self.paint(BOLD, &message.subject)));
+        let mut cut = false;
+        for section in message.text.trim_end().split("\n\n") {
+            let mut lines = section.lines();
+            let Some((severity, place)) = lines.next().and_then(|title| title.split_once("  ")) else {
+                continue;
+            };
+            let Some(color) = color(severity) else {
+                continue;
+            };
+            println!("\n     {}  {place}", self.paint(color, severity));
+            let is_whole = whole.iter().any(|name| place.contains(name));
+            for line in lines {
+                match is_whole || line.starts_with("  - ") {
+                    true => self.line(line),
+                    false => cut = true,
+                }
+            }
+        }
+        if cut {
+            println!();
+            self.aside("(shortened: it also says since when, and what to do)");
+        }
+    }
+
+    /// How long each step took.
+    fn times(&self) {
+        let total = self.begun.elapsed().as_secs_f32();
+        let ends = self
+            .steps
+            .iter()
+            .skip(1)
+            .map(|(_, begun)| *begun)
+            .chain([Instant::now()]);
+        let times: Vec<_> = (1..)
+            .zip(self.steps.iter().zip(ends))
+            .map(|(number, ((_, begun), end))| format!("{number}: {:.0} s", (end - *begun).as_secs_f32()))
+            .collect();
+        println!();
+        self.aside(&format!("{total:.0} s in all; {}", times.join(", ")));
+    }
+}
+
+fn color(severity: &str) -> Option<&'static str> {
+    Some(match severity {
+        "CRITICAL" => RED,
+        "WARNING" => YELLOW,
+        "UNKNOWN" => BLUE,
+        "OK" => GREEN,
+        _ => return None,
+    })
+}
+
+/// The managed certificate.
+const WWW: &str = "www.shop.test";
+/// Roots of its old and its new certificate, and of the ACME server.
+const ROOTS: &str = "ca/pebble.pem";
+/// Makes every `nginx -t` fail, and has nothing to do with certificates.
+const BROKEN: &str = "proxy_cache_pth /tmp;";
+const PATIENCE: Duration = Duration::from_secs(60);
+/// As shells report SIGINT and SIGTERM.
+const INTERRUPTED: u8 = 130;
+const TERMINATED: u8 = 143;
+/// In characters.
+const WIDTH: usize = 100;
+const LONGEST: usize = 260;
+const BOLD: &str = "1";
+const DIM: &str = "2";
+const RED: &str = "1;31";
+const YELLOW: &str = "1;33";
+const BLUE: &str = "1;34";
+const GREEN: &str = "1;32";

@@ -1,0 +1,51 @@
+//! Delivery against the deployed stack: three nginx behind one name, the built `neverlapse pull`, and the alerts that arrive.
+//!
+//! The stack is deployed once for all proofs, which run one after the other; `cargo test --test delivery rolled_back` runs one.
+
+mod lab;
+mod proofs;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Result;
+use lab::Lab;
+use libtest_mimic::{Arguments, Trial};
+use tokio::runtime::Runtime;
+
+fn main() -> Result<ExitCode> {
+    let mut arguments = Arguments::from_args();
+    // Alerts are those of one proof at a time, and all clusters have the same addresses.
+    arguments.test_threads = Some(1);
+    let runtime = Arc::new(Runtime::new()?);
+    let lab = match arguments.list {
+        true => None,
+        false => Some(Arc::new(runtime.block_on(Lab::open())?)),
+    };
+    macro_rules! trials {
+        ($($proof:path),* $(,)?) => {
+            vec![$({
+                let (runtime, lab) = (runtime.clone(), lab.clone());
+                let name = stringify!($proof).rsplit("::").next().unwrap_or_default().trim();
+                Trial::test(name, move || {
+                    let lab = lab.ok_or("there is no lab in a list")?;
+                    runtime.block_on($proof(&lab)).map_err(|error| format!("{error:?}").into())
+                })
+            }),*]
+        };
+    }
+    let trials = trials![
+        proofs::three_serve_what_was_renewed_and_it_is_said_once,
+        proofs::a_reload_that_fails_is_told_and_the_next_run_finishes,
+        proofs::who_never_pulls_is_told_after_the_grace,
+        proofs::an_address_that_another_process_serves_is_told_with_both_fingerprints,
+        proofs::rolled_back_it_is_installed_as_told,
+    ];
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    // Ends the servers before their folders go.
+    if let Some(lab) = lab {
+        let _context = runtime.enter();
+        drop(lab);
+    }
+    Ok(conclusion.exit_code())
+}
