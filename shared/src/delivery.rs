@@ -3,13 +3,19 @@
 //! Receipts and the view from outside complete each other: a receipt knows an instance that no address shows (behind a load balancer),
 //! an address knows a server that no client reports for.
 
+mod stored;
+
 use time::{Duration, OffsetDateTime};
 
+pub use self::stored::{Stored, Told, read};
 use crate::finding::{Finding, Kind, Severity};
 use crate::inventory::Certificate;
 use crate::receipt::{self, Receipt};
-use crate::renewal::{Renewal, planned};
-use crate::report::{CertificateReport, EndpointReport, InstanceReport, RenewalReport, Stage};
+use crate::renewal::planned;
+use crate::report::{
+    AddressReport, AddressStage, CertificateReport, EndpointReport, InstanceReport, Observation, RenewalReport, Stage,
+    StoredVersion,
+};
 use crate::version::{Current, Facts};
 
 /// What is known of a certificate.
@@ -17,34 +23,47 @@ use crate::version::{Current, Facts};
 pub struct Known<'a> {
     /// What is wanted.
     pub certificate: &'a Certificate,
-    /// What is to be served; `None` before the first one.
-    pub current: Option<&'a Current>,
-    /// What the renewer did.
-    pub renewal: Option<&'a Renewal>,
-    /// What instances did.
-    pub receipts: &'a [Receipt],
+    /// What the bucket has of it.
+    pub stored: &'a Stored,
     /// What was seen of all endpoints.
     pub endpoints: &'a [EndpointReport],
 }
 
-/// One stage for each instance, and what is wrong with renewal and delivery.
+/// One report a certificate, worst first.
+pub fn reports(
+    certificates: &[Certificate],
+    stored: &[Stored],
+    endpoints: &[EndpointReport],
+    now: OffsetDateTime,
+) -> Vec<CertificateReport> {
+    let known = certificates.iter().zip(stored).map(|(certificate, stored)| Known {
+        certificate,
+        stored,
+        endpoints,
+    });
+    let mut reports: Vec<_> = known.map(|known| join(&known, now)).collect();
+    reports.sort_by(|one, other| other.status.cmp(&one.status).then_with(|| one.name.cmp(&other.name)));
+    reports
+}
+
+/// One stage for each instance and for each address, and what is wrong with renewal and delivery.
 pub fn join(known: &Known<'_>, now: OffsetDateTime) -> CertificateReport {
-    let facts = known.current.map(|current| &current.facts);
-    let mut findings: Vec<_> = renewal_failed(known, now).into_iter().collect();
-    if let Some(current) = known.current {
-        let late = late(now - current.published_at, known.certificate.deliver_within);
-        let of_instances = known
-            .receipts
-            .iter()
-            .filter_map(|receipt| stuck(receipt, &current.facts, late, now));
-        findings.extend(of_instances);
-        findings.extend(
-            late.iter()
-                .flat_map(|late| wrong_certificates(known, &current.facts, *late, now)),
-        );
-    }
-    findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
-    let failure = known.renewal.and_then(|renewal| renewal.failure.as_ref());
+    let Stored {
+        current,
+        renewal,
+        receipts,
+        history,
+    } = known.stored;
+    let (renewal, receipts) = (renewal.as_ref().ok().and_then(Option::as_ref), told(receipts));
+    let history = history.as_deref().unwrap_or_default();
+    let facts = current
+        .as_ref()
+        .ok()
+        .and_then(Option::as_ref)
+        .map(|current| &current.facts);
+    let addresses = addresses(known, history);
+    let findings = findings(known, &addresses, now);
+    let failure = renewal.and_then(|renewal| renewal.failure.as_ref());
     CertificateReport {
         name: known.certificate.name.clone(),
         status: findings
@@ -58,15 +77,84 @@ pub fn join(known: &Known<'_>, now: OffsetDateTime) -> CertificateReport {
         fingerprint: facts.map(|facts| facts.fingerprint.clone()),
         not_before: facts.map(|facts| facts.not_before),
         not_after: facts.map(|facts| facts.not_after),
-        history: Vec::new(),
-        instances: known.receipts.iter().map(|receipt| instance(receipt, facts)).collect(),
+        history: history.to_vec(),
+        instances: receipts
+            .iter()
+            .filter_map(|told| Some(instance(told.receipt.as_ref().ok()?, current)))
+            .collect(),
+        addresses,
         renewal: RenewalReport {
             problem: failure.map(|failure| failure.problem.clone()),
             next_try: failure.map(|failure| failure.next_try),
-            planned: facts.map(|facts| planned(facts, known.renewal)),
+            planned: facts.map(|facts| planned(facts, renewal)),
         },
         findings,
     }
+}
+
+fn told(receipts: &Result<Vec<Told>, String>) -> &[Told] {
+    receipts.as_deref().unwrap_or_default()
+}
+
+/// Everything that is wrong, worst first.
+fn findings(known: &Known<'_>, addresses: &[AddressReport], now: OffsetDateTime) -> Vec<Finding> {
+    let mut findings: Vec<_> = [unreadable(known, now), renewal_failed(known, now)]
+        .into_iter()
+        .flatten()
+        .collect();
+    let receipts = told(&known.stored.receipts);
+    findings.extend(receipts.iter().filter_map(|told| senseless(told, now)));
+    if let Ok(Some(current)) = &known.stored.current {
+        let late = late(now - current.published_at, known.certificate.deliver_within);
+        findings.extend(lapsed(&current.facts, now));
+        let receipts = receipts.iter().filter_map(|told| told.receipt.as_ref().ok());
+        findings.extend(receipts.filter_map(|receipt| stuck(receipt, &current.facts, late, now)));
+        findings.extend(
+            late.iter()
+                .flat_map(|late| wrong_certificates(addresses, &current.facts, *late, now)),
+        );
+    }
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    findings
+}
+
+/// What could not be read, as one finding: without it, nobody can judge. Without the history alone, everybody can.
+fn unreadable(known: &Known<'_>, now: OffsetDateTime) -> Option<Finding> {
+    let Stored {
+        current,
+        renewal,
+        receipts,
+        history,
+    } = known.stored;
+    let problems = [
+        current.as_ref().err(),
+        renewal.as_ref().err(),
+        receipts.as_ref().err(),
+        history.as_ref().err(),
+    ];
+    let severity = match problems[..3].iter().any(Option::is_some) {
+        true => Severity::Unknown,
+        false => Severity::Warning,
+    };
+    let problems: Vec<_> = problems.into_iter().flatten().map(String::as_str).collect();
+    let reason = problems.join("; ");
+    (!problems.is_empty()).then(|| Finding::new(Kind::CertificateUnreadable { reason }, severity, now))
+}
+
+fn senseless(told: &Told, now: OffsetDateTime) -> Option<Finding> {
+    let reason = told.receipt.as_ref().err()?.clone();
+    let instance = told.instance.clone();
+    Some(Finding::new(
+        Kind::ReceiptUnreadable { instance, reason },
+        Severity::Unknown,
+        now,
+    ))
+}
+
+/// The newest that there is has ended: nothing that an instance or a server does can help.
+fn lapsed(current: &Facts, now: OffsetDateTime) -> Option<Finding> {
+    let not_after = current.not_after;
+    (not_after <= now).then(|| Finding::new(Kind::Expired { not_after }, Severity::Critical, now))
 }
 
 /// How much it matters that a version published so long ago is not there: nothing within its grace.
@@ -78,11 +166,17 @@ fn late(since: Duration, deliver_within: Duration) -> Option<Severity> {
     }
 }
 
-/// Where an instance is with the current version: whoever reports about an earlier one has not pulled it.
-fn instance(receipt: &Receipt, current: Option<&Facts>) -> InstanceReport {
-    let is_current = current.is_some_and(|current| current.version == receipt.version);
+/// Where an instance is with the current version: whoever reports about an earlier one has not pulled it. Where nobody knows which one is
+/// current, it is where it says.
+fn instance(receipt: &Receipt, current: &Result<Option<Current>, String>) -> InstanceReport {
+    let is_another = match current {
+        Ok(current) => current
+            .as_ref()
+            .is_none_or(|current| current.facts.version != receipt.version),
+        Err(_) => false,
+    };
     let stage = match receipt.stage {
-        _ if !is_current => Stage::Issued,
+        _ if is_another => Stage::Issued,
         receipt::Stage::Failed => Stage::Failed,
         receipt::Stage::Pulled => Stage::Pulled,
         receipt::Stage::Installed => Stage::Installed,
@@ -96,6 +190,76 @@ fn instance(receipt: &Receipt, current: Option<&Facts>) -> InstanceReport {
         reason: receipt.reason.clone(),
         at: Some(receipt.since),
     }
+}
+
+/// What each address shows, of every endpoint where the certificate is to be served.
+fn addresses(known: &Known<'_>, history: &[StoredVersion]) -> Vec<AddressReport> {
+    let mut addresses = Vec::new();
+    for place in &known.certificate.served_at {
+        let place = place.to_string();
+        let mut looks = known.endpoints.iter().filter(|seen| seen.endpoint == place).peekable();
+        if looks.peek().is_none() {
+            addresses.push(unseen(&place, None, "nobody has looked at it yet"));
+        }
+        for look in looks {
+            if look.observations.is_empty() {
+                addresses.push(unseen(&place, None, why(&look.findings)));
+            }
+            let shown = look
+                .observations
+                .iter()
+                .map(|seen| address(known, &place, seen, history));
+            addresses.extend(shown);
+        }
+    }
+    addresses
+}
+
+fn address(known: &Known<'_>, place: &str, seen: &Observation, history: &[StoredVersion]) -> AddressReport {
+    let Some(leaf) = &seen.leaf else {
+        return unseen(place, Some(seen.address), why(&seen.findings));
+    };
+    let current = known.stored.current.as_ref().map(|current| {
+        current
+            .as_ref()
+            .is_some_and(|current| current.facts.fingerprint == leaf.fingerprint)
+    });
+    let (stage, reason) = match current {
+        Ok(true) => (AddressStage::Served, None),
+        Ok(false) => (AddressStage::Another, None),
+        Err(_) => (
+            AddressStage::Unseen,
+            Some("nobody knows what it should show".to_owned()),
+        ),
+    };
+    let ours = |version: &&StoredVersion| version.fingerprint.as_ref() == Some(&leaf.fingerprint);
+    AddressReport {
+        endpoint: place.to_owned(),
+        address: Some(seen.address),
+        stage,
+        fingerprint: Some(leaf.fingerprint.clone()),
+        version: history.iter().find(ours).map(|version| version.version.clone()),
+        not_after: Some(leaf.not_after),
+        reason,
+    }
+}
+
+fn unseen(place: &str, address: Option<std::net::SocketAddr>, reason: &str) -> AddressReport {
+    AddressReport {
+        endpoint: place.to_owned(),
+        address,
+        stage: AddressStage::Unseen,
+        fingerprint: None,
+        version: None,
+        not_after: None,
+        reason: Some(reason.to_owned()),
+    }
+}
+
+fn why(findings: &[Finding]) -> &str {
+    findings
+        .first()
+        .map_or("it shows no certificate", |finding| finding.message.as_str())
 }
 
 /// Why an instance does not have it: its client is gone, could not install it, or has not fetched it in time.
@@ -155,22 +319,24 @@ fn stuck(receipt: &Receipt, current: &Facts, late: Option<Severity>, now: Offset
 }
 
 /// Addresses that still serve another one.
-fn wrong_certificates(known: &Known<'_>, current: &Facts, late: Severity, now: OffsetDateTime) -> Vec<Finding> {
-    let places: Vec<_> = known.certificate.served_at.iter().map(ToString::to_string).collect();
-    let endpoints = known.endpoints.iter().filter(|seen| places.contains(&seen.endpoint));
-    let seen = endpoints.flat_map(|seen| seen.observations.iter().map(move |observation| (seen, observation)));
-    let wrong = seen.filter_map(|(endpoint, observation)| {
-        let leaf = observation
-            .leaf
-            .as_ref()
-            .filter(|leaf| leaf.fingerprint != current.fingerprint)?;
+fn wrong_certificates(
+    addresses: &[AddressReport],
+    current: &Facts,
+    late: Severity,
+    now: OffsetDateTime,
+) -> Vec<Finding> {
+    let wrong = addresses.iter().filter_map(|seen| {
+        let (address, found, found_not_after) = match seen.stage {
+            AddressStage::Another => (seen.address?, seen.fingerprint.clone()?, seen.not_after?),
+            _ => return None,
+        };
         let kind = Kind::WrongCertificate {
-            endpoint: endpoint.endpoint.clone(),
-            address: observation.address,
+            endpoint: seen.endpoint.clone(),
+            address,
             expected: current.fingerprint.clone(),
             expected_not_after: current.not_after,
-            found: leaf.fingerprint.clone(),
-            found_not_after: leaf.not_after,
+            found,
+            found_not_after,
         };
         Some(Finding::new(kind, late, now))
     });
@@ -178,7 +344,7 @@ fn wrong_certificates(known: &Known<'_>, current: &Facts, late: Severity, now: O
 }
 
 fn renewal_failed(known: &Known<'_>, now: OffsetDateTime) -> Option<Finding> {
-    let failure = known.renewal?.failure.as_ref()?;
+    let failure = known.stored.renewal.as_ref().ok()?.as_ref()?.failure.as_ref()?;
     let kind = Kind::RenewalFailed {
         name: known.certificate.name.clone(),
         problem: failure.problem.clone(),
@@ -186,7 +352,10 @@ fn renewal_failed(known: &Known<'_>, now: OffsetDateTime) -> Option<Finding> {
         since: failure.since,
         next_try: failure.next_try,
     };
-    let without = known.current.is_none_or(|current| current.facts.not_after <= now);
+    let without = match &known.stored.current {
+        Ok(current) => current.as_ref().is_none_or(|current| current.facts.not_after <= now),
+        Err(_) => false,
+    };
     Some(Finding::new(
         kind,
         if without { Severity::Critical } else { Severity::Warning },
@@ -201,7 +370,7 @@ const TOO_LATE: i32 = 3;
 mod tests {
     use super::*;
     use crate::inventory::{Inventory, KeyType};
-    use crate::renewal::Failure;
+    use crate::renewal::{Failure, Renewal};
     use crate::version::IssuedBy;
     use time::macros::datetime;
 
@@ -260,6 +429,48 @@ mod tests {
                 NOW + Duration::DAY
             },
         }
+    }
+
+    fn stored(current: Option<Current>, receipts: Vec<Receipt>) -> Stored {
+        let told = |receipt: Receipt| Told {
+            instance: receipt.instance.clone(),
+            receipt: Ok(receipt),
+        };
+        Stored {
+            current: Ok(current),
+            renewal: Ok(None),
+            receipts: Ok(receipts.into_iter().map(told).collect()),
+            history: Ok(Vec::new()),
+        }
+    }
+
+    fn report(stored: &Stored, endpoints: &[EndpointReport]) -> CertificateReport {
+        let certificate = certificate();
+        let known = Known {
+            certificate: &certificate,
+            stored,
+            endpoints,
+        };
+        join(&known, NOW)
+    }
+
+    fn seen(fingerprint: &str) -> EndpointReport {
+        let json = serde_json::json!({
+            "endpoint": "shop.test:443", "status": "ok",
+            "observations": [{
+                "address": "192.0.2.1:443", "elapsed_ms": 1, "tries": 1, "findings": [], "issuers": [],
+                "leaf": {"subject": "", "issuer": "CN=x", "serial": "1", "fingerprint": fingerprint, "names": ["shop.test"],
+                    "not_before": "2026-08-01T00:00:00Z", "not_after": "2026-10-30T00:00:00Z", "key": "ecdsa-p256",
+                    "signature": "ecdsa-with-SHA256", "role": "leaf"}
+            }],
+            "findings": []
+        });
+        serde_json::from_value(json).unwrap()
+    }
+
+    fn codes(report: &CertificateReport) -> Vec<(&'static str, Severity)> {
+        let code = |finding: &Finding| (finding.kind.code(), finding.severity);
+        report.findings.iter().map(code).collect()
     }
 
     #[test]
@@ -328,16 +539,8 @@ mod tests {
                 Some(("silent_instance", Severity::Critical)),
             ),
         ] {
-            let (certificate, current) = (certificate(), current(published));
-            let receipts = [receipt.clone()];
-            let known = Known {
-                certificate: &certificate,
-                current: Some(&current),
-                renewal: None,
-                receipts: &receipts,
-                endpoints: &[],
-            };
-            let report = join(&known, NOW);
+            let stored = stored(Some(current(published)), vec![receipt.clone()]);
+            let report = report(&stored, &[]);
             let found: Vec<_> = report
                 .findings
                 .iter()
@@ -353,33 +556,13 @@ mod tests {
 
     #[test]
     fn an_address_that_serves_another_one_is_wrong_after_the_grace() {
-        let seen = |fingerprint: &str| -> EndpointReport {
-            let json = serde_json::json!({
-                "endpoint": "shop.test:443", "status": "ok",
-                "observations": [{
-                    "address": "192.0.2.1:443", "elapsed_ms": 1, "tries": 1, "findings": [], "issuers": [],
-                    "leaf": {"subject": "", "issuer": "CN=x", "serial": "1", "fingerprint": fingerprint, "names": ["shop.test"],
-                        "not_before": "2026-08-01T00:00:00Z", "not_after": "2026-10-30T00:00:00Z", "key": "ecdsa-p256",
-                        "signature": "ecdsa-with-SHA256", "role": "leaf"}
-                }],
-                "findings": []
-            });
-            serde_json::from_value(json).unwrap()
-        };
         for (fingerprint, published, expected) in [
             ("aa", Duration::hours(25), 0),
             ("bb", Duration::hours(23), 0),
             ("bb", Duration::hours(25), 1),
         ] {
-            let (certificate, current, endpoints) = (certificate(), current(published), [seen(fingerprint)]);
-            let known = Known {
-                certificate: &certificate,
-                current: Some(&current),
-                renewal: None,
-                receipts: &[],
-                endpoints: &endpoints,
-            };
-            let findings = join(&known, NOW).findings;
+            let stored = stored(Some(current(published)), Vec::new());
+            let findings = report(&stored, &[seen(fingerprint)]).findings;
             assert_eq!(findings.len(), expected);
             if let Some(finding) = findings.first() {
                 assert_eq!(
@@ -393,24 +576,202 @@ mod tests {
 
     #[test]
     fn a_renewal_that_fails_is_a_warning_while_there_is_a_certificate() {
-        let certificate = certificate();
-        let current = current(Duration::HOUR);
         let mut renewal = Renewal::new("shop.test");
         renewal.failure = Some(Failure::next(None, "the CA said no".into(), None, NOW));
-        for (current, severity) in [(Some(&current), Severity::Warning), (None, Severity::Critical)] {
-            let known = Known {
-                certificate: &certificate,
-                current,
-                renewal: Some(&renewal),
-                receipts: &[],
-                endpoints: &[],
+        for (current, severity) in [
+            (Some(current(Duration::HOUR)), Severity::Warning),
+            (None, Severity::Critical),
+        ] {
+            let stored = Stored {
+                renewal: Ok(Some(renewal.clone())),
+                ..stored(current, Vec::new())
             };
-            let report = join(&known, NOW);
+            let report = report(&stored, &[]);
             assert_eq!(
                 (report.findings[0].kind.code(), report.status),
                 ("renewal_failed", severity)
             );
             assert!(report.findings[0].message.contains("the CA said no"));
         }
+    }
+
+    #[test]
+    fn a_stage_for_each_address() {
+        let dark: EndpointReport = serde_json::from_value(serde_json::json!({
+            "endpoint": "shop.test:443", "status": "unknown", "observations": [], "findings": [
+                {"code": "dns_failed", "severity": "unknown", "name": "x", "reason": "", "message": "x could not be looked up"}]
+        }))
+        .unwrap();
+        let old = StoredVersion {
+            version: "old".into(),
+            not_before: NOW,
+            not_after: NOW,
+            fingerprint: Some("bb".into()),
+            issuer: "letsencrypt".into(),
+            current: false,
+        };
+        let there = Stored {
+            history: Ok(vec![old]),
+            ..stored(Some(current(Duration::HOUR)), Vec::new())
+        };
+        let unknown = Stored {
+            current: Err("no".into()),
+            ..there.clone()
+        };
+        use AddressStage as S;
+        for (stored, endpoints, stage, version, reason) in [
+            (&there, vec![seen("aa")], S::Served, None, None),
+            (&there, vec![seen("bb")], S::Another, Some("old"), None),
+            (&there, vec![seen("cc")], S::Another, None, None),
+            (&there, vec![], S::Unseen, None, Some("nobody has looked at it yet")),
+            (&there, vec![dark], S::Unseen, None, Some("x could not be looked up")),
+            (
+                &unknown,
+                vec![seen("bb")],
+                S::Unseen,
+                Some("old"),
+                Some("nobody knows what it should show"),
+            ),
+        ] {
+            let report = report(stored, &endpoints);
+            let [address] = &report.addresses[..] else {
+                panic!("one, not {report:?}")
+            };
+            assert_eq!(
+                (address.stage, address.version.as_deref(), address.reason.as_deref()),
+                (stage, version, reason)
+            );
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_unknown_and_hides_nothing() {
+        let broken = Told {
+            instance: "AROA:i-2".into(),
+            receipt: Err("it is not a receipt (line 1, column 1)".into()),
+        };
+        let mut there = stored(
+            Some(current(Duration::hours(25))),
+            vec![receipt("new", receipt::Stage::Failed, false)],
+        );
+        there.receipts.as_mut().unwrap().push(broken);
+        let report = report(&there, &[]);
+        assert_eq!(report.instances.len(), 1);
+        assert_eq!(
+            codes(&report),
+            [
+                ("receipt_unreadable", Severity::Unknown),
+                ("install_failed", Severity::Warning)
+            ]
+        );
+        assert_eq!(
+            report.findings[0].message,
+            "what i-2 reports cannot be understood: it is not a receipt (line 1, column 1)"
+        );
+
+        let denied = "cannot read s3://b/certificates/shop.test/current.json: AccessDenied".to_owned();
+        there.current = Err(denied.clone());
+        let report = self::report(&there, &[seen("aa")]);
+        assert_eq!(report.status, Severity::Unknown);
+        assert_eq!(
+            report.findings[0].message,
+            format!("nobody can say how far it is: {denied}")
+        );
+        assert_eq!(report.instances[0].stage, Stage::Failed, "as it says itself");
+
+        let without_history = Stored {
+            history: Err("cannot list".into()),
+            ..stored(Some(current(Duration::HOUR)), Vec::new())
+        };
+        assert_eq!(
+            codes(&self::report(&without_history, &[])),
+            [("certificate_unreadable", Severity::Warning)]
+        );
+    }
+
+    #[test]
+    fn one_that_has_ended_is_critical_wherever_it_is() {
+        let mut ended = current(Duration::HOUR);
+        ended.facts.not_after = NOW;
+        let report = report(&stored(Some(ended), Vec::new()), &[]);
+        assert_eq!(codes(&report), [("expired", Severity::Critical)]);
+    }
+
+    #[test]
+    fn an_instance_that_is_gone_alerts_until_its_receipt_is_gone() {
+        use crate::alert::state::{Change, Circle, Memory, Run, next};
+        use crate::report::Report;
+        let of = |receipts: Vec<Receipt>| {
+            let mut report = Report::new(NOW, NOW, Vec::new());
+            report.certificates = vec![self::report(&stored(Some(current(Duration::HOUR)), receipts), &[])];
+            report
+        };
+        let mut gone = receipt("new", receipt::Stage::Served, true);
+        gone.instance = "AROA:i-1".into();
+        let mut memory = Memory::Blank;
+        let mut said = |report: Report, at| {
+            let circle = Circle::default();
+            let run = Run {
+                outcome: Ok(&report),
+                circle: &circle,
+                weekly: false,
+            };
+            let (news, state) = next(&run, &memory, at);
+            memory = Memory::Known(state);
+            let notices = news.notices.into_iter();
+            notices
+                .map(|notice| (notice.change, notice.matter.code, notice.matter.message))
+                .collect::<Vec<_>>()
+        };
+        let first = said(of(vec![gone.clone()]), NOW);
+        assert_eq!((first[0].0, &*first[0].1), (Change::Appeared, "silent_instance"));
+        assert!(
+            first[0].2.starts_with("i-1 (web-1) has not reported since"),
+            "{first:?}"
+        );
+        assert_eq!(said(of(vec![gone]), NOW + Duration::DAY), []);
+        let last = said(of(Vec::new()), NOW + Duration::days(2));
+        assert_eq!((last[0].0, &*last[0].1), (Change::Over, "silent_instance"));
+        assert_eq!(said(of(Vec::new()), NOW + Duration::days(3)), []);
+    }
+
+    #[test]
+    fn what_cannot_be_read_ends_no_alert() {
+        use crate::alert::state::{Circle, Memory, Run, next};
+        use crate::report::Report;
+        let behind = stored(
+            Some(current(Duration::hours(25))),
+            vec![receipt("old", receipt::Stage::Served, false)],
+        );
+        let mut memory = Memory::Blank;
+        let mut codes = |stored: &Stored, at| {
+            let mut report = Report::new(NOW, NOW, Vec::new());
+            report.certificates = vec![self::report(stored, &[])];
+            let circle = Circle::default();
+            let run = Run {
+                outcome: Ok(&report),
+                circle: &circle,
+                weekly: false,
+            };
+            let (news, state) = next(&run, &memory, at);
+            memory = Memory::Known(state);
+            news.notices
+                .into_iter()
+                .map(|notice| (notice.matter.code, notice.change.is_open()))
+                .collect::<Vec<_>>()
+        };
+        let say = |code: &str, open| (code.to_owned(), open);
+        assert_eq!(codes(&behind, NOW), [say("not_pulled", true)]);
+        let denied = Stored::unread("access denied");
+        let hour = Duration::HOUR;
+        assert_eq!(codes(&denied, NOW + hour), [say("certificate_unreadable", true)]);
+        let done = stored(
+            Some(current(Duration::hours(25))),
+            vec![receipt("new", receipt::Stage::Served, false)],
+        );
+        assert_eq!(
+            codes(&done, NOW + hour * 2),
+            [say("certificate_unreadable", false), say("not_pulled", false)]
+        );
     }
 }

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::receipt::shown;
+
 /// One thing that is wrong, how much it matters, and what to tell a person.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Finding {
@@ -210,6 +212,10 @@ pub enum Kind {
         #[serde(with = "time::serde::rfc3339")]
         due: OffsetDateTime,
     },
+    /// What the bucket has about a managed certificate cannot be read, so that nobody knows how far it is.
+    CertificateUnreadable { reason: String },
+    /// What an instance reports makes no sense.
+    ReceiptUnreadable { instance: String, reason: String },
 }
 
 /// Which addresses of an endpoint serve which certificate.
@@ -281,6 +287,8 @@ impl Kind {
             Self::InstallFailed { .. } => "install_failed",
             Self::WrongCertificate { .. } => "wrong_certificate",
             Self::SilentInstance { .. } => "silent_instance",
+            Self::CertificateUnreadable { .. } => "certificate_unreadable",
+            Self::ReceiptUnreadable { .. } => "receipt_unreadable",
         }
     }
 
@@ -386,7 +394,8 @@ impl Kind {
             } => {
                 let installed = installed.as_deref().unwrap_or("nothing");
                 format!(
-                    "{instance} ({host}) has not installed version {version}, until {}; it has {installed}",
+                    "{} ({host}) has not installed version {version}, until {}; it has {installed}",
+                    shown(instance),
                     date(*not_after)
                 )
             }
@@ -399,7 +408,8 @@ impl Kind {
                 ..
             } => {
                 format!(
-                    "{instance} ({host}) could not install version {version} since {}: {reason}",
+                    "{} ({host}) could not install version {version} since {}: {reason}",
+                    shown(instance),
                     date(*since)
                 )
             }
@@ -425,10 +435,15 @@ impl Kind {
                 due,
             } => {
                 format!(
-                    "{instance} ({host}) has not reported since {}, although it was due on {}",
+                    "{} ({host}) has not reported since {}, although it was due on {}",
+                    shown(instance),
                     date(*last_seen),
                     date(*due)
                 )
+            }
+            Self::CertificateUnreadable { reason } => format!("nobody can say how far it is: {reason}"),
+            Self::ReceiptUnreadable { instance, reason } => {
+                format!("what {} reports cannot be understood: {reason}", shown(instance))
             }
         }
     }

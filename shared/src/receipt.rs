@@ -1,4 +1,7 @@
 //! What an instance did with which version: `receipts/{name}/{instance}.json`, written by the pull client, read by the probe.
+//!
+//! Who an instance is stands in the key, which IAM guards (`receipts/NAME/${aws:userid}.json`), and nowhere else: into its own receipt
+//! it may write what it likes.
 
 use std::fmt;
 
@@ -12,7 +15,8 @@ pub struct Receipt {
     pub schema: String,
     /// The certificate's name in the inventory.
     pub name: String,
-    /// Who writes: the instance's id, or what stands for one elsewhere.
+    /// Who writes: its AWS user id, such as `AROAEXAMPLE:i-0123456789abcdef0`, or its name where AWS knows none. A reader takes it from
+    /// the key.
     pub instance: String,
     /// Its host name.
     pub host: String,
@@ -69,6 +73,54 @@ impl fmt::Display for Stage {
 impl Receipt {
     /// Name and version of this format.
     pub const SCHEMA: &str = "neverlapse.receipt/1";
+
+    /// Understands what an instance wrote; the error is for people. Whose it is, is for the key to say, and what is told to people is
+    /// cut to a length that leaves room for others.
+    pub fn read(name: &str, instance: &str, json: &[u8]) -> Result<Self, String> {
+        #[derive(Deserialize)]
+        struct Header {
+            schema: String,
+        }
+        // The parser's own words could repeat what does not belong into an alert.
+        let no_receipt = |error: serde_json::Error| {
+            let (line, column) = (error.line(), error.column());
+            format!("it is not a receipt (line {line}, column {column})")
+        };
+        let Header { schema } = serde_json::from_slice(json).map_err(no_receipt)?;
+        if schema != Self::SCHEMA {
+            let schema: String = schema.chars().take(NAME).collect();
+            return Err(format!("its format is {schema:?} (expected {:?})", Self::SCHEMA));
+        }
+        let written: Self = serde_json::from_slice(json).map_err(no_receipt)?;
+        let cut = |text: String, length| match text.char_indices().nth(length) {
+            Some((end, _)) => format!("{}…", &text[..end]),
+            None => text,
+        };
+        Ok(Self {
+            name: name.to_owned(),
+            instance: instance.to_owned(),
+            host: cut(written.host, NAME),
+            agent: cut(written.agent, NAME),
+            version: cut(written.version, NAME),
+            fingerprint: cut(written.fingerprint, NAME),
+            reason: written.reason.map(|reason| cut(reason, WORDS)),
+            installed: written.installed.map(|installed| cut(installed, NAME)),
+            ..written
+        })
+    }
+}
+
+/// An instance's name as people know it: that of the session, without the role's id before it.
+pub fn shown(instance: &str) -> &str {
+    instance.rsplit_once(':').map_or(instance, |(_, session)| session)
+}
+
+/// Whose receipt is under a key, by the certificate's prefix.
+pub fn instance<'k>(name: &str, key: &'k str) -> Option<&'k str> {
+    key.strip_prefix("receipts/")?
+        .strip_prefix(name)?
+        .strip_prefix('/')?
+        .strip_suffix(".json")
 }
 
 /// Key of an instance's receipt.
@@ -79,4 +131,61 @@ pub fn key(name: &str, instance: &str) -> String {
 /// Prefix of all receipts of a certificate, with the slash.
 pub fn prefix(name: &str) -> String {
     format!("receipts/{name}/")
+}
+
+/// No receipt is longer, in bytes: a kilobyte is usual.
+pub const LONGEST: u64 = 64 << 10;
+/// Of a name, in characters.
+const NAME: usize = 255;
+/// Of a reason.
+const WORDS: usize = 2_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instance_cannot_speak_as_another() {
+        let json = r#"{"schema": "neverlapse.receipt/1", "name": "other", "instance": "AROA1:i-2", "host": "web-2", "agent": "0",
+            "version": "v", "fingerprint": "aa", "stage": "served", "since": "2026-10-10T00:00:00Z", "at": "2026-10-10T00:00:00Z",
+            "next_by": "2026-10-11T00:00:00Z", "later": true}"#;
+        let receipt = Receipt::read("shop", "AROA1:i-1", json.as_bytes()).unwrap();
+        assert_eq!((&*receipt.name, &*receipt.instance), ("shop", "AROA1:i-1"));
+        let long = json.replace("web-2", &"x".repeat(9_000));
+        let receipt = Receipt::read("shop", "AROA1:i-1", long.as_bytes()).unwrap();
+        assert_eq!(receipt.host.chars().count(), 256);
+    }
+
+    #[test]
+    fn what_is_no_receipt_is_named_and_not_quoted() {
+        for (json, expected) in [
+            ("", "it is not a receipt (line 1, column 0)"),
+            ("\u{0}\u{1}secret", "it is not a receipt (line 1, column 1)"),
+            (
+                "{\"schema\": \"neverlapse.receipt/1\"}",
+                "it is not a receipt (line 1, column 34)",
+            ),
+            (
+                "{\"schema\": \"neverlapse.receipt/2\"}",
+                "its format is \"neverlapse.receipt/2\" (expected \"neverlapse.receipt/1\")",
+            ),
+        ] {
+            assert_eq!(Receipt::read("n", "i", json.as_bytes()), Err(expected.to_owned()));
+        }
+    }
+
+    #[test]
+    fn the_key_says_who_it_is() {
+        for (id, people) in [
+            ("AROAEXAMPLE:i-0abc", "i-0abc"),
+            ("web-1", "web-1"),
+            ("AIDAEXAMPLE", "AIDAEXAMPLE"),
+        ] {
+            assert_eq!(instance("shop.test", &key("shop.test", id)), Some(id));
+            assert_eq!(shown(id), people);
+        }
+        for stray in ["receipts/shop.test/x.txt", "receipts/shop.testing/x.json", "x"] {
+            assert_eq!(instance("shop.test", stray), None, "{stray}");
+        }
+    }
 }

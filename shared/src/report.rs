@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::finding::{Finding, Severity};
+use crate::receipt;
 
 /// The schema's name and version, the first thing in every report.
 pub const SCHEMA: &str = "neverlapse.report/1";
@@ -34,6 +35,13 @@ pub struct Report {
     /// Entries of the inventory that could not be used, each with line, key, value and accepted form.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mistakes: Vec<String>,
+    /// When the endpoints were looked at, if that was in an earlier run than this one.
+    #[serde(
+        default,
+        with = "time::serde::rfc3339::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub looked_at: Option<OffsetDateTime>,
     /// How many endpoints were left out to fit a size limit; `counts` has them.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub omitted: usize,
@@ -59,6 +67,7 @@ impl Report {
             certificates: Vec::new(),
             not_reached,
             mistakes,
+            looked_at: None,
             omitted: 0,
         }
     }
@@ -315,6 +324,9 @@ pub struct CertificateReport {
     /// How far each instance is.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub instances: Vec<InstanceReport>,
+    /// What each address where it is to be served shows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<AddressReport>,
     /// What the renewer did and means to do.
     #[serde(default)]
     pub renewal: RenewalReport,
@@ -334,6 +346,9 @@ pub struct StoredVersion {
     /// Last second of its validity.
     #[serde(with = "time::serde::rfc3339")]
     pub not_after: OffsetDateTime,
+    /// SHA-256 of its DER, lower-case hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
     /// As [`CertificateReport::issuer`].
     pub issuer: String,
     /// Whether it is the one to serve.
@@ -341,10 +356,10 @@ pub struct StoredVersion {
     pub current: bool,
 }
 
-/// What an instance did with which version, by its receipt and by what is on the wire.
+/// What an instance did with which version, by its receipt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct InstanceReport {
-    /// Its name in the receipts, such as `i-0123456789abcdef0`.
+    /// Who it is by the key of its receipt, such as `AROAEXAMPLE:i-0123456789abcdef0`; [`InstanceReport::shown`] is for people.
     pub instance: String,
     /// Its host name, if the receipt says one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -364,6 +379,53 @@ pub struct InstanceReport {
         skip_serializing_if = "Option::is_none"
     )]
     pub at: Option<OffsetDateTime>,
+}
+
+impl InstanceReport {
+    /// Its name as people know it.
+    pub fn shown(&self) -> &str {
+        receipt::shown(&self.instance)
+    }
+}
+
+/// What one address shows to clients.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AddressReport {
+    /// As the inventory names it.
+    pub endpoint: String,
+    /// Which of its addresses; none if nobody got so far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<SocketAddr>,
+    /// Whether it is what it should be.
+    pub stage: AddressStage,
+    /// SHA-256 of the DER that it shows, lower-case hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
+    /// Which of the stored versions that is; none if it is not one of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// When that ends.
+    #[serde(
+        default,
+        with = "time::serde::rfc3339::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub not_after: Option<OffsetDateTime>,
+    /// Why nobody knows what it shows, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Whether an address shows the version to serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AddressStage {
+    /// Another certificate: an earlier version, or one that is not ours.
+    Another,
+    /// Nobody could see.
+    Unseen,
+    /// Clients get it.
+    Served,
 }
 
 /// The way of a certificate to the clients, in order; `failed` is off it.

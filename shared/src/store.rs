@@ -76,6 +76,14 @@ pub enum Error {
     Changed { bucket: String, key: String },
 }
 
+impl Error {
+    /// Whether the service answered, and said that it may not be.
+    pub fn is_denied(&self) -> bool {
+        // The service's code comes first: see `reason`.
+        matches!(self, Self::Failed { reason, .. } if reason.starts_with("AccessDenied"))
+    }
+}
+
 impl Store {
     /// The bucket of this name.
     pub fn new(s3: Client, bucket: impl Into<String>) -> Self {
@@ -109,6 +117,14 @@ impl Store {
         Ok(self.tagged(key).await?.map(|tagged| tagged.value))
     }
 
+    /// An object's bytes, if it is there. One of more than `limit` bytes is an error, and is not read.
+    pub async fn object_within(&self, key: &str, limit: u64) -> Result<Option<Vec<u8>>, Error> {
+        match self.get(key, None, Some(limit)).await? {
+            Fresh::Changed(tagged) => Ok(Some(tagged.value)),
+            Fresh::Missing | Fresh::Unchanged => Ok(None),
+        }
+    }
+
     /// An object's bytes and ETag, if it is there.
     pub async fn tagged(&self, key: &str) -> Result<Option<Tagged<Vec<u8>>>, Error> {
         match self.tagged_unless(key, None).await? {
@@ -119,9 +135,18 @@ impl Store {
 
     /// An object's bytes and ETag, unless it still has the tag that the caller knows (RFC 9110, 13.1.2).
     pub async fn tagged_unless(&self, key: &str, known: Option<&str>) -> Result<Fresh, Error> {
+        self.get(key, known, None).await
+    }
+
+    async fn get(&self, key: &str, known: Option<&str>, limit: Option<u64>) -> Result<Fresh, Error> {
         let request = self.s3.get_object().bucket(&self.bucket).key(key);
         match request.set_if_none_match(known.map(str::to_owned)).send().await {
             Ok(object) => {
+                let length = u64::try_from(object.content_length().unwrap_or(0)).unwrap_or(0);
+                if let Some(limit) = limit.filter(|limit| length > *limit) {
+                    let expected = format!("what it should be: it has {length} bytes (expected at most {limit})");
+                    return Err(self.unexpected(key, &expected));
+                }
                 let tag = object.e_tag().unwrap_or_default().to_owned();
                 let body = object.body.collect().await;
                 let body = body.map_err(|failed| self.failed("read", key, failed.to_string()))?;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use neverlapse::alert::state::{Circle, Memory, Run, next};
 use neverlapse::alert::{Digest, Sender, digest};
-use neverlapse::delivery::{Known, join};
+use neverlapse::delivery::{Known, Stored, Told, join};
 use neverlapse::finding::{Finding, Kind, Severity};
 use neverlapse::inventory::{Inventory, KeyType};
 use neverlapse::receipt::{self, Receipt};
@@ -243,15 +243,22 @@ impl World {
                 .push("line 7: [[endpoint]] missing field `host`".to_owned());
         }
         if let Some(certificate) = inventory.certificates.first() {
-            let receipts: Vec<_> = self.receipts.values().cloned().collect();
-            let known = Known {
-                certificate,
-                current: self.current.as_ref(),
-                renewal: Some(&Renewal {
+            let told = |receipt: &Receipt| Told {
+                instance: receipt.instance.clone(),
+                receipt: Ok(receipt.clone()),
+            };
+            let stored = Stored {
+                current: Ok(self.current.clone()),
+                renewal: Ok(Some(Renewal {
                     failure: self.failure.clone(),
                     ..Renewal::new("shop.example")
-                }),
-                receipts: &receipts,
+                })),
+                receipts: Ok(self.receipts.values().map(told).collect()),
+                history: Ok(Vec::new()),
+            };
+            let known = Known {
+                certificate,
+                stored: &stored,
                 endpoints: &report.endpoints,
             };
             report.certificates = vec![join(&known, now)];

@@ -4,8 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use neverlapse::finding::{Finding, Kind, Phase, Served, Severity, date};
 use neverlapse::report::{
-    Certificate, CertificateReport, EndpointReport, InstanceReport, Observation, RenewalReport, Report, Revocation,
-    Role, Stage, StoredVersion, Tls,
+    AddressReport, AddressStage, Certificate, CertificateReport, EndpointReport, InstanceReport, Observation,
+    RenewalReport, Report, Revocation, Role, Stage, StoredVersion, Tls,
 };
 use time::{Duration, OffsetDateTime};
 
@@ -126,6 +126,11 @@ pub fn hostile(now: OffsetDateTime) -> Report {
         for instance in &mut certificate.instances {
             instance.host = Some((*text).to_owned());
             instance.reason = Some((*text).to_owned());
+            instance.instance = (*text).to_owned();
+        }
+        for seen in &mut certificate.addresses {
+            (seen.endpoint, seen.reason) = ((*text).to_owned(), Some((*text).to_owned()));
+            seen.version = Some((*text).to_owned());
         }
     }
     report.mistakes = HOSTILE.map(str::to_owned).to_vec();
@@ -323,6 +328,32 @@ fn managed(report: &Report, now: OffsetDateTime) -> Vec<CertificateReport> {
         leaves.max_by_key(|leaf| leaf.not_after)
     };
     let version = |at: OffsetDateTime| date(at).replace(['-', ':'], "");
+    // The newest of an endpoint's certificates is the one to serve.
+    let addresses = |name: &str| -> Vec<AddressReport> {
+        let endpoint = report.endpoints.iter().find(|one| one.endpoint == name);
+        let (observations, current) = (endpoint.map_or(&[][..], |one| &one.observations), leaf(name));
+        let address = |seen: &Observation| {
+            let is_current = seen.leaf.as_ref().map(|leaf| &leaf.fingerprint)
+                == current.as_ref().map(|current| &current.fingerprint);
+            AddressReport {
+                endpoint: name.to_owned(),
+                address: Some(seen.address),
+                stage: if is_current {
+                    AddressStage::Served
+                } else {
+                    AddressStage::Another
+                },
+                fingerprint: seen.leaf.as_ref().map(|leaf| leaf.fingerprint.clone()),
+                version: current
+                    .as_ref()
+                    .filter(|_| is_current)
+                    .map(|current| version(current.not_before)),
+                not_after: seen.leaf.as_ref().map(|leaf| leaf.not_after),
+                reason: None,
+            }
+        };
+        observations.iter().map(address).collect()
+    };
     let of = |name: &str, endpoint: &str, status| {
         let leaf = leaf(endpoint);
         let begin = leaf.as_ref().map_or(now, |leaf| leaf.not_before);
@@ -330,6 +361,10 @@ fn managed(report: &Report, now: OffsetDateTime) -> Vec<CertificateReport> {
             version: version(begin - Duration::days(age)),
             not_before: begin - Duration::days(age),
             not_after: begin - Duration::days(age) + Duration::days(90),
+            fingerprint: Some(match (&leaf, age) {
+                (Some(leaf), 0) => leaf.fingerprint.clone(),
+                _ => format!("{age:064x}"),
+            }),
             issuer: "letsencrypt".to_owned(),
             current: age == 0,
         };
@@ -344,6 +379,7 @@ fn managed(report: &Report, now: OffsetDateTime) -> Vec<CertificateReport> {
             not_after: leaf.as_ref().map(|leaf| leaf.not_after),
             history: [0, 60, 120].map(stored).to_vec(),
             instances: Vec::new(),
+            addresses: addresses(endpoint),
             renewal: RenewalReport {
                 planned: leaf.map(|leaf| leaf.not_after - Duration::days(30)),
                 ..RenewalReport::default()
@@ -352,7 +388,7 @@ fn managed(report: &Report, now: OffsetDateTime) -> Vec<CertificateReport> {
         }
     };
     let instance = |certificate: &CertificateReport, index: usize, stage, reason: Option<&str>| InstanceReport {
-        instance: format!("i-0{:015x}", index * 0x1d_9e37_79b9),
+        instance: format!("AROAEXAMPLE:i-0{:015x}", index * 0x1d_9e37_79b9),
         host: Some(format!("web-{index}.internal")),
         version: certificate.version.clone(),
         stage,

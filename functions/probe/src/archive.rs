@@ -1,10 +1,28 @@
 //! Where reports are kept: the last one for programs and for people, and one a run for later.
 
-use lambda_runtime::tracing::info;
+use lambda_runtime::tracing::{info, warn};
 use neverlapse::page::page;
-use neverlapse::report::Report;
+use neverlapse::report::{CertificateReport, Report};
 use neverlapse::store::{Error, Expecting, LATEST_JSON, LATEST_PAGE, Object, Store};
+use serde::Deserialize;
 use time::OffsetDateTime;
+
+/// What the last run said of managed certificates. That it cannot be read costs more requests, and nothing else.
+pub(crate) async fn certificates(store: &Store) -> Vec<CertificateReport> {
+    /// The rest of a report is large, and skipped.
+    #[derive(Deserialize)]
+    struct Managed {
+        #[serde(default)]
+        certificates: Vec<CertificateReport>,
+    }
+    match store.json::<Managed>(LATEST_JSON).await {
+        Ok(last) => last.map_or_else(Vec::new, |last| last.value.certificates),
+        Err(failed) => {
+            warn!(key = LATEST_JSON, %failed, "the last report cannot be read");
+            Vec::new()
+        }
+    }
+}
 
 /// Writes `reports/latest.json`, a dated copy of it, and the page. What can be written is, also after one that cannot.
 pub(crate) async fn keep(store: &Store, report: &Report, place: &str) -> Result<(), String> {

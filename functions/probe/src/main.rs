@@ -2,7 +2,6 @@
 
 mod alerts;
 mod archive;
-mod delivery;
 mod event;
 mod metrics;
 mod renew;

@@ -6,6 +6,7 @@ use lambda_runtime::tracing::{error, info, warn};
 use lambda_runtime::{Diagnostic, LambdaEvent};
 use neverlapse::alert::state::Circle;
 use neverlapse::alert::{Digest, Sender, Topic};
+use neverlapse::delivery;
 use neverlapse::finding::Severity;
 use neverlapse::inventory::Inventory;
 use neverlapse::probe::{Options, Prober, Target};
@@ -16,11 +17,11 @@ use neverlapse::store::Store;
 use serde_json::Value;
 use thiserror::Error;
 use time::OffsetDateTime;
+use tokio::join;
 use tokio::time::Instant;
 
 use crate::alerts::{self, Alerts};
 use crate::archive;
-use crate::delivery;
 use crate::event::Event;
 use crate::metrics;
 use crate::renew;
@@ -172,12 +173,17 @@ impl Run {
             revocation: self.settings.revocation,
             ..Options::default()
         })?;
-        let mut report = prober.report(targets, deadline).await;
+        let certificates = &inventory.certificates;
+        let stored = async {
+            let before = match certificates.is_empty() {
+                true => Vec::new(),
+                false => archive::certificates(&self.store).await,
+            };
+            delivery::read(&self.store, certificates, &before, deadline).await
+        };
+        let (mut report, stored) = join!(prober.report(targets, deadline), stored);
         report.mistakes = mistakes;
-        let (certificates, now) = (&inventory.certificates, OffsetDateTime::now_utc());
-        let (certificates, unreadable) = delivery::reports(&self.store, certificates, &report.endpoints, now).await;
-        report.certificates = certificates;
-        report.mistakes.extend(unreadable);
+        report.certificates = delivery::reports(certificates, &stored, &report.endpoints, OffsetDateTime::now_utc());
         Ok((report, inventory))
     }
 
@@ -267,6 +273,12 @@ fn log(report: &Report) {
             let address = address.map(|address| address.to_string());
             let (code, severity) = (finding.kind.code(), finding.severity.to_string());
             warn!(endpoint = %endpoint.endpoint, address, code, severity, message = %finding.message);
+        }
+    }
+    for certificate in &report.certificates {
+        for finding in &certificate.findings {
+            let (code, severity) = (finding.kind.code(), finding.severity.to_string());
+            warn!(certificate = %certificate.name, code, severity, message = %finding.message);
         }
     }
     for mistake in &report.mistakes {

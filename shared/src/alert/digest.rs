@@ -663,10 +663,16 @@ fn advice(code: &str) -> &'static str {
             "correct what the message names; `neverlapse plan` shows what is due, `neverlapse renew {place} --force` tries at once"
         }
         "not_pulled" | "silent_instance" => {
-            "run `neverlapse pull` on the instance and read what it says; look whether its timer still runs, or remove its receipt if the instance is gone"
+            "run `neverlapse pull` on the instance and read what it says; look whether its timer still runs. Of an instance that is gone, the receipt goes two weeks later by itself, or at once by hand"
         }
         "install_failed" => {
             "correct what the message names, and run `neverlapse pull` on the instance; the certificate before it is still served"
+        }
+        "certificate_unreadable" => {
+            "let the functions read what the message names: look at the bucket's policy, its key's, and whether the stack is up to date"
+        }
+        "receipt_unreadable" => {
+            "look who wrote it; remove it, and run `neverlapse pull` on the instance. A format of a later version wants this stack updated"
         }
         "wrong_certificate" => {
             "look which file the server really reads, reload it, and run `neverlapse pull` on the instance"

@@ -134,6 +134,7 @@ impl World {
             not_after: Some(not_after),
             history: Vec::new(),
             instances: (1..=3).map(instance).collect(),
+            addresses: Vec::new(),
             renewal: RenewalReport {
                 problem: self.stuck.then(|| problem.to_owned()),
                 next_try: self.stuck.then_some(next_try),

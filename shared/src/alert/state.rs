@@ -512,7 +512,14 @@ fn fate(run: &Run<'_>, matter: &Matter) -> Option<Change> {
     let report = run.outcome.ok()?;
     let watched = match &matter.place {
         Place::Inventory | Place::Probe => return Some(Change::Over),
-        Place::Certificate(name) => report.certificates.iter().any(|certificate| certificate.name == *name),
+        Place::Certificate(name) => {
+            let found = report.certificates.iter().find(|certificate| certificate.name == *name);
+            let unread = |finding: &Finding| finding.kind.code() == UNREADABLE && finding.severity == Severity::Unknown;
+            if matter.code != UNREADABLE && found.is_some_and(|found| found.findings.iter().any(unread)) {
+                return None;
+            }
+            found.is_some()
+        }
         Place::Endpoint(name) => {
             let looks: Vec<_> = (report.endpoints.iter())
                 .filter(|endpoint| endpoint.endpoint == *name)
@@ -691,5 +698,6 @@ const STORM_SHARE: usize = 10;
 const EXPIRY: &str = "expiry";
 const UNREACHABLE: &str = "unreachable";
 const RENEWAL_FAILED: &str = "renewal_failed";
+const UNREADABLE: &str = "certificate_unreadable";
 const TELLING: [&str; 5] = ["subject", "serial", "missing", "root", "instance"];
 const NAMED: usize = 20;
