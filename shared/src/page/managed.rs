@@ -4,7 +4,7 @@ use time::OffsetDateTime;
 
 use super::{cut, day, joined, left, moment, plural};
 use crate::finding::Severity;
-use crate::report::{CertificateReport, InstanceReport, Report, Stage};
+use crate::report::{AddressReport, AddressStage, CertificateReport, InstanceReport, Report, Stage};
 
 /// A card.
 pub(super) struct Managed {
@@ -19,7 +19,10 @@ pub(super) struct Managed {
     pub(super) instances: Vec<Instance>,
     pub(super) instances_words: String,
     pub(super) instances_more: usize,
-    /// Whether the instances are shown at once.
+    pub(super) addresses: Vec<Address>,
+    pub(super) addresses_words: String,
+    pub(super) addresses_more: usize,
+    /// Whether instances and addresses are shown at once.
     pub(super) open: bool,
     pub(super) history: Vec<Version>,
     pub(super) history_words: String,
@@ -40,6 +43,17 @@ pub(super) struct Instance {
     pub(super) reason: Option<String>,
     pub(super) version: String,
     pub(super) at: String,
+}
+
+pub(super) struct Address {
+    pub(super) address: String,
+    pub(super) endpoint: Option<String>,
+    pub(super) class: &'static str,
+    pub(super) stage: &'static str,
+    /// Which one it shows.
+    pub(super) shown: String,
+    pub(super) until: String,
+    pub(super) reason: Option<String>,
 }
 
 pub(super) struct Version {
@@ -65,6 +79,8 @@ fn card(certificate: &CertificateReport, now: OffsetDateTime) -> Managed {
     let seconds = certificate.not_after.map(|end| (end - now).whole_seconds());
     let mut instances: Vec<_> = certificate.instances.iter().collect();
     instances.sort_by_key(|instance| (reached(certificate, instance), instance.instance.as_str()));
+    let mut addresses: Vec<_> = certificate.addresses.iter().collect();
+    addresses.sort_by_key(|seen| (seen.stage, seen.endpoint.as_str(), seen.address));
     let itself = certificate.identifiers == [certificate.name.clone()];
     Managed {
         name: cut(&certificate.name),
@@ -79,6 +95,9 @@ fn card(certificate: &CertificateReport, now: OffsetDateTime) -> Managed {
         instances: (instances.into_iter().take(INSTANCES))
             .map(|instance| row(certificate, instance))
             .collect(),
+        addresses_words: format!("{} on the wire", plural_of(addresses.len(), "address", "addresses")),
+        addresses_more: addresses.len().saturating_sub(INSTANCES),
+        addresses: addresses.into_iter().take(INSTANCES).map(address).collect(),
         open: certificate.status != Severity::Ok,
         history: history(certificate),
         history_words: format!("History: {}", plural(certificate.history.len() as u64, "version")),
@@ -121,12 +140,38 @@ fn stages(certificate: &CertificateReport) -> Vec<Step> {
         name: "Issued",
         words,
     };
+    let served = match all {
+        0 => on_the_wire(certificate),
+        _ => None,
+    };
     vec![
         issued,
         step("Pulled", Stage::Pulled),
         step("Installed", Stage::Installed),
-        step("Served", Stage::Served),
+        served.unwrap_or_else(|| step("Served", Stage::Served)),
     ]
+}
+
+/// Where no client reports, the view from outside is all that there is.
+fn on_the_wire(certificate: &CertificateReport) -> Option<Step> {
+    let all = certificate.addresses.len();
+    let served = certificate
+        .addresses
+        .iter()
+        .filter(|seen| seen.stage == AddressStage::Served)
+        .count();
+    let class = match served {
+        _ if all == 0 => return None,
+        0 => "stuck",
+        served if served == all => "done",
+        _ => "part",
+    };
+    let words = format!("{served} of {}", plural_of(all, "address", "addresses"));
+    Some(Step {
+        class,
+        name: "Served",
+        words,
+    })
 }
 
 fn lines(certificate: &CertificateReport) -> Vec<String> {
@@ -168,7 +213,7 @@ fn row(certificate: &CertificateReport, instance: &InstanceReport) -> Instance {
         Stage::Served => ("done", "served"),
     };
     Instance {
-        name: cut(&instance.instance),
+        name: cut(instance.shown()),
         host: instance.host.as_deref().map(cut),
         class,
         stage,
@@ -177,6 +222,31 @@ fn row(certificate: &CertificateReport, instance: &InstanceReport) -> Instance {
         at: instance
             .at
             .map_or_else(String::new, |at| moment(at).replace(" UTC", "")),
+    }
+}
+
+fn address(seen: &AddressReport) -> Address {
+    let (class, stage) = match seen.stage {
+        AddressStage::Served => ("done", "served"),
+        AddressStage::Another => ("stuck", "another"),
+        AddressStage::Unseen => ("part", "not seen"),
+    };
+    let endpoint = cut(&seen.endpoint);
+    let shown = match (&seen.version, &seen.fingerprint) {
+        (Some(version), _) => cut(version),
+        (None, Some(fingerprint)) => format!("not ours: {}", fingerprint.get(..12).unwrap_or_default()),
+        (None, None) => String::new(),
+    };
+    Address {
+        address: seen
+            .address
+            .map_or_else(|| endpoint.clone(), |address| address.to_string()),
+        endpoint: seen.address.map(|_| endpoint),
+        class,
+        stage,
+        shown,
+        until: seen.not_after.map_or_else(String::new, day),
+        reason: seen.reason.as_deref().map(cut),
     }
 }
 
@@ -190,7 +260,66 @@ fn history(certificate: &CertificateReport) -> Vec<Version> {
     certificate.history.iter().take(VERSIONS).map(version).collect()
 }
 
+fn plural_of(count: usize, one: &str, more: &str) -> String {
+    format!(
+        "{} {}",
+        super::number(count as u64),
+        if count == 1 { one } else { more }
+    )
+}
+
 const CARDS: usize = 300;
 /// Of one certificate.
 const INSTANCES: usize = 100;
 const VERSIONS: usize = 30;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use time::macros::datetime;
+
+    #[test]
+    fn what_each_address_shows() {
+        let seen = |stage: &str, more: serde_json::Value| {
+            let mut seen = json!({"endpoint": "a.test:443", "address": "192.0.2.1:443", "stage": stage});
+            seen.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            seen
+        };
+        let of = |instances: serde_json::Value, addresses: Vec<serde_json::Value>| {
+            let certificate = json!({"name": "a.test", "status": "ok", "identifiers": ["a.test"], "version": "new",
+                "instances": instances, "addresses": addresses});
+            card(
+                &serde_json::from_value(certificate).unwrap(),
+                datetime!(2026-10-10 00:00 UTC),
+            )
+        };
+        let addresses = vec![
+            seen("served", json!({"version": "new", "fingerprint": "aa"})),
+            seen(
+                "another",
+                json!({"version": "old", "fingerprint": "bb", "not_after": "2026-10-30T00:00:00Z"}),
+            ),
+            seen("another", json!({"fingerprint": "cccccccccccccccc"})),
+            json!({"endpoint": "b.test:443", "stage": "unseen", "reason": "no such name"}),
+        ];
+        let card = of(json!([]), addresses.clone());
+        let rows: Vec<_> = (card.addresses.iter())
+            .map(|row| (row.address.as_str(), row.stage, row.shown.as_str(), row.until.as_str()))
+            .collect();
+        let expected = [
+            ("192.0.2.1:443", "another", "old", "30 Oct 2026"),
+            ("192.0.2.1:443", "another", "not ours: cccccccccccc", ""),
+            ("b.test:443", "not seen", "", ""),
+            ("192.0.2.1:443", "served", "new", ""),
+        ];
+        assert_eq!(rows, expected);
+        assert_eq!(card.addresses_words, "4 addresses on the wire");
+        assert_eq!(card.stages[3].words, "1 of 4 addresses", "where no client reports");
+        let card = of(
+            json!([{"instance": "AROA:i-1", "version": "new", "stage": "served"}]),
+            addresses,
+        );
+        assert_eq!((&*card.stages[3].words, &*card.instances[0].name), ("1 of 1", "i-1"));
+    }
+}
