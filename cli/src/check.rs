@@ -227,7 +227,7 @@ fn instant(text: &str) -> Result<OffsetDateTime, String> {
     OffsetDateTime::parse(text, &Rfc3339).map_err(|_| "expected a time such as 2027-01-31T12:00:00Z".to_owned())
 }
 
-fn nameserver(text: &str) -> Result<SocketAddr, String> {
+pub(crate) fn nameserver(text: &str) -> Result<SocketAddr, String> {
     let address = text
         .parse()
         .or_else(|_| text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53)));

@@ -13,6 +13,7 @@ mod report;
 mod rollback;
 mod source;
 mod stack;
+mod status;
 mod table;
 mod terminal;
 mod test_alert;
@@ -43,6 +44,8 @@ enum Command {
     Report(report::Arguments),
     /// Say what would be renewed now, and why; orders nothing
     Plan(plan::Arguments),
+    /// Say how far every managed certificate is, at each instance and each address
+    Status(status::Arguments),
     /// Install on this host what the bucket says is current, reload the server, and see that it serves it
     Pull(pull::Arguments),
     /// Ask the renewer for a new certificate
@@ -82,6 +85,7 @@ async fn main() -> ExitCode {
         Command::Validate(arguments) => validate::run(&arguments).await,
         Command::Report(arguments) => report::run(&arguments).await,
         Command::Plan(arguments) => plan::run(&arguments).await,
+        Command::Status(arguments) => status::run(&arguments).await,
         Command::Pull(arguments) => pull::run(&arguments).await,
         Command::Renew(arguments) => renew::renew(&arguments).await,
         Command::Rollback(arguments) => rollback::run(&arguments).await,

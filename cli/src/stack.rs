@@ -27,6 +27,7 @@ pub(crate) struct Stack {
     pub(crate) store: Store,
     name: String,
     outputs: Vec<aws_sdk_cloudformation::types::Output>,
+    parameters: Vec<aws_sdk_cloudformation::types::Parameter>,
 }
 
 impl Stack {
@@ -42,12 +43,14 @@ impl Stack {
             .with_context(|| {
                 format!("cannot find the stack {name:?} (expected --stack NAME, and AWS_REGION where it is)")
             })?;
-        let outputs = answer.stacks.and_then(|stacks| stacks.into_iter().next()?.outputs);
+        let found = answer.stacks.and_then(|stacks| stacks.into_iter().next());
+        let (outputs, parameters) = found.map(|found| (found.outputs, found.parameters)).unzip();
         let mut stack = Self {
             store: Store::new(aws_sdk_s3::Client::new(&config), ""),
             config,
             name,
-            outputs: outputs.unwrap_or_default(),
+            outputs: outputs.flatten().unwrap_or_default(),
+            parameters: parameters.flatten().unwrap_or_default(),
         };
         stack.store = Store::new(aws_sdk_s3::Client::new(&stack.config), stack.output("BucketName")?);
         Ok(stack)
@@ -62,6 +65,12 @@ impl Stack {
                 self.name
             )
         })
+    }
+
+    /// What the template's parameter of this name was set to, if it is not empty.
+    pub(crate) fn parameter(&self, key: &str) -> Option<&str> {
+        let parameter = self.parameters.iter().find(|one| one.parameter_key() == Some(key));
+        parameter?.parameter_value().filter(|value| !value.is_empty())
     }
 
     /// The inventory in the bucket.

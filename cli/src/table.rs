@@ -73,21 +73,6 @@ impl Table {
 
 impl Row {
     fn cells(&self, status: Severity, endpoint: &str) -> [Cell; 3] {
-        let color = match status {
-            Severity::Ok => Color::Green,
-            Severity::Warning => Color::Yellow,
-            Severity::Unknown => Color::Magenta,
-            Severity::Critical => Color::Red,
-        };
-        let left = match self.left {
-            Some(seconds @ ..0) => format!("{} ago", Span(Duration::seconds(seconds.saturating_neg()))),
-            Some(seconds) => Span(Duration::seconds(seconds)).to_string(),
-            None => "?".to_owned(),
-        };
-        let left = match self.not_after {
-            Some(end) => format!("{left}\n{}", end.to_utc().date()),
-            None => left,
-        };
         let mut seen = match &self.unicode {
             Some(unicode) => format!("{endpoint} ({unicode})"),
             None => endpoint.to_owned(),
@@ -95,8 +80,32 @@ impl Row {
         for line in &self.lines {
             seen = seen + "\n" + line;
         }
-        let status = Cell::new(status).fg(color).add_attribute(Attribute::Bold);
-        [status, Cell::new(left), Cell::new(seen)]
+        let left = left(self.left, self.not_after);
+        [status_cell(status), Cell::new(left), Cell::new(seen)]
+    }
+}
+
+/// A status in its colour.
+pub(crate) fn status_cell(status: Severity) -> Cell {
+    let color = match status {
+        Severity::Ok => Color::Green,
+        Severity::Warning => Color::Yellow,
+        Severity::Unknown => Color::Magenta,
+        Severity::Critical => Color::Red,
+    };
+    Cell::new(status).fg(color).add_attribute(Attribute::Bold)
+}
+
+/// The time left, and the day on which it ends below.
+pub(crate) fn left(seconds: Option<i64>, not_after: Option<OffsetDateTime>) -> String {
+    let left = match seconds {
+        Some(seconds @ ..0) => format!("{} ago", Span(Duration::seconds(seconds.saturating_neg()))),
+        Some(seconds) => Span(Duration::seconds(seconds)).to_string(),
+        None => "?".to_owned(),
+    };
+    match not_after {
+        Some(end) => format!("{left}\n{}", end.to_utc().date()),
+        None => left,
     }
 }
 
@@ -157,7 +166,7 @@ fn some_of(addresses: impl IntoIterator<Item = IpAddr>) -> String {
 }
 
 /// No server gets more of the screen than this, nor of the memory.
-fn cut(text: &str) -> String {
+pub(crate) fn cut(text: &str) -> String {
     let text = printable(text);
     match text.char_indices().nth(LENGTH) {
         Some((end, _)) => format!("{}…", &text[..end]),
