@@ -562,6 +562,77 @@ async fn outside_of_its_window_a_change_waits() {
 }
 
 #[tokio::test]
+async fn a_closed_window_is_ignored_in_the_last_week() {
+    let mut bench = Bench::closed(&[NAME]);
+    bench.publish(5);
+    bench.pull().await;
+    bench.host.start().await.unwrap();
+    assert_eq!(bench.pull().await.code, 0);
+    let hour = OffsetDateTime::now_utc().hour();
+    bench.configure(&format!(
+        "window = \"{:02}:00-{:02}:00\"",
+        (hour + 6) % 24,
+        (hour + 7) % 24
+    ));
+    let new = bench.publish(80);
+    assert_eq!(bench.pull().await.code, 0);
+    bench.serves(&new).await;
+}
+
+#[tokio::test]
+async fn it_says_goodbye_and_is_back_with_the_next_run() {
+    let mut bench = Bench::closed(&[NAME, "b.test"]);
+    bench.publish(60);
+    let leaf = bench
+        .authority
+        .leaf("b.test", OffsetDateTime::now_utc() + Duration::days(60))
+        .unwrap();
+    bench.depot.publish("b.test", &leaf).unwrap();
+    bench.pull().await;
+    let there = |bench: &Bench| [NAME, "b.test"].map(|name| bench.depot.receipt(name, "web-1").is_ok());
+    assert_eq!(there(&bench), [true, true]);
+    let ran = bench.pull_with(&["--leave"]).await;
+    assert_eq!((ran.code, there(&bench)), (0, [false, false]), "{ran:?}");
+    assert!(bench.live().join(PRIVKEY).exists(), "what is installed stays");
+    bench.pull().await;
+    assert_eq!(there(&bench), [true, true]);
+
+    // Nor is anybody to wait for a certificate that is no longer wanted here.
+    bench.host.places.pop();
+    bench.configure("");
+    let ran = bench.pull().await;
+    assert!(ran.out.contains("b.test: is no longer in the configuration"), "{ran:?}");
+    assert_eq!(there(&bench), [true, false]);
+}
+
+#[tokio::test]
+async fn two_runs_do_not_meet() {
+    let (bench, _) = Bench::open().await;
+    let mut holder = Command::new("flock")
+        .arg(bench.host.path().join("state/lock"))
+        .args(["sh", "-c", "echo held; read -r _"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut said = [0; 5];
+    tokio::io::AsyncReadExt::read_exact(holder.stdout.as_mut().unwrap(), &mut said)
+        .await
+        .unwrap();
+    let ran = bench.pull().await;
+    assert!(ran.code == 3 && ran.err.contains("another run is at work"), "{ran:?}");
+    // A goodbye waits for it instead.
+    let leave = bench.pull_with(&["--leave"]);
+    let end = async {
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        drop(holder.stdin.take());
+    };
+    let (ran, ()) = tokio::join!(leave, end);
+    assert_eq!(ran.code, 0, "{ran:?}");
+}
+
+#[tokio::test]
 async fn a_change_of_the_layout_is_an_installation() {
     let (bench, version) = Bench::open().await;
     bench.configure("combined = true\nkey_mode = \"0640\"\ngroup = \"0\"");
@@ -644,6 +715,62 @@ async fn injected(bench: &Bench, call: &str, what: &str, nth: usize) -> Option<R
     let ran = run(&mut bench.command(command)).await;
     let calls = fs::read_to_string(&log).expect("strace is installed (apt-get install strace)");
     (calls.lines().filter(|line| line.starts_with(call)).count() >= nth).then_some(ran)
+}
+
+/// The calls of a run, with the paths that they are about.
+async fn traced(bench: &Bench, calls: &str) -> Vec<String> {
+    let log = bench.host.path().join("strace");
+    let mut command = Command::new("strace");
+    command
+        .args(["-qq", "-y", "-o"])
+        .arg(&log)
+        .args(["-e", calls])
+        .arg(NEVERLAPSE);
+    let ran = run(&mut bench.command(command)).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let calls = fs::read_to_string(&log).unwrap();
+    calls.lines().map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn what_goes_live_is_on_the_disk_and_no_key_was_ever_open_to_others() {
+    let (mut bench, _) = Bench::open().await;
+    bench.configure("combined = true");
+    let new = bench.publish(80);
+    let calls = traced(&bench, "trace=?openat,?fchmod,?fsync,?renameat").await;
+    let at = |what: &dyn Fn(&&String) -> bool| calls.iter().position(|call| what(&call));
+    let live =
+        at(&|call| call.starts_with("renameat") && call.contains("\".shop.test.next\"")).expect("it is switched");
+    let stored = at(&|call| call.starts_with("renameat") && call.contains(&format!(".{}", new.facts.version)));
+    let stored = stored.expect("the folder gets its name");
+    for file in [CERT, CHAIN, FULLCHAIN, PRIVKEY, "combined.pem"] {
+        let synced = at(&|call| call.starts_with("fsync") && call.contains(&format!("/{file}>")));
+        assert!(synced.is_some_and(|synced| synced < stored), "{file}: {calls:#?}");
+    }
+    let synced = |folder: &str, from: usize| {
+        let mut later = calls[from..].iter();
+        later.any(|call| call.starts_with("fsync") && call.contains(folder))
+    };
+    assert!(
+        stored < live && synced("/versions/shop.test>", stored) && synced("/live>", live),
+        "{calls:#?}"
+    );
+    for key in [PRIVKEY, "combined.pem"] {
+        let of_key: Vec<_> = calls.iter().filter(|call| call.contains(key)).collect();
+        let made = of_key.iter().filter(|call| call.contains("O_CREAT"));
+        assert!(
+            made.clone().count() == 1
+                && made
+                    .clone()
+                    .all(|call| call.contains("O_EXCL") && call.contains("0600")),
+            "{of_key:#?}"
+        );
+        let opened = of_key.iter().filter(|call| call.starts_with("fchmod"));
+        assert!(
+            opened.clone().count() > 0 && opened.clone().all(|call| call.contains(", 0600)")),
+            "{of_key:#?}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_s3::config::Credentials;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
@@ -26,11 +27,20 @@ pub struct Emulator {
 impl Emulator {
     /// Starts it on a free port and waits until it answers.
     pub async fn start() -> Result<Self> {
-        Self::start_trusting("").await
+        Self::start_with("", &[]).await
     }
 
     /// Likewise; it delivers to https subscribers whose certificates lead to this root, PEM.
     pub async fn start_trusting(root_of_subscribers: &str) -> Result<Self> {
+        Self::start_with(root_of_subscribers, &[]).await
+    }
+
+    /// Likewise, one that enforces IAM policies. What [`Emulator::config`] makes may do everything.
+    pub async fn start_strict() -> Result<Self> {
+        Self::start_with("", &[("AUTH", "true")]).await
+    }
+
+    async fn start_with(root_of_subscribers: &str, settings: &[(&str, &str)]) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("neverlapse-aws-").tempdir()?;
         let program = root().join(".local/ministack/bin/ministack");
         ensure!(
@@ -52,6 +62,7 @@ impl Emulator {
             .env("MINISTACK_HOST", "127.0.0.1")
             .env("AWS_ENDPOINT_URL", &endpoint)
             .env("TMPDIR", folder.path())
+            .envs(settings.iter().copied())
             .current_dir(folder.path())
             .stdout(log.try_clone()?)
             .stderr(log);
@@ -74,6 +85,66 @@ impl Emulator {
         config(&self.endpoint, id).await
     }
 
+    /// Makes a role that anybody may assume, with this policy.
+    pub async fn create_role(&self, name: &str, policy: &Value) -> Result<()> {
+        let trust = json!({"Version": "2012-10-17", "Statement": [
+            {"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}]});
+        let trust = trust.to_string();
+        let create = [
+            ("Action", "CreateRole"),
+            ("RoleName", name),
+            ("AssumeRolePolicyDocument", &trust),
+        ];
+        self.query("iam", &create).await?;
+        self.set_policy(name, policy).await
+    }
+
+    /// Replaces a role's policy.
+    pub async fn set_policy(&self, role: &str, policy: &Value) -> Result<()> {
+        let policy = policy.to_string();
+        let put = [
+            ("Action", "PutRolePolicy"),
+            ("RoleName", role),
+            ("PolicyName", "policy"),
+            ("PolicyDocument", &policy),
+        ];
+        self.query("iam", &put).await.map(drop)
+    }
+
+    /// Assumes a role, as EC2 does for an instance: the session is named after it.
+    pub async fn assume_role(&self, role: &str, session: &str) -> Result<Session> {
+        let arn = format!("arn:aws:iam::000000000000:role/{role}");
+        let assume = [
+            ("Action", "AssumeRole"),
+            ("RoleArn", &*arn),
+            ("RoleSessionName", session),
+        ];
+        let answer = self.query("sts", &assume).await?;
+        let element = |name: &str| {
+            let (_, rest) = answer.split_once(&format!("<{name}>"))?;
+            Some(rest.split_once('<')?.0.to_owned())
+        };
+        let element = |name: &str| element(name).with_context(|| format!("there is no {name} in {answer}"));
+        Ok(Session {
+            user_id: element("AssumedRoleId")?,
+            access_key_id: element("AccessKeyId")?,
+            secret_access_key: element("SecretAccessKey")?,
+            token: element("SessionToken")?,
+        })
+    }
+
+    /// A request in AWS's query protocol.
+    async fn query(&self, service: &str, parameters: &[(&str, &str)]) -> Result<String> {
+        let signed = format!(
+            "AWS4-HMAC-SHA256 Credential={KEY}/20260101/{REGION}/{service}/aws4_request, SignedHeaders=host, Signature=0"
+        );
+        let request = http()?.post(&self.endpoint).header("Authorization", signed);
+        let response = request.form(parameters).send().await?;
+        let (status, text) = (response.status(), response.text().await?);
+        ensure!(status.is_success(), "{service} answers {status}: {text}");
+        Ok(text)
+    }
+
     /// What a command needs in its environment to use it, and nothing that this machine has.
     pub fn environment(&self) -> [(&str, &str); 7] {
         [
@@ -85,6 +156,25 @@ impl Emulator {
             ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null"),
             ("AWS_EC2_METADATA_DISABLED", "true"),
         ]
+    }
+}
+
+/// The credentials of a role's session.
+#[derive(Clone)]
+pub struct Session {
+    /// `ROLEID:SESSION`.
+    pub user_id: String,
+    /// Of the three parts of the credentials, the one that is no secret.
+    pub access_key_id: String,
+    pub(crate) secret_access_key: String,
+    pub(crate) token: String,
+}
+
+impl Session {
+    /// For SDK clients.
+    pub fn credentials(&self) -> Credentials {
+        let (id, secret) = (&self.access_key_id, &self.secret_access_key);
+        Credentials::new(id, secret, Some(self.token.clone()), None, "a role's session")
     }
 }
 

@@ -2,8 +2,9 @@
 //!
 //! [`emulator`] is a local AWS and [`stack`] what is deployed to it, [`pki`] makes certificates, [`servers`] serves them, [`dns`] knows
 //! where, [`pebble`] issues them, [`runtime`] runs a built function that [`fault`] comes between, [`inbox`] reads what SNS delivered,
-//! [`depot`] publishes versions without a CA, a [`webhost`] is an nginx that serves what was installed, and a [`cluster`] is some of them
-//! behind one name, with `neverlapse pull`. Everything listens on free loopback ports and ends with the value that started it.
+//! [`depot`] publishes versions without a CA, a [`webhost`] is an nginx that serves what was installed, a [`cluster`] is some of them
+//! behind one name, with `neverlapse pull`, and [`metadata`] is what an instance knows of itself. Everything listens on free loopback
+//! ports and ends with the value that started it.
 
 pub mod browser;
 pub mod chat;
@@ -14,6 +15,7 @@ pub mod emulator;
 pub mod fault;
 pub mod fleet;
 pub mod inbox;
+pub mod metadata;
 pub mod pebble;
 pub mod pki;
 pub mod process;

@@ -1,41 +1,134 @@
-//! Who this instance is: its id on EC2, else what the configuration says, else its host name.
+//! Who this instance is: for AWS, which guards its receipts by that, and for people.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use aws_config::SdkConfig;
 use aws_config::imds::Client;
 use aws_config::provider_config::ProviderConfig;
-use neverlapse::client::https;
+use neverlapse::client::{https, reason};
 use rustix::system::uname;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
-/// The name under which an instance reports.
+use super::state::write_whole;
+
+/// What a host knows of itself, without asking AWS.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Instance {
-    pub(crate) id: String,
+pub(crate) struct Machine {
+    /// Its host name.
     pub(crate) host: String,
+    /// Its instance id, on EC2.
+    pub(crate) ec2: Option<String>,
     /// Its region, where the metadata service says so.
     pub(crate) region: Option<String>,
 }
 
-impl Instance {
-    pub(crate) async fn find(configured: Option<&str>) -> Result<Self> {
-        let host = uname().nodename().to_string_lossy().into_owned();
+impl Machine {
+    pub(crate) async fn find() -> Self {
         let document = if is_ec2() { document().await } else { None };
-        let (found, region) = document.map(|document| (document.instance_id, document.region)).unzip();
-        let id = found
-            .or_else(|| configured.map(str::to_owned))
-            .unwrap_or_else(|| host.clone());
-        ensure!(
-            !id.is_empty()
-                && id
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')),
-            "{id:?} cannot be an instance's name; set instance = \"…\" (letters, digits, - _ .)"
-        );
-        Ok(Self { id, host, region })
+        let (ec2, region) = document.map(|document| (document.instance_id, document.region)).unzip();
+        Self {
+            host: uname().nodename().to_string_lossy().into_owned(),
+            ec2,
+            region,
+        }
     }
+
+    fn name(&self) -> &str {
+        self.ec2.as_deref().unwrap_or(&self.host)
+    }
+}
+
+/// The name under which an instance's receipts are kept.
+///
+/// In a bucket that is its AWS user id, because a policy can say `receipts/NAME/${aws:userid}.json` and nothing else can stand there.
+/// AWS is asked once: what it said is kept, for this machine, so that it need not answer in every run.
+#[derive(Clone, Debug)]
+pub(crate) enum Identity {
+    /// As the configuration says, or the machine's where no bucket is used.
+    Name(String),
+    /// As AWS says, which is kept in `file`.
+    UserId { sts: aws_sdk_sts::Client, file: PathBuf },
+}
+
+/// What AWS said, and to which machine: an image of it must not go on in its name.
+#[derive(Debug, Serialize, Deserialize)]
+struct Kept {
+    machine: String,
+    user_id: String,
+}
+
+impl Identity {
+    /// Of whoever has the credentials of `config`.
+    pub(crate) fn by_user_id(config: &SdkConfig, machine: &Machine, state: &Path) -> Self {
+        let mut sts = aws_sdk_sts::config::Builder::from(config);
+        if let (None, Some(region)) = (config.region(), &machine.region) {
+            sts = sts.region(aws_config::Region::new(region.clone()));
+        }
+        Self::UserId {
+            sts: aws_sdk_sts::Client::from_conf(sts.build()),
+            file: state.join(KEPT),
+        }
+    }
+
+    /// The name, asked for if it is not known yet.
+    pub(crate) async fn find(&self, machine: &Machine) -> Result<String> {
+        let name = match self {
+            Self::Name(name) => name.clone(),
+            Self::UserId { sts, file } => match kept(file, machine) {
+                Some(user_id) => user_id,
+                None => {
+                    let user_id = ask(sts).await?;
+                    let machine = machine.name().to_owned();
+                    write_whole(
+                        file,
+                        &serde_json::to_vec_pretty(&Kept {
+                            machine,
+                            user_id: user_id.clone(),
+                        })?,
+                    )?;
+                    user_id
+                }
+            },
+        };
+        ensure!(
+            is_key(&name),
+            "{name:?} cannot be an instance's name; set instance = \"…\" (letters, digits, - _ .)"
+        );
+        Ok(name)
+    }
+
+    /// Has AWS asked again in the next run: a receipt that could not be written may have been under the name of another role.
+    pub(crate) fn doubt(&self) {
+        if let Self::UserId { file, .. } = self {
+            let _ = std::fs::remove_file(file);
+        }
+    }
+}
+
+/// A file that is damaged, or of another machine, is as good as none.
+fn kept(file: &Path, machine: &Machine) -> Option<String> {
+    let kept: Kept = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
+    (kept.machine == machine.name()).then_some(kept.user_id)
+}
+
+/// `sts:GetCallerIdentity` needs no permission.
+async fn ask(sts: &aws_sdk_sts::Client) -> Result<String> {
+    let asked = timeout(LIMIT, sts.get_caller_identity().send()).await;
+    let answer = match asked {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(failed)) => anyhow::bail!("AWS STS does not say who this is: {}", reason(&failed)),
+        Err(_) => anyhow::bail!("AWS STS does not say within {} s who this is", LIMIT.as_secs()),
+    };
+    answer.user_id.context("AWS STS knows no user id for these credentials")
+}
+
+/// What may stand in a user id: role or user, and the session's name (`[\w+=,.@-]`).
+fn is_key(name: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-_.+=,@:".contains(&b);
+    !name.is_empty() && !name.starts_with('.') && name.len() <= 200 && name.bytes().all(allowed)
 }
 
 /// Elsewhere nobody answers at the metadata service's address, and asking costs seconds.
@@ -67,3 +160,46 @@ struct Document {
 }
 
 const LIMIT: Duration = Duration::from_secs(10);
+/// No certificate's name begins with a dot.
+const KEPT: &str = ".identity.json";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine(ec2: &str) -> Machine {
+        Machine {
+            host: "web-1".into(),
+            ec2: (!ec2.is_empty()).then(|| ec2.to_owned()),
+            region: None,
+        }
+    }
+
+    #[test]
+    fn an_image_does_not_go_on_in_the_name_of_where_it_was_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join(KEPT);
+        assert_eq!(kept(&file, &machine("i-1")), None);
+        std::fs::write(&file, r#"{"machine": "i-1", "user_id": "AROA:i-1"}"#).unwrap();
+        assert_eq!(kept(&file, &machine("i-1")).as_deref(), Some("AROA:i-1"));
+        assert_eq!(kept(&file, &machine("i-2")), None);
+        assert_eq!(kept(&file, &machine("")), None);
+        std::fs::write(&file, "{").unwrap();
+        assert_eq!(kept(&file, &machine("i-1")), None, "damaged");
+    }
+
+    #[test]
+    fn what_can_be_a_key() {
+        for name in [
+            "AROAEXAMPLE:i-0abc",
+            "web-1",
+            "AROAEXAMPLE:first.last@example.com",
+            "123456789012:Bob",
+        ] {
+            assert!(is_key(name), "{name}");
+        }
+        for name in ["", "a/b", "..", ".hidden", "a b", "bücher"] {
+            assert!(!is_key(name), "{name}");
+        }
+    }
+}

@@ -25,6 +25,11 @@ impl Journal {
         let _ = writeln!(stderr(), "{}warning: {line}", self.priority("<4>"));
     }
 
+    /// What to set or run about the line before.
+    pub(crate) fn hint(self, line: &str) {
+        let _ = writeln!(stderr(), "{}hint: {line}", self.priority("<4>"));
+    }
+
     /// What a person must see to.
     pub(crate) fn error(self, line: &str) {
         let _ = writeln!(stderr(), "{}error: {line}", self.priority("<3>"));

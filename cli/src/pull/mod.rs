@@ -17,20 +17,23 @@ mod state;
 mod window;
 mod work;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use neverlapse::receipt;
 use neverlapse::store::Store;
 use neverlapse::version::Current;
 use time::OffsetDateTime;
+use tokio::time::{Instant, sleep};
 
 use self::command::Program;
 use self::config::{Config, Wanted};
-use self::instance::Instance;
+use self::instance::{Identity, Machine};
 use self::journal::Journal;
-use self::source::Source;
-use self::state::Lock;
+use self::source::{Source, is_denied};
+use self::state::{Lock, State};
 use self::window::is_urgent;
 use self::work::{Next, Trouble, Work};
 
@@ -46,23 +49,23 @@ pub(crate) struct Arguments {
     /// Download and verify, say what would be done, and change nothing
     #[arg(long)]
     dry_run: bool,
+    /// Say goodbye: remove this instance's receipts, so that nobody waits for it. What is installed stays
+    #[arg(long, conflicts_with = "dry_run")]
+    leave: bool,
 }
 
 pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
     let config = Config::read(&arguments.config)?;
     let journal = Journal::open();
-    let lock = if arguments.dry_run {
-        None
-    } else {
-        Some(Lock::take(&config.state)?)
+    let lock = match arguments.dry_run {
+        true => None,
+        false => Some(lock(&config, if arguments.leave { LAST_RUN } else { Duration::ZERO }).await?),
     };
-    if let Some(None) = lock {
-        bail!(
-            "another run is at work (it holds {})",
-            config.state.join("lock").display()
-        );
+    let machine = Machine::find().await;
+    let (source, identity) = source(arguments, &config, &machine).await?;
+    if arguments.leave {
+        return Ok(leave(&config, &source, journal).await?.exit());
     }
-    let (source, instance) = source(arguments, &config).await?;
     let now = OffsetDateTime::now_utc();
     let mut worst = Code::Ok;
     let mut works = Vec::new();
@@ -84,25 +87,101 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
         planned.push((work, next));
     }
     install(&mut planned, journal).await;
+    // Only now: that AWS does not say who this is must not keep anything from being installed.
+    let instance = identity.find(&machine).await;
     for (work, next) in &mut planned {
-        if let Err(error) = work.report(&instance, config.runs_every).await {
+        let reported = match &instance {
+            Ok(instance) => work.report(instance, &machine.host, config.runs_every).await,
+            Err(error) => Err(anyhow::anyhow!("{error:#}")),
+        };
+        if let Err(error) = reported {
             let line = format!("{}: the receipt is not written: {error:#}", work.wanted.name);
             if source.is_read_only(&error) {
                 journal.info(&line);
             } else {
                 journal.warning(&line);
+                if is_denied(&error) {
+                    identity.doubt();
+                    journal.hint(RECEIPTS);
+                }
                 worst = worst.max(Code::Warning);
             }
         }
         worst = worst.max(told(work, *next, journal, now));
     }
+    forget_others(&config, &source, journal).await;
+    drop(lock);
     Ok(worst.exit())
 }
 
-async fn source(arguments: &Arguments, config: &Config) -> Result<(Source, Instance)> {
-    let instance = Instance::find(config.instance.as_deref()).await?;
+/// Waits so long for another run to end.
+async fn lock(config: &Config, patience: Duration) -> Result<Lock> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match Lock::take(&config.state)? {
+            Some(lock) => return Ok(lock),
+            None if Instant::now() < deadline => sleep(PAUSE).await,
+            None => bail!(
+                "another run is at work (it holds {})",
+                config.state.join("lock").display()
+            ),
+        }
+    }
+}
+
+/// Removes every receipt of ours; a later run writes them anew.
+async fn leave(config: &Config, source: &Source, journal: Journal) -> Result<Code> {
+    let mut worst = Code::Ok;
+    for (name, file) in State::all(&config.state)? {
+        match goodbye(&name, &file, source).await {
+            Ok(true) => journal.info(&format!("{name}: the receipt is removed")),
+            Ok(false) => {}
+            Err(error) => {
+                journal.warning(&format!("{name}: the receipt is not removed: {error:#}"));
+                if is_denied(&error) {
+                    journal.hint(RECEIPTS);
+                }
+                worst = Code::Unknown;
+            }
+        }
+    }
+    Ok(worst)
+}
+
+/// Of certificates that are no longer wanted here nobody is to expect a receipt.
+async fn forget_others(config: &Config, source: &Source, journal: Journal) {
+    let all = State::all(&config.state).unwrap_or_default();
+    let is_wanted = |name: &String| config.certificates.iter().any(|wanted| wanted.name == *name);
+    for (name, file) in all.into_iter().filter(|(name, _)| !is_wanted(name)) {
+        match goodbye(&name, &file, source).await {
+            Ok(true) => journal.info(&format!(
+                "{name}: is no longer in the configuration; the receipt is removed"
+            )),
+            Ok(false) => {}
+            Err(error) => journal.warning(&format!("{name}: is no longer in the configuration, but {error:#}")),
+        }
+    }
+}
+
+/// Removes the last receipt, under the name that it was written under; answers whether there was one.
+async fn goodbye(name: &str, file: &Path, source: &Source) -> Result<bool> {
+    let mut state = State::read(file)?;
+    let Some(last) = state.receipt.take() else {
+        return Ok(false);
+    };
+    source.remove(&receipt::key(name, &last.instance)).await?;
+    state.write(file)?;
+    Ok(true)
+}
+
+async fn source(arguments: &Arguments, config: &Config, machine: &Machine) -> Result<(Source, Identity)> {
+    let configured = config.instance.clone().map(Identity::Name);
     if let Some(folder) = &arguments.from {
-        return Ok((Source::Folder(folder.clone()), instance));
+        let name = machine.ec2.as_ref().unwrap_or(&machine.host).clone();
+        return Ok((
+            Source::Folder(folder.clone()),
+            configured.unwrap_or(Identity::Name(name)),
+        ));
     }
     let bucket = config
         .bucket
@@ -110,11 +189,12 @@ async fn source(arguments: &Arguments, config: &Config) -> Result<(Source, Insta
         .context("no bucket is set (expected bucket = \"…\" in the configuration, or --from DIR)")?;
     let shared = neverlapse::client::config().await;
     let mut s3 = aws_sdk_s3::config::Builder::from(&shared);
-    if let (None, Some(region)) = (shared.region(), &instance.region) {
+    if let (None, Some(region)) = (shared.region(), &machine.region) {
         s3 = s3.region(aws_sdk_s3::config::Region::new(region.clone()));
     }
     let client = aws_sdk_s3::Client::from_conf(s3.build());
-    Ok((Source::Bucket(Store::new(client, bucket)), instance))
+    let identity = configured.unwrap_or_else(|| Identity::by_user_id(&shared, machine, &config.state));
+    Ok((Source::Bucket(Store::new(client, bucket)), identity))
 }
 
 async fn rehearse(works: Vec<Work<'_>>, mut worst: Code, journal: Journal, now: OffsetDateTime) -> Code {
@@ -228,7 +308,7 @@ fn told(work: &Work<'_>, next: Next, journal: Journal, now: OffsetDateTime) -> C
             journal.info(&work.summary(next));
             return Code::Ok;
         }
-        Some(Trouble::Unreachable(reason)) => (reason.clone(), Code::Unknown),
+        Some(Trouble::Unreachable(reason) | Trouble::Denied(reason)) => (reason.clone(), Code::Unknown),
         Some(Trouble::NotPublished) => ("no version is published under this name".to_owned(), Code::Unknown),
         Some(Trouble::Failed(reason)) => (reason.clone(), Code::Warning),
     };
@@ -241,11 +321,18 @@ fn told(work: &Work<'_>, next: Next, journal: Journal, now: OffsetDateTime) -> C
         None => "nothing is installed".to_owned(),
     };
     let line = format!("{name}: {reason}; {stays}");
+    let hint = || {
+        if let Some(Trouble::Denied(_)) = &work.trouble {
+            journal.hint(VERSIONS);
+        }
+    };
     if installed.is_none_or(lapses) {
         journal.error(&line);
+        hint();
         return Code::Critical;
     }
     journal.warning(&line);
+    hint();
     code
 }
 
@@ -270,6 +357,13 @@ impl Code {
     }
 }
 
+/// How long a goodbye waits for a run that is still at work.
+const LAST_RUN: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(200);
+const VERSIONS: &str = "the instance needs s3:GetObject on certificates/NAME/* and kms:Decrypt with the bucket's key; S3 also says this \
+                        while nothing is published under the name";
+const RECEIPTS: &str = "the instance may need s3:PutObject and s3:DeleteObject on receipts/NAME/${aws:userid}.json; with instance = \"…\" \
+                        in the configuration, on receipts/NAME/INSTANCE.json";
 const HELP: &str = "\
 Exit codes: 0 everything is installed (or waits for its window), 1 a new version was refused or could not be installed while the old \
 one is good for some time, 2 the same with nothing installed or little time left, 3 could not look (no network, no access, a mistake in \

@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use neverlapse::store::{Expecting, Fresh, Object, Store, Tagged};
+use neverlapse::store::{self, Expecting, Fresh, Object, Store, Tagged};
 use neverlapse::version::sha256;
 
 /// Nothing but `certificates/{name}/*` of what is configured is read, nothing but this instance's receipts written.
@@ -62,6 +62,19 @@ impl Source {
         }
     }
 
+    /// Removes a receipt; that it is not there is no error.
+    pub(crate) async fn remove(&self, key: &str) -> Result<()> {
+        match self {
+            Self::Bucket(store) => Ok(store.delete(key).await?),
+            Self::Folder(folder) => match fs::remove_file(folder.join(key)) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    Err(error).with_context(|| format!("cannot remove {}", folder.join(key).display()))
+                }
+                _ => Ok(()),
+            },
+        }
+    }
+
     /// Whether it is a medium that nobody can write to.
     pub(crate) fn is_read_only(&self, error: &anyhow::Error) -> bool {
         let io = error.downcast_ref::<io::Error>().map(io::Error::kind);
@@ -77,6 +90,13 @@ impl std::fmt::Display for Source {
             Self::Folder(folder) => folder.display().fmt(f),
         }
     }
+}
+
+/// Whether the bucket answered, and said no.
+pub(crate) fn is_denied(error: &anyhow::Error) -> bool {
+    let is_denied =
+        |cause: &(dyn std::error::Error + 'static)| cause.downcast_ref().is_some_and(store::Error::is_denied);
+    error.chain().any(is_denied)
 }
 
 fn read(folder: &Path, key: &str) -> Result<Option<Vec<u8>>> {

@@ -86,20 +86,25 @@ impl State {
 
     /// Writes it so that a crash leaves the old or the new one.
     pub(crate) fn write(&self, path: &Path) -> Result<()> {
-        let write = || -> std::io::Result<()> {
-            let temporary = path.with_extension("new");
-            let mut file = File::options()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&temporary)?;
-            file.write_all(&serde_json::to_vec_pretty(self)?)?;
-            file.sync_all()?;
-            fs::rename(temporary, path)?;
-            path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+        write_whole(path, &serde_json::to_vec_pretty(self)?)
+    }
+
+    /// The certificates of which there is a state, each with its file.
+    pub(crate) fn all(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
+        let entries = match fs::read_dir(folder) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.with_context(|| format!("cannot read {}", folder.display()))?,
         };
-        write().with_context(|| format!("cannot write {}", path.display()))
+        let mut all = Vec::new();
+        for entry in entries {
+            let path = entry?.path();
+            let name = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".json"));
+            if let Some(name) = name.filter(|name| !name.starts_with('.')) {
+                all.push((name.to_owned(), path.clone()));
+            }
+        }
+        all.sort();
+        Ok(all)
     }
 
     /// Decides what a pointer means here.
@@ -116,6 +121,24 @@ impl State {
             Some(_) => Step::Done,
         }
     }
+}
+
+/// Writes a file so that a crash leaves the old or the new one.
+pub(crate) fn write_whole(path: &Path, content: &[u8]) -> Result<()> {
+    let write = || -> std::io::Result<()> {
+        let temporary = path.with_extension("new");
+        let mut file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(temporary, path)?;
+        path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn is_same(one: &Current, other: &Current) -> bool {

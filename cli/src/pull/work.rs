@@ -15,8 +15,7 @@ use super::candidate::{Candidate, Expected, verify};
 use super::config::{Config, Wanted};
 use super::folder::{Folder, base};
 use super::handshake;
-use super::instance::Instance;
-use super::source::Source;
+use super::source::{Source, is_denied};
 use super::state::{Installed, Pending, Seen, State, Step};
 use super::window::is_urgent;
 
@@ -37,6 +36,8 @@ pub(crate) struct Work<'a> {
 pub(crate) enum Trouble {
     /// The source could not be asked.
     Unreachable(String),
+    /// The bucket answered, and said no.
+    Denied(String),
     /// There is nothing there for this name.
     NotPublished,
     /// It was refused, or could not be installed.
@@ -228,8 +229,8 @@ impl<'a> Work<'a> {
     }
 
     /// Tells the probe, at the end of everything; not again when there is nothing new to tell for some hours.
-    pub(crate) async fn report(&mut self, instance: &Instance, runs_every: time::Duration) -> Result<()> {
-        let Some(receipt) = self.receipt(instance, runs_every) else {
+    pub(crate) async fn report(&mut self, instance: &str, host: &str, runs_every: time::Duration) -> Result<()> {
+        let Some(receipt) = self.receipt(instance, host, runs_every) else {
             return Ok(());
         };
         if self
@@ -243,13 +244,13 @@ impl<'a> Work<'a> {
         let mut body = serde_json::to_vec_pretty(&receipt)?;
         body.push(b'\n');
         self.source
-            .put(&receipt::key(&self.wanted.name, &instance.id), body)
+            .put(&receipt::key(&self.wanted.name, instance), body)
             .await?;
         self.state.receipt = Some(receipt);
         self.state.write(&self.file)
     }
 
-    fn receipt(&self, instance: &Instance, runs_every: time::Duration) -> Option<Receipt> {
+    fn receipt(&self, instance: &str, host: &str, runs_every: time::Duration) -> Option<Receipt> {
         let pending = self.state.pending.as_ref().map(|pending| &pending.current);
         let seen = self.state.seen.as_ref().map(|seen| &seen.current);
         let facts = &seen.or(pending).or(self.installed())?.facts;
@@ -278,8 +279,8 @@ impl<'a> Work<'a> {
         Some(Receipt {
             schema: Receipt::SCHEMA.to_owned(),
             name: self.wanted.name.clone(),
-            instance: instance.id.clone(),
-            host: instance.host.clone(),
+            instance: instance.to_owned(),
+            host: host.to_owned(),
             agent: env!("CARGO_PKG_VERSION").to_owned(),
             version: version.clone(),
             fingerprint: facts.fingerprint.clone(),
@@ -299,6 +300,7 @@ impl<'a> Work<'a> {
         let key = current_key(&self.wanted.name);
         let fresh = self.source.fresh(&key, seen.map(|seen| seen.tag.as_str())).await;
         let tagged = match (fresh, seen) {
+            (Err(error), _) if is_denied(&error) => return Err(Trouble::Denied(format!("{error:#}"))),
             (Err(error), _) => return Err(Trouble::Unreachable(format!("{error:#}"))),
             (Ok(Fresh::Missing), _) | (Ok(Fresh::Unchanged), None) => return Err(Trouble::NotPublished),
             (Ok(Fresh::Unchanged), Some(seen)) => return Ok(seen.current.clone()),
