@@ -45,6 +45,9 @@ pub struct Report {
     /// How many endpoints were left out to fit a size limit; `counts` has them.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub omitted: usize,
+    /// Likewise of the certificates.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub omitted_certificates: usize,
 }
 
 fn is_zero(count: &usize) -> bool {
@@ -69,20 +72,17 @@ impl Report {
             mistakes,
             looked_at: None,
             omitted: 0,
+            omitted_certificates: 0,
         }
     }
 
-    /// The same report with as many endpoints, worst first, as fit into about `bytes` of JSON. One that does not fit leaves
+    /// The same report with as many certificates and endpoints, worst first, as fit into about `bytes` of JSON. One that does not fit leaves
     /// its place to milder ones: a server that fills the report must not hide the others.
     pub fn fitting(mut self, bytes: usize) -> Self {
-        let (mut size, all) = (0, self.endpoints.len());
-        self.endpoints.retain(|endpoint| {
-            let next = serde_json::to_string(endpoint).map_or(0, |json| json.len() + 1);
-            let fits = size + next <= bytes;
-            size += if fits { next } else { 0 };
-            fits
-        });
-        self.omitted = all - self.endpoints.len();
+        let mut size = 0;
+        // Half of the room is left to the endpoints.
+        self.omitted_certificates = fit(&mut self.certificates, &mut size, bytes / 2);
+        self.omitted = fit(&mut self.endpoints, &mut size, bytes);
         self
     }
 
@@ -95,6 +95,18 @@ impl Report {
         };
         self.counts.worst().max(rest)
     }
+}
+
+/// Keeps what fits, in its order, and answers with how many do not.
+fn fit<T: Serialize>(entries: &mut Vec<T>, size: &mut usize, bytes: usize) -> usize {
+    let all = entries.len();
+    entries.retain(|entry| {
+        let next = serde_json::to_string(entry).map_or(0, |json| json.len() + 1);
+        let fits = *size + next <= bytes;
+        *size += if fits { next } else { 0 };
+        fits
+    });
+    all - entries.len()
 }
 
 /// Endpoints by status.
@@ -495,5 +507,24 @@ mod tests {
         let kept: Vec<_> = report.endpoints.iter().map(|kept| kept.endpoint.as_str()).collect();
         assert_eq!(kept, ["bad", "unknown", "mild"]);
         assert_eq!((report.omitted, report.counts.total()), (2, 5));
+    }
+
+    #[test]
+    fn certificates_leave_half_of_the_room_to_endpoints() {
+        let now = OffsetDateTime::UNIX_EPOCH;
+        let mut report = Report::new(now, now, Vec::new());
+        let certificate = |n: usize| {
+            let instances: Vec<_> = (0..n)
+                .map(|n| serde_json::json!({"instance": format!("i-{n}"), "stage": "served"}))
+                .collect();
+            serde_json::from_value(
+                serde_json::json!({"name": format!("{n}"), "status": "ok", "identifiers": [], "instances": instances}),
+            )
+            .unwrap()
+        };
+        report.certificates = [1, 500, 2].map(certificate).to_vec();
+        let report = report.fitting(4_000);
+        let kept: Vec<_> = report.certificates.iter().map(|kept| kept.name.as_str()).collect();
+        assert_eq!((kept, report.omitted_certificates), (vec!["1", "2"], 1));
     }
 }
