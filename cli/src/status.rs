@@ -132,7 +132,11 @@ impl Status {
             true => Severity::Ok,
             false => Severity::Unknown,
         };
-        self.certificates.iter().map(verdict).fold(rest, Severity::max)
+        let each = self
+            .certificates
+            .iter()
+            .map(|certificate| verdict(certificate, self.now));
+        each.fold(rest, Severity::max)
     }
 
     /// As a document, which `neverlapse report -` makes a page of.
@@ -184,16 +188,18 @@ impl Status {
     }
 }
 
-/// How bad it is with a certificate: what is found, and what could not be seen.
-fn verdict(certificate: &CertificateReport) -> Severity {
+/// How bad it is with a certificate: what is found, what could not be seen, and whether it has ended.
+fn verdict(certificate: &CertificateReport, now: OffsetDateTime) -> Severity {
     let unseen = certificate
         .addresses
         .iter()
         .any(|seen| seen.stage == AddressStage::Unseen);
-    certificate.status.max(match unseen {
+    let rest = match unseen {
+        _ if certificate.not_after.is_some_and(|end| end <= now) => Severity::Critical,
         true => Severity::Unknown,
         false => Severity::Ok,
-    })
+    };
+    certificate.status.max(rest)
 }
 
 fn chosen(inventory: &Inventory, names: &[String]) -> Result<Vec<Certificate>> {

@@ -106,7 +106,7 @@ fn findings(known: &Known<'_>, addresses: &[AddressReport], now: OffsetDateTime)
     findings.extend(receipts.iter().filter_map(|told| senseless(told, now)));
     if let Ok(Some(current)) = &known.stored.current {
         let late = late(now - current.published_at, known.certificate.deliver_within);
-        findings.extend(lapsed(&current.facts, now));
+        findings.extend(lapsed(known.certificate, &current.facts, now));
         let receipts = receipts.iter().filter_map(|told| told.receipt.as_ref().ok());
         findings.extend(receipts.filter_map(|receipt| stuck(receipt, &current.facts, late, now)));
         findings.extend(
@@ -151,10 +151,11 @@ fn senseless(told: &Told, now: OffsetDateTime) -> Option<Finding> {
     ))
 }
 
-/// The newest that there is has ended: nothing that an instance or a server does can help.
-fn lapsed(current: &Facts, now: OffsetDateTime) -> Option<Finding> {
+/// The newest that there is has ended. Where it is served, that is found on the wire, and said once.
+fn lapsed(certificate: &Certificate, current: &Facts, now: OffsetDateTime) -> Option<Finding> {
     let not_after = current.not_after;
-    (not_after <= now).then(|| Finding::new(Kind::Expired { not_after }, Severity::Critical, now))
+    let unwatched = certificate.served_at.is_empty();
+    (unwatched && not_after <= now).then(|| Finding::new(Kind::Expired { not_after }, Severity::Critical, now))
 }
 
 /// How much it matters that a version published so long ago is not there: nothing within its grace.
@@ -690,11 +691,21 @@ mod tests {
     }
 
     #[test]
-    fn one_that_has_ended_is_critical_wherever_it_is() {
+    fn one_that_has_ended_is_said_once() {
         let mut ended = current(Duration::HOUR);
         ended.facts.not_after = NOW;
-        let report = report(&stored(Some(ended), Vec::new()), &[]);
-        assert_eq!(codes(&report), [("expired", Severity::Critical)]);
+        let stored = stored(Some(ended), Vec::new());
+        assert_eq!(codes(&report(&stored, &[])), [], "the endpoint says it");
+        let certificate = Certificate {
+            served_at: Vec::new(),
+            ..certificate()
+        };
+        let known = Known {
+            certificate: &certificate,
+            stored: &stored,
+            endpoints: &[],
+        };
+        assert_eq!(codes(&join(&known, NOW)), [("expired", Severity::Critical)]);
     }
 
     #[test]

@@ -29,7 +29,7 @@ impl Table {
         let mut certificates: Vec<_> = status.certificates.iter().collect();
         certificates.sort_by_key(|certificate| {
             (
-                Reverse(verdict(certificate)),
+                Reverse(verdict(certificate, status.now)),
                 certificate.not_after,
                 certificate.name.as_str(),
             )
@@ -62,7 +62,7 @@ impl Table {
 }
 
 fn row(status: &Status, certificate: &CertificateReport) -> Row {
-    let verdict = verdict(certificate);
+    let verdict = verdict(certificate, status.now);
     let seconds = certificate.not_after.map(|end| (end - status.now).whole_seconds());
     let mut lines = vec![name(certificate)];
     lines.extend(certificate.findings.iter().map(|finding| {
@@ -228,7 +228,7 @@ fn sentences(status: &Status) -> Vec<String> {
     status
         .certificates
         .iter()
-        .for_each(|certificate| counts.add(verdict(certificate)));
+        .for_each(|certificate| counts.add(verdict(certificate, status.now)));
     let noun = if counts.total() == 1 {
         "certificate"
     } else {
