@@ -1,15 +1,16 @@
 //! The server's own commands: run under a time limit, their words kept.
 
+use std::convert::Infallible;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 use std::time::Duration;
 
-use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, memfd_create};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::Command;
-use tokio::time::timeout;
+use tokio::time::{interval, timeout};
 
 /// Program and arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,8 +23,7 @@ impl Program {
     pub(crate) async fn run(&self, limit: Duration) -> Result<(), String> {
         let failed = |error: std::io::Error| format!("cannot run {self}: {error}");
         // A file in memory: a disk may be full, and a pipe would stay open in the hands of a daemon that it starts.
-        let mut said =
-            File::from(memfd_create("neverlapse", MemfdFlags::CLOEXEC).map_err(|error| failed(error.into()))?);
+        let said = File::from(memfd_create("neverlapse", MemfdFlags::CLOEXEC).map_err(|error| failed(error.into()))?);
         let mut command = Command::new(&self.words[0]);
         command.args(&self.words[1..]).stdin(Stdio::null()).process_group(0);
         command
@@ -34,7 +34,10 @@ impl Program {
         }
         let mut child = command.spawn().map_err(failed)?;
         let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
-        let ended = timeout(limit, child.wait()).await;
+        let ended = tokio::select! {
+            ended = timeout(limit, child.wait()) => ended,
+            never = forget_the_middle(&said) => match never {},
+        };
         let status = match ended {
             Ok(status) => status.map_err(failed)?,
             Err(_) => {
@@ -42,20 +45,16 @@ impl Program {
                     let _ = kill_process_group(group, Signal::KILL);
                 }
                 let _ = child.wait().await;
-                return Err(format!(
-                    "{self} took longer than {} s{}",
-                    limit.as_secs(),
-                    words(&mut said)
-                ));
+                return Err(format!("{self} took longer than {} s{}", limit.as_secs(), words(&said)));
             }
         };
         match (status.success(), status.code(), status.signal()) {
             (true, ..) => Ok(()),
-            (_, Some(code), _) => Err(format!("{self} ended with {code}{}", words(&mut said))),
+            (_, Some(code), _) => Err(format!("{self} ended with {code}{}", words(&said))),
             (_, _, signal) => Err(format!(
                 "{self} was ended by signal {}{}",
                 signal.unwrap_or(0),
-                words(&mut said)
+                words(&said)
             )),
         }
     }
@@ -70,18 +69,48 @@ impl std::fmt::Display for Program {
     }
 }
 
-/// The end of what it said, in one line.
-fn words(said: &mut File) -> String {
-    let length = said.seek(SeekFrom::End(0)).unwrap_or(0);
-    let mut end = Vec::new();
-    let _ = said.seek(SeekFrom::Start(length.saturating_sub(KEPT)));
-    let _ = said.take(KEPT).read_to_end(&mut end);
-    let text = String::from_utf8_lossy(&end);
-    let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    match lines.join("; ") {
-        nothing if nothing.is_empty() => nothing,
-        lines => format!(": {}", neverlapse::text::printable(&lines)),
+/// Gives back the memory of what it said, but for beginning and end, as it goes on: a command that never stops talking would fill the
+/// memory. It is not held up, and nothing that it writes fails, for that could make a server do half of a reload.
+async fn forget_the_middle(said: &File) -> Infallible {
+    let (mut ticks, mut forgotten) = (interval(TICK), KEPT);
+    loop {
+        ticks.tick().await;
+        let end = length(said).saturating_sub(KEPT);
+        if end > forgotten {
+            let _ = fallocate(
+                said,
+                FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
+                forgotten,
+                end - forgotten,
+            );
+            forgotten = end;
+        }
     }
+}
+
+/// What it said, in one line: beginning and end.
+fn words(said: &File) -> String {
+    let length = length(said);
+    let part = |from: u64, to: u64| {
+        let mut part = vec![0; usize::try_from(to - from).unwrap_or_default()];
+        let read = said.read_exact_at(&mut part, from);
+        let text = String::from_utf8_lossy(if read.is_ok() { &part } else { &[] });
+        let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        lines.join("; ")
+    };
+    let text = if length <= 2 * KEPT {
+        part(0, length)
+    } else {
+        format!("{} … {}", part(0, KEPT), part(length - KEPT, length))
+    };
+    match text {
+        nothing if nothing.is_empty() => nothing,
+        text => format!(": {}", neverlapse::text::printable(&text)),
+    }
+}
+
+fn length(said: &File) -> u64 {
+    said.metadata().map_or(0, |found| found.len())
 }
 
 /// Our credentials are none of a server's business.
@@ -89,10 +118,15 @@ fn is_ours(variable: &str) -> bool {
     variable.starts_with("AWS_")
 }
 
-const KEPT: u64 = 2_000;
+/// Of beginning and end each, in bytes.
+const KEPT: u64 = 1_000;
+/// What a processor writes in this time is the most that is ever held.
+const TICK: Duration = Duration::from_millis(5);
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
 
     fn shell(line: &str) -> Program {
@@ -138,6 +172,38 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         panic!("its child lives");
+    }
+
+    #[tokio::test]
+    async fn one_that_never_stops_talking_took_all_memory() {
+        let said = File::from(memfd_create("neverlapse", MemfdFlags::CLOEXEC).unwrap());
+        let mut talk = std::process::Command::new("yes")
+            .stdout(said.try_clone().unwrap())
+            .spawn()
+            .unwrap();
+        let mut most = 0;
+        let watch = async {
+            for _ in 0..200 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                most = most.max(said.metadata().unwrap().blocks() * 512);
+            }
+        };
+        tokio::select! {
+            () = watch => {}
+            never = forget_the_middle(&said) => match never {},
+        }
+        talk.kill().unwrap();
+        talk.wait().unwrap();
+        let said_all = length(&said);
+        assert!(
+            said_all > 4 * most && most < 256 << 20,
+            "{most} of {said_all} bytes were held"
+        );
+        let error = words(&said);
+        assert!(
+            error.starts_with(": y; y; ") && error.contains(" … ") && error.len() < 7_000,
+            "{error}"
+        );
     }
 
     #[tokio::test]
