@@ -120,7 +120,13 @@ fn wanted(certificate: &WrittenCertificate, written: &Written) -> Result<Wanted>
             .transpose()
             .with_context(|| key.to_owned())
     };
-    let window = certificate.window.as_ref().or(written.window.as_ref());
+    let every = time::Duration::hours(written.runs_every_hours.into());
+    let window = |text: &String| {
+        let window: Window = text.parse()?;
+        window.is_met(every).map_err(|error| format!("{text:?}: {error}"))?;
+        Ok(window)
+    };
+    let window = certificate.window.as_ref().or(written.window.as_ref()).map(window);
     let server_name = match &certificate.server_name {
         Some(name) => name.clone(),
         None => certificate
@@ -151,8 +157,8 @@ fn wanted(certificate: &WrittenCertificate, written: &Written) -> Result<Wanted>
         verify: verify.collect::<Result<_>>()?,
         verify_timeout: Duration::from_secs(written.verify_timeout_seconds.into()),
         window: window
-            .map(|window| window.parse().map_err(anyhow::Error::msg))
             .transpose()
+            .map_err(|error: String| anyhow::Error::msg(error))
             .context("window")?,
         allow_staging: certificate.allow_staging,
         name,
@@ -384,6 +390,10 @@ mod tests {
             (
                 "[[certificate]]\nname = \"a\"\nwindow = \"2-4\"",
                 "window: \"2-4\" is not a window (expected such as \"02:00-04:30\", in UTC)",
+            ),
+            (
+                "window = \"02:00-02:30\"\n[[certificate]]\nname = \"a\"",
+                "[[certificate]] name = \"a\": window: \"02:00-02:30\": it is open for 30 minutes",
             ),
             (
                 "folder = \"x\"\n[[certificate]]\nname = \"a\"",

@@ -21,6 +21,34 @@ impl Window {
             now >= self.from || now < self.to
         }
     }
+
+    /// Whether at least one of the runs that come at such intervals falls into it. Each may be late by [`DELAY`], and a timer gives a host
+    /// the same minute in every hour: one that misses a shorter window once can miss it for ever.
+    pub(crate) fn is_met(self, every: Duration) -> Result<(), String> {
+        let (length, needed) = (self.length(), every + DELAY);
+        if length >= needed {
+            return Ok(());
+        }
+        let expected = match needed < Duration::DAY {
+            true => format!("expected at least {} minutes", needed.whole_minutes()),
+            false => "expected no window; let the timer run when changes are wanted".to_owned(),
+        };
+        Err(format!(
+            "it is open for {} minutes, and runs every {} h, each up to {} minutes late, can all miss it ({expected})",
+            length.whole_minutes(),
+            every.whole_hours(),
+            DELAY.whole_minutes()
+        ))
+    }
+
+    fn length(self) -> Duration {
+        let length = self.to - self.from;
+        if length.is_negative() {
+            length + Duration::DAY
+        } else {
+            length
+        }
+    }
 }
 
 /// Whether a certificate has so little time left that no window matters.
@@ -47,6 +75,8 @@ impl FromStr for Window {
 
 const TIME: &[time::format_description::BorrowedFormatItem<'static>] = format_description!("[hour]:[minute]");
 const URGENT: Duration = Duration::days(7);
+/// `RandomizedDelaySec` of the timer.
+const DELAY: Duration = Duration::minutes(50);
 
 #[cfg(test)]
 mod tests {
@@ -72,6 +102,36 @@ mod tests {
         for wrong in ["", "02:00", "02:00-02:00", "2-4", "25:00-26:00"] {
             assert!(wrong.parse::<Window>().is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_window_that_the_hosts_minute_never_meets() {
+        for (window, hours, expected) in [
+            ("02:00-04:30", 1, None),
+            ("23:00-00:50", 1, None),
+            (
+                "02:00-02:30",
+                1,
+                Some(
+                    "it is open for 30 minutes, and runs every 1 h, each up to 50 minutes late, can all miss it (expected at least 110 minutes)",
+                ),
+            ),
+            ("02:00-03:49", 1, Some("expected at least 110 minutes")),
+            ("22:00-02:00", 6, Some("it is open for 240 minutes, and runs every 6 h")),
+            (
+                "02:00-01:59",
+                24,
+                Some("expected no window; let the timer run when changes are wanted"),
+            ),
+        ] {
+            let met = window.parse::<Window>().unwrap().is_met(Duration::hours(hours));
+            match expected {
+                None => assert_eq!(met, Ok(()), "{window}"),
+                Some(expected) => assert!(met.as_ref().unwrap_err().contains(expected), "{window}: {met:?}"),
+            }
+        }
+        let timer = include_str!("../../systemd/neverlapse-pull.timer");
+        assert!(timer.contains(&format!("RandomizedDelaySec={}min", DELAY.whole_minutes())));
     }
 
     #[test]
