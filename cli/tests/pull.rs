@@ -5,14 +5,25 @@ use std::net::Ipv4Addr;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::sync::Arc;
 
 use neverlapse::receipt::{Receipt, Stage};
 use neverlapse::version::{CERT, CHAIN, Current, FULLCHAIN, FileHash, PRIVKEY, file_key};
 use neverlapse_tests::depot::Depot;
 use neverlapse_tests::pki::{Authority, Leaf};
 use neverlapse_tests::webhost::WebHost;
+use serde_json::Value;
+use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
+use tokio::net::TcpListener;
 use tokio::process::Command;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::aws_lc_rs::{default_provider, sign::any_supported_type};
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::server::{ClientHello, ResolvesServerCert};
+use tokio_rustls::rustls::sign::CertifiedKey;
 
 const NEVERLAPSE: &str = env!("CARGO_BIN_EXE_neverlapse");
 const NAME: &str = "shop.test";
@@ -120,6 +131,28 @@ impl Bench {
             .to_str()
             .unwrap()
             .to_owned()
+    }
+
+    fn state(&self) -> PathBuf {
+        self.host.path().join("state")
+    }
+
+    /// Has the client remember something else.
+    fn remember(&self, edit: impl FnOnce(&mut Value)) {
+        let file = self.state().join("shop.test.json");
+        let mut state = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        edit(&mut state);
+        fs::write(file, state.to_string()).unwrap();
+    }
+
+    /// A test that the server's own answer to a version stands for: it passes while this one is live.
+    fn passes_only(&self, current: &Current) -> String {
+        let (live, test) = (self.live(), self.host.test_command());
+        let version = &current.facts.version;
+        format!(
+            "case $(readlink {}) in */{version}) {test};; *) echo refused; exit 1;; esac",
+            live.display()
+        )
     }
 
     /// Every file below the folder with its content and mode, so that a test can tell whether anything was touched.
@@ -265,7 +298,7 @@ async fn a_failed_test_or_reload_leaves_the_old_one_and_is_tried_again() {
         (&*test, "true", "after the reload 127.0.0.1"),
     ] {
         bench.configure_with(test, reload, "");
-        let ran = bench.pull().await;
+        let ran = bench.pull_with(&["--now"]).await;
         assert_eq!(ran.code, 1, "{ran:?}");
         assert!(
             ran.err.contains(expected)
@@ -287,13 +320,13 @@ async fn a_failed_test_or_reload_leaves_the_old_one_and_is_tried_again() {
     // A configuration that is broken elsewhere, then repaired.
     bench.configure("");
     bench.host.configure("nonsense;").unwrap();
-    let ran = bench.pull().await;
+    let ran = bench.pull_with(&["--now"]).await;
     assert!(
         ran.code == 1 && ran.err.contains("unknown directive \"nonsense\""),
         "{ran:?}"
     );
     bench.host.configure("").unwrap();
-    let ran = bench.pull().await;
+    let ran = bench.pull_with(&["--now"]).await;
     assert_eq!(ran.code, 0, "{ran:?}");
     bench.serves(&new).await;
     assert_eq!((bench.receipt().stage, bench.receipt().reason), (Stage::Served, None));
@@ -805,7 +838,11 @@ async fn whenever_it_is_killed_the_server_can_start_and_the_next_run_finishes() 
             let left: Vec<_> = bench
                 .everything()
                 .into_iter()
-                .filter(|(path, ..)| path.to_string_lossy().ends_with(".new"))
+                .filter(|(path, ..)| {
+                    [".new", ".back", ".next"]
+                        .iter()
+                        .any(|end| path.to_string_lossy().ends_with(end))
+                })
                 .collect();
             assert_eq!(left, [], "{call} {nth}");
             before = new;
@@ -839,7 +876,17 @@ async fn a_disk_that_is_full_at_any_step_leaves_one_that_serves() {
                     .any(|version| version.facts.fingerprint == served),
                 "{call} {nth}"
             );
+            // The one before the last went live when only the state could not be written.
+            let live = bench.live_version();
+            assert!(
+                [&before, &new].iter().any(|version| version.facts.version == live),
+                "{call} {nth}: {live} is live"
+            );
             assert_eq!(bench.pull().await.code, 0, "{call} {nth}");
+            assert!(
+                !bench.host.folder().join("live/.shop.test.back").is_symlink(),
+                "{call} {nth}"
+            );
             bench.serves(&new).await;
             before = new;
             match ran {
@@ -858,4 +905,337 @@ async fn a_disk_that_is_full_at_any_step_leaves_one_that_serves() {
     assert!(ran.code == 1 && ran.err.contains("cannot write"), "{ran:?}");
     bench.serves(&before).await;
     assert_eq!(bench.pull().await.code, 0);
+}
+
+#[tokio::test]
+async fn a_refused_version_stayed_live_once_the_old_one_had_expired() {
+    let mut bench = Bench::closed(&[NAME, "b.test"]);
+    let end = OffsetDateTime::now_utc() + Duration::seconds(20);
+    let old = bench.authority.issue(&[NAME], end - Duration::days(60), end).unwrap();
+    let old = bench.depot.publish(NAME, &old).unwrap();
+    let publish_other = |bench: &mut Bench, days| {
+        let leaf = bench
+            .authority
+            .leaf("b.test", OffsetDateTime::now_utc() + Duration::days(days))
+            .unwrap();
+        bench.depot.publish("b.test", &leaf).unwrap()
+    };
+    publish_other(&mut bench, 60);
+    bench.pull().await;
+    bench.host.start().await.unwrap();
+    assert_eq!(bench.pull().await.code, 0);
+    while OffsetDateTime::now_utc() <= end + Duration::seconds(1) {
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+    let new = bench.publish(80);
+    let other = publish_other(&mut bench, 80);
+    let reload = bench.host.reload_command();
+    bench.configure_with(&bench.passes_only(&old), &reload, "");
+    let ran = bench.pull().await;
+    assert!(ran.code == 2 && ran.err.contains("the test failed"), "{ran:?}");
+    assert_eq!(bench.live_version(), old.facts.version, "the server can start again");
+    let of_other = bench.depot.receipt("b.test", "web-1").unwrap();
+    assert_eq!((of_other.stage, of_other.version), (Stage::Served, other.facts.version));
+    bench.configure_with("true", "exit 1", "");
+    assert_eq!(bench.pull().await.code, 2);
+    assert_eq!(
+        bench.live_version(),
+        old.facts.version,
+        "nor after a reload that failed"
+    );
+
+    // When only nobody sees it, it is better than one that has expired.
+    bench.configure_with("true", "true", "");
+    let ran = bench.pull().await;
+    assert!(ran.code == 2 && ran.err.contains("does not serve it"), "{ran:?}");
+    assert_eq!(bench.live_version(), new.facts.version);
+    bench.configure("");
+    assert_eq!(bench.pull().await.code, 0);
+    bench.serves(&new).await;
+}
+
+#[tokio::test]
+async fn a_group_could_not_reach_its_key_under_the_units_umask() {
+    let mut bench = Bench::closed(&[NAME]);
+    // Without the right to give files away there is nothing to be shown here.
+    if fs::metadata(bench.host.path()).unwrap().uid() != 0 {
+        return;
+    }
+    let chmod = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    chmod(bench.host.path(), 0o755);
+    bench.configure("group = \"65534\"");
+    bench.publish(60);
+    let pull = async || {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "umask 077; exec \"$@\"", "sh", NEVERLAPSE]);
+        run(&mut bench.command(shell)).await
+    };
+    let key = bench.live().join(PRIVKEY);
+    let can_read = async |id: u32| {
+        let mut command = Command::new("setpriv");
+        command.args([
+            &format!("--reuid={id}"),
+            &format!("--regid={id}"),
+            "--clear-groups",
+            "cat",
+        ]);
+        let read = command.arg(&key).output().await.unwrap();
+        String::from_utf8(read.stdout).unwrap().contains("PRIVATE KEY")
+    };
+    pull().await;
+    assert_eq!((can_read(65_534).await, can_read(65_533).await), (true, false));
+    // What earlier versions left behind is mended.
+    for folder in ["live", "versions", "versions/shop.test"] {
+        chmod(&bench.host.folder().join(folder), 0o700);
+    }
+    assert!(!can_read(65_534).await);
+    pull().await;
+    assert_eq!((can_read(65_534).await, can_read(65_533).await), (true, false));
+}
+
+#[tokio::test]
+async fn a_server_that_was_just_restarting_was_reloaded() {
+    let (mut bench, version) = Bench::open().await;
+    bench.configure_with("exit 1", "exit 1", "");
+    bench.host.stop();
+    let mut command = bench.command(Command::new(NEVERLAPSE));
+    let restart = async {
+        tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+        bench.host.start().await.unwrap();
+    };
+    let (ran, ()) = tokio::join!(run(&mut command), restart);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    bench.serves(&version).await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_down_was_reloaded_outside_of_the_window() {
+    let (mut bench, version) = Bench::open().await;
+    let hour = OffsetDateTime::now_utc().hour();
+    let closed = format!("window = \"{:02}:00-{:02}:00\"", (hour + 6) % 24, (hour + 8) % 24);
+    let log = bench.host.path().join("reloads");
+    bench.configure_with("true", &format!("echo reload >> {}", log.display()), &closed);
+    bench.host.stop();
+    let ran = bench.pull().await;
+    assert!(
+        ran.code == 1 && ran.err.contains("no TCP connection") && ran.err.contains("tried again in its window"),
+        "{ran:?}"
+    );
+    assert!(!log.exists());
+    let receipt = bench.receipt();
+    assert_eq!((receipt.stage, receipt.version), (Stage::Failed, version.facts.version));
+    assert!(receipt.reason.unwrap().contains("no TCP connection"));
+    assert_eq!(bench.pull_with(&["--now"]).await.code, 1);
+    assert_eq!(
+        fs::read_to_string(&log).unwrap(),
+        "reload\n",
+        "once, and not again for the same files"
+    );
+    // It is back by itself: nothing is left to be done.
+    bench.host.start().await.unwrap();
+    assert_eq!(bench.pull().await.code, 0);
+    assert_eq!(fs::read_to_string(&log).unwrap(), "reload\n");
+    assert_eq!(bench.receipt().stage, Stage::Served);
+}
+
+#[tokio::test]
+async fn telling_a_server_again_removed_the_version_before() {
+    let (mut bench, old) = Bench::open().await;
+    let new = bench.publish(80);
+    assert_eq!(bench.pull().await.code, 0);
+    bench.serves(&new).await;
+    // Somebody had the server load the old one.
+    let point = |version: &Current| {
+        fs::remove_file(bench.live()).unwrap();
+        symlink(format!("../versions/shop.test/{}", version.facts.version), bench.live()).unwrap();
+    };
+    point(&old);
+    run(Command::new("sh").args(["-c", &bench.host.reload_command()])).await;
+    bench.serves(&old).await;
+    point(&new);
+    assert_eq!(bench.pull().await.code, 0);
+    bench.serves(&new).await;
+    for version in [old, new] {
+        let folder = bench
+            .host
+            .folder()
+            .join("versions/shop.test")
+            .join(version.facts.version);
+        assert!(folder.exists(), "{}", folder.display());
+    }
+}
+
+#[tokio::test]
+async fn what_failed_three_times_waits_and_is_not_forgotten() {
+    let (mut bench, old) = Bench::open().await;
+    let new = bench.publish(80);
+    let log = bench.host.path().join("reloads");
+    bench.configure_with("true", &format!("echo reload >> {}; exit 1", log.display()), "");
+    // Each try tells the server twice: of the new files, and that the old ones are back.
+    let reloads = || fs::read_to_string(&log).unwrap_or_default().lines().count();
+    for tries in 1..=3 {
+        assert_eq!(bench.pull().await.code, 1);
+        assert_eq!(reloads(), 2 * tries);
+    }
+    let ran = bench.pull().await;
+    assert!(
+        ran.code == 1 && ran.err.contains("the reload failed") && ran.err.contains("tried again from"),
+        "{ran:?}"
+    );
+    assert_eq!((reloads(), bench.live_version()), (6, old.facts.version));
+    assert_eq!(
+        (bench.receipt().stage, bench.receipt().version),
+        (Stage::Failed, new.facts.version.clone())
+    );
+    bench.remember(|state| {
+        let tried = state["pending"]["tried"].as_str().unwrap();
+        let tried = OffsetDateTime::parse(tried, &Rfc3339).unwrap() - Duration::hours(2);
+        state["pending"]["tried"] = tried.format(&Rfc3339).unwrap().into();
+    });
+    assert_eq!((bench.pull().await.code, reloads()), (1, 8));
+    assert_eq!((bench.pull().await.code, reloads()), (1, 8));
+    bench.configure("");
+    assert_eq!(bench.pull_with(&["--now"]).await.code, 0);
+    bench.serves(&new).await;
+}
+
+/// Shows a certificate whatever its key is.
+#[derive(Debug)]
+struct Shows(Arc<CertifiedKey>);
+
+impl ResolvesServerCert for Shows {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.clone())
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_use_its_key_counted_as_one_that_serves() {
+    let mut bench = Bench::closed(&[NAME]);
+    bench.configure_with("true", "true", "");
+    let (leaf, other) = (bench.leaf(60), bench.leaf(60));
+    bench.depot.publish(NAME, &leaf).unwrap();
+    let chain = CertificateDer::pem_slice_iter(leaf.fullchain.as_bytes()).collect::<Result<_, _>>();
+    let key = PrivateKeyDer::from_pem_slice(other.key.as_bytes()).unwrap();
+    let key = CertifiedKey::new(chain.unwrap(), any_supported_type(&key).unwrap());
+    let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(Shows(Arc::new(key))));
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind(bench.host.places[0].1).await.unwrap();
+    let serving = tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let _ = acceptor.accept(stream).await;
+        }
+    });
+    let ran = bench.pull().await;
+    assert!(
+        ran.code == 2
+            && ran
+                .err
+                .contains("shows it, but no handshake comes to its end: the TLS handshake failed"),
+        "{ran:?}"
+    );
+    assert_eq!(bench.receipt().stage, Stage::Failed);
+    serving.abort();
+}
+
+#[tokio::test]
+async fn a_server_that_met_a_refused_version_at_its_start_was_never_told_of_the_old_one() {
+    let (mut bench, old) = Bench::open().await;
+    let new = bench.publish(80);
+    // Killed between switch and test.
+    bench.configure_with("kill -KILL $PPID", "true", "");
+    assert_eq!(bench.pull().await.code, -1);
+    assert_eq!(bench.live_version(), new.facts.version);
+    let log = bench.host.path().join("reloads");
+    bench.configure_with(
+        &bench.passes_only(&old),
+        &format!("echo reload >> {}", log.display()),
+        "",
+    );
+    let ran = bench.pull().await;
+    assert!(ran.code == 1 && ran.err.contains("the test failed"), "{ran:?}");
+    assert_eq!(bench.live_version(), old.facts.version);
+    assert_eq!(fs::read_to_string(&log).unwrap(), "reload\n");
+    // From now on the server has what is live, and need not be told.
+    assert_eq!(bench.pull().await.code, 1);
+    assert_eq!(fs::read_to_string(&log).unwrap(), "reload\n");
+}
+
+#[tokio::test]
+async fn a_state_folder_that_others_can_write_to_was_trusted() {
+    let (bench, _) = Bench::open().await;
+    let chmod = |mode| fs::set_permissions(bench.state(), fs::Permissions::from_mode(mode)).unwrap();
+    chmod(0o777);
+    let ran = bench.pull().await;
+    assert!(
+        ran.code == 3 && ran.err.contains("state can be written by others (mode 777)"),
+        "{ran:?}"
+    );
+    chmod(0o700);
+    let file = bench.state().join("shop.test.json");
+    let elsewhere = bench.host.path().join("elsewhere");
+    fs::rename(&file, &elsewhere).unwrap();
+    symlink(&elsewhere, &file).unwrap();
+    let ran = bench.pull().await;
+    assert!(
+        ran.code == 3 && ran.err.contains("cannot read"),
+        "a symlink is not followed: {ran:?}"
+    );
+    fs::rename(&elsewhere, &file).unwrap();
+    bench.remember(|state| state["installed"]["folder"] = "../../elsewhere".into());
+    let ran = bench.pull().await;
+    assert!(
+        ran.code == 3 && ran.err.contains("folder \"../../elsewhere\" is not one of ours"),
+        "{ran:?}"
+    );
+    fs::remove_file(&file).unwrap();
+    fs::remove_file(bench.state().join("lock")).unwrap();
+    symlink(&elsewhere, bench.state().join("lock")).unwrap();
+    let ran = bench.pull().await;
+    assert!(ran.code == 3 && ran.err.contains("cannot open"), "{ran:?}");
+    assert!(!elsewhere.exists());
+}
+
+#[tokio::test]
+async fn a_clock_that_was_ahead_silenced_the_receipts() {
+    let (bench, _) = Bench::open().await;
+    bench.remember(|state| {
+        state["receipt"]["since"] = "2099-01-01T00:00:00Z".into();
+        state["receipt"]["at"] = "2099-01-01T00:00:00Z".into();
+        state["receipt"]["next_by"] = "2099-01-02T02:00:00Z".into();
+    });
+    assert_eq!(bench.pull().await.code, 0);
+    let (receipt, now) = (bench.receipt(), OffsetDateTime::now_utc());
+    assert!(receipt.since <= now && receipt.at <= now, "{receipt:?}");
+    bench.remember(|state| assert!(state["receipt"]["at"].as_str().unwrap() < "2099"));
+}
+
+#[tokio::test]
+async fn the_receipt_about_a_refused_pointer_named_the_version_before() {
+    let (mut bench, first) = Bench::open().await;
+    let second = bench.publish(80);
+    assert_eq!(bench.pull().await.code, 0);
+    bench.depot.point(&first).unwrap();
+    assert_eq!(bench.pull().await.code, 1);
+    let receipt = bench.receipt();
+    assert_eq!(
+        (receipt.stage, receipt.version, receipt.fingerprint, receipt.installed),
+        (
+            Stage::Failed,
+            first.facts.version,
+            first.facts.fingerprint,
+            Some(second.facts.version.clone())
+        )
+    );
+    assert!(receipt.reason.unwrap().contains("out-of-date current.json"));
+    bench.depot.point(&second).unwrap();
+    assert_eq!(bench.pull().await.code, 0);
+    assert_eq!(
+        (bench.receipt().stage, bench.receipt().version),
+        (Stage::Served, second.facts.version)
+    );
 }

@@ -7,16 +7,17 @@
 //! there can send a key elsewhere.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use neverlapse::version::{FULLCHAIN, PRIVKEY, sha256};
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, fsync, mkdirat, openat, readlinkat,
-    renameat, statat, symlinkat, unlinkat,
+    AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Stat, Uid, fchmod, fchown, fstat, fsync, mkdirat, openat,
+    readlinkat, renameat, statat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
 use rustix::process::geteuid;
@@ -34,25 +35,13 @@ pub(crate) struct Folder {
 impl Folder {
     /// Opens `live/` and `versions/{name}/` below a folder, and creates what is missing of them.
     pub(crate) fn open(root: &Path, name: &str) -> Result<Self> {
-        std::fs::create_dir_all(root).with_context(|| format!("cannot create {}", root.display()))?;
-        let root = std::fs::canonicalize(root).with_context(|| format!("cannot open {}", root.display()))?;
-        for folder in root.ancestors() {
-            let opened = openat(CWD, folder, FOLDER, Mode::empty());
-            safe(
-                opened
-                    .with_context(|| format!("cannot open {}", folder.display()))?
-                    .as_fd(),
-                &folder.display(),
-                folder != root,
-            )?;
-        }
-        let opened =
-            openat(CWD, &root, FOLDER, Mode::empty()).with_context(|| format!("cannot open {}", root.display()))?;
-        let all = subfolder(opened.as_fd(), "versions", 0o755)?;
+        create(root).with_context(|| format!("cannot create {}", root.display()))?;
+        let opened = guarded(root)?;
+        let all = subfolder(opened.as_fd(), "versions")?;
         let folder = Self {
             name: name.to_owned(),
-            live: subfolder(opened.as_fd(), "live", 0o755)?,
-            versions: subfolder(all.as_fd(), name, 0o755)?,
+            live: subfolder(opened.as_fd(), "live")?,
+            versions: subfolder(all.as_fd(), name)?,
         };
         match statat(&folder.live, name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => {}
@@ -137,6 +126,12 @@ impl Folder {
     pub(crate) fn switch_back(&self) -> Result<()> {
         let back = renameat(&self.live, self.back(), &self.live, &self.name).and_then(|()| fsync(&self.live));
         back.with_context(|| format!("cannot switch live/{} back", self.name))
+    }
+
+    /// There is no way back from here on.
+    pub(crate) fn stay(&self) -> Result<()> {
+        let stay = ignore_missing(unlinkat(&self.live, self.back(), AtFlags::empty()));
+        stay.with_context(|| format!("cannot remove live/{}", self.back()))
     }
 
     /// Removes what is neither in `keep` nor live: unfinished folders, old versions and their keys.
@@ -256,6 +251,12 @@ impl Folder {
     }
 }
 
+/// Whether a version's folder can have this name; those that begin with a dot are not whole.
+pub(crate) fn is_folder(name: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'.';
+    !name.is_empty() && !name.starts_with('.') && name.bytes().all(allowed)
+}
+
 /// The folder for a version; what is laid out otherwise has another name, so that a change of the configuration is an installation.
 pub(crate) fn base(version: &str, layout: &Layout) -> String {
     let Layout {
@@ -314,19 +315,46 @@ fn own(file: impl AsFd, layout: &Layout) -> Result<(), Errno> {
     }
 }
 
-fn subfolder(parent: impl AsFd, name: &str, mode: u32) -> Result<OwnedFd> {
-    match mkdirat(&parent, name, Mode::from_raw_mode(mode)) {
+/// Creates a folder that everybody can pass, whatever the umask, and those above it.
+fn create(folder: &Path) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    folder.parent().map_or(Ok(()), create)?;
+    std::fs::create_dir(folder)?;
+    std::fs::set_permissions(folder, Permissions::from_mode(OPEN))
+}
+
+/// Opens a folder of ours in a folder of ours, and creates it if need be. The names in it are no secret, and who may read a key has to get
+/// there: a umask of 077 is that of our unit, and not meant for it.
+fn subfolder(parent: impl AsFd, name: &str) -> Result<OwnedFd> {
+    match mkdirat(&parent, name, Mode::from_raw_mode(OPEN)) {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(error) => return Err(error).with_context(|| format!("cannot create {name}/")),
     }
     let opened = openat(&parent, name, FOLDER, Mode::empty())
         .with_context(|| format!("cannot open {name}/ (a symlink in its place is refused)"))?;
-    safe(opened.as_fd(), &name, false)?;
+    let found = safe(opened.as_fd(), &name, false)?;
+    if found.st_mode & OPEN != OPEN && found.st_uid == geteuid().as_raw() {
+        fchmod(&opened, Mode::from_raw_mode(found.st_mode & 0o7777 | OPEN))
+            .with_context(|| format!("cannot open {name}/ to others (chmod 755)"))?;
+    }
     Ok(opened)
 }
 
+/// Opens a folder, which must be one that nobody but us and root can put something else in the place of.
+pub(crate) fn guarded(folder: &Path) -> Result<OwnedFd> {
+    let cannot = |folder: &Path| format!("cannot open {}", folder.display());
+    let folder = std::fs::canonicalize(folder).with_context(|| cannot(folder))?;
+    for above in folder.ancestors() {
+        let opened = openat(CWD, above, FOLDER, Mode::empty()).with_context(|| cannot(above))?;
+        safe(opened.as_fd(), &above.display(), above != folder)?;
+    }
+    openat(CWD, &folder, FOLDER, Mode::empty()).with_context(|| cannot(&folder))
+}
+
 /// Nobody but us and root can put something else in its place.
-fn safe(folder: impl AsFd, name: &dyn std::fmt::Display, sticky_will_do: bool) -> Result<()> {
+fn safe(folder: impl AsFd, name: &dyn std::fmt::Display, sticky_will_do: bool) -> Result<Stat> {
     let found = fstat(folder).with_context(|| format!("cannot look at {name}"))?;
     let ours = found.st_uid == 0 || found.st_uid == geteuid().as_raw();
     ensure!(
@@ -340,7 +368,7 @@ fn safe(folder: impl AsFd, name: &dyn std::fmt::Display, sticky_will_do: bool) -
         "{name} can be written by others (mode {:o}); chmod go-w it",
         found.st_mode & 0o7777
     );
-    Ok(())
+    Ok(found)
 }
 
 fn ignore_missing(result: Result<(), Errno>) -> Result<(), Errno> {
@@ -354,6 +382,7 @@ fn staging(folder: &str) -> String {
 /// Leaf, issuers and key in one file.
 pub(crate) const COMBINED: &str = "combined.pem";
 const PUBLIC: u32 = 0o644;
+const OPEN: u32 = 0o755;
 const FOLDER: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
     .union(OFlags::NOFOLLOW)

@@ -22,6 +22,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use futures::{StreamExt, stream};
+use neverlapse::finding::date;
 use neverlapse::receipt;
 use neverlapse::store::Store;
 use neverlapse::version::Current;
@@ -35,7 +37,7 @@ use self::journal::Journal;
 use self::source::{Source, is_denied};
 use self::state::{Lock, State};
 use self::window::is_urgent;
-use self::work::{Next, Trouble, Work};
+use self::work::{Back, Next, Trouble, Work};
 
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
@@ -49,8 +51,11 @@ pub(crate) struct Arguments {
     /// Download and verify, say what would be done, and change nothing
     #[arg(long)]
     dry_run: bool,
+    /// Change at once, outside of the window and however often it has failed
+    #[arg(long)]
+    now: bool,
     /// Say goodbye: remove this instance's receipts, so that nobody waits for it. What is installed stays
-    #[arg(long, conflicts_with = "dry_run")]
+    #[arg(long, conflicts_with_all = ["dry_run", "now"])]
     leave: bool,
 }
 
@@ -70,7 +75,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
     let mut worst = Code::Ok;
     let mut works = Vec::new();
     for wanted in &config.certificates {
-        match Work::open(&config, wanted, &source, now) {
+        match Work::open(&config, wanted, &source, arguments.now, now) {
             Ok(work) => works.push(work),
             Err(error) => {
                 journal.error(&format!("{}: {error:#}", wanted.name));
@@ -81,11 +86,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
     if arguments.dry_run {
         return Ok(rehearse(works, worst, journal, now).await.exit());
     }
-    let mut planned = Vec::new();
-    for mut work in works {
-        let next = work.prepare().await;
-        planned.push((work, next));
-    }
+    let mut planned: Vec<_> = stream::iter(works).map(prepare).buffered(TOGETHER).collect().await;
     install(&mut planned, journal).await;
     // Only now: that AWS does not say who this is must not keep anything from being installed.
     let instance = identity.find(&machine).await;
@@ -112,6 +113,11 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
     forget_others(&config, &source, journal).await;
     drop(lock);
     Ok(worst.exit())
+}
+
+async fn prepare(mut work: Work<'_>) -> (Work<'_>, Next) {
+    let next = work.prepare().await;
+    (work, next)
 }
 
 /// Waits so long for another run to end.
@@ -244,7 +250,11 @@ async fn attempt(batch: &mut [&mut Work<'_>], journal: Journal) -> bool {
     for work in batch {
         match work.begin() {
             Ok(()) => begun.push(work),
-            Err(error) => drop(work.back_out(format!("{error:#}"))),
+            Err(error) => {
+                if work.back_out(format!("{error:#}")) == Back::WasLive {
+                    again(work.wanted, journal).await;
+                }
+            }
         }
     }
     let Some(wanted) = begun.first().map(|work| work.wanted) else {
@@ -253,29 +263,38 @@ async fn attempt(batch: &mut [&mut Work<'_>], journal: Journal) -> bool {
     if let Some(test) = &wanted.test
         && let Err(reason) = test.run(wanted.timeout).await
     {
-        for work in begun {
-            work.back_out(format!("the test failed: {reason}"));
-        }
-        return true;
-    }
-    if let Err(reason) = reload(wanted).await {
-        let switched = begun
+        let back: Vec<_> = begun
             .into_iter()
-            .map(|work| work.back_out(format!("the reload failed: {reason}")));
-        if switched.fold(false, |any, switched| any | switched) {
+            .map(|work| work.back_out(format!("the test failed: {reason}")))
+            .collect();
+        // Nobody was told of the new ones, unless a run before this one was cut off: a server may have found them at its start, and ended.
+        if back.contains(&Back::WasLive) {
             again(wanted, journal).await;
         }
         return true;
     }
+    if let Err(reason) = reload(wanted).await {
+        let back = begun
+            .into_iter()
+            .map(|work| work.back_out(format!("the reload failed: {reason}")));
+        if back.fold(false, |any, back| any | (back != Back::Nothing)) {
+            again(wanted, journal).await;
+        }
+        return true;
+    }
+    let looks: Vec<_> = stream::iter(begun.iter().map(|work| work.look()))
+        .buffered(TOGETHER)
+        .collect()
+        .await;
     let mut switched = false;
-    for work in begun {
-        match work.look().await {
+    for (work, look) in begun.into_iter().zip(looks) {
+        match look {
             Ok(()) => {
                 if let Err(error) = work.finish() {
                     work.trouble = Some(Trouble::Failed(format!("{error:#}")));
                 }
             }
-            Err(reason) => switched |= work.back_out(format!("after the reload {reason}")),
+            Err(reason) => switched |= work.not_shown(format!("after the reload {reason}")) != Back::Nothing,
         }
     }
     if switched {
@@ -316,11 +335,16 @@ fn told(work: &Work<'_>, next: Next, journal: Journal, now: OffsetDateTime) -> C
         Some(installed) => format!(
             "version {} stays installed, valid until {}",
             installed.facts.version,
-            neverlapse::finding::date(installed.facts.not_after)
+            date(installed.facts.not_after)
         ),
         None => "nothing is installed".to_owned(),
     };
-    let line = format!("{name}: {reason}; {stays}");
+    let again = match next {
+        Next::Later(at) => format!(" (tried again from {} on, or by neverlapse pull --now)", date(at)),
+        Next::Wait => " (tried again in its window, or by neverlapse pull --now)".to_owned(),
+        Next::Nothing | Next::Install => String::new(),
+    };
+    let line = format!("{name}: {reason}{again}; {stays}");
     let hint = || {
         if let Some(Trouble::Denied(_)) = &work.trouble {
             journal.hint(VERSIONS);
@@ -360,6 +384,8 @@ impl Code {
 /// How long a goodbye waits for a run that is still at work.
 const LAST_RUN: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(200);
+/// So many certificates are asked for, and servers looked at, together: a server that is down takes the time of one look, not of a hundred.
+const TOGETHER: usize = 50;
 const VERSIONS: &str = "the instance needs s3:GetObject on certificates/NAME/* and kms:Decrypt with the bucket's key; S3 also says this \
                         while nothing is published under the name";
 const RECEIPTS: &str = "the instance may need s3:PutObject and s3:DeleteObject on receipts/NAME/${aws:userid}.json; with instance = \"…\" \

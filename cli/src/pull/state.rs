@@ -1,16 +1,18 @@
 //! What this instance has done with a certificate and has still to do, kept so that a crash forgets nothing.
 
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use neverlapse::receipt::Receipt;
 use neverlapse::version::Current;
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
+
+use super::folder::{guarded, is_folder};
 
 /// Of one certificate: `{state}/{name}.json`. It holds no secret.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -42,12 +44,42 @@ pub(crate) struct Installed {
 pub(crate) struct Pending {
     pub(crate) current: Current,
     pub(crate) folder: String,
+    /// Runs that have tried.
     pub(crate) attempts: u32,
+    /// When the last of them did.
+    #[serde(with = "time::serde::rfc3339::option", default)]
+    pub(crate) tried: Option<OffsetDateTime>,
     #[serde(with = "time::serde::rfc3339")]
     pub(crate) since: OffsetDateTime,
     /// Why it is not done, if a try has ended.
     #[serde(default)]
     pub(crate) failure: Option<String>,
+}
+
+impl Pending {
+    /// From when on it is tried again, for somebody who has a certificate until then: at first in every run, then ever less often, but
+    /// daily at least, and more often the less time is left.
+    pub(crate) fn next_try(&self, until: Option<OffsetDateTime>, now: OffsetDateTime) -> OffsetDateTime {
+        // A try that is still to come was dated by a clock that was ahead.
+        let Some(tried) = self
+            .tried
+            .filter(|tried| *tried <= now && self.attempts >= IN_EVERY_RUN)
+        else {
+            return now;
+        };
+        let doublings = (self.attempts - IN_EVERY_RUN + 1).min(5);
+        let wait = (Duration::HOUR * (1_i32 << doublings)).min(Duration::DAY);
+        let left = until.map_or(wait, |until| (until - tried).max(Duration::ZERO) / 4);
+        tried + (wait.min(left) - EARLY).max(Duration::ZERO)
+    }
+
+    /// Counts a try, once a run.
+    pub(crate) fn count(&mut self, now: OffsetDateTime) {
+        if self.tried != Some(now) {
+            self.attempts += 1;
+            self.tried = Some(now);
+        }
+    }
 }
 
 /// `current.json`, where it was read.
@@ -76,12 +108,29 @@ pub(crate) enum Step {
 impl State {
     /// What was written, or nothing yet.
     pub(crate) fn read(path: &Path) -> Result<Self> {
-        match fs::read(path) {
-            Ok(json) => serde_json::from_slice(&json)
-                .with_context(|| format!("{} is damaged; remove it to begin anew", path.display())),
+        let mut json = Vec::new();
+        let read = File::options()
+            .read(true)
+            .custom_flags(NOFOLLOW)
+            .open(path)
+            .and_then(|mut file| file.read_to_end(&mut json));
+        match read {
+            Ok(_) => {
+                Self::parse(&json).with_context(|| format!("{} is damaged; remove it to begin anew", path.display()))
+            }
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
         }
+    }
+
+    fn parse(json: &[u8]) -> Result<Self> {
+        let state: Self = serde_json::from_slice(json)?;
+        let installed = state.installed.iter().map(|installed| &installed.folder);
+        let pending = state.pending.iter().map(|pending| &pending.folder);
+        for folder in installed.chain(pending) {
+            ensure!(is_folder(folder), "folder {folder:?} is not one of ours");
+        }
+        Ok(state)
     }
 
     /// Writes it so that a crash leaves the old or the new one.
@@ -132,6 +181,7 @@ pub(crate) fn write_whole(path: &Path, content: &[u8]) -> Result<()> {
             .create(true)
             .truncate(true)
             .mode(0o600)
+            .custom_flags(NOFOLLOW)
             .open(&temporary)?;
         file.write_all(content)?;
         file.sync_all()?;
@@ -160,17 +210,79 @@ impl Lock {
             .mode(0o700)
             .create(folder)
             .with_context(|| format!("cannot create {}", folder.display()))?;
+        guarded(folder)?;
         let file = File::options()
             .write(true)
             .create(true)
             .truncate(false)
             .mode(0o600)
+            .custom_flags(NOFOLLOW)
             .open(&path);
         let file = file.with_context(|| format!("cannot open {}", path.display()))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(Self { _file: file })),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
             Err(error) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+        }
+    }
+}
+
+/// Whatever made a try fail is often gone an hour later.
+const IN_EVERY_RUN: u32 = 3;
+/// Timers are not exact, and the run that is meant should not be the next but one.
+const EARLY: Duration = Duration::minutes(10);
+const NOFOLLOW: i32 = OFlags::NOFOLLOW.bits().cast_signed();
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    fn state(folder: &str) -> String {
+        let facts = r#""schema": "neverlapse.current/1", "sequence": 1, "manifest_sha256": "", "published_at": "2026-10-01T00:00:00Z",
+            "name": "n", "version": "v", "fingerprint": "", "serial": "", "not_before": "2026-10-01T00:00:00Z",
+            "not_after": "2026-10-02T00:00:00Z", "identifiers": [], "key": "ecdsa-p256",
+            "issuer": {"name": "i", "directory": "", "account": ""}"#;
+        format!(
+            r#"{{"installed": null, "seen": null, "receipt": null, "pending": {{"current": {{{facts}}}, "folder": {folder:?},
+                "attempts": 0, "since": "2026-10-01T00:00:00Z"}}}}"#
+        )
+    }
+
+    #[test]
+    fn a_version_that_never_passes_was_switched_and_reloaded_every_hour_for_ever() {
+        let start = datetime!(2026-10-01 0:00 UTC);
+        let far = Some(start + Duration::days(80));
+        let mut pending: Pending = State::parse(state("v").as_bytes()).unwrap().pending.unwrap();
+        let tries = |pending: &mut Pending, until, hours: i64| {
+            let hours = (0..hours).filter(|hour| {
+                let now = start + Duration::hours(*hour);
+                let due = now >= pending.next_try(until, now);
+                if due {
+                    pending.count(now);
+                    pending.count(now);
+                }
+                due
+            });
+            hours.collect::<Vec<_>>()
+        };
+        let expected = [0, 1, 2, 4, 8, 16, 32, 56, 80];
+        assert_eq!(tries(&mut pending.clone(), far, 90), expected);
+        assert_eq!(tries(&mut pending.clone(), None, 90), expected, "nothing is installed");
+        let short = Some(start + Duration::hours(40));
+        assert_eq!(tries(&mut pending.clone(), short, 33), [0, 1, 2, 4, 8, 16, 22, 27, 31]);
+        assert_eq!(tries(&mut pending.clone(), Some(start), 30).len(), 30, "it has expired");
+        pending.tried = Some(start + Duration::days(400));
+        assert_eq!(tries(&mut pending, far, 2), [0, 1], "the clock was ahead");
+    }
+
+    #[test]
+    fn a_state_cannot_name_a_folder_elsewhere() {
+        assert!(State::parse(state("v-0a1b2c.1").as_bytes()).is_ok());
+        for folder in ["../../../root", "..", ".", "", ".v.new", "/etc", "a/b"] {
+            let error = State::parse(state(folder).as_bytes()).unwrap_err().to_string();
+            assert_eq!(error, format!("folder {folder:?} is not one of ours"));
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use neverlapse::finding::date;
@@ -13,11 +12,11 @@ use time::OffsetDateTime;
 
 use super::candidate::{Candidate, Expected, verify};
 use super::config::{Config, Wanted};
-use super::folder::{Folder, base};
+use super::folder::{Folder, base, is_folder};
 use super::handshake;
 use super::source::{Source, is_denied};
 use super::state::{Installed, Pending, Seen, State, Step};
-use super::window::is_urgent;
+use super::window::{Window, is_urgent};
 
 /// A certificate that is wanted here, and how far it is.
 pub(crate) struct Work<'a> {
@@ -28,7 +27,20 @@ pub(crate) struct Work<'a> {
     pub(crate) state: State,
     /// What this run could not do.
     pub(crate) trouble: Option<Trouble>,
+    /// A pointer that was shown and not believed.
+    refused: Option<Current>,
+    /// How this run can go back.
+    way_back: Option<WayBack>,
+    /// Whether a person wants it done now, whatever window and failed tries say.
+    at_once: bool,
     now: OffsetDateTime,
+}
+
+/// To the installed version, from the moment that another one is made live.
+#[derive(Clone, Copy, Debug)]
+struct WayBack {
+    /// A run before this one had made it live, and was cut off: servers may have seen it.
+    was_live: bool,
 }
 
 /// Why something was not done.
@@ -44,6 +56,17 @@ pub(crate) enum Trouble {
     Failed(String),
 }
 
+/// What became of the files when something could not be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Back {
+    /// They are as they were, or stay as they are now.
+    Nothing,
+    /// The old ones are back.
+    Switched,
+    /// The old ones are back, and were away for longer than this run.
+    WasLive,
+}
+
 /// What is to be done about it in this run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
@@ -53,12 +76,20 @@ pub(crate) enum Next {
     Install,
     /// To wait for the hours in which changes are wanted.
     Wait,
+    /// To try again, but not before then: it has failed too often.
+    Later(OffsetDateTime),
 }
 
 type Files = BTreeMap<&'static str, Vec<u8>>;
 
 impl<'a> Work<'a> {
-    pub(crate) fn open(config: &Config, wanted: &'a Wanted, source: &'a Source, now: OffsetDateTime) -> Result<Self> {
+    pub(crate) fn open(
+        config: &Config,
+        wanted: &'a Wanted,
+        source: &'a Source,
+        at_once: bool,
+        now: OffsetDateTime,
+    ) -> Result<Self> {
         let file = config.state.join(format!("{}.json", wanted.name));
         let state = State::read(&file)?;
         let folder = Folder::open(&config.folder, &wanted.name)?;
@@ -69,6 +100,9 @@ impl<'a> Work<'a> {
             folder,
             state,
             trouble: None,
+            refused: None,
+            way_back: None,
+            at_once,
             now,
         })
     }
@@ -88,6 +122,7 @@ impl<'a> Work<'a> {
         match self.state.step(&current) {
             Step::Older { known } => {
                 let found = current.sequence;
+                self.refused = Some(current);
                 self.failed(format!(
                     "{} shows an out-of-date current.json (sequence {found}, {known} is known here); if the bucket was made anew, remove {}",
                     self.source,
@@ -100,11 +135,12 @@ impl<'a> Work<'a> {
                     "{} shows another version under sequence {} than before; it is not installed",
                     self.source, current.sequence
                 ));
+                self.refused = Some(current);
                 self.without_source().await
             }
-            Step::Done if self.is_in_place() => self.look_again().await,
+            Step::Done | Step::Continue if self.is_in_place(&current) => self.look_again().await,
             Step::Done | Step::Continue | Step::Fetch => match self.fetch(&current).await {
-                Ok(folder) => self.plan(current, folder),
+                Ok(folder) => self.plan(current, folder, None),
                 Err(reason) => {
                     self.failed(format!("{reason:#}"));
                     self.without_source().await
@@ -124,7 +160,9 @@ impl<'a> Work<'a> {
             Step::Conflict => Err(Trouble::Failed(format!(
                 "would refuse version {version}: another one has its sequence"
             ))),
-            Step::Done if self.is_in_place() => Ok(format!("would do nothing: version {version} is installed")),
+            Step::Done | Step::Continue if self.is_in_place(&current) => {
+                Ok(format!("would do nothing: version {version} is installed"))
+            }
             Step::Done | Step::Continue | Step::Fetch => match self.download(&current).await {
                 Ok(_) => Ok(format!(
                     "would install version {version}, valid until {}",
@@ -135,61 +173,90 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Writes down what is about to happen, then makes it so: whoever is killed from here on is followed by a run that knows.
+    /// Makes the way back, writes down what is about to happen, then makes it so: whoever is killed from here on is followed by a run that
+    /// knows.
     pub(crate) fn begin(&mut self) -> Result<()> {
         let pending = self.state.pending.as_mut().context("nothing is to be installed")?;
-        pending.attempts += 1;
+        pending.count(self.now);
         let folder = pending.folder.clone();
-        self.state.write(&self.file)?;
-        if let Some(installed) = &self.state.installed {
-            self.folder.prepare_to_switch_back(&installed.folder)?;
+        let installed = self.state.installed.as_ref().map(|installed| &installed.folder);
+        let back = installed.filter(|installed| **installed != folder);
+        if let Some(back) = back {
+            self.folder.prepare_to_switch_back(back)?;
         }
+        self.state.write(&self.file)?;
+        let was_live = self.folder.live()?.as_ref() == Some(&folder);
+        // Before it is switched: a switch that fails may have happened.
+        self.way_back = back.map(|_| WayBack { was_live });
         self.folder.switch(&folder)
     }
 
     /// Looks whether the server shows the new certificate.
     pub(crate) async fn look(&self) -> Result<(), String> {
         match &self.state.pending {
-            Some(pending) => handshake::shows(self.wanted, &pending.current.facts, self.wanted.verify_timeout).await,
+            Some(pending) => handshake::comes_to_show(self.wanted, &pending.current.facts).await,
             None => Ok(()),
         }
     }
 
     /// It is done: tested, loaded and seen.
     pub(crate) fn finish(&mut self) -> Result<()> {
+        self.way_back = None;
+        self.folder.stay()?;
         let Some(Pending { current, folder, .. }) = self.state.pending.take() else {
             return Ok(());
         };
         let served = (!self.wanted.verify.is_empty()).then_some(true);
-        let since = self.now;
         let previous = self.state.installed.replace(Installed {
             current,
-            folder,
+            folder: folder.clone(),
             served,
-            since,
+            since: self.now,
         });
         self.state.write(&self.file)?;
-        let previous = previous.map(|previous| previous.folder);
-        self.folder
-            .sweep(&previous.iter().map(String::as_str).collect::<Vec<_>>())
+        match previous.map(|previous| previous.folder) {
+            // The server was told again: the version before this one is still the one before it.
+            Some(previous) if previous == folder => Ok(()),
+            previous => self
+                .folder
+                .sweep(&previous.iter().map(String::as_str).collect::<Vec<_>>()),
+        }
     }
 
-    /// It could not be done: what was there before is there again, and the next run tries again. Answers whether files were switched.
-    pub(crate) fn back_out(&mut self, reason: String) -> bool {
+    /// It could not be done: what was there before is there again, and a later run tries again. Answers with what servers may have to be
+    /// told.
+    pub(crate) fn back_out(&mut self, reason: String) -> Back {
         let mut reason = reason;
-        let mut switched = false;
-        // Expired, or gone: then what is new is better, served or not.
-        if self
-            .state
-            .installed
-            .as_ref()
-            .is_some_and(|installed| installed.current.facts.not_after > self.now)
-        {
+        let mut back = Back::Nothing;
+        if let Some(WayBack { was_live }) = self.way_back.take() {
             match self.folder.switch_back() {
-                Ok(()) => switched = true,
+                Ok(()) if was_live => back = Back::WasLive,
+                Ok(()) => back = Back::Switched,
                 Err(error) => reason = format!("{reason}; and {error:#}"),
             }
         }
+        self.put_off(reason);
+        back
+    }
+
+    /// The server took it and does not show it: likewise, but once what was there before has expired, what is new is better, shown or not.
+    pub(crate) fn not_shown(&mut self, reason: String) -> Back {
+        let installed = self.installed();
+        if installed.is_none_or(|installed| installed.facts.not_after > self.now) {
+            return self.back_out(reason);
+        }
+        self.way_back = None;
+        let stayed = self.folder.stay();
+        self.put_off(match stayed {
+            Ok(()) => reason,
+            Err(error) => format!("{reason}; and {error:#}"),
+        });
+        Back::Nothing
+    }
+
+    /// Remembers why it is not done.
+    fn put_off(&mut self, reason: String) {
+        let mut reason = reason;
         if let Some(pending) = &mut self.state.pending {
             pending.failure = Some(reason.clone());
         }
@@ -197,7 +264,6 @@ impl<'a> Work<'a> {
             reason = format!("{reason}; and {error:#}");
         }
         self.failed(reason);
-        switched
     }
 
     /// The version that clients get from this host, as far as it knows.
@@ -253,7 +319,7 @@ impl<'a> Work<'a> {
     fn receipt(&self, instance: &str, host: &str, runs_every: time::Duration) -> Option<Receipt> {
         let pending = self.state.pending.as_ref().map(|pending| &pending.current);
         let seen = self.state.seen.as_ref().map(|seen| &seen.current);
-        let facts = &seen.or(pending).or(self.installed())?.facts;
+        let facts = &self.refused.as_ref().or(seen).or(pending).or(self.installed())?.facts;
         let version = &facts.version;
         let failure = match &self.trouble {
             Some(Trouble::Failed(reason)) => Some(reason.clone()),
@@ -287,7 +353,7 @@ impl<'a> Work<'a> {
             stage,
             reason: failure,
             installed: installed.filter(|installed| *installed != version).cloned(),
-            since: last.map_or(self.now, |last| last.since),
+            since: last.map_or(self.now, |last| last.since.min(self.now)),
             at: self.now,
             next_by: self.now + SILENT.max(runs_every * 3),
         })
@@ -317,13 +383,7 @@ impl<'a> Work<'a> {
                 Current::SCHEMA
             )));
         }
-        let is_path = |version: &str| {
-            version.starts_with('.')
-                || !version
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.')
-        };
-        if is_path(&current.facts.version) {
+        if !is_folder(&current.facts.version) {
             return Err(not_understood(format!(
                 "version {:?} cannot be a folder",
                 current.facts.version
@@ -367,84 +427,105 @@ impl<'a> Work<'a> {
         Ok(files)
     }
 
-    fn plan(&mut self, current: Current, folder: String) -> Next {
+    /// Writes down what is to be done, and says when.
+    fn plan(&mut self, current: Current, folder: String, failure: Option<String>) -> Next {
         let known = self
             .state
             .pending
             .take()
             .filter(|pending| pending.current.sequence == current.sequence);
-        let (attempts, since) = known
-            .as_ref()
-            .map_or((0, self.now), |known| (known.attempts, known.since));
-        let failure = known.and_then(|known| known.failure);
-        let wait = !self.may_switch(&current, &folder);
-        self.state.pending = Some(Pending {
-            current,
-            folder,
-            attempts,
-            since,
-            failure,
+        let mut pending = known.unwrap_or_else(|| Pending {
+            current: current.clone(),
+            folder: folder.clone(),
+            attempts: 0,
+            tried: None,
+            since: self.now,
+            failure: None,
         });
-        if !wait {
-            return Next::Install;
+        pending.failure = failure.or(pending.failure);
+        (pending.current, pending.folder) = (current, folder);
+        let next = self.when(&pending);
+        let failure = pending.failure.clone();
+        self.state.pending = Some(pending);
+        if next == Next::Install {
+            return next;
+        }
+        if let (None, Some(failure)) = (&self.trouble, failure) {
+            self.failed(failure);
         }
         if let Err(error) = self.state.write(&self.file) {
             self.failed(format!("{error:#}"));
         }
-        Next::Wait
+        next
     }
 
-    /// Outside of its window a change waits, unless there is nothing to lose, or much.
-    fn may_switch(&self, current: &Current, folder: &str) -> bool {
-        let Some(window) = self.wanted.window else { return true };
-        let Some(installed) = self.installed().map(|installed| &installed.facts) else {
-            return true;
+    /// Outside of its window a change waits, unless there is nothing to lose, or much. What has failed too often waits as well.
+    fn when(&self, pending: &Pending) -> Next {
+        let installed = self.state.installed.as_ref();
+        let live = self.folder.live().ok().flatten();
+        // What a run was cut off in the middle of is neither tested nor told to the server.
+        let is_half_done = live.as_ref() == Some(&pending.folder)
+            && installed.is_some_and(|installed| installed.folder != pending.folder);
+        if self.at_once || is_half_done {
+            return Next::Install;
+        }
+        let installed = installed.map(|installed| &installed.current.facts);
+        let next_try = pending.next_try(installed.map(|installed| installed.not_after), self.now);
+        if next_try > self.now {
+            return Next::Later(next_try);
+        }
+        let is_wanted_now = |window: Window| {
+            window.is_open(self.now)
+                || pending.current.rolled_back
+                || installed.is_none_or(|installed| is_urgent(installed.not_before, installed.not_after, self.now))
         };
-        let already = self.folder.live().is_ok_and(|live| live.as_deref() == Some(folder));
-        already
-            || window.is_open(self.now)
-            || current.rolled_back
-            || is_urgent(installed.not_before, installed.not_after, self.now)
+        match self.wanted.window.is_none_or(is_wanted_now) {
+            true => Next::Install,
+            false => Next::Wait,
+        }
     }
 
     /// What can be done with what is on the disk.
     async fn without_source(&mut self) -> Next {
         let there = self.folder.folders().unwrap_or_default();
+        let installed = self.state.installed.as_ref().map(|installed| installed.folder.clone());
         match self.state.pending.clone() {
-            Some(pending) if there.contains(&pending.folder) => self.plan(pending.current, pending.folder),
+            Some(pending) if installed.as_ref() != Some(&pending.folder) && there.contains(&pending.folder) => {
+                self.plan(pending.current, pending.folder, None)
+            }
             _ => self.look_again().await,
         }
     }
 
-    /// Whether the files are where they belong.
-    fn is_in_place(&self) -> bool {
+    /// Whether this version's files are where they belong.
+    fn is_in_place(&self, current: &Current) -> bool {
         let live = self.folder.live().ok().flatten();
         let belongs = |installed: &Installed| {
             let base = base(&installed.current.facts.version, &self.wanted.layout);
             let laid_out_so = installed.folder == base || installed.folder.starts_with(&format!("{base}."));
-            live.as_ref() == Some(&installed.folder) && laid_out_so
+            live.as_ref() == Some(&installed.folder) && laid_out_so && installed.current.sequence == current.sequence
         };
         self.state.installed.as_ref().is_some_and(belongs)
     }
 
-    /// What is installed is looked at in every run: a server that lost it is told again.
+    /// What is installed is looked at in every run: a server that lost it is told again. One that is just being restarted is waited for.
     async fn look_again(&mut self) -> Next {
-        let Some(installed) = self.state.installed.clone() else {
+        let Some(Installed { current, folder, .. }) = self.state.installed.clone() else {
             return Next::Nothing;
         };
-        if self.wanted.verify.is_empty()
-            || handshake::shows(self.wanted, &installed.current.facts, Duration::ZERO)
-                .await
-                .is_ok()
-        {
-            let served = (!self.wanted.verify.is_empty()).then_some(true);
-            if let Some(there) = &mut self.state.installed {
-                there.served = served;
-            }
-            return Next::Nothing;
+        let facts = &current.facts;
+        let mut shown = handshake::shows(self.wanted, facts).await;
+        if shown.is_err() {
+            shown = handshake::comes_to_show(self.wanted, facts).await;
         }
-        let Installed { current, folder, .. } = installed;
-        self.plan(current, folder)
+        if let Some(there) = &mut self.state.installed {
+            there.served = (!self.wanted.verify.is_empty()).then_some(shown.is_ok());
+        }
+        let Err(reason) = shown else {
+            self.state.pending = None;
+            return Next::Nothing;
+        };
+        self.plan(current, folder, Some(reason))
     }
 
     fn failed(&mut self, reason: String) {
@@ -459,7 +540,8 @@ fn says_the_same(last: &Receipt, new: &Receipt) -> bool {
         next_by: last.next_by,
         ..new.clone()
     } == *last;
-    same && new.at < last.at + (last.next_by - last.at) / 2
+    // A clock that was ahead would have us silent until then.
+    same && last.at <= new.at && new.at < last.at + (last.next_by - last.at) / 2
 }
 
 /// Receipts are rewritten twice in this time.
