@@ -57,7 +57,6 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
         );
     }
     let renewal = stack.store.json::<Renewal>(&Renewal::key(name)).await?;
-    let due = planned(&manifest.facts, renewal.as_ref().map(|found| &found.value));
     let not_after = manifest.facts.not_after;
     let next = Current {
         schema: Current::SCHEMA.to_owned(),
@@ -67,6 +66,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
         published_at: now,
         rolled_back: true,
     };
+    let due = planned(&next, renewal.as_ref().map(|found| &found.value));
     match stack
         .store
         .put(&current_key(name), Object::json(&next)?, Expecting::Tag(&current.tag))
@@ -83,7 +83,10 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
         date(not_after)
     );
     match due > now {
-        true => println!("it will be renewed on {}", date(due)),
+        true => println!(
+            "it is kept until {}; `neverlapse renew {name} --force` ends that sooner",
+            date(due)
+        ),
         false => println!("it is due already: the next run renews it"),
     }
     Ok(0)

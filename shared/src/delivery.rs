@@ -56,11 +56,8 @@ pub fn join(known: &Known<'_>, now: OffsetDateTime) -> CertificateReport {
     } = known.stored;
     let (renewal, receipts) = (renewal.as_ref().ok().and_then(Option::as_ref), told(receipts));
     let history = history.as_deref().unwrap_or_default();
-    let facts = current
-        .as_ref()
-        .ok()
-        .and_then(Option::as_ref)
-        .map(|current| &current.facts);
+    let pointer = current.as_ref().ok().and_then(Option::as_ref);
+    let facts = pointer.map(|current| &current.facts);
     let addresses = addresses(known, history);
     let findings = findings(known, &addresses, now);
     let failure = renewal.and_then(|renewal| renewal.failure.as_ref());
@@ -86,7 +83,7 @@ pub fn join(known: &Known<'_>, now: OffsetDateTime) -> CertificateReport {
         renewal: RenewalReport {
             problem: failure.map(|failure| failure.problem.clone()),
             next_try: failure.map(|failure| failure.next_try),
-            planned: facts.map(|facts| planned(facts, renewal)),
+            planned: pointer.map(|current| planned(current, renewal)),
         },
         findings,
     }

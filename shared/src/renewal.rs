@@ -154,10 +154,10 @@ pub fn decide(
         Some(current) => {
             let changed = changed(certificate, &current.facts);
             let asked = || request.and_then(|request| asked(current, request));
-            match changed.or_else(asked).or_else(|| aged(&current.facts, renewal, now)) {
+            match changed.or_else(asked).or_else(|| aged(current, renewal, now)) {
                 Some(reason) => reason,
                 None => {
-                    let next = planned(&current.facts, renewal);
+                    let next = planned(current, renewal);
                     return Decision::NotDue { next };
                 }
             }
@@ -172,12 +172,17 @@ pub fn decide(
 }
 
 /// When this version will be due if nothing changes: when the CA suggests, or a third of the lifetime is left (half, of a lifetime
-/// under 10 days), whichever comes first.
-pub fn planned(current: &Facts, renewal: Option<&Renewal>) -> OffsetDateTime {
-    let lifetime = current.not_after - current.not_before;
+/// under 10 days), whichever comes first. A version that a person went back to is kept until half of that is left: the next run would
+/// replace it by another one like that from which they went back.
+pub fn planned(current: &Current, renewal: Option<&Renewal>) -> OffsetDateTime {
+    let facts = &current.facts;
+    let lifetime = facts.not_after - facts.not_before;
     let share = if lifetime < SHORT { lifetime / 2 } else { lifetime / 3 };
-    let by_age = current.not_after - share;
-    advice(current, renewal).map_or(by_age, |advice| by_age.min(advice.renew_at))
+    if current.rolled_back {
+        return facts.not_after - share / 2;
+    }
+    let by_age = facts.not_after - share;
+    advice(facts, renewal).map_or(by_age, |advice| by_age.min(advice.renew_at))
 }
 
 /// What the inventory wants otherwise than it is.
@@ -213,14 +218,17 @@ fn asked(current: &Current, request: &Request) -> Option<Reason> {
 }
 
 /// What time has brought about.
-fn aged(current: &Facts, renewal: Option<&Renewal>, now: OffsetDateTime) -> Option<Reason> {
-    let advised = advice(current, renewal).filter(|advice| advice.renew_at <= now);
+fn aged(current: &Current, renewal: Option<&Renewal>, now: OffsetDateTime) -> Option<Reason> {
+    if planned(current, renewal) > now {
+        return None;
+    }
+    let advised = advice(&current.facts, renewal).filter(|advice| advice.renew_at <= now);
     let advised = advised.map(|advice| Reason::Advised {
         at: advice.renew_at,
         explanation_url: advice.explanation_url.clone(),
     });
-    let not_after = current.not_after;
-    advised.or_else(|| (planned(current, renewal) <= now).then_some(Reason::Expiring { not_after }))
+    let not_after = current.facts.not_after;
+    Some(advised.unwrap_or(Reason::Expiring { not_after }))
 }
 
 fn advice<'r>(current: &Facts, renewal: Option<&'r Renewal>) -> Option<&'r Advice> {
@@ -269,7 +277,7 @@ impl Advice {
 }
 
 impl Failure {
-    /// One more failure: the next try waits twice as long as the one before, between a quarter of an hour and a day, and no less than
+    /// One more failure: the next try waits twice as long as the one before, between a quarter of an hour and twenty, and no less than
     /// the CA asks for.
     pub fn next(
         before: Option<&Failure>,
@@ -368,7 +376,8 @@ impl fmt::Display for Reason {
 pub const PREFIX: &str = "state/renewals/";
 const SHORT: Duration = Duration::days(10);
 const FIRST_WAIT: Duration = Duration::minutes(15);
-const LONGEST_WAIT: Duration = Duration::DAY;
+/// Less than from one daily request to the next, which would else come minutes too early, every second day.
+const LONGEST_WAIT: Duration = Duration::hours(20);
 
 #[cfg(test)]
 mod tests {
@@ -440,6 +449,30 @@ mod tests {
             serde_json::from_str::<Renewal>(before).unwrap(),
             Renewal::new("example.com")
         );
+    }
+
+    #[test]
+    fn what_a_person_went_back_to_is_not_replaced_the_next_day() {
+        let back = Current {
+            rolled_back: true,
+            ..current(90)
+        };
+        let past = advised(&back.facts.version, BORN, BORN + Duration::HOUR, 0.0);
+        let at = |days: i64| {
+            said(decide(
+                &wanted(""),
+                Some(&back),
+                Some(&past),
+                None,
+                BORN + Duration::days(days),
+            ))
+        };
+        assert_eq!(at(61), "not due before 2026-12-15T00:00:00Z");
+        assert!(at(75).starts_with("due: "), "{}", at(75));
+        let forced = request(true, BORN + Duration::days(61));
+        let now = BORN + Duration::days(61);
+        let decision = decide(&wanted(""), Some(&back), Some(&past), Some(&forced), now);
+        assert_eq!(said(decision), "due: a person asked");
     }
 
     fn said(decision: Decision) -> String {
@@ -611,7 +644,7 @@ mod tests {
         let many = Failure { count: 30, ..second };
         assert_eq!(
             Failure::next(Some(&many), "x".into(), None, BORN).next_try,
-            BORN + Duration::DAY
+            BORN + Duration::hours(20)
         );
         let asked = Failure::next(None, "x".into(), Some(BORN + Duration::days(3)), BORN);
         assert_eq!(asked.next_try, BORN + Duration::days(3));

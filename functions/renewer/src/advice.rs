@@ -36,7 +36,10 @@ impl Renewer {
                     renewal.advice = advice.clone();
                     renewal.clone()
                 });
-                remembered.await
+                remembered.await.or_else(|fault| {
+                    warn!(name, %fault, "the CA's renewal information cannot be remembered");
+                    Ok(Renewal { advice, ..renewal })
+                })
             }
             Err(fault) => {
                 warn!(name, %fault, "the CA's renewal information could not be had");

@@ -82,9 +82,19 @@ async fn one(renewer: &Renewer, message: &SqsMessage, deadline: Instant) -> bool
 async fn attempt(renewer: &Renewer, message: &SqsMessage, deadline: Instant) -> Result<(String, Outcome), Error> {
     let request = read(message.body.as_deref().unwrap_or_default())?;
     // What is done outside the lease has its own timeouts, but many of them could add up.
-    let outcome = timeout_at(deadline + GIVING_UP, renewer.handle(&request, deadline)).await;
+    let outcome = timeout_at(
+        deadline + GIVING_UP,
+        renewer.handle(&request, deliveries(message), deadline),
+    )
+    .await;
     let outcome = outcome.unwrap_or(Err(Fault::OutOfTime("something does not answer")))?;
     Ok((request.name, outcome))
+}
+
+/// How often the queue has delivered this message.
+fn deliveries(message: &SqsMessage) -> u32 {
+    let count = message.attributes.get("ApproximateReceiveCount");
+    count.and_then(|count| count.parse().ok()).unwrap_or(1)
 }
 
 fn read(body: &str) -> Result<Request, Error> {
@@ -99,7 +109,9 @@ fn read(body: &str) -> Result<Request, Error> {
 fn tried(result: &Result<(String, Outcome), Error>) -> Option<bool> {
     match result {
         Ok((_, Outcome::Published(_))) => Some(false),
-        Ok(_) | Err(Error::NoRequest(_) | Error::Failed(Fault::OutOfTime(_) | Fault::Overtaken)) => None,
+        Ok(_) | Err(Error::NoRequest(_) | Error::Failed(Fault::Blind(_) | Fault::OutOfTime(_) | Fault::Overtaken)) => {
+            None
+        }
         Err(Error::Failed(_)) => Some(true),
     }
 }

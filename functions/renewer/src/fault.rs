@@ -19,6 +19,9 @@ pub(crate) enum Fault {
         said: String,
         retry_after: Option<OffsetDateTime>,
     },
+    /// Whether anything is due is not known, because the bucket cannot be read.
+    #[error("{0}")]
+    Blind(String),
     /// Lambda's time is nearly over, or the CA's work takes longer; the next delivery goes on.
     #[error("out of time while {0}; goes on with the next delivery")]
     OutOfTime(&'static str),

@@ -1,6 +1,6 @@
 //! What is remembered of a certificate from one run to the next, and what people hear of it.
 
-use lambda_runtime::tracing::info;
+use lambda_runtime::tracing::{error, info};
 use neverlapse::renewal::{Failure, Renewal};
 use neverlapse::store::{self, Expecting, Object, Tagged};
 use neverlapse::version::{Current, current_key};
@@ -11,11 +11,13 @@ use crate::outcome::Outcome;
 use crate::renew::Renewer;
 
 impl Renewer {
-    /// Remembers how it went, and tells people if that is news. `patient` says that nobody waits for what was asked.
+    /// Remembers how it went, and tells people if that is news. `patient` says that nobody waits for what was asked, `deliveries` how
+    /// often the request was delivered.
     pub(crate) async fn conclude(
         &self,
         name: &str,
         patient: bool,
+        deliveries: u32,
         result: Result<Outcome, Fault>,
     ) -> Result<Outcome, Fault> {
         match result {
@@ -34,9 +36,13 @@ impl Renewer {
             }
             // Whoever has the lease renews it; a person may have asked for more than that.
             Err(Fault::Overtaken) if patient => Ok(Outcome::Busy),
-            Err(fault @ (Fault::OutOfTime(_) | Fault::Overtaken)) => Err(fault),
+            Err(fault @ Fault::Overtaken) => Err(fault),
+            // Time was short; it goes on with the next delivery. That this happens again and again is a failure like others.
+            Err(fault @ Fault::OutOfTime(_)) if deliveries < OUT_OF_TIME => Err(fault),
+            // The probe tells that once for all certificates: it reads the same objects.
+            Err(fault @ Fault::Blind(_)) if patient => Err(fault),
             Err(fault) => {
-                self.failed(name, &fault).await;
+                self.failed(name, patient, &fault).await;
                 Err(fault)
             }
             other => other,
@@ -58,7 +64,7 @@ impl Renewer {
     }
 
     /// The first failure is told here and now; that it lasts is for the probe's digest to say.
-    async fn failed(&self, name: &str, fault: &Fault) {
+    async fn failed(&self, name: &str, patient: bool, fault: &Fault) {
         let (now, problem) = (OffsetDateTime::now_utc(), fault.to_string());
         let retry_after = match fault {
             Fault::Issuer { retry_after, .. } => *retry_after,
@@ -70,8 +76,16 @@ impl Renewer {
             renewal.failure = Some(failure.clone());
             failure
         });
-        // Where the bucket cannot be written either, people hear at every try.
-        let failure = noted.await.unwrap_or_else(|_| next(None));
+        let failure = match noted.await {
+            Ok(failure) => failure,
+            // Nobody would know that it was said already, and each certificate would say it at every try. The queue gives up on it, and an
+            // alarm tells that once.
+            Err(unnoted) if patient => {
+                error!(name, %fault, %unnoted, "a renewal failed, and that cannot be remembered");
+                return;
+            }
+            Err(_) => next(None),
+        };
         if failure.count == 1 {
             let current = self.current(name).await;
             let current = current.as_ref().map(|found| found.as_ref().map(|found| &found.value));
@@ -117,3 +131,6 @@ impl Renewer {
         }
     }
 }
+
+/// The delivery from which on it is a failure to run out of time; the queue gives a request up after four.
+const OUT_OF_TIME: u32 = 3;

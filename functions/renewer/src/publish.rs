@@ -117,7 +117,7 @@ impl Issued {
         let written = Object::json(&manifest)?;
         let current = Current {
             schema: Current::SCHEMA.to_owned(),
-            sequence: before.map_or(0, |before| before.value.sequence) + 1,
+            sequence: before.map_or_else(|| first(now), |before| before.value.sequence + 1),
             manifest_sha256: version::sha256(written.body()),
             facts: manifest.facts.clone(),
             published_at: now,
@@ -146,6 +146,11 @@ impl Issued {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// Where a sequence begins: above all that a bucket before this one has shown to instances, for they refuse what has a lower one.
+fn first(now: OffsetDateTime) -> u64 {
+    now.unix_timestamp().try_into().unwrap_or(1)
 }
 
 /// Removes all but the last few versions, never the current one; also what a dead renewer left of one.

@@ -1,5 +1,7 @@
 //! One request, from the question whether anything is due to the version that is published.
 
+use std::fmt::Display;
+
 use aws_config::SdkConfig;
 use instant_acme::{Account, CertificateIdentifier};
 use lambda_runtime::tracing::{info, warn};
@@ -59,11 +61,11 @@ impl Renewer {
     }
 
     /// Does what is asked, if it is due. An error means: deliver the request again.
-    pub(crate) async fn handle(&self, request: &Request, deadline: Instant) -> Result<Outcome, Fault> {
+    pub(crate) async fn handle(&self, request: &Request, deliveries: u32, deadline: Instant) -> Result<Outcome, Fault> {
         let (name, result) = (&request.name, self.answer(request, deadline).await);
         if request.action != Action::ReplaceAccountKey && !request.dry_run {
             let patient = request.requested_by == Asker::Probe;
-            return self.conclude(name, patient, result).await;
+            return self.conclude(name, patient, deliveries, result).await;
         }
         match result {
             Err(fault @ (Fault::OutOfTime(_) | Fault::Overtaken)) => Err(fault),
@@ -77,7 +79,8 @@ impl Renewer {
     }
 
     async fn answer(&self, request: &Request, deadline: Instant) -> Result<Outcome, Fault> {
-        let written = self.store.inventory().await?;
+        let blind = |failed: &dyn Display| Fault::Blind(failed.to_string());
+        let written = self.store.inventory().await.map_err(|failed| blind(&failed))?;
         let inventory = Inventory::parse(&written.unwrap_or_default());
         if request.action == Action::ReplaceAccountKey {
             return self.replace_account_key(request, &inventory).await;
@@ -96,8 +99,9 @@ impl Renewer {
             return self.rehearse(&case).await;
         }
         let key = record::key(&wanted.name);
-        let current = self.current(&wanted.name).await?;
-        let renewal = self.advised(&case, current.as_ref()).await?;
+        let current = self.current(&wanted.name).await.map_err(|failed| blind(&failed))?;
+        let renewal = self.advised(&case, current.as_ref()).await;
+        let renewal = renewal.map_err(|failed| blind(&failed))?;
         let under_way = self.store.object(&key).await?.is_some();
         let now = OffsetDateTime::now_utc();
         match decide(wanted, value(current.as_ref()), Some(&renewal), Some(request), now) {
