@@ -553,6 +553,7 @@ impl<'a> Instance<'a> {
         assert!(ran.status.success(), "{said}");
         for line in [
             "neverlapse: added /usr/local/bin/neverlapse",
+            "neverlapse: added /etc/systemd/system/neverlapse-leave.service",
             "neverlapse: added /etc/systemd/system/neverlapse-pull.service",
             "neverlapse: added /etc/systemd/system/neverlapse-pull.timer",
             "neverlapse: added /etc/neverlapse/pull.toml",
