@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use neverlapse::finding::date;
 use neverlapse::version::{Current, Facts, current_key};
-use neverlapse_tests::cluster::{self, Cluster, Ran, current};
+use neverlapse_tests::cluster::{self, Cluster, Ran, current, neverlapse};
 use neverlapse_tests::emulator::Emulator;
 use neverlapse_tests::inbox::{Inbox, Message};
 use neverlapse_tests::pebble::{self, Pebble};
@@ -94,6 +94,9 @@ async fn show(screen: &mut Screen) -> Result<()> {
     screen.step("Renewed is not served: the next probe names the instance and where it is stuck");
     probe(&stack).await?;
     screen.alert(&alert(&inbox).await?, &[WWW]);
+    println!();
+    let status = Ran::of(neverlapse(&stack).arg("status")).await?;
+    screen.ran("you", "neverlapse status", &status);
 
     screen.step("nginx.conf is repaired; the next hourly run of neverlapse pull finishes by itself");
     www.instances[1].host.configure("")?;
