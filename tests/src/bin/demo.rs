@@ -230,7 +230,9 @@ impl Screen {
     /// What a command printed.
     fn ran(&self, who: &str, what: &str, ran: &Ran) {
         println!("     {}", self.paint(BOLD, &format!("{who}$ {what}")));
-        ran.said.lines().for_each(|line| self.line(line));
+        let is_text = |line: &&str| line.chars().any(char::is_alphanumeric);
+        // Without the rules of tables.
+        ran.said.lines().filter(is_text).for_each(|line| self.line(line));
         if ran.code != 0 {
             let meaning = "0 ok, 1 warning, 2 critical, 3 unknown";
             self.aside(&format!("exit code {} ({meaning})", ran.code));
