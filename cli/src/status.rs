@@ -74,10 +74,21 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
         let decision = decide(certificate, current.as_ref(), renewal.as_ref(), None, now);
         Some((certificate.name.clone(), decision))
     });
+    let mut reports = delivery::reports(&certificates, &stored, &wire.endpoints, now);
+    let mut mistakes: Vec<_> = inventory.mistakes.iter().map(ToString::to_string).collect();
+    if arguments.names.is_empty() && mistakes.is_empty() {
+        let (left_out, problems) = delivery::left_out(&stack.store, &certificates, Instant::now() + PATIENCE).await;
+        reports.extend(
+            left_out
+                .iter()
+                .map(|current| delivery::not_renewed(current, false, now)),
+        );
+        mistakes.extend(problems);
+    }
     let status = Status {
-        certificates: delivery::reports(&certificates, &stored, &wire.endpoints, now),
+        certificates: reports,
         decisions: decisions.flatten().collect(),
-        mistakes: inventory.mistakes.iter().map(ToString::to_string).collect(),
+        mistakes,
         wire,
         old_after: period(&stack),
         began,

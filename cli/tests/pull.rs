@@ -250,6 +250,10 @@ async fn a_new_version_is_installed_once_and_served() {
         (Stage::Served, &new.facts.version, "web-1")
     );
     assert_eq!(
+        (receipt.sequence, receipt.not_after),
+        (Some(new.sequence), Some(new.facts.not_after))
+    );
+    assert_eq!(
         (receipt.installed, receipt.reason, receipt.fingerprint),
         (None, None, new.facts.fingerprint)
     );

@@ -94,6 +94,8 @@ impl Stack {
             stage,
             reason: (stage == Stage::Failed).then(|| "the test failed: \u{1b}[2Jbroken".to_owned()),
             installed: None,
+            sequence: None,
+            not_after: None,
             since: now,
             at: now,
             next_by: now + Duration::DAY,
@@ -340,4 +342,24 @@ async fn what_makes_no_sense_or_cannot_be_read_is_named_and_hides_nothing() {
     assert!(ran.err.contains("hint: this needs s3:ListBucket"), "{ran:?}");
     let ran = stack.status(&[]).await;
     assert!(ran.out.contains(&a.facts.version), "{ran:?}");
+}
+
+/// It was renewed, somebody took it out of the inventory, and nobody was told.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_was_taken_out_is_told_until_it_is_let_go() {
+    let mut stack = Stack::open().await;
+    stack.publish("c.test", 80).await;
+    let told =
+        "no longer renewed or watched: inventory.toml has no [[certificate]] named \"c.test\" any more; valid until";
+    let said = |ran: &Ran| ran.out.contains(told);
+    assert!(!said(&stack.status(&[]).await), "nobody has renewed it");
+    stack.put("state/renewals/c.test.json", b"{}").await;
+    let ran = stack.status(&[]).await;
+    assert!(said(&ran), "{}", ran.out);
+    assert!(
+        !said(&stack.status(&["b.test"]).await),
+        "only those that were asked for"
+    );
+    stack.store.delete("state/renewals/c.test.json").await.unwrap();
+    assert!(!said(&stack.status(&[]).await), "it is let go");
 }

@@ -39,11 +39,25 @@ impl Thresholds {
     /// The threshold that `left` falls under, if any.
     fn crossed(self, left: Duration, lifetime: Duration) -> Option<(Severity, Duration)> {
         let warn = Duration::days(self.warn_days.into()).min(lifetime / 3);
-        let critical = Duration::days(self.critical_days.into()).min(lifetime / 10);
+        let critical = self.critical(lifetime);
         if left < critical {
             Some((Severity::Critical, critical))
         } else {
             (left < warn).then_some((Severity::Warning, warn))
+        }
+    }
+
+    /// Critical below this.
+    pub fn critical(self, lifetime: Duration) -> Duration {
+        Duration::days(self.critical_days.into()).min(lifetime / 10)
+    }
+
+    /// Critical below this for a certificate that we renew ourselves. As for any other; but of a lifetime under ten days a third, because
+    /// a tenth of six days is less than the day between two runs.
+    pub fn lapsing(self, lifetime: Duration) -> Duration {
+        match lifetime < SHORT {
+            true => Duration::days(self.critical_days.into()).min(lifetime / 3),
+            false => self.critical(lifetime),
         }
     }
 }
@@ -593,6 +607,8 @@ fn critical(kind: Kind, now: OffsetDateTime) -> Finding {
     Finding::new(kind, Severity::Critical, now)
 }
 
+/// So long lives what is renewed at half of its lifetime.
+const SHORT: Duration = Duration::days(10);
 const ISSUERS_JUDGED: usize = 32;
 const CANDIDATES: usize = 12;
 const NAMESAKES: usize = 4;

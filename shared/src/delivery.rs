@@ -7,16 +7,16 @@ mod stored;
 
 use time::{Duration, OffsetDateTime};
 
-pub use self::stored::{Stored, Told, read};
+pub use self::stored::{Stored, Told, left_out, read};
 use crate::finding::{Finding, Kind, Severity};
 use crate::inventory::Certificate;
 use crate::receipt::{self, Receipt};
-use crate::renewal::planned;
+use crate::renewal::{Failure, planned};
 use crate::report::{
     AddressReport, AddressStage, CertificateReport, EndpointReport, InstanceReport, Observation, RenewalReport, Stage,
     StoredVersion,
 };
-use crate::version::{Current, Facts};
+use crate::version::{Current, Facts, made_at};
 
 /// What is known of a certificate.
 #[derive(Clone, Copy, Debug)]
@@ -89,6 +89,35 @@ pub fn join(known: &Known<'_>, now: OffsetDateTime) -> CertificateReport {
     }
 }
 
+/// One that was renewed and is not in the inventory any more, as it is in the bucket.
+pub fn not_renewed(current: &Current, inventory_missing: bool, now: OffsetDateTime) -> CertificateReport {
+    let facts = &current.facts;
+    let kind = Kind::NotRenewed {
+        name: facts.name.clone(),
+        not_after: facts.not_after,
+        inventory_missing,
+    };
+    let status = match inventory_missing {
+        true => Severity::Critical,
+        false => Severity::Warning,
+    };
+    CertificateReport {
+        name: facts.name.clone(),
+        status,
+        identifiers: facts.identifiers.clone(),
+        issuer: Some(facts.issuer.name.clone()),
+        version: Some(facts.version.clone()),
+        fingerprint: Some(facts.fingerprint.clone()),
+        not_before: Some(facts.not_before),
+        not_after: Some(facts.not_after),
+        history: Vec::new(),
+        instances: Vec::new(),
+        addresses: Vec::new(),
+        renewal: RenewalReport::default(),
+        findings: vec![Finding::new(kind, status, now)],
+    }
+}
+
 fn told(receipts: &Result<Vec<Told>, String>) -> &[Told] {
     receipts.as_deref().unwrap_or_default()
 }
@@ -102,14 +131,17 @@ fn findings(known: &Known<'_>, addresses: &[AddressReport], now: OffsetDateTime)
     let receipts = told(&known.stored.receipts);
     findings.extend(receipts.iter().filter_map(|told| senseless(told, now)));
     if let Ok(Some(current)) = &known.stored.current {
-        let late = late(now - current.published_at, known.certificate.deliver_within);
-        findings.extend(lapsed(known.certificate, &current.facts, now));
-        let receipts = receipts.iter().filter_map(|told| told.receipt.as_ref().ok());
-        findings.extend(receipts.filter_map(|receipt| stuck(receipt, &current.facts, late, now)));
-        findings.extend(
-            late.iter()
-                .flat_map(|late| wrong_certificates(addresses, &current.facts, *late, now)),
-        );
+        let patience = Patience {
+            current,
+            history: known.stored.history.as_deref().unwrap_or_default(),
+            within: known.certificate.deliver_within,
+            now,
+        };
+        findings.extend(lapsing(known, &current.facts, now));
+        let receipts: Vec<_> = receipts.iter().filter_map(|told| told.receipt.as_ref().ok()).collect();
+        findings.extend(receipts.iter().filter_map(|receipt| stuck(receipt, &patience)));
+        findings.extend(wrong_certificates(addresses, &patience));
+        findings.extend(unseen_anywhere(known, &receipts, &patience));
     }
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     findings
@@ -148,19 +180,79 @@ fn senseless(told: &Told, now: OffsetDateTime) -> Option<Finding> {
     ))
 }
 
-/// The newest that there is has ended. Where it is served, that is found on the wire, and said once.
-fn lapsed(certificate: &Certificate, current: &Facts, now: OffsetDateTime) -> Option<Finding> {
-    let not_after = current.not_after;
-    let unwatched = certificate.served_at.is_empty();
-    (unwatched && not_after <= now).then(|| Finding::new(Kind::Expired { not_after }, Severity::Critical, now))
+/// The newest that there is has ended, or is about to while the renewer says nothing. Where it is served, that is found on the wire, and
+/// said once; but of the shortest lifetimes too late.
+fn lapsing(known: &Known<'_>, current: &Facts, now: OffsetDateTime) -> Option<Finding> {
+    let Certificate {
+        served_at, thresholds, ..
+    } = known.certificate;
+    let (not_after, lifetime) = (current.not_after, current.not_after - current.not_before);
+    let threshold = thresholds.lapsing(lifetime);
+    if !served_at.is_empty() && threshold <= thresholds.critical(lifetime) {
+        return None;
+    }
+    let threshold_seconds = threshold.whole_seconds();
+    let kind = match not_after - now {
+        left if left <= Duration::ZERO => Kind::Expired { not_after },
+        left if left < threshold && failure(known).is_none() => Kind::ExpiresSoon {
+            not_after,
+            threshold_seconds,
+        },
+        _ => return None,
+    };
+    Some(Finding::new(kind, Severity::Critical, now))
 }
 
-/// How much it matters that a version published so long ago is not there: nothing within its grace.
-fn late(since: Duration, deliver_within: Duration) -> Option<Severity> {
-    if since > deliver_within * TOO_LATE {
-        Some(Severity::Critical)
-    } else {
-        (since > deliver_within).then_some(Severity::Warning)
+/// How long a version may take to be there.
+struct Patience<'a> {
+    current: &'a Current,
+    history: &'a [StoredVersion],
+    within: Duration,
+    now: OffsetDateTime,
+}
+
+impl Patience<'_> {
+    /// How much it matters that something is missing since then: nothing within its grace.
+    fn late(&self, since: OffsetDateTime) -> Option<Severity> {
+        let waited = self.now - since;
+        if waited > self.within * TOO_LATE {
+            Some(Severity::Critical)
+        } else {
+            (waited > self.within).then_some(Severity::Warning)
+        }
+    }
+
+    /// When the first version was made that comes after this one, or the first of all after none. Not when the newest was published: with
+    /// six-day certificates nothing would ever be late.
+    fn missed_since(&self, version: Option<&str>) -> Option<OffsetDateTime> {
+        let is_after = |stored: &&StoredVersion| version.is_none_or(|version| *stored.version > *version);
+        let first = self
+            .history
+            .iter()
+            .filter(is_after)
+            .min_by_key(|stored| &stored.version)?;
+        made_at(&first.version)
+    }
+
+    /// How late an instance is that does not have the current version.
+    fn of_instance(&self, receipt: &Receipt) -> Option<Severity> {
+        if receipt.not_after.is_some_and(|end| end <= self.now) {
+            return Some(Severity::Critical);
+        }
+        let missed = receipt.has().and_then(|version| self.missed_since(Some(version)));
+        let two_behind = receipt
+            .sequence
+            .is_some_and(|sequence| self.current.sequence > sequence + 1);
+        match (missed, self.late(missed.unwrap_or(self.current.published_at))) {
+            (None, None) if two_behind => Some(Severity::Warning),
+            (_, late) => late,
+        }
+    }
+
+    /// How late an address is that shows another certificate, one of ours or not.
+    fn of_address(&self, seen: &AddressReport) -> Option<Severity> {
+        let missed = self.missed_since(seen.version.as_deref());
+        self.late(missed.unwrap_or(self.current.published_at))
     }
 }
 
@@ -195,7 +287,8 @@ fn addresses(known: &Known<'_>, history: &[StoredVersion]) -> Vec<AddressReport>
     let mut addresses = Vec::new();
     for place in &known.certificate.served_at {
         let place = place.to_string();
-        let mut looks = known.endpoints.iter().filter(|seen| seen.endpoint == place).peekable();
+        let asked_for_it = |seen: &&EndpointReport| seen.endpoint == place && seen.sni.is_none();
+        let mut looks = known.endpoints.iter().filter(asked_for_it).peekable();
         if looks.peek().is_none() {
             addresses.push(unseen(&place, None, "nobody has looked at it yet"));
         }
@@ -261,8 +354,9 @@ fn why(findings: &[Finding]) -> &str {
 }
 
 /// Why an instance does not have it: its client is gone, could not install it, or has not fetched it in time.
-fn stuck(receipt: &Receipt, current: &Facts, late: Option<Severity>, now: OffsetDateTime) -> Option<Finding> {
+fn stuck(receipt: &Receipt, patience: &Patience<'_>) -> Option<Finding> {
     let (instance, host) = (receipt.instance.clone(), receipt.host.clone());
+    let (current, now, late) = (&patience.current.facts, patience.now, patience.of_instance(receipt));
     let is_current = receipt.version == current.version;
     if now > receipt.next_by {
         let has_it = is_current && receipt.stage >= receipt::Stage::Installed;
@@ -299,17 +393,14 @@ fn stuck(receipt: &Receipt, current: &Facts, late: Option<Severity>, now: Offset
         _ => {
             let late = late?;
             let kind = Kind::NotPulled {
-                instance,
-                host,
+                instance: Some(instance),
+                host: Some(host),
                 version: current.version.clone(),
                 fingerprint: current.fingerprint.clone(),
                 not_after: current.not_after,
-                installed: receipt
-                    .installed
-                    .as_ref()
-                    .or((!is_current).then_some(&receipt.version))
-                    .cloned(),
-                installed_fingerprint: (!is_current).then(|| receipt.fingerprint.clone()),
+                installed: receipt.has().map(str::to_owned),
+                installed_fingerprint: (!is_current && receipt.installed.is_none())
+                    .then(|| receipt.fingerprint.clone()),
             };
             Some(Finding::new(kind, late, now))
         }
@@ -317,12 +408,8 @@ fn stuck(receipt: &Receipt, current: &Facts, late: Option<Severity>, now: Offset
 }
 
 /// Addresses that still serve another one.
-fn wrong_certificates(
-    addresses: &[AddressReport],
-    current: &Facts,
-    late: Severity,
-    now: OffsetDateTime,
-) -> Vec<Finding> {
+fn wrong_certificates(addresses: &[AddressReport], patience: &Patience<'_>) -> Vec<Finding> {
+    let (current, now) = (&patience.current.facts, patience.now);
     let wrong = addresses.iter().filter_map(|seen| {
         let (address, found, found_not_after) = match seen.stage {
             AddressStage::Another => (seen.address?, seen.fingerprint.clone()?, seen.not_after?),
@@ -336,13 +423,43 @@ fn wrong_certificates(
             found,
             found_not_after,
         };
-        Some(Finding::new(kind, late, now))
+        Some(Finding::new(kind, patience.of_address(seen)?, now))
     });
     wrong.collect()
 }
 
+/// No address is looked at, and no instance has seen its server show it: it may be nowhere. Those that say themselves that they do not
+/// have it are found already.
+fn unseen_anywhere(known: &Known<'_>, receipts: &[&Receipt], patience: &Patience<'_>) -> Option<Finding> {
+    let Current {
+        facts, published_at, ..
+    } = patience.current;
+    let looked = receipts.iter().any(|receipt| match receipt.stage {
+        receipt::Stage::Installed => receipt.version != facts.version,
+        receipt::Stage::Served | receipt::Stage::Failed | receipt::Stage::Pulled => true,
+    });
+    if looked || !known.certificate.served_at.is_empty() || known.stored.receipts.is_err() {
+        return None;
+    }
+    patience.late(*published_at)?;
+    let kind = Kind::NotPulled {
+        instance: None,
+        host: None,
+        version: facts.version.clone(),
+        fingerprint: facts.fingerprint.clone(),
+        not_after: facts.not_after,
+        installed: None,
+        installed_fingerprint: None,
+    };
+    Some(Finding::new(kind, Severity::Warning, patience.now))
+}
+
+fn failure<'a>(known: &Known<'a>) -> Option<&'a Failure> {
+    known.stored.renewal.as_ref().ok()?.as_ref()?.failure.as_ref()
+}
+
 fn renewal_failed(known: &Known<'_>, now: OffsetDateTime) -> Option<Finding> {
-    let failure = known.stored.renewal.as_ref().ok()?.as_ref()?.failure.as_ref()?;
+    let failure = failure(known)?;
     let kind = Kind::RenewalFailed {
         name: known.certificate.name.clone(),
         problem: failure.problem.clone(),
@@ -350,15 +467,17 @@ fn renewal_failed(known: &Known<'_>, now: OffsetDateTime) -> Option<Finding> {
         since: failure.since,
         next_try: failure.next_try,
     };
-    let without = match &known.stored.current {
-        Ok(current) => current.as_ref().is_none_or(|current| current.facts.not_after <= now),
-        Err(_) => false,
+    let is_short = |Facts {
+                        not_before, not_after, ..
+                    }: &Facts| {
+        let threshold = known.certificate.thresholds.lapsing(*not_after - *not_before);
+        *not_after - now < threshold
     };
-    Some(Finding::new(
-        kind,
-        if without { Severity::Critical } else { Severity::Warning },
-        now,
-    ))
+    let severity = match &known.stored.current {
+        Ok(current) if current.as_ref().is_none_or(|current| is_short(&current.facts)) => Severity::Critical,
+        _ => Severity::Warning,
+    };
+    Some(Finding::new(kind, severity, now))
 }
 
 /// So many times its grace.
@@ -419,6 +538,8 @@ mod tests {
             stage,
             reason: (stage == receipt::Stage::Failed).then(|| "the test failed".into()),
             installed: None,
+            sequence: None,
+            not_after: None,
             since: NOW - Duration::HOUR,
             at: NOW - Duration::HOUR,
             next_by: if silent {
@@ -690,7 +811,7 @@ mod tests {
     #[test]
     fn one_that_has_ended_is_said_once() {
         let mut ended = current(Duration::HOUR);
-        ended.facts.not_after = NOW;
+        (ended.facts.not_before, ended.facts.not_after) = (NOW - Duration::days(90), NOW);
         let stored = stored(Some(ended), Vec::new());
         assert_eq!(codes(&report(&stored, &[])), [], "the endpoint says it");
         let certificate = Certificate {

@@ -166,10 +166,12 @@ pub enum Kind {
         #[serde(with = "time::serde::rfc3339")]
         next_try: OffsetDateTime,
     },
-    /// An instance has not taken the current version in time.
+    /// An instance has not taken the current version in time; or nobody has, as far as anybody can see.
     NotPulled {
-        instance: String,
-        host: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        instance: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        host: Option<String>,
         version: String,
         fingerprint: String,
         #[serde(with = "time::serde::rfc3339")]
@@ -179,6 +181,14 @@ pub enum Kind {
         installed: Option<String>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         installed_fingerprint: Option<String>,
+    },
+    /// It was renewed, and is not in the inventory any more.
+    NotRenewed {
+        name: String,
+        #[serde(with = "time::serde::rfc3339")]
+        not_after: OffsetDateTime,
+        /// Whether it is its entry that is gone, or the whole inventory.
+        inventory_missing: bool,
     },
     /// An instance tried to install the current version and could not.
     InstallFailed {
@@ -283,6 +293,7 @@ impl Kind {
             Self::HandshakeFailed { .. } => "handshake_failed",
             Self::TimedOut { .. } => "timed_out",
             Self::RenewalFailed { .. } => "renewal_failed",
+            Self::NotRenewed { .. } => "not_renewed",
             Self::NotPulled { .. } => "not_pulled",
             Self::InstallFailed { .. } => "install_failed",
             Self::WrongCertificate { .. } => "wrong_certificate",
@@ -384,6 +395,17 @@ impl Kind {
                     date(*next_try)
                 )
             }
+            Self::NotRenewed {
+                name,
+                not_after,
+                inventory_missing,
+            } => {
+                let gone = match inventory_missing {
+                    true => "there is no inventory.toml any more".to_owned(),
+                    false => format!("inventory.toml has no [[certificate]] named {name:?} any more"),
+                };
+                format!("no longer renewed or watched: {gone}; valid until {}", date(*not_after))
+            }
             Self::NotPulled {
                 instance,
                 host,
@@ -392,12 +414,20 @@ impl Kind {
                 installed,
                 ..
             } => {
-                let installed = installed.as_deref().unwrap_or("nothing");
-                format!(
-                    "{} ({host}) has not installed version {version}, until {}; it has {installed}",
-                    shown(instance),
-                    date(*not_after)
-                )
+                let (version, installed) = (
+                    format!("version {version}, until {}", date(*not_after)),
+                    installed.as_deref().unwrap_or("nothing"),
+                );
+                match (instance, host) {
+                    (None, _) => format!(
+                        "nobody has seen it: no instance shows that clients get {version}, and no address is looked at"
+                    ),
+                    (Some(instance), host) => format!(
+                        "{} ({}) has not installed {version}; it has {installed}",
+                        shown(instance),
+                        host.as_deref().unwrap_or("no host name")
+                    ),
+                }
             }
             Self::InstallFailed {
                 instance,

@@ -79,6 +79,7 @@ pub struct Certificate {
     pub reuse_key: bool,
     /// How long a new version may take until every instance and address serves it.
     pub deliver_within: time::Duration,
+    pub thresholds: Thresholds,
     /// Whether findings about it, and where it is served, are in the report only, and alert nobody.
     pub quiet: bool,
     pub line: Option<usize>,
@@ -468,6 +469,7 @@ impl Reader<'_> {
             profile,
             reuse_key,
             deliver_within: time::Duration::hours(hours.into()),
+            thresholds,
             quiet: written.quiet,
             line: Some(line),
         };

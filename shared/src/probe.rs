@@ -224,6 +224,7 @@ impl Prober {
         let mut report = EndpointReport {
             endpoint: target.endpoint.to_string(),
             unicode: target.endpoint.unicode(),
+            sni: (target.sni.as_ref().filter(|sni| **sni != target.endpoint.host)).map(ToString::to_string),
             status: Severity::Ok,
             not_after,
             seconds_left: not_after.map(|end| (end - self.now()).whole_seconds()),

@@ -34,6 +34,16 @@ pub struct Receipt {
     /// The version that is installed, when that is another one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub installed: Option<String>,
+    /// The `sequence` of `current.json` that the installed version came with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<u64>,
+    /// When the installed version ends.
+    #[serde(
+        default,
+        with = "time::serde::rfc3339::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub not_after: Option<OffsetDateTime>,
     /// When it came this far.
     #[serde(with = "time::serde::rfc3339")]
     pub since: OffsetDateTime,
@@ -107,6 +117,13 @@ impl Receipt {
             installed: written.installed.map(|installed| cut(installed, NAME)),
             ..written
         })
+    }
+
+    /// The version that is in place on the instance.
+    pub fn has(&self) -> Option<&str> {
+        let reported = self.stage >= Stage::Installed || self.sequence.is_some();
+        let reported = reported.then_some(self.version.as_str());
+        self.installed.as_deref().or(reported)
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use crate::finding::{Finding, Severity};
+use crate::finding::{Finding, Kind, Severity};
 use crate::receipt;
 
 /// The schema's name and version, the first thing in every report.
@@ -154,6 +154,9 @@ pub struct EndpointReport {
     /// The host in Unicode, where that reads differently.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unicode: Option<String>,
+    /// The name that was asked for, where that is not the host's: another certificate is to be expected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sni: Option<String>,
     /// Its worst finding's severity.
     pub status: Severity,
     /// The earliest end of the leaves that its addresses serve.
@@ -347,6 +350,27 @@ pub struct CertificateReport {
     pub findings: Vec<Finding>,
 }
 
+impl CertificateReport {
+    /// Whether anybody has seen clients get the version to serve: an address that shows it, or an instance that saw its server do so.
+    pub fn is_seen(&self) -> bool {
+        let at_address = self.addresses.iter().any(|seen| seen.stage == AddressStage::Served);
+        at_address || self.instances.iter().any(|instance| instance.stage == Stage::Served)
+    }
+
+    /// Whether it is in the bucket, and in the inventory no more.
+    pub fn is_left_out(&self) -> bool {
+        let not_renewed = |finding: &Finding| matches!(finding.kind, Kind::NotRenewed { .. });
+        self.findings.iter().any(not_renewed)
+    }
+
+    /// Whether it was seen, and nobody is known to have another one.
+    pub fn is_served(&self) -> bool {
+        let another = self.addresses.iter().any(|seen| seen.stage == AddressStage::Another);
+        let behind = self.instances.iter().any(|instance| instance.stage < Stage::Installed);
+        self.is_seen() && !another && !behind
+    }
+}
+
 /// One stored generation of a managed certificate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StoredVersion {
@@ -487,6 +511,7 @@ mod tests {
     fn an_endpoint_that_fits_nowhere_hides_no_other() {
         let endpoint = |name: &str, status: Severity, length: usize| EndpointReport {
             endpoint: name.to_owned(),
+            sni: None,
             unicode: Some("x".repeat(length)),
             status,
             not_after: None,

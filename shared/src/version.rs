@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use time::OffsetDateTime;
 use time::macros::format_description;
+use time::{OffsetDateTime, PrimitiveDateTime};
 
 use crate::inventory::KeyType;
 
@@ -121,6 +121,14 @@ pub fn id(now: OffsetDateTime, random: u32) -> String {
     format!("{time}-{random:08x}")
 }
 
+/// When a version was made, by its id; none if it is not an [`id`].
+pub fn made_at(id: &str) -> Option<OffsetDateTime> {
+    let (time, _) = id.split_once('-')?;
+    PrimitiveDateTime::parse(time, TIME)
+        .ok()
+        .map(PrimitiveDateTime::assume_utc)
+}
+
 /// Key of `current.json`.
 pub fn current_key(name: &str) -> String {
     format!("certificates/{name}/current.json")
@@ -168,6 +176,8 @@ mod tests {
         let later = id(datetime!(2026-10-01 00:00:00 UTC), 0);
         assert_eq!(earlier, "20260930T235959Z-ffffffff");
         assert!(earlier < later);
+        assert_eq!(made_at(&later), Some(datetime!(2026-10-01 0:00 UTC)));
+        assert_eq!(made_at("20260931T000000Z-00000000"), None);
     }
 
     #[test]

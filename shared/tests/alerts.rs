@@ -226,7 +226,8 @@ fn what_an_address_hid_is_not_over() {
     for (seen, expected) in [
         (vec![observation(1, dark), fine()], vec![]),
         (vec![observation(1, Vec::new()), fine()], vec![Change::Over]),
-        (vec![fine()], vec![Change::Over]),
+        // Name servers may give out a part of the addresses: once is not gone.
+        (vec![fine()], vec![]),
     ] {
         let mut endpoint = endpoint("a.example:443", Vec::new());
         endpoint.observations = seen;
@@ -352,6 +353,7 @@ fn endpoint(name: &str, findings: Vec<Finding>) -> EndpointReport {
     EndpointReport {
         endpoint: name.to_owned(),
         unicode: None,
+        sni: None,
         status: status.unwrap_or(Severity::Ok),
         not_after: None,
         seconds_left: None,

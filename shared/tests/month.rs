@@ -10,7 +10,7 @@ use neverlapse::finding::{Finding, Kind, Severity};
 use neverlapse::inventory::{Inventory, KeyType};
 use neverlapse::receipt::{self, Receipt};
 use neverlapse::renewal::{Failure, Renewal};
-use neverlapse::report::{Certificate, EndpointReport, Observation, Report, Role};
+use neverlapse::report::{Certificate, EndpointReport, Observation, Report, Role, StoredVersion};
 use neverlapse::version::{self, Current, Facts, IssuedBy};
 use time::macros::datetime;
 use time::{Duration, OffsetDateTime};
@@ -39,12 +39,12 @@ const MONTH: &str = "
 16 | e11..e20 dark                           | CRITICAL: 10 of 21 endpoints cannot be reached together
 17 |                                         | CRITICAL: 10 of 21 endpoints cannot be reached together
 18 | e11..e18 back                           | UNKNOWN: e19.example:443, no connection (+1 more)
-19 | e19..e20 back                           | CRITICAL: shop.example:443, 2 d 18 h left
+19 | e19..e20 back                           | CRITICAL: shop.example:443, 2 d 18 h left (+1 more)
 20 | renewal works; issued until 110; web-1 serves it; web-2 fails | CRITICAL: shop.example:443, 1 d 17 h left (+1 more)
 21 | web-2 serves it; shop until 110         | OK: shop.example:443, valid until 1971-04-21 (+1 more)
 22 | e02 until 23                            | CRITICAL: e02.example:443, 17 h 45 min left
 23 |                                         | CRITICAL: e02.example:443, expired 5 h 51 min ago
-24 | e02 dark                                | -
+24 | e02 dark                                | CRITICAL: e02.example:443, expired 1 d 5 h ago
 25 | e02 back                                | CRITICAL: e02.example:443, expired 2 d 6 h ago
 26 | e02 until 120                           | OK: e02.example:443, valid until 1971-05-01
 27 | e09 hushed; e09 until 29; issued until 115; web-1 serves it | -
@@ -52,6 +52,12 @@ const MONTH: &str = "
 29 | inventory is corrected                  | OK: a mistake in the inventory is gone
 30 | e04 for other.example; web-2 serves it; shop until 115 | CRITICAL: e04.example:443, wrong name
 31 | e04 gone                                | OK: e04.example:443, no longer watched
+32 | issued until 116; web-1 serves it; shop until 116 | -
+33 |                                         | WARNING: certificate shop.example, an instance has not installed it
+34 | issued until 117; web-1 serves it; shop until 117 | -
+35 |                                         | CRITICAL: certificate shop.example, an instance has not installed it
+36 | issued until 118; web-1 serves it; shop until 118 | CRITICAL: certificate shop.example, an instance has not installed it
+37 | web-2 serves it                         | OK: certificate shop.example, valid until 1971-04-29
 ";
 
 #[test]
@@ -89,6 +95,8 @@ struct World {
     endpoints: BTreeMap<String, Site>,
     /// What the bucket says of shop's certificate.
     current: Option<Current>,
+    /// Newest first.
+    history: Vec<StoredVersion>,
     receipts: BTreeMap<String, Receipt>,
     renewal_fails: bool,
     failure: Option<Failure>,
@@ -162,6 +170,15 @@ impl World {
                 staging: false,
             },
         };
+        let stored = StoredVersion {
+            version: facts.version.clone(),
+            not_before: facts.not_before,
+            not_after,
+            fingerprint: Some(facts.fingerprint.clone()),
+            issuer: "letsencrypt".into(),
+            current: true,
+        };
+        self.history.insert(0, stored);
         self.current = Some(Current {
             schema: Current::SCHEMA.into(),
             sequence: self.current.as_ref().map_or(1, |current| current.sequence + 1),
@@ -174,7 +191,8 @@ impl World {
 
     /// An instance's client runs; what it last did stays until it does something else.
     fn instance(&mut self, name: &str, what: &[&str], now: OffsetDateTime) {
-        let facts = &self.current.as_ref().expect("something is issued").facts;
+        let current = self.current.as_ref().expect("something is issued");
+        let facts = &current.facts;
         let stage = match what {
             ["serves" | "serve", "it"] => receipt::Stage::Served,
             ["fails"] => receipt::Stage::Failed,
@@ -191,6 +209,8 @@ impl World {
             stage,
             reason: (stage == receipt::Stage::Failed).then(|| "`nginx -t` failed".into()),
             installed: None,
+            sequence: (stage == receipt::Stage::Served).then_some(current.sequence),
+            not_after: (stage == receipt::Stage::Served).then_some(facts.not_after),
             since: now,
             at: now,
             next_by: now + Duration::days(40),
@@ -254,7 +274,7 @@ impl World {
                     ..Renewal::new("shop.example")
                 })),
                 receipts: Ok(self.receipts.values().map(told).collect()),
-                history: Ok(Vec::new()),
+                history: Ok(self.history.clone()),
             };
             let known = Known {
                 certificate,
@@ -281,6 +301,7 @@ impl Site {
         EndpointReport {
             endpoint: format!("{host}:443"),
             unicode: None,
+            sni: None,
             status: status.unwrap_or(Severity::Ok),
             not_after: (!self.dark).then_some(end),
             seconds_left: (!self.dark).then(|| (end - now).whole_seconds()),

@@ -236,6 +236,7 @@ impl Fleet {
         EndpointReport {
             endpoint: name.to_owned(),
             unicode: None,
+            sni: None,
             status,
             not_after,
             seconds_left: not_after.map(|end| (end - self.now).whole_seconds()),

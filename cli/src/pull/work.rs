@@ -325,7 +325,8 @@ impl<'a> Work<'a> {
             Some(Trouble::Failed(reason)) => Some(reason.clone()),
             _ => self.state.pending.as_ref().and_then(|pending| pending.failure.clone()),
         };
-        let installed = self.installed().map(|current| &current.facts.version);
+        let there = self.installed();
+        let installed = there.map(|current| &current.facts.version);
         let stage = match (&failure, &self.state.installed) {
             (Some(_), _) => Stage::Failed,
             (None, Some(there)) if there.current.facts.version == *version => {
@@ -353,6 +354,8 @@ impl<'a> Work<'a> {
             stage,
             reason: failure,
             installed: installed.filter(|installed| *installed != version).cloned(),
+            sequence: there.map(|current| current.sequence),
+            not_after: there.map(|current| current.facts.not_after),
             since: last.map_or(self.now, |last| last.since.min(self.now)),
             at: self.now,
             next_by: self.now + SILENT.max(runs_every * 3),

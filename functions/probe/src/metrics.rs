@@ -1,14 +1,17 @@
 //! What a run over the whole inventory counts, for CloudWatch.
 
+use neverlapse::chain::Thresholds;
 use neverlapse::metric::{Metric, line};
 use neverlapse::report::{CertificateReport, Report, Stage};
-use time::{Duration, OffsetDateTime};
+use time::OffsetDateTime;
 
 /// The lines of a run over the whole inventory: one for the stack, and one an endpoint if that was asked for.
 pub(crate) fn lines(report: &Report, stack: &str, critical_days: u32, per_endpoint: bool) -> Vec<String> {
     let at = report.finished_at;
     let mut metrics = of_the_run(report);
-    metrics.extend(of_the_managed(&report.certificates, critical_days, at));
+    // Of one that is not in the inventory any more the alert speaks, until a person lets it go.
+    let managed: Vec<_> = report.certificates.iter().filter(|one| !one.is_left_out()).collect();
+    metrics.extend(of_the_managed(&managed, critical_days, at));
     let mut lines = vec![line(at, &[("Stack", stack)], &metrics)];
     if per_endpoint {
         let each = report.endpoints.iter().filter_map(|endpoint| {
@@ -43,7 +46,7 @@ fn of_the_run(report: &Report) -> Vec<Metric> {
 
 /// How far managed certificates are. Where none is managed there is but `ManagedLapsing`, whose alarm must learn that nothing lapses
 /// any more.
-fn of_the_managed(certificates: &[CertificateReport], critical_days: u32, now: OffsetDateTime) -> Vec<Metric> {
+fn of_the_managed(certificates: &[&CertificateReport], critical_days: u32, now: OffsetDateTime) -> Vec<Metric> {
     let lapsing = certificates.iter().filter(|one| is_lapsing(one, critical_days, now));
     let mut metrics = vec![Metric::count("ManagedLapsing", lapsing.count() as u64)];
     if certificates.is_empty() {
@@ -73,12 +76,16 @@ fn stage(certificate: &CertificateReport) -> Option<Stage> {
     Some(stages.min().unwrap_or(Stage::Issued))
 }
 
-/// Less is left than the critical days, or than a tenth of its own lifetime where that is shorter.
+/// Less is left than is critical for what we renew.
 fn is_lapsing(certificate: &CertificateReport, critical_days: u32, now: OffsetDateTime) -> bool {
     let (Some(begin), Some(end)) = (certificate.not_before, certificate.not_after) else {
         return false;
     };
-    end - now < Duration::days(critical_days.into()).min((end - begin) / 10)
+    let thresholds = Thresholds {
+        critical_days,
+        ..Thresholds::default()
+    };
+    end - now < thresholds.lapsing(end - begin)
 }
 
 fn days(name: &'static str, seconds: i64) -> Metric {
@@ -112,6 +119,7 @@ mod tests {
         EndpointReport {
             endpoint: name.to_owned(),
             unicode: None,
+            sni: None,
             status,
             not_after: None,
             seconds_left,

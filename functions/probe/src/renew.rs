@@ -23,7 +23,7 @@ fn observed(certificate: &Certificate, report: &Report) -> Vec<Observed> {
     let reports = report
         .endpoints
         .iter()
-        .filter(|endpoint| places.contains(&endpoint.endpoint));
+        .filter(|endpoint| endpoint.sni.is_none() && places.contains(&endpoint.endpoint));
     let seen = reports.flat_map(|endpoint| endpoint.observations.iter().map(move |seen| (endpoint, seen)));
     seen.filter_map(|(endpoint, seen)| {
         let leaf = seen.leaf.as_ref()?;
@@ -64,3 +64,31 @@ pub(crate) async fn publish(sns: &Client, topic: &str, requests: Vec<Request>) -
 /// An SQS message holds 262,144 bytes; one observation takes about 250.
 const OBSERVED: usize = 500;
 const AT_ONCE: usize = 10;
+
+#[cfg(test)]
+mod tests {
+    use neverlapse::inventory::Inventory;
+    use neverlapse::report::EndpointReport;
+    use serde_json::json;
+
+    use super::*;
+
+    /// What it was asked for is another certificate, and says nothing of ours.
+    #[test]
+    fn another_name_at_the_same_place_was_taken_for_ours() {
+        let certificates = Inventory::parse("[[certificate]]\nidentifiers = [\"a.test\"]\n").certificates;
+        for (sni, expected) in [(None, 1), (Some("other.test"), 0)] {
+            let look: EndpointReport = serde_json::from_value(json!({
+                "endpoint": "a.test:443", "sni": sni, "status": "ok", "findings": [], "observations": [{
+                    "address": "192.0.2.1:443", "elapsed_ms": 1, "tries": 1, "findings": [], "revocation": {"state": "revoked"},
+                    "leaf": {"subject": "", "issuer": "CN=x", "serial": "1", "fingerprint": "ab", "names": ["a.test"],
+                        "not_before": "2026-08-01T00:00:00Z", "not_after": "2026-10-30T00:00:00Z", "key": "ecdsa-p256",
+                        "signature": "ecdsa-sha256", "role": "leaf"}}]
+            }))
+            .unwrap();
+            let now = OffsetDateTime::UNIX_EPOCH;
+            let requests = requests(&certificates, &Report::new(now, now, vec![look]), now);
+            assert_eq!(requests[0].observed.len(), expected, "{sni:?}");
+        }
+    }
+}

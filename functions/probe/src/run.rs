@@ -56,6 +56,15 @@ pub(crate) enum Error {
     ReportInvalid(#[from] serde_json::Error),
 }
 
+/// What a run is to look at.
+struct Looking {
+    targets: Vec<Target>,
+    mistakes: Vec<String>,
+    inventory: Inventory,
+    /// Whether a person wrote it, or it is the template's `Domains`.
+    is_written: bool,
+}
+
 impl From<Error> for Diagnostic {
     fn from(error: Error) -> Self {
         let error_type = match error {
@@ -166,7 +175,13 @@ impl Run {
     }
 
     async fn report(&self, event: Event, deadline: Instant) -> Result<(Report, Inventory), Error> {
-        let (targets, mistakes, inventory) = self.targets(event).await?;
+        let is_whole = event == Event::Everything;
+        let Looking {
+            targets,
+            mistakes,
+            inventory,
+            is_written,
+        } = self.targets(event).await?;
         // A prober a run: its caches of addresses and revocation lists must not outlive it.
         let prober = Prober::new(Options {
             nameserver: self.settings.nameserver,
@@ -181,14 +196,28 @@ impl Run {
             };
             delivery::read(&self.store, certificates, &before, deadline).await
         };
-        let (mut report, stored) = join!(prober.report(targets, deadline), stored);
+        let left_out = async {
+            // What is missing from an inventory with mistakes may be one of them.
+            match is_whole && inventory.mistakes.is_empty() {
+                true => delivery::left_out(&self.store, certificates, deadline).await,
+                false => (Vec::new(), Vec::new()),
+            }
+        };
+        let (mut report, stored, left_out) = join!(prober.report(targets, deadline), stored, left_out);
         report.mistakes = mistakes;
-        report.certificates = delivery::reports(certificates, &stored, &report.endpoints, OffsetDateTime::now_utc());
+        let now = OffsetDateTime::now_utc();
+        report.certificates = delivery::reports(certificates, &stored, &report.endpoints, now);
+        let (left_out, problems) = left_out;
+        let left_out = left_out
+            .iter()
+            .map(|current| delivery::not_renewed(current, !is_written, now));
+        report.certificates.extend(left_out);
+        report.mistakes.extend(problems);
         Ok((report, inventory))
     }
 
-    async fn targets(&self, event: Event) -> Result<(Vec<Target>, Vec<String>, Inventory), Error> {
-        let mut inventory = self.inventory().await?;
+    async fn targets(&self, event: Event) -> Result<Looking, Error> {
+        let (mut inventory, is_written) = self.inventory().await?;
         if let Event::Some(endpoints) = event {
             inventory = only(inventory, endpoints);
         }
@@ -211,19 +240,27 @@ impl Run {
             );
             return Err(Error::InventoryEmpty(reason));
         }
-        Ok((targets, mistakes, inventory))
+        Ok(Looking {
+            targets,
+            mistakes,
+            inventory,
+            is_written,
+        })
     }
 
-    /// The bucket's `inventory.toml`, else the template's `Domains`.
-    async fn inventory(&self) -> Result<Inventory, Error> {
+    /// The bucket's `inventory.toml`, else the template's `Domains`; and whether it is the former.
+    async fn inventory(&self) -> Result<(Inventory, bool), Error> {
         let written = self
             .store
             .inventory()
             .await
             .map_err(|error| Error::InventoryUnreadable(error.to_string()))?;
         Ok(match written {
-            Some(text) => Inventory::parse_with(&text, self.settings.thresholds),
-            None => Inventory::of_endpoints(&self.settings.domains, self.settings.thresholds),
+            Some(text) => (Inventory::parse_with(&text, self.settings.thresholds), true),
+            None => (
+                Inventory::of_endpoints(&self.settings.domains, self.settings.thresholds),
+                false,
+            ),
         })
     }
 

@@ -9,7 +9,9 @@ use super::state::{Change, Circle, Matter, News, Notice, Place};
 use super::{SUBJECT_LENGTH, Sender};
 use crate::finding::{Severity, Span, date};
 use crate::page::common_name;
+use crate::renewal::Renewal;
 use crate::report::{CertificateReport, Counts, EndpointReport, InstanceReport, Report, Stage};
+use crate::store::INVENTORY;
 use crate::text::printable;
 
 /// One message, before it takes the form that a channel wants.
@@ -224,6 +226,7 @@ impl Words<'_> {
         match matter.not_after.map(|end| end - self.now) {
             Some(left) if matter.is_about_expiry() && left.is_negative() => format!("expired {} ago", Span(-left)),
             Some(left) if matter.is_about_expiry() => format!("{} left", Span(left)),
+            _ if matter.is_unseen() => "nobody has seen it served".to_owned(),
             _ => in_short(&matter.code),
         }
     }
@@ -232,7 +235,7 @@ impl Words<'_> {
         match (notice.change, self.renewed(&notice.matter)) {
             (Change::NoLongerWatched, _) => "no longer watched".to_owned(),
             (_, Some(end)) => format!("valid until {}", end.date()),
-            (_, None) => over(&notice.matter.code),
+            (_, None) => ended(&notice.matter),
         }
     }
 
@@ -321,7 +324,7 @@ impl Words<'_> {
             Change::NoLongerWatched => format!("no longer watched; what was open: {message}"),
             Change::Over => match self.renewed(matter) {
                 Some(_) => format!("over, a new certificate is served; before: {message}"),
-                None => format!("{}; before: {message}", over(&matter.code)),
+                None => format!("{}; before: {message}", ended(matter)),
             },
             _ => message,
         };
@@ -355,6 +358,10 @@ impl Words<'_> {
 
     /// Where exactly, unless it is everywhere.
     fn addresses(&self, matter: &Matter) -> Vec<String> {
+        // What is wrong with a managed certificate at an address names that itself.
+        if matter.addresses.len() == 1 && matches!(matter.place, Place::Certificate(_)) {
+            return Vec::new();
+        }
         let all = self
             .endpoint(&matter.place)
             .map_or(0, |endpoint| endpoint.observations.len());
@@ -367,10 +374,16 @@ impl Words<'_> {
     /// Until when the certificate is valid that is served now instead of the one that the matter is about.
     fn renewed(&self, matter: &Matter) -> Option<OffsetDateTime> {
         let now = match &matter.place {
-            Place::Certificate(name) => self.certificate(name)?.not_after,
+            // That it is published says nothing of what clients get.
+            Place::Certificate(name) => self.certificate(name).filter(|found| found.is_served())?.not_after,
             place => self.endpoint(place)?.not_after,
         };
-        now.filter(|now| matter.not_after.is_some_and(|before| *now > before))
+        // What was late is the very certificate that is served now.
+        let delivered = matches!(
+            matter.code.as_str(),
+            "not_pulled" | "install_failed" | "wrong_certificate"
+        );
+        now.filter(|now| delivered || matter.not_after.is_some_and(|before| *now > before))
     }
 
     fn facts(&self, notice: &Notice) -> Vec<String> {
@@ -463,6 +476,12 @@ impl Words<'_> {
                     .map_or_else(String::new, |end| format!("before {}, ", date(end)));
                 format!("{by}renew it with its issuer, install it at each of these addresses and reload the server")
             }
+            _ if matter.is_unseen() => NOBODY_LOOKS.to_owned(),
+            ("not_renewed", _) => format!(
+                "put it back into {}. If it is not wanted any more, remove {}, and this will not be said again",
+                self.sender.object(INVENTORY),
+                self.sender.object(&Renewal::key(place))
+            ),
             ("mistake", _) => format!(
                 "correct it in {} (`neverlapse validate inventory.toml` shows every mistake). Until then this entry is not watched",
                 self.sender.object("inventory.toml")
@@ -601,6 +620,7 @@ fn in_short(code: &str) -> String {
         "self_signed" => "self-signed".to_owned(),
         "issuer_expires_soon" => "an issuer expires soon".to_owned(),
         "not_pulled" => "an instance has not installed it".to_owned(),
+        "not_renewed" => "no longer renewed".to_owned(),
         "install_failed" => "an instance cannot install it".to_owned(),
         "silent_instance" => "an instance does not report".to_owned(),
         "wrong_certificate" => "another certificate is served".to_owned(),
@@ -608,6 +628,13 @@ fn in_short(code: &str) -> String {
         "receipt_unreadable" => "an instance's report cannot be read".to_owned(),
         "memory_lost" => "the record of earlier alerts is lost".to_owned(),
         other => other.replace('_', " "),
+    }
+}
+
+fn ended(matter: &Matter) -> String {
+    match matter.is_unseen() {
+        true => "somebody has seen it served".to_owned(),
+        false => over(&matter.code),
     }
 }
 
@@ -623,9 +650,11 @@ fn over(code: &str) -> String {
         "mistake" => "a mistake in the inventory is gone".to_owned(),
         "memory_lost" => "the record of earlier alerts can be read again".to_owned(),
         "renewal_failed" => "it is renewed again".to_owned(),
-        "not_pulled" | "install_failed" => "the instance has it now".to_owned(),
-        "silent_instance" => "the instance reports again".to_owned(),
-        "wrong_certificate" => "the right certificate is served".to_owned(),
+        "not_pulled" | "install_failed" => "installed now, or the instance is gone".to_owned(),
+        "silent_instance" => "the instance reports again, or is gone".to_owned(),
+        "receipt_unreadable" => "the instance's report is one again, or gone".to_owned(),
+        "wrong_certificate" => "no address shows another one any more".to_owned(),
+        "not_renewed" => "it is in the inventory again".to_owned(),
         other => format!("over: {}", in_short(other)),
     }
 }
@@ -701,3 +730,5 @@ pub(super) fn cut(text: &str, bytes: usize) -> &str {
 
 const RESERVE: usize = 200;
 const ALSO_OPEN: usize = 10;
+const NOBODY_LOOKS: &str =
+    "say in `served_at` where clients get it, or let instances look for themselves (`verify` in pull.toml)";

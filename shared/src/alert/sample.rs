@@ -174,6 +174,7 @@ fn endpoint(name: &str, not_after: Option<OffsetDateTime>, finding: Option<Findi
     EndpointReport {
         endpoint: name.to_owned(),
         unicode: None,
+        sni: None,
         status: finding.as_ref().map_or(Severity::Ok, |finding| finding.severity),
         not_after,
         seconds_left: None,

@@ -7,9 +7,10 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 
-use crate::finding::{Finding, Severity};
+use crate::finding::{Finding, Kind, Severity};
 use crate::inventory::Inventory;
-use crate::report::{EndpointReport, Report};
+use crate::receipt::shown;
+use crate::report::{AddressStage, CertificateReport, EndpointReport, Report, Stage};
 use crate::version::sha256;
 
 /// Name and version of the format.
@@ -48,9 +49,15 @@ pub struct Matter {
     pub severity: Severity,
     /// In words, as of the run that saw it last.
     pub message: String,
-    /// Where exactly; none if it is about the place as a whole.
+    /// Where exactly, as far as is known: where it was seen, and not seen mended since. None if it is about the place as a whole.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<SocketAddr>,
+    /// Those of the addresses that the name no longer has, and in how many runs in a row it had them no more.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub gone: BTreeMap<SocketAddr, u32>,
+    /// Which instances; none if it is not about instances.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub instances: Vec<String>,
     /// The end of the certificate that it is about, or that was served with it.
     #[serde(
         default,
@@ -78,6 +85,9 @@ pub struct Said {
     pub severity: Severity,
     /// Under which code.
     pub code: String,
+    /// At how many instances.
+    #[serde(default)]
+    pub instances: usize,
 }
 
 /// What a matter is about.
@@ -304,6 +314,15 @@ pub fn next(run: &Run<'_>, memory: &Memory, now: OffsetDateTime) -> (News, State
     // Without memory nothing can be confirmed: better to say too much.
     let confirmed_by = if memory.matter().is_some() { 1 } else { CONFIRMED };
     let muted = mute_storm(run, &before, &mut found);
+    gather_instances(&before, &mut found);
+    let troubled: BTreeSet<_> = (found.values())
+        .flat_map(|found| {
+            found
+                .instances
+                .iter()
+                .map(|instance| (found.place.clone(), instance.clone()))
+        })
+        .collect();
     let mut state = State {
         fine_at: before.fine_at,
         slack_missed: before.slack_missed,
@@ -311,7 +330,7 @@ pub fn next(run: &Run<'_>, memory: &Memory, now: OffsetDateTime) -> (News, State
     };
     let mut news = News::default();
     for (id, found) in found {
-        let matter = found.remembered(before.matters.get(&id), now);
+        let matter = found.remembered(before.matters.get(&id), run, now);
         let waits = found.network && (matter.runs < confirmed_by || muted);
         let change = if waits && matter.said.is_none() {
             None
@@ -339,10 +358,28 @@ pub fn next(run: &Run<'_>, memory: &Memory, now: OffsetDateTime) -> (News, State
         if state.matters.contains_key(&id) || run.circle.is_quiet(&matter.place) {
             continue;
         }
-        match fate(run, &matter) {
-            None => drop(state.matters.insert(id, matter)),
-            Some(change) if matter.said.is_some() => news.notices.push(Notice { change, matter }),
-            Some(_) => {}
+        match fate(run, &matter, &troubled) {
+            Fate::Open(matter) => {
+                let matter = *matter;
+                let again = matter.due(now).filter(|_| matter.said.is_some() && run.outcome.is_ok());
+                let matter = match again {
+                    Some(change) => {
+                        let matter = matter.told(now);
+                        news.notices.push(Notice {
+                            change,
+                            matter: matter.clone().out_of_sight(),
+                        });
+                        matter
+                    }
+                    None => {
+                        news.open.extend(matter.said.is_some().then(|| matter.clone()));
+                        matter
+                    }
+                };
+                state.matters.insert(id, matter);
+            }
+            Fate::Over(change) if matter.said.is_some() => news.notices.push(Notice { change, matter }),
+            Fate::Over(_) | Fate::Elsewhere => {}
         }
     }
     let since_fine = before.fine_at.map(|at| now - at);
@@ -364,6 +401,7 @@ struct Found {
     severity: Severity,
     message: String,
     addresses: Vec<SocketAddr>,
+    instances: Vec<String>,
     not_after: Option<OffsetDateTime>,
     network: bool,
 }
@@ -377,6 +415,7 @@ impl Found {
             severity,
             message,
             addresses: Vec::new(),
+            instances: Vec::new(),
             not_after: None,
             network: false,
         }
@@ -390,9 +429,14 @@ impl Found {
             true => id(&place, UNREACHABLE, ""),
             false => id(&place, family(code), &facts(finding)),
         };
+        let addresses = match address {
+            Some(address) => vec![address],
+            None => addresses(&finding.kind),
+        };
         Self {
             id,
-            addresses: address.into_iter().collect(),
+            addresses,
+            instances: instance(&finding.kind).into_iter().collect(),
             not_after,
             network,
             ..Self::new(place, code, finding.severity, finding.message.clone())
@@ -418,13 +462,22 @@ impl Found {
         level(self.severity, &self.code)
     }
 
-    fn remembered(&self, before: Option<&Matter>, now: OffsetDateTime) -> Matter {
+    /// It may still be where it was, at addresses that this run did not see.
+    fn remembered(&self, before: Option<&Matter>, run: &Run<'_>, now: OffsetDateTime) -> Matter {
+        let left = before.map_or_else(Vec::new, |before| before.addresses_left(run));
+        let left = left
+            .into_iter()
+            .filter(|(address, _)| !self.addresses.contains(address));
+        let left: Vec<_> = left.collect();
+        let addresses = self.addresses.iter().copied();
         Matter {
             place: self.place.clone(),
             code: self.code.clone(),
             severity: self.severity,
             message: self.message.clone(),
-            addresses: self.addresses.clone(),
+            addresses: addresses.chain(left.iter().map(|(address, _)| *address)).collect(),
+            gone: gone(&left),
+            instances: self.instances.clone(),
             not_after: self.not_after,
             since: before.map_or(now, |before| before.since),
             runs: before.map_or(1, |before| (before.runs + 1).min(CONFIRMED)),
@@ -507,44 +560,207 @@ fn mute_storm(run: &Run<'_>, before: &State, found: &mut BTreeMap<String, Found>
     true
 }
 
-/// What became of a matter that this run did not find; none if this run cannot know.
-fn fate(run: &Run<'_>, matter: &Matter) -> Option<Change> {
-    let report = run.outcome.ok()?;
-    let watched = match &matter.place {
-        Place::Inventory | Place::Probe => return Some(Change::Over),
-        Place::Certificate(name) => {
-            let found = report.certificates.iter().find(|certificate| certificate.name == *name);
-            let unread = |finding: &Finding| finding.kind.code() == UNREADABLE && finding.severity == Severity::Unknown;
-            if matter.code != UNREADABLE && found.is_some_and(|found| found.findings.iter().any(unread)) {
-                return None;
-            }
-            found.is_some()
+/// Instances of a certificate that are in the same trouble are one matter once they are more than a few, and stay one until none is
+/// left: an Auto Scaling group that loses fifty must not be fifty alerts.
+fn gather_instances(before: &State, found: &mut BTreeMap<String, Found>) {
+    let mut alike = BTreeMap::<(Place, String), Vec<String>>::new();
+    for found in found.values().filter(|found| !found.instances.is_empty()) {
+        let same = (found.place.clone(), found.code.clone());
+        alike.entry(same).or_default().push(found.id.clone());
+    }
+    for ((place, code), ids) in alike {
+        let id = id(&place, INSTANCES, &code);
+        if ids.len() <= FEW && !before.matters.contains_key(&id) {
+            continue;
         }
-        Place::Endpoint(name) => {
-            let looks: Vec<_> = (report.endpoints.iter())
-                .filter(|endpoint| endpoint.endpoint == *name)
-                .collect();
-            if report.not_reached.contains(name) || !looks.iter().all(|endpoint| is_seen(endpoint, matter)) {
-                return None;
-            }
-            !looks.is_empty()
-        }
-    };
-    match watched {
-        true => Some(Change::Over),
-        // An entry with a mistake in it is missing, but not because anybody took it out.
-        false if report.mistakes.is_empty() => Some(Change::NoLongerWatched),
-        false => None,
+        let mut all: Vec<_> = ids.iter().filter_map(|id| found.remove(id)).collect();
+        all.sort_by_key(|one| std::cmp::Reverse(one.severity));
+        let instances: Vec<_> = all.iter().flat_map(|one| one.instances.clone()).collect();
+        let Some(worst) = all.into_iter().next() else { continue };
+        let message = match &instances[1..] {
+            [] => worst.message,
+            more => format!(
+                "{}; and likewise {} more: {}",
+                worst.message,
+                more.len(),
+                some_of(more.iter().map(|instance| shown(instance)))
+            ),
+        };
+        let all = Found {
+            id: id.clone(),
+            message,
+            instances,
+            ..worst
+        };
+        found.insert(id, all);
     }
 }
 
-/// Whether an endpoint was seen well enough to know that a matter is over: not if an address that had it could not be reached.
-fn is_seen(endpoint: &EndpointReport, matter: &Matter) -> bool {
-    let mut failed = endpoint.all_findings().filter(|(_, finding)| finding.is_network());
-    match matter.addresses.as_slice() {
-        [] => failed.next().is_none(),
-        addresses => failed.all(|(address, _)| address.is_some_and(|address| !addresses.contains(&address))),
+/// What became of a matter that a run did not find.
+#[derive(Debug)]
+enum Fate {
+    /// Nobody can say that it is over.
+    Open(Box<Matter>),
+    /// It is over, or nobody looks any more.
+    Over(Change),
+    /// It goes on as part of another matter.
+    Elsewhere,
+}
+
+/// What became of a matter that this run did not find. `troubled` are the instances that it found something about.
+fn fate(run: &Run<'_>, matter: &Matter, troubled: &BTreeSet<(Place, String)>) -> Fate {
+    let open = || Fate::Open(matter.clone().into());
+    let Ok(report) = run.outcome else { return open() };
+    let watched = match &matter.place {
+        Place::Inventory | Place::Probe => return Fate::Over(Change::Over),
+        Place::Endpoint(name) if report.not_reached.contains(name) => return open(),
+        Place::Endpoint(name) => report.endpoints.iter().any(|endpoint| endpoint.endpoint == *name),
+        Place::Certificate(name) => match certificate(report, name) {
+            Some(found) if found.is_left_out() => matter.code == NOT_RENEWED,
+            Some(found) if !is_readable(found) && matter.code != UNREADABLE => return open(),
+            Some(found) => return fate_of_certificate(run, found, matter, troubled),
+            None => false,
+        },
+    };
+    match watched {
+        true if !matter.addresses.is_empty() => fate_at_addresses(run, matter),
+        true if looks(report, &matter.place).iter().any(|look| is_dark(look)) => open(),
+        true => Fate::Over(Change::Over),
+        // An entry with a mistake in it is missing, but not because anybody took it out.
+        false if report.mistakes.is_empty() => Fate::Over(Change::NoLongerWatched),
+        false => open(),
     }
+}
+
+fn fate_of_certificate(
+    run: &Run<'_>,
+    found: &CertificateReport,
+    matter: &Matter,
+    troubled: &BTreeSet<(Place, String)>,
+) -> Fate {
+    if !matter.addresses.is_empty() {
+        let is_unseen = found.addresses.iter().any(|seen| seen.stage == AddressStage::Unseen);
+        return match fate_at_addresses(run, matter) {
+            Fate::Over(_) if is_unseen => Fate::Open(matter.clone().into()),
+            fate => fate,
+        };
+    }
+    if matter.is_unseen() {
+        return match found.is_seen() {
+            true => Fate::Over(Change::Over),
+            false => Fate::Open(matter.clone().into()),
+        };
+    }
+    let elsewhere = |instance: &String| troubled.contains(&(matter.place.clone(), instance.clone()));
+    let left: Vec<_> = (matter.instances.iter().filter(|one| !elsewhere(one)))
+        .cloned()
+        .collect();
+    if left.is_empty() && !matter.instances.is_empty() {
+        return Fate::Elsewhere;
+    }
+    // A newer version may have given it more time; that is no reason to say that it has caught up.
+    let is_behind = |one: &String| {
+        let mut all = found.instances.iter();
+        all.any(|seen| seen.instance == *one && seen.stage < Stage::Installed)
+    };
+    let instances: Vec<_> = left.into_iter().filter(is_behind).collect();
+    match instances.is_empty() {
+        true => Fate::Over(Change::Over),
+        false => Fate::Open(Box::new(Matter {
+            instances,
+            ..matter.clone()
+        })),
+    }
+}
+
+/// Over when each of its addresses was seen without it, or is an address of the name no more.
+fn fate_at_addresses(run: &Run<'_>, matter: &Matter) -> Fate {
+    let left = matter.addresses_left(run);
+    match left.is_empty() {
+        true => Fate::Over(Change::Over),
+        false => Fate::Open(Box::new(Matter {
+            addresses: left.iter().map(|(address, _)| *address).collect(),
+            gone: gone(&left),
+            ..matter.clone()
+        })),
+    }
+}
+
+/// What a run knows of an address where something was wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sight {
+    /// It was seen, and this is not wrong there any more.
+    Mended,
+    /// The name does not have it. Some name servers give out a part of their addresses at a time.
+    Gone,
+    /// It was not seen.
+    Unknown,
+}
+
+fn sight(report: &Report, matter: &Matter, address: SocketAddr) -> Sight {
+    if let Place::Certificate(name) = &matter.place {
+        let found = certificate(report, name);
+        let shown = found.map_or(&[][..], |found| &found.addresses);
+        let mut stages = shown.iter().filter(|seen| seen.address == Some(address)).peekable();
+        if stages.peek().is_some() {
+            return match stages.all(|seen| seen.stage == AddressStage::Served) {
+                true => Sight::Mended,
+                false => Sight::Unknown,
+            };
+        }
+    }
+    let looks = looks(report, &matter.place);
+    let mut seen = (looks.iter().flat_map(|look| &look.observations))
+        .filter(|seen| seen.address == address)
+        .peekable();
+    if seen.peek().is_some() {
+        return match seen.any(|seen| seen.findings.iter().any(Finding::is_network)) {
+            true => Sight::Unknown,
+            false => Sight::Mended,
+        };
+    }
+    let is_skipped = |look: &&EndpointReport| look.skipped.iter().any(|skipped| skipped.address == address.ip());
+    match looks.iter().any(is_skipped) {
+        // That it cannot be reached from here is why it was left out.
+        true if is_about_network(&matter.code) => Sight::Mended,
+        true => Sight::Unknown,
+        false if looks.is_empty() || looks.iter().any(|look| look.observations.is_empty()) => Sight::Unknown,
+        false => Sight::Gone,
+    }
+}
+
+/// What was seen of a place; nothing if not all of it was reached.
+fn looks<'r>(report: &'r Report, place: &Place) -> Vec<&'r EndpointReport> {
+    let is_place = |look: &&EndpointReport| match place {
+        Place::Endpoint(name) => look.endpoint == *name,
+        Place::Certificate(name) => certificate(report, name).is_some_and(|found| {
+            look.sni.is_none() && found.addresses.iter().any(|seen| seen.endpoint == look.endpoint)
+        }),
+        Place::Inventory | Place::Probe => false,
+    };
+    let looks: Vec<_> = report.endpoints.iter().filter(is_place).collect();
+    match looks.iter().any(|look| report.not_reached.contains(&look.endpoint)) {
+        true => Vec::new(),
+        false => looks,
+    }
+}
+
+fn certificate<'r>(report: &'r Report, name: &str) -> Option<&'r CertificateReport> {
+    report.certificates.iter().find(|certificate| certificate.name == name)
+}
+
+/// Without its history alone, a certificate can be judged.
+fn is_readable(certificate: &CertificateReport) -> bool {
+    let unread = |finding: &Finding| finding.kind.code() == UNREADABLE && finding.severity == Severity::Unknown;
+    !certificate.findings.iter().any(unread)
+}
+
+fn is_dark(look: &EndpointReport) -> bool {
+    look.all_findings().any(|(_, finding)| finding.is_network())
+}
+
+fn gone(left: &[(SocketAddr, u32)]) -> BTreeMap<SocketAddr, u32> {
+    left.iter().filter(|(_, runs)| *runs > 0).copied().collect()
 }
 
 impl Matter {
@@ -558,7 +774,9 @@ impl Matter {
         } else {
             DAILY
         };
-        if self.level() > level(said.severity, &said.code) {
+        let more = said.instances > 0 && self.instances.len() > said.instances * MANY_MORE;
+        let tried = self.code == INSTALL_FAILED && said.code != INSTALL_FAILED;
+        if self.level() > level(said.severity, &said.code) || more || tried {
             Some(Change::Worsened)
         } else {
             (now - said.at >= again).then_some(Change::Reminder)
@@ -571,6 +789,7 @@ impl Matter {
             at: now,
             severity: self.severity,
             code: self.code.clone(),
+            instances: self.instances.len(),
         };
         Self {
             said: Some(said),
@@ -578,10 +797,45 @@ impl Matter {
         }
     }
 
+    /// As it was last, and not seen since.
+    fn out_of_sight(self) -> Self {
+        let message = format!("{} (nothing shows that it is over)", self.message);
+        Self { message, ..self }
+    }
+
+    /// The addresses at which it may still be, and in how many runs in a row the name had them no more.
+    fn addresses_left(&self, run: &Run<'_>) -> Vec<(SocketAddr, u32)> {
+        let Ok(report) = run.outcome else {
+            return self
+                .addresses
+                .iter()
+                .map(|address| (*address, self.gone_for(*address)))
+                .collect();
+        };
+        let left = self.addresses.iter().filter_map(|address| {
+            let runs = match sight(report, self, *address) {
+                Sight::Mended => return None,
+                Sight::Gone => self.gone_for(*address) + 1,
+                Sight::Unknown => 0,
+            };
+            (runs < CONFIRMED).then_some((*address, runs))
+        });
+        left.collect()
+    }
+
+    fn gone_for(&self, address: SocketAddr) -> u32 {
+        self.gone.get(&address).copied().unwrap_or(0)
+    }
+
     /// It may have become milder: should it get worse again, that is to be said.
     fn eased(mut self) -> Self {
-        let (severity, code) = (self.severity, self.code.clone());
-        self.said = self.said.map(|said| Said { severity, code, ..said });
+        let (severity, code, now) = (self.severity, self.code.clone(), self.instances.len());
+        self.said = self.said.map(|said| Said {
+            severity,
+            code,
+            instances: said.instances.min(now),
+            ..said
+        });
         self
     }
 
@@ -595,6 +849,11 @@ impl Matter {
             true => (false, self.not_after),
             false => (true, None),
         }
+    }
+
+    /// Whether it is that nobody has seen a certificate served, rather than that somebody does not have it.
+    pub fn is_unseen(&self) -> bool {
+        self.code == NOT_PULLED && self.instances.is_empty()
     }
 
     /// Whether it is about the certificate's end, past or near.
@@ -631,6 +890,11 @@ impl State {
             };
             ours.since = ours.since.min(theirs.since);
             ours.runs = ours.runs.max(theirs.runs);
+            let unknown = theirs
+                .addresses
+                .iter()
+                .filter(|address| !ours.addresses.contains(address));
+            ours.addresses.extend(unknown.copied().collect::<Vec<_>>());
             let later = |said: &Said| ours.said.as_ref().is_none_or(|ours| ours.at < said.at);
             if theirs.said.as_ref().is_some_and(later) {
                 ours.said = theirs.said;
@@ -660,11 +924,12 @@ fn id(place: &Place, family: &str, facts: &str) -> String {
     }
 }
 
-/// What is about to happen and what has happened are one matter.
+/// What is about to happen and what has happened are one matter, and so is whatever keeps an instance from having a certificate.
 fn family(code: &str) -> &str {
     match code {
         "expired" | "expires_soon" => EXPIRY,
         "issuer_expired" | "issuer_expires_soon" => "issuer_expiry",
+        NOT_PULLED | INSTALL_FAILED | "silent_instance" | "receipt_unreadable" => "instance",
         other => other,
     }
 }
@@ -679,6 +944,36 @@ fn facts(finding: &Finding) -> String {
     telling.collect::<Vec<_>>().join(" ")
 }
 
+fn is_about_network(code: &str) -> bool {
+    matches!(
+        code,
+        "dns_failed" | "connect_failed" | "starttls_failed" | "handshake_failed" | "timed_out"
+    )
+}
+
+/// Where a finding is, when it is one of a place as a whole.
+fn addresses(kind: &Kind) -> Vec<SocketAddr> {
+    match kind {
+        Kind::WrongCertificate { address, .. } => vec![*address],
+        Kind::AddressesDisagree { certificates } => certificates
+            .iter()
+            .flat_map(|served| served.addresses.clone())
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// The instance that a finding is about.
+fn instance(kind: &Kind) -> Option<String> {
+    match kind {
+        Kind::NotPulled { instance, .. } => instance.clone(),
+        Kind::InstallFailed { instance, .. }
+        | Kind::SilentInstance { instance, .. }
+        | Kind::ReceiptUnreadable { instance, .. } => Some(instance.clone()),
+        _ => None,
+    }
+}
+
 fn some_of<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
     let more = names.len().saturating_sub(NAMED);
     let shown = names.take(NAMED).collect::<Vec<_>>().join(", ");
@@ -688,7 +983,7 @@ fn some_of<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
     }
 }
 
-/// In how many runs in a row a network finding must be seen before it is said.
+/// In how many runs in a row a network finding must be seen before it is said, and an address must be gone before it is believed.
 pub const CONFIRMED: u32 = 2;
 /// A run starts some time within the schedule's window, so a day's reminder must be due a little before the day is over.
 const DAILY: Duration = Duration::hours(20);
@@ -701,3 +996,11 @@ const RENEWAL_FAILED: &str = "renewal_failed";
 const UNREADABLE: &str = "certificate_unreadable";
 const TELLING: [&str; 5] = ["subject", "serial", "missing", "root", "instance"];
 const NAMED: usize = 20;
+/// So many instances in the same trouble are a matter each.
+const FEW: usize = 3;
+/// So many times as many instances are worse than before.
+const MANY_MORE: usize = 2;
+const INSTANCES: &str = "instances";
+const NOT_PULLED: &str = "not_pulled";
+const INSTALL_FAILED: &str = "install_failed";
+const NOT_RENEWED: &str = "not_renewed";

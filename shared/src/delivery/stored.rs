@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::inventory::Certificate;
 use crate::receipt::{self, Receipt};
-use crate::renewal::Renewal;
+use crate::renewal::{self, Renewal};
 use crate::report::{CertificateReport, StoredVersion};
 use crate::store::Store;
 use crate::version::{Current, Facts, MANIFEST, Manifest, current_key, file_key, versions_prefix};
@@ -60,6 +60,30 @@ pub async fn read(
         .buffered(CERTIFICATES_AT_ONCE)
         .collect()
         .await
+}
+
+/// What is to be served of the certificates that were renewed once and are not among these, and what could not be read of them. To forget one, remove what the renewer
+/// remembers of it.
+pub async fn left_out(store: &Store, certificates: &[Certificate], deadline: Instant) -> (Vec<Current>, Vec<String>) {
+    let unknown = |problem: String| format!("nobody can say what was taken out of the inventory: {problem}");
+    let (mut left, mut problems) = (Vec::new(), Vec::new());
+    let read = async {
+        let keys = store.keys(renewal::PREFIX).await.map_err(said)?;
+        let names = keys
+            .iter()
+            .filter_map(|key| key.strip_prefix(renewal::PREFIX)?.strip_suffix(".json"));
+        for name in names.filter(|name| !certificates.iter().any(|certificate| certificate.name == *name)) {
+            match document::<Current>(store, &current_key(name), Current::SCHEMA).await {
+                Ok(current) => left.extend(current.filter(|current| current.facts.name == name)),
+                Err(problem) => problems.push(unknown(problem)),
+            }
+        }
+        Ok(())
+    };
+    let late = || Err(format!("the run's deadline left no time to list {}", renewal::PREFIX));
+    let read = timeout_at(deadline, read).await.unwrap_or_else(|_| late());
+    problems.extend(read.err().map(unknown));
+    (left, problems)
 }
 
 impl Stored {
