@@ -33,6 +33,13 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
     if nothing && inventory.mistakes.is_empty() {
         eprintln!("error: {place} has nothing to look at (expected [[endpoint]] or [[certificate]])");
     }
+    for certificate in inventory.certificates.iter().filter(|one| one.served_at.is_empty()) {
+        let line = certificate
+            .line
+            .map_or_else(String::new, |line| format!(" line {line}"));
+        let name = printable(&certificate.name);
+        eprintln!("note: {place}{line}: nobody looks whether {name} is served ({NOBODY_LOOKS})");
+    }
     let mut out = io::stdout().lock();
     print(&inventory, Terminal::of_stdout(), &mut out)?;
     out.flush()?;
@@ -150,6 +157,8 @@ fn count(count: usize, noun: &str) -> String {
 }
 
 const MISTAKEN: u8 = 1;
+const NOBODY_LOOKS: &str =
+    "expected served_at = [\"host:port\"], or instances that look for themselves, by verify in pull.toml";
 const EXAMPLES: &str = "\
 Examples:
   neverlapse validate inventory.toml && aws s3 cp inventory.toml s3://my-bucket/

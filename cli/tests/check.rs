@@ -755,6 +755,12 @@ async fn validate_says_what_an_inventory_means() {
     assert!(text(&out.stdout).contains("fine.example:443"), "the rest is understood");
     assert_eq!(out.status.code(), Some(1));
 
+    let wild = "[[certificate]]\nidentifiers = [\"*.example.com\"]\n";
+    let out = neverlapse(folder.path(), &["validate", "-"], wild).await;
+    let note = "note: standard input line 1: nobody looks whether example.com is served (expected served_at = ";
+    assert!(text(&out.stderr).starts_with(note), "{}", text(&out.stderr));
+    assert_eq!(out.status.code(), Some(0), "instances may look");
+
     let out = neverlapse(folder.path(), &["validate", "-"], "# nothing yet\n").await;
     assert!(text(&out.stderr).contains("nothing to look at (expected [[endpoint]] or [[certificate]])"));
     assert_eq!(out.status.code(), Some(1), "an inventory of nothing watches nothing");

@@ -200,7 +200,9 @@ fn facts(certificate: &CertificateReport) -> String {
     let end = certificate.not_after.map(|end| format!("valid until {}", moment(end)));
     let planned = certificate.renewal.planned;
     let planned = planned.map(|at| format!("renewal planned for {}", moment(at)));
-    let facts: Vec<_> = [issuer, end, planned].into_iter().flatten().collect();
+    let unwatched = certificate.addresses.is_empty() && certificate.version.is_some();
+    let unwatched = unwatched.then(|| "no address is looked at".to_owned());
+    let facts: Vec<_> = [issuer, end, planned, unwatched].into_iter().flatten().collect();
     facts.join(", ")
 }
 
