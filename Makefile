@@ -2,6 +2,7 @@
 
 SHELL := /bin/bash
 LOCAL := .local
+, := ,
 export PATH := $(CURDIR)/$(LOCAL)/sam/bin:$(PATH)
 export SAM_CLI_TELEMETRY := 0
 ARCHITECTURE ?= arm64
@@ -45,8 +46,9 @@ build: $(LOCAL)/sam/.done ## sam build for AWS (ARCHITECTURE=arm64 or x86_64)
 	rustup target add $(if $(filter arm64,$(ARCHITECTURE)),aarch64,x86_64)-unknown-linux-gnu
 	AWS_DEFAULT_REGION=$(REGION) sam build --parameter-overrides ParameterKey=Architecture,ParameterValue=$(ARCHITECTURE)
 
+# What is said on the command line hides what samconfig.toml remembers, so nothing is said of what is the template's default.
 deploy: build ## sam deploy, guided
-	sam deploy --guided --parameter-overrides ParameterKey=Architecture,ParameterValue=$(ARCHITECTURE)
+	sam deploy --guided $(if $(filter-out arm64,$(ARCHITECTURE)),--parameter-overrides ParameterKey=Architecture$(,)ParameterValue=$(ARCHITECTURE))
 
 client: $(LOCAL)/sam/.done ## the client for x86_64 and arm64 instances with an old glibc, in target/client
 	rustup target add x86_64-unknown-linux-gnu aarch64-unknown-linux-gnu

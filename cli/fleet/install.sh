@@ -102,7 +102,7 @@ run() {
     say "neverlapse pull ran, and all is well"
   else
     journalctl --unit neverlapse-pull.service --lines 20 --no-pager --output cat || true
-    fail "neverlapse pull failed; the timer tries again every hour (journalctl -u neverlapse-pull)"
+    fail "neverlapse pull failed; later runs try again, \"neverlapse pull --now\" at once (journalctl -u neverlapse-pull)"
   fi
 }
 

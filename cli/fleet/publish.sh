@@ -17,7 +17,8 @@ fail() {
 stack=$1 binaries=$2
 shift 2
 commit=$(git rev-parse HEAD)
-if [ -n "$(git status --porcelain --untracked-files=no)" ]; then
+# Where a guided deployment keeps its answers.
+if [ -n "$(git status --porcelain --untracked-files=no -- . ':!samconfig.toml')" ]; then
   [ -n "${DIRTY:-}" ] || fail "there are changes that no commit has (git status): commit them, or say DIRTY=1"
   commit="$commit with changes"
 fi
@@ -49,6 +50,6 @@ cat <<END
 Published in s3://$bucket/client/$id/
 $(sed 's/^/  /' "$release/SHA256SUMS")
 
-Instances install it once the stack says so:
-  sam deploy --parameter-overrides FleetRelease=$id$configuration
+Instances install it once the stack says so (make deploy asks for it), with
+  FleetRelease=$id$configuration
 END

@@ -196,7 +196,7 @@ WARNING  certificate shop.example
     new: first seen in this run
   The current version is valid until 2026-12-02T06:00:00Z, and has 8 d left; 1 of 2 instances serve it.
   What to do: correct what the message names; `neverlapse plan` shows what is due, `neverlapse renew shop.example --force` tries at once
-  What to do: correct what the message names, and run `neverlapse pull` on the instance; the certificate before it is still served
+  What to do: correct what the message names, and run `neverlapse pull --now` on the instance; the certificate before it is still served
 
 OK  old.example:443
   - over, a new certificate is served; before: the certificate expires in 2 d, on 2026-11-25T00:00:00Z (at 192.0.2.1:443)

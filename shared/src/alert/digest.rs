@@ -502,7 +502,7 @@ impl Words<'_> {
         if certificate.is_some_and(|certificate| certificate.renewal.problem.is_some()) {
             format!("correct what the last try says, then `neverlapse renew {name} --force` tries at once")
         } else if renewed.is_some_and(|(certificate, endpoint)| is_renewed(certificate, endpoint)) {
-            "run `neverlapse pull` on the servers behind this name; `neverlapse status` shows which of them is behind"
+            "run `neverlapse pull --now` on the servers behind this name; `neverlapse status` shows which of them is behind"
                 .to_owned()
         } else {
             format!(
@@ -692,10 +692,10 @@ fn advice(code: &str) -> &'static str {
             "correct what the message names; `neverlapse plan` shows what is due, `neverlapse renew {place} --force` tries at once"
         }
         "not_pulled" | "silent_instance" => {
-            "run `neverlapse pull` on the instance and read what it says; look whether its timer still runs. Of an instance that is gone, the receipt goes two weeks later by itself, or at once by hand"
+            "run `neverlapse pull --now` on the instance and read what it says; look whether its timer still runs. Of an instance that is gone, the receipt goes two weeks later by itself, or at once by hand"
         }
         "install_failed" => {
-            "correct what the message names, and run `neverlapse pull` on the instance; the certificate before it is still served"
+            "correct what the message names, and run `neverlapse pull --now` on the instance; the certificate before it is still served"
         }
         "certificate_unreadable" => {
             "let the functions read what the message names: look at the bucket's policy, its key's, and whether the stack is up to date"
@@ -704,7 +704,7 @@ fn advice(code: &str) -> &'static str {
             "look who wrote it; remove it, and run `neverlapse pull` on the instance. A format of a later version wants this stack updated"
         }
         "wrong_certificate" => {
-            "look which file the server really reads, reload it, and run `neverlapse pull` on the instance"
+            "look which file the server really reads, and run `neverlapse pull --now` on the instance"
         }
         "not_reached" => "if this repeats, look for endpoints that never answer: each takes its whole deadline",
         "many_unreachable" => {
