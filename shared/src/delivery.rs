@@ -234,6 +234,11 @@ impl Patience<'_> {
         made_at(&first.version)
     }
 
+    fn since(&self, missed: Option<OffsetDateTime>) -> OffsetDateTime {
+        let published = self.current.published_at;
+        missed.map_or(published, |missed| missed.min(published))
+    }
+
     /// How late an instance is that does not have the current version.
     fn of_instance(&self, receipt: &Receipt) -> Option<Severity> {
         if receipt.not_after.is_some_and(|end| end <= self.now) {
@@ -243,7 +248,7 @@ impl Patience<'_> {
         let two_behind = receipt
             .sequence
             .is_some_and(|sequence| self.current.sequence > sequence + 1);
-        match (missed, self.late(missed.unwrap_or(self.current.published_at))) {
+        match (missed, self.late(self.since(missed))) {
             (None, None) if two_behind => Some(Severity::Warning),
             (_, late) => late,
         }
@@ -251,8 +256,7 @@ impl Patience<'_> {
 
     /// How late an address is that shows another certificate, one of ours or not.
     fn of_address(&self, seen: &AddressReport) -> Option<Severity> {
-        let missed = self.missed_since(seen.version.as_deref());
-        self.late(missed.unwrap_or(self.current.published_at))
+        self.late(self.since(self.missed_since(seen.version.as_deref())))
     }
 }
 

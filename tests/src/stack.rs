@@ -203,6 +203,12 @@ impl Stack {
         Ok(store.text(key).await?)
     }
 
+    /// Removes an object.
+    pub async fn remove(&self, key: &str) -> Result<()> {
+        let store = neverlapse::store::Store::new(aws_sdk_s3::Client::new(&self.config), &self.bucket);
+        Ok(store.delete(key).await?)
+    }
+
     /// The keys that begin with this.
     pub async fn keys(&self, prefix: &str) -> Result<Vec<String>> {
         let store = neverlapse::store::Store::new(aws_sdk_s3::Client::new(&self.config), &self.bucket);

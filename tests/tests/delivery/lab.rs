@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use neverlapse::renewal::PREFIX;
 use neverlapse::version::Current;
 use neverlapse_tests::cluster::{self, Cluster, Ran, current, neverlapse};
 use neverlapse_tests::dns::Dns;
@@ -43,8 +44,11 @@ impl Lab {
         })
     }
 
-    /// Three instances that serve a certificate with so many days left, which alone is in the inventory.
+    /// Three instances that serve a certificate with so many days left, which alone is in the inventory. Those before it are let go.
     pub(crate) async fn cluster(&self, name: &str, days: i64, grace_hours: u16) -> Result<Cluster> {
+        for key in self.stack.keys(PREFIX).await? {
+            self.stack.remove(&key).await?;
+        }
         let zone = self.stack.create_zone(name).await?;
         let not_after = OffsetDateTime::now_utc() + time::Duration::days(days) + time::Duration::HOUR;
         let leaf = self.authority.leaf(name, not_after)?;

@@ -40,6 +40,7 @@ fn main() -> Result<ExitCode> {
         proofs::who_never_pulls_is_told_after_the_grace,
         proofs::an_address_that_another_process_serves_is_told_with_both_fingerprints,
         proofs::rolled_back_it_is_installed_as_told,
+        proofs::one_that_is_taken_out_of_the_inventory_is_told_until_it_is_let_go,
     ];
     let conclusion = libtest_mimic::run(&arguments, trials);
     // Ends the servers before their folders go.

@@ -212,6 +212,32 @@ async fn forced(lab: &Lab, name: &str) -> Result<neverlapse::version::Current> {
     lab.renewed(&before).await
 }
 
+pub(crate) async fn one_that_is_taken_out_of_the_inventory_is_told_until_it_is_let_go(lab: &Lab) -> Result<()> {
+    let cluster = lab.cluster("dropped.test", 80, 24).await?;
+    let name = &cluster.first.facts.name;
+    forced(lab, name).await?;
+    while lab.probe().await.is_ok() && lab.quiet().await.is_err() {}
+    // A slip of the pen: nothing is left but an endpoint that nobody renews.
+    let rest = format!("[[endpoint]]\nhost = {:?}\nquiet = true\n", cluster.name);
+    lab.stack.put("inventory.toml", &rest).await?;
+    let report = lab.probe().await?;
+    ensure!(codes(&report) == ["not_renewed"], "{:?}", codes(&report));
+    let record = neverlapse::renewal::Renewal::key(name);
+    let alert = lab.alert().await?;
+    says(&alert, &["no longer renewed or watched", "valid until", &record])?;
+    ensure!(
+        alert.subject.starts_with("WARNING: certificate dropped.test"),
+        "{}",
+        alert.subject
+    );
+    lab.probe().await?;
+    lab.quiet().await?;
+    lab.stack.remove(&record).await?;
+    let report = lab.probe().await?;
+    ensure!(codes(&report).is_empty(), "{:?}", codes(&report));
+    says(&lab.alert().await?, &["no longer watched"])
+}
+
 /// The section with these words, of the first alert that has them.
 async fn told(lab: &Lab, words: &str) -> Result<String> {
     loop {
