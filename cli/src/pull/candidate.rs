@@ -181,7 +181,8 @@ fn described(current: &Current, der: &CertificateDer<'_>, leaf: &X509Certificate
     }
 }
 
-fn key_of(leaf: &CertificateDer<'static>, pem: &[u8]) -> Result<(), Refused> {
+/// That it belongs to the leaf.
+pub(crate) fn key_of(leaf: &CertificateDer<'static>, pem: &[u8]) -> Result<(), Refused> {
     // The parser's own words could quote the key.
     let not_a_key = || unreadable(PRIVKEY, "it holds no private key that the client knows");
     let key = PrivateKeyDer::from_pem_slice(pem).map_err(|_| not_a_key())?;

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::fs::File;
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
@@ -21,14 +22,35 @@ pub(crate) struct Program {
 impl Program {
     /// Runs it to its end; the error says what it said.
     pub(crate) async fn run(&self, limit: Duration) -> Result<(), String> {
-        let failed = |error: std::io::Error| format!("cannot run {self}: {error}");
-        // A file in memory: a disk may be full, and a pipe would stay open in the hands of a daemon that it starts.
-        let said = File::from(memfd_create("neverlapse", MemfdFlags::CLOEXEC).map_err(|error| failed(error.into()))?);
+        self.end(limit, Stdio::null(), None).await
+    }
+
+    /// The same, but it has something to read, as `/dev/stdin`, and the answer is what it wrote. Neither touches a disk, and the error never
+    /// quotes them.
+    pub(crate) async fn filter(&self, input: &[u8], limit: Duration) -> Result<Vec<u8>, String> {
+        let failed = |error: io::Error| format!("cannot run {self}: {error}");
+        let fed = || -> io::Result<(File, File)> {
+            let (mut input_file, output) = (in_memory()?, in_memory()?);
+            input_file.write_all(input)?;
+            input_file.rewind()?;
+            Ok((input_file, output))
+        };
+        let (input, mut output) = fed().map_err(failed)?;
+        let stdout = output.try_clone().map_err(failed)?;
+        self.end(limit, input.into(), Some(stdout)).await?;
+        let mut written = Vec::new();
+        let read = output.rewind().and_then(|()| output.read_to_end(&mut written));
+        read.map_err(failed)?;
+        Ok(written)
+    }
+
+    async fn end(&self, limit: Duration, stdin: Stdio, stdout: Option<File>) -> Result<(), String> {
+        let failed = |error: io::Error| format!("cannot run {self}: {error}");
+        let said = in_memory().map_err(failed)?;
+        let stdout = stdout.map_or_else(|| said.try_clone(), Ok).map_err(failed)?;
         let mut command = Command::new(&self.words[0]);
-        command.args(&self.words[1..]).stdin(Stdio::null()).process_group(0);
-        command
-            .stdout(said.try_clone().map_err(failed)?)
-            .stderr(said.try_clone().map_err(failed)?);
+        command.args(&self.words[1..]).stdin(stdin).process_group(0);
+        command.stdout(stdout).stderr(said.try_clone().map_err(failed)?);
         for (variable, _) in std::env::vars_os().filter(|(name, _)| is_ours(&name.to_string_lossy())) {
             command.env_remove(variable);
         }
@@ -67,6 +89,11 @@ impl std::fmt::Display for Program {
             words => write!(f, "`{}`", words.join(" ")),
         }
     }
+}
+
+/// A file in memory: a disk may be full, and a pipe would stay open in the hands of a daemon that it starts.
+fn in_memory() -> io::Result<File> {
+    Ok(File::from(memfd_create("neverlapse", MemfdFlags::CLOEXEC)?))
 }
 
 /// Gives back the memory of what it said, but for beginning and end, as it goes on: a command that never stops talking would fill the
@@ -154,6 +181,16 @@ mod tests {
         ] {
             assert_eq!(program.run(long).await, Err(expected.to_owned()));
         }
+    }
+
+    #[tokio::test]
+    async fn what_goes_through_a_program_is_never_quoted() {
+        let long = Duration::from_secs(60);
+        // Read twice from its beginning, as a file can be and a pipe cannot.
+        let twice = shell("cat /dev/stdin; echo said >&2; cat /dev/stdin");
+        assert_eq!(twice.filter(b"in\0put", long).await.unwrap(), b"in\0putin\0put");
+        let error = shell("cat; echo said >&2; exit 1").filter(b"secret", long).await;
+        assert_eq!(error.unwrap_err(), "`cat; echo said >&2; exit 1` ended with 1: said");
     }
 
     #[tokio::test]

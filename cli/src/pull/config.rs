@@ -11,6 +11,7 @@ use nix::unistd::{Group, User};
 use serde::Deserialize;
 
 use super::command::Program;
+use super::keystore::Keystore;
 use super::window::Window;
 
 /// What the client needs.
@@ -33,6 +34,8 @@ pub(crate) struct Wanted {
     /// What it must be valid for, whatever else.
     pub(crate) identifiers: Vec<String>,
     pub(crate) layout: Layout,
+    /// Made as well, if one is wanted.
+    pub(crate) keystore: Option<Keystore>,
     pub(crate) test: Option<Program>,
     pub(crate) reload: Option<Program>,
     pub(crate) timeout: Duration,
@@ -49,6 +52,7 @@ pub(crate) struct Layout {
     pub(crate) group: Option<u32>,
     pub(crate) key_mode: u32,
     pub(crate) combined: bool,
+    pub(crate) keystore: bool,
 }
 
 /// Where this host serves it.
@@ -147,7 +151,9 @@ fn wanted(certificate: &WrittenCertificate, written: &Written) -> Result<Wanted>
             group: certificate.group.as_deref().map(group).transpose()?,
             key_mode: key_mode(certificate)?,
             combined: certificate.combined,
+            keystore: certificate.pkcs12_password_file.is_some(),
         },
+        keystore: certificate.pkcs12_password_file.as_deref().map(keystore).transpose()?,
         test: program("test_command", own(&certificate.test_command, &written.test_command))?,
         reload: program(
             "reload_command",
@@ -174,6 +180,17 @@ fn key_mode(certificate: &WrittenCertificate) -> Result<u32> {
         Ok(mode @ (0o400 | 0o440 | 0o600 | 0o640)) => Ok(mode),
         _ => bail!("key_mode = {text:?} is not for a key (expected \"0400\", \"0440\", \"0600\" or \"0640\")"),
     }
+}
+
+fn keystore(password_file: &Path) -> Result<Keystore> {
+    ensure!(
+        password_file.is_absolute() && password_file.file_name().is_some(),
+        "pkcs12_password_file = {:?} is not absolute (expected such as \"/etc/neverlapse/NAME.pass\")",
+        password_file.display()
+    );
+    Ok(Keystore {
+        password_file: password_file.to_owned(),
+    })
 }
 
 fn user(name: &str) -> Result<u32> {
@@ -232,6 +249,7 @@ struct WrittenCertificate {
     key_mode: Option<String>,
     #[serde(default)]
     combined: bool,
+    pkcs12_password_file: Option<PathBuf>,
     test_command: Option<Command>,
     reload_command: Option<Command>,
     #[serde(default)]
@@ -374,6 +392,10 @@ mod tests {
             (
                 "[[certificate]]\nname = \"a\"\nkey_mode = \"0644\"",
                 "key_mode = \"0644\" is not for a key (expected \"0400\", \"0440\", \"0600\" or \"0640\")",
+            ),
+            (
+                "[[certificate]]\nname = \"a\"\npkcs12_password_file = \"a.pass\"",
+                "pkcs12_password_file = \"a.pass\" is not absolute (expected such as \"/etc/neverlapse/NAME.pass\")",
             ),
             (
                 "[[certificate]]\nname = \"a\"\ngroup = \"no-such-group\"",

@@ -1,7 +1,7 @@
 //! The files on disk: a folder a version, and one symlink that says which is live.
 //!
 //!     live/{name} -> ../versions/{name}/{version}     switched by one rename
-//!     versions/{name}/{version}/                      cert.pem chain.pem fullchain.pem privkey.pem combined.pem
+//!     versions/{name}/{version}/                      cert.pem chain.pem fullchain.pem privkey.pem combined.pem keystore.p12
 //!
 //! Everything below the folder is reached through open directories and never through a symlink, so that nobody who can write
 //! there can send a key elsewhere.
@@ -23,6 +23,7 @@ use rustix::io::Errno;
 use rustix::process::geteuid;
 
 use super::config::Layout;
+use super::keystore::KEYSTORE;
 
 /// Where one certificate is installed.
 #[derive(Debug)]
@@ -170,6 +171,14 @@ impl Folder {
         Ok(folders)
     }
 
+    /// A file of one of these folders.
+    pub(crate) fn read(&self, folder: &str, file: &str) -> io::Result<Vec<u8>> {
+        let opened = openat(&self.versions, folder, FOLDER, Mode::empty())?;
+        let mut content = Vec::new();
+        File::from(openat(&opened, file, FILE, Mode::empty())?).read_to_end(&mut content)?;
+        Ok(content)
+    }
+
     fn target(&self, folder: &str) -> String {
         format!("../versions/{}/{folder}", self.name)
     }
@@ -210,12 +219,7 @@ impl Folder {
             return false;
         };
         files.iter().all(|(file, content, is_secret)| {
-            let Ok(file) = openat(
-                &opened,
-                *file,
-                OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-                Mode::empty(),
-            ) else {
+            let Ok(file) = openat(&opened, *file, FILE, Mode::empty()) else {
                 return false;
             };
             let mode = if *is_secret { layout.key_mode } else { PUBLIC };
@@ -264,17 +268,21 @@ pub(crate) fn base(version: &str, layout: &Layout) -> String {
         group,
         key_mode,
         combined,
+        keystore,
     } = layout;
     let plain = Layout {
         owner: None,
         group: None,
         key_mode: 0o600,
         combined: false,
+        keystore: false,
     };
     if *layout == plain {
         return version.to_owned();
     }
-    let layout = sha256(format!("{owner:?} {group:?} {key_mode:o} {combined}").as_bytes());
+    // Nothing is added without a keystore: folders of earlier versions of the client keep their names.
+    let keystore = if *keystore { " keystore" } else { "" };
+    let layout = sha256(format!("{owner:?} {group:?} {key_mode:o} {combined}{keystore}").as_bytes());
     format!("{version}-{}", &layout[..6])
 }
 
@@ -282,7 +290,7 @@ pub(crate) fn base(version: &str, layout: &Layout) -> String {
 fn laid_out(layout: &Layout, files: &BTreeMap<&'static str, Vec<u8>>) -> Vec<(&'static str, Vec<u8>, bool)> {
     let mut out: Vec<_> = files
         .iter()
-        .map(|(name, content)| (*name, content.clone(), *name == PRIVKEY))
+        .map(|(name, content)| (*name, content.clone(), [PRIVKEY, KEYSTORE].contains(name)))
         .collect();
     if layout.combined {
         // haproxy wants certificate, chain and key in one file.
@@ -383,7 +391,5 @@ fn staging(folder: &str) -> String {
 pub(crate) const COMBINED: &str = "combined.pem";
 const PUBLIC: u32 = 0o644;
 const OPEN: u32 = 0o755;
-const FOLDER: OFlags = OFlags::RDONLY
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::CLOEXEC);
+const FILE: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const FOLDER: OFlags = FILE.union(OFlags::DIRECTORY);

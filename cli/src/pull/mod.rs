@@ -12,6 +12,7 @@ mod folder;
 mod handshake;
 mod instance;
 mod journal;
+mod keystore;
 mod source;
 mod state;
 mod window;
@@ -395,4 +396,5 @@ Exit codes: 0 everything is installed (or waits for its window), 1 a new version
 one is good for some time, 2 the same with nothing installed or little time left, 3 could not look (no network, no access, a mistake in \
 the configuration, another run at work).
 
-Files are in FOLDER/live/NAME/: cert.pem, chain.pem, fullchain.pem, privkey.pem, and combined.pem if it is asked for.";
+Files are in FOLDER/live/NAME/: cert.pem, chain.pem, fullchain.pem, privkey.pem, and combined.pem and keystore.p12 if \
+they are asked for.";

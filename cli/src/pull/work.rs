@@ -7,13 +7,14 @@ use anyhow::{Context, Result};
 use neverlapse::finding::date;
 use neverlapse::receipt::{self, Receipt, Stage};
 use neverlapse::store::Fresh;
-use neverlapse::version::{Current, FILES, MANIFEST, current_key, file_key};
+use neverlapse::version::{Current, FILES, FULLCHAIN, MANIFEST, PRIVKEY, current_key, file_key};
 use time::OffsetDateTime;
 
 use super::candidate::{Candidate, Expected, verify};
 use super::config::{Config, Wanted};
 use super::folder::{Folder, base, is_folder};
 use super::handshake;
+use super::keystore::KEYSTORE;
 use super::source::{Source, is_denied};
 use super::state::{Installed, Pending, Seen, State, Step};
 use super::window::{Window, is_urgent};
@@ -138,7 +139,7 @@ impl<'a> Work<'a> {
                 self.refused = Some(current);
                 self.without_source().await
             }
-            Step::Done | Step::Continue if self.is_in_place(&current) => self.look_again().await,
+            Step::Done | Step::Continue if self.is_in_place(&current).await => self.look_again().await,
             Step::Done | Step::Continue | Step::Fetch => match self.fetch(&current).await {
                 Ok(folder) => self.plan(current, folder, None),
                 Err(reason) => {
@@ -160,7 +161,7 @@ impl<'a> Work<'a> {
             Step::Conflict => Err(Trouble::Failed(format!(
                 "would refuse version {version}: another one has its sequence"
             ))),
-            Step::Done | Step::Continue if self.is_in_place(&current) => {
+            Step::Done | Step::Continue if self.is_in_place(&current).await => {
                 Ok(format!("would do nothing: version {version} is installed"))
             }
             Step::Done | Step::Continue | Step::Fetch => match self.download(&current).await {
@@ -404,11 +405,37 @@ impl<'a> Work<'a> {
     }
 
     async fn fetch(&self, current: &Current) -> Result<String> {
-        let files = self.download(current).await?;
+        let mut files = self.download(current).await?;
+        if let Some(keystore) = self.keystore(current, &files).await? {
+            files.insert(KEYSTORE, keystore);
+        }
         self.folder.store(&current.facts.version, &self.wanted.layout, &files)
     }
 
+    /// The one that is there already, if it is good; each that is made differs from the one before, and would be another installation.
+    async fn keystore(&self, current: &Current, files: &Files) -> Result<Option<Vec<u8>>> {
+        let Some(keystore) = &self.wanted.keystore else {
+            return Ok(None);
+        };
+        let base = base(&current.facts.version, &self.wanted.layout);
+        let live = self.folder.live()?;
+        let others = self.folder.folders()?.into_iter();
+        for folder in live.into_iter().chain(others).filter(|folder| is_of(folder, &base)) {
+            let Ok(there) = self.folder.read(&folder, KEYSTORE) else {
+                continue;
+            };
+            if keystore.holds(&there, files, self.wanted.timeout).await.is_ok() {
+                return Ok(Some(there));
+            }
+        }
+        let made = keystore.make(&self.wanted.name, files, self.wanted.timeout).await?;
+        Ok(Some(made))
+    }
+
     async fn download(&self, current: &Current) -> Result<Files> {
+        if let Some(keystore) = &self.wanted.keystore {
+            keystore.can_be_made()?;
+        }
         let (name, version) = (&self.wanted.name, &current.facts.version);
         let manifest = self.source.object(&file_key(name, version, MANIFEST)).await?;
         let mut files = Files::new();
@@ -500,15 +527,28 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Whether this version's files are where they belong.
-    fn is_in_place(&self, current: &Current) -> bool {
+    /// Whether this version's files are where they belong, and the keystore opens with the password of today.
+    async fn is_in_place(&self, current: &Current) -> bool {
         let live = self.folder.live().ok().flatten();
         let belongs = |installed: &Installed| {
             let base = base(&installed.current.facts.version, &self.wanted.layout);
-            let laid_out_so = installed.folder == base || installed.folder.starts_with(&format!("{base}."));
-            live.as_ref() == Some(&installed.folder) && laid_out_so && installed.current.sequence == current.sequence
+            live.as_ref() == Some(&installed.folder)
+                && is_of(&installed.folder, &base)
+                && installed.current.sequence == current.sequence
         };
-        self.state.installed.as_ref().is_some_and(belongs)
+        let Some(installed) = self.state.installed.as_ref().filter(|installed| belongs(installed)) else {
+            return false;
+        };
+        let Some(keystore) = &self.wanted.keystore else {
+            return true;
+        };
+        let read = |file: &'static str| Some((file, self.folder.read(&installed.folder, file).ok()?));
+        let files: Option<Files> = [FULLCHAIN, PRIVKEY, KEYSTORE].into_iter().map(read).collect();
+        let Some(files) = files.filter(|_| keystore.can_be_made().is_ok()) else {
+            return false;
+        };
+        let held = keystore.holds(&files[KEYSTORE], &files, self.wanted.timeout);
+        held.await.is_ok()
     }
 
     /// What is installed is looked at in every run: a server that lost it is told again. One that is just being restarted is waited for.
@@ -534,6 +574,13 @@ impl<'a> Work<'a> {
     fn failed(&mut self, reason: String) {
         self.trouble = Some(Trouble::Failed(reason));
     }
+}
+
+/// Whether a folder is one of those with this name, or with it and a number.
+fn is_of(folder: &str, base: &str) -> bool {
+    folder
+        .strip_prefix(base)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 /// Whether a receipt would tell nothing new yet: half of the time until the next one is due is left.
