@@ -112,8 +112,7 @@ pub(crate) fn left(seconds: Option<i64>, not_after: Option<OffsetDateTime>) -> S
 /// Every finding on a line of its own, then who issued the certificate, then what was left out.
 fn lines(report: &EndpointReport) -> Vec<String> {
     let mut lines = findings(report);
-    let leaves = report.observations.iter().filter_map(|seen| seen.leaf.as_ref());
-    if let Some(leaf) = leaves.min_by_key(|leaf| leaf.not_after) {
+    if let Some(leaf) = report.leaf() {
         lines.push(cut(&format!("{}, issued by {}", leaf.key, leaf.issuer)));
     }
     let mut skipped = BTreeMap::<&str, Vec<IpAddr>>::new();

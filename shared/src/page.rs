@@ -152,8 +152,7 @@ impl Item {
 
 /// When the earliest leaf ends and whose it is.
 fn certificate(endpoint: &EndpointReport) -> Option<String> {
-    let leaves = endpoint.observations.iter().filter_map(|seen| seen.leaf.as_ref());
-    let leaf = leaves.min_by_key(|leaf| leaf.not_after)?;
+    let leaf = endpoint.leaf()?;
     let issuer = common_name(&leaf.issuer);
     Some(format!(
         "{}, issued by {}, valid until {}",

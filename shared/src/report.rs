@@ -189,6 +189,12 @@ impl EndpointReport {
         own.chain(theirs)
     }
 
+    /// Of the leaves that its addresses serve, the one that ends first: `not_after` is its.
+    pub fn leaf(&self) -> Option<&Certificate> {
+        let leaves = self.observations.iter().filter_map(|seen| seen.leaf.as_ref());
+        leaves.min_by_key(|leaf| leaf.not_after)
+    }
+
     /// Orders by status, worst first, then by time left, then by name.
     pub fn worst_first(&self, other: &Self) -> std::cmp::Ordering {
         let time_left = |report: &Self| report.seconds_left.unwrap_or(i64::MAX);
@@ -532,6 +538,25 @@ mod tests {
         let kept: Vec<_> = report.endpoints.iter().map(|kept| kept.endpoint.as_str()).collect();
         assert_eq!(kept, ["bad", "unknown", "mild"]);
         assert_eq!((report.omitted, report.counts.total()), (2, 5));
+    }
+
+    /// An alert gave the end of the old certificate, at one address, and the issuer of the new one, at another.
+    #[test]
+    fn the_end_that_is_told_and_the_issuer_are_of_one_certificate() {
+        let seen = |address: &str, issuer: &str, end: &str| {
+            serde_json::json!({"address": address, "findings": [], "elapsed_ms": 1, "tries": 1, "leaf": {"role": "leaf",
+                "subject": "", "issuer": issuer, "serial": "1", "fingerprint": "aa", "names": [], "key": "ecdsa-p256",
+                "signature": "ecdsa-sha256", "not_before": "2026-10-01T00:00:00Z", "not_after": end}})
+        };
+        let endpoint: EndpointReport = serde_json::from_value(serde_json::json!({
+            "endpoint": "a:443", "status": "ok", "findings": [],
+            "observations": [
+                seen("192.0.2.1:443", "CN=new", "2027-01-01T00:00:00Z"),
+                seen("192.0.2.2:443", "CN=old", "2026-12-01T00:00:00Z"),
+            ],
+        }))
+        .unwrap();
+        assert_eq!(endpoint.leaf().map(|leaf| leaf.issuer.as_str()), Some("CN=old"));
     }
 
     #[test]

@@ -389,7 +389,8 @@ impl Words<'_> {
     fn facts(&self, notice: &Notice) -> Vec<String> {
         let mut facts = Vec::new();
         if let Some(endpoint) = self.endpoint(&notice.matter.place) {
-            let issuer = issuer(endpoint).map(|issuer| format!("issued by {}", printable(&common_name(issuer))));
+            let issuer = endpoint.leaf().map(|leaf| common_name(&leaf.issuer));
+            let issuer = issuer.map(|issuer| format!("issued by {}", printable(&issuer)));
             // Whatever is about the end says it.
             let says_end = notice.matter.is_about_expiry() && notice.change.is_open();
             let end = endpoint.not_after.filter(|_| !says_end);
@@ -585,13 +586,6 @@ fn sentence(code: &str, message: &str) -> String {
         }
         _ => message.to_owned(),
     }
-}
-
-fn issuer(endpoint: &EndpointReport) -> Option<&str> {
-    endpoint
-        .observations
-        .iter()
-        .find_map(|seen| Some(seen.leaf.as_ref()?.issuer.as_str()))
 }
 
 fn soonest(report: &Report) -> Option<(&str, OffsetDateTime)> {
