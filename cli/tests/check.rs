@@ -597,8 +597,9 @@ async fn a_hundred_thousand_lines_take_no_more_memory_than_the_first_of_them() {
     }
     println!("at most {early} kB until line {EARLY}, {late} kB until line {LATE}");
     assert_eq!((read, child.wait().await.unwrap().code()), (LINES, Some(3)));
-    assert!(late < early + early / 4, "{early} kB, then {late} kB");
-    assert!(late < 256_000, "{late} kB");
+    // On a busy machine not all that are allowed are under way at the first look. A kilobyte a line would be a hundred thousand.
+    assert!(late < early * 2, "{early} kB, then {late} kB");
+    assert!(late < 160_000, "{late} kB");
 }
 
 /// The most memory that a process ever had, in kB.
