@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, BufWriter, IsTerminal};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::process::exit;
@@ -17,6 +17,7 @@ use neverlapse::endpoint::Endpoint;
 use neverlapse::finding::Severity;
 use neverlapse::probe::{Options, Prober, Target, Thresholds, Timeouts};
 use neverlapse::report::Counts;
+use neverlapse::resolve;
 use neverlapse::roots::Roots;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -228,11 +229,9 @@ fn instant(text: &str) -> Result<OffsetDateTime, String> {
 }
 
 pub(crate) fn nameserver(text: &str) -> Result<SocketAddr, String> {
-    let address = text
-        .parse()
-        .or_else(|_| text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53)));
-    address
-        .map_err(|_| "expected an address, with or without a port, such as 10.0.0.2 or [2001:db8::53]:5353".to_owned())
+    resolve::nameserver(text).ok_or_else(|| {
+        "expected an address, with or without a port, such as 10.0.0.2 or [2001:db8::53]:5353".to_owned()
+    })
 }
 
 fn days(text: &str) -> Result<u32, String> {

@@ -33,6 +33,12 @@ pub enum Error {
     Failed(String),
 }
 
+/// A name server as people write it: an address, with a port or on DNS's own.
+pub fn nameserver(text: &str) -> Option<SocketAddr> {
+    let address = text.parse().ok();
+    address.or_else(|| Some(SocketAddr::new(text.parse().ok()?, 53)))
+}
+
 impl Resolver {
     /// A resolver with its own cache; without a name server, the system's (and its hosts file).
     pub fn new(nameserver: Option<SocketAddr>, timeout: Duration) -> Result<Self, Error> {

@@ -1,8 +1,9 @@
 //! What the template sets, parsed before the first event.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use neverlapse::probe::Thresholds;
+use neverlapse::resolve;
 use thiserror::Error;
 
 /// What the function needs to know.
@@ -81,11 +82,7 @@ fn parsed<T: std::str::FromStr>(
 }
 
 fn nameserver(value: String) -> Result<SocketAddr, Error> {
-    let text = value.trim();
-    let address = text
-        .parse()
-        .or_else(|_| text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53)));
-    address.map_err(|_| Error::Invalid {
+    resolve::nameserver(value.trim()).ok_or(Error::Invalid {
         name: "NAMESERVER",
         value,
         expected: "an address, with or without :port",

@@ -1,7 +1,8 @@
 //! What the template sets, parsed before the first event.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
+use neverlapse::resolve;
 use thiserror::Error;
 
 /// What the function needs to know.
@@ -41,9 +42,5 @@ impl Settings {
 }
 
 fn nameserver(value: String) -> Result<SocketAddr, Error> {
-    let text = value.trim();
-    let address = text
-        .parse()
-        .or_else(|_| text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53)));
-    address.map_err(|_| Error::Nameserver(value))
+    resolve::nameserver(value.trim()).ok_or(Error::Nameserver(value))
 }
