@@ -138,11 +138,15 @@ mod tests {
         let request = read(include_str!("../../../events/renewal-request.json")).unwrap();
         assert_eq!(request.name, "example.com");
         assert_eq!(request.observed[0].endpoint, "example.com:443");
-        let batch: SqsEvent = serde_json::from_slice(include_bytes!("../../../events/renewal-batch.json")).unwrap();
+        let mut batch: SqsEvent = serde_json::from_slice(include_bytes!("../../../events/renewal-batch.json")).unwrap();
         assert_eq!(
             read(batch.records[0].body.as_deref().unwrap()).unwrap().name,
             "example.com"
         );
+        let message = &mut batch.records[0];
+        assert_eq!(deliveries(message), 1);
+        message.attributes.insert("ApproximateReceiveCount".into(), "3".into());
+        assert_eq!(deliveries(message), 3);
     }
 
     #[test]
@@ -154,6 +158,7 @@ mod tests {
             (Ok((name(), Outcome::DryRun)), None),
             (failed(Fault::OutOfTime("waiting")), None),
             (failed(Fault::Overtaken), None),
+            (failed(Fault::Blind("AccessDenied".into())), None),
             (Err(Error::NoRequest("no JSON".into())), None),
             (failed(Fault::Ours("no zone".into())), Some(true)),
             (failed(Fault::Refused { said: "no".into() }), Some(true)),

@@ -31,6 +31,18 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
+    /// Whether it is a failure to remember and to tell, at this delivery of the request. `patient` says that nobody waits for what was asked.
+    pub(crate) fn is_news(&self, patient: bool, deliveries: u32) -> bool {
+        match self {
+            Self::Ours(_) | Self::Refused { .. } | Self::Issuer { .. } => true,
+            // The probe tells that once for all certificates: it reads the same objects.
+            Self::Blind(_) => !patient,
+            // It goes on with the next delivery. That this happens again and again is a failure like others.
+            Self::OutOfTime(_) => deliveries >= OUT_OF_TIME,
+            Self::Overtaken => false,
+        }
+    }
+
     /// The same, and what it kept from being done.
     pub(crate) fn context(self, what: &str) -> Self {
         match self {
@@ -56,5 +68,37 @@ impl From<store::Error> for Fault {
 impl From<serde_json::Error> for Fault {
     fn from(error: serde_json::Error) -> Self {
         Self::Ours(format!("cannot write JSON: {error}"))
+    }
+}
+
+/// The delivery from which on it is a failure to run out of time; the queue gives a request up after four.
+const OUT_OF_TIME: u32 = 3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Running out of time again and again was in nobody's digest; a bucket that could not be read was told by every certificate.
+    #[test]
+    fn what_is_news_and_to_whom() {
+        let (ours, blind, late) = (
+            || Fault::Ours("no zone".into()),
+            || Fault::Blind("AccessDenied".into()),
+            || Fault::OutOfTime("waiting"),
+        );
+        for (fault, patient, deliveries, expected) in [
+            (ours(), true, 1, true),
+            (ours(), false, 1, true),
+            (blind(), true, 1, false),
+            (blind(), true, 4, false),
+            (blind(), false, 1, true),
+            (late(), true, 1, false),
+            (late(), false, 2, false),
+            (late(), true, 3, true),
+            (Fault::Overtaken, false, 4, false),
+        ] {
+            let is_news = fault.is_news(patient, deliveries);
+            assert_eq!(is_news, expected, "{fault:?}, {patient}, {deliveries}");
+        }
     }
 }

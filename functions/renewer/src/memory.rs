@@ -36,13 +36,10 @@ impl Renewer {
             }
             // Whoever has the lease renews it; a person may have asked for more than that.
             Err(Fault::Overtaken) if patient => Ok(Outcome::Busy),
-            Err(fault @ Fault::Overtaken) => Err(fault),
-            // Time was short; it goes on with the next delivery. That this happens again and again is a failure like others.
-            Err(fault @ Fault::OutOfTime(_)) if deliveries < OUT_OF_TIME => Err(fault),
-            // The probe tells that once for all certificates: it reads the same objects.
-            Err(fault @ Fault::Blind(_)) if patient => Err(fault),
             Err(fault) => {
-                self.failed(name, patient, &fault).await;
+                if fault.is_news(patient, deliveries) {
+                    self.failed(name, patient, &fault).await;
+                }
                 Err(fault)
             }
             other => other,
@@ -131,6 +128,3 @@ impl Renewer {
         }
     }
 }
-
-/// The delivery from which on it is a failure to run out of time; the queue gives a request up after four.
-const OUT_OF_TIME: u32 = 3;
