@@ -27,7 +27,7 @@ impl Terminal {
     /// An empty table that fits.
     pub(crate) fn grid(self) -> Grid {
         let mut grid = Grid::new();
-        grid.load_preset(presets::UTF8_HORIZONTAL_ONLY).force_no_tty();
+        grid.load_style(presets::UTF8_HORIZONTAL_ONLY).force_no_tty();
         if self.colors {
             grid.enforce_styling();
         }

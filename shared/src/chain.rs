@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::net::IpAddr;
 
-use sha2::{Digest, Sha256};
+use data_encoding::HEXLOWER;
 use time::{Duration, OffsetDateTime};
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
 use webpki::{ALL_VERIFICATION_ALGS, EndEntityCert, KeyUsage, VerifiedPath};
@@ -16,6 +16,7 @@ use x509_parser::time::ASN1Time;
 use crate::finding::{Finding, Kind, Severity, date};
 use crate::report::{Certificate, Role};
 use crate::roots::Roots;
+use crate::version::sha256;
 
 /// How much time must be left, in days; capped by the certificate's own lifetime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -530,7 +531,7 @@ pub fn describe(certificate: &X509Certificate<'_>, der: &[u8], role: Role) -> Ce
     Certificate {
         subject: certificate.subject().to_string(),
         issuer: certificate.issuer().to_string(),
-        serial: hex(certificate.raw_serial()),
+        serial: HEXLOWER.encode(certificate.raw_serial()),
         fingerprint: fingerprint(der),
         not_before: time_of(certificate.validity().not_before),
         not_after: time_of(certificate.validity().not_after),
@@ -543,7 +544,7 @@ pub fn describe(certificate: &X509Certificate<'_>, der: &[u8], role: Role) -> Ce
 
 /// SHA-256 of a certificate's DER, in lower-case hex.
 pub fn fingerprint(der: &[u8]) -> String {
-    hex(&Sha256::digest(der))
+    sha256(der)
 }
 
 fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
@@ -597,10 +598,6 @@ fn signature(certificate: &X509Certificate<'_>) -> String {
 
 fn time_of(time: ASN1Time) -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp(time.timestamp()).unwrap_or(OffsetDateTime::UNIX_EPOCH)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn critical(kind: Kind, now: OffsetDateTime) -> Finding {

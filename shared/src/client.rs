@@ -57,7 +57,7 @@ fn is_used_by_aws(root: &[u8]) -> bool {
 }
 
 fn pem(der: &[u8]) -> Vec<u8> {
-    let body = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, der);
+    let body = data_encoding::BASE64.encode(der);
     format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n").into_bytes()
 }
 

@@ -6,14 +6,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Client, Url, redirect};
 use time::OffsetDateTime;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout};
-use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use webpki::{
     ALL_VERIFICATION_ALGS, BorrowedCertRevocationList, CertRevocationList, EndEntityCert, Error, ExpirationPolicy,
     KeyUsage, RevocationCheckDepth, RevocationOptionsBuilder, RevocationReason, UnknownStatusPolicy,
@@ -315,7 +314,7 @@ fn revoked(leaf: &X509Certificate<'_>, list: &CertRevocationList<'_>, now: Offse
     });
     Kind::Revoked {
         subject: leaf.subject().to_string(),
-        serial: leaf.raw_serial().iter().map(|byte| format!("{byte:02x}")).collect(),
+        serial: HEXLOWER.encode(leaf.raw_serial()),
         revoked_at: revoked_at.unwrap_or(now),
         reason: entry
             .and_then(|entry| entry.reason_code)
@@ -344,21 +343,14 @@ fn distribution_points(leaf: &X509Certificate<'_>, reach: Reach) -> Vec<Url> {
 }
 
 fn client(roots: &Roots, names: Names) -> Result<Client, String> {
-    let roots = RootCertStore {
-        roots: roots.anchors().to_vec(),
-    };
-    let tls = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let tls = roots.client_config().map_err(|error| error.to_string())?;
     let reach = names.reach;
     let redirects = redirect::Policy::custom(move |attempt| match attempt.previous().len() {
         0..=REDIRECTS if reach.allows_url(attempt.url()) => attempt.follow(),
         _ => attempt.stop(),
     });
     let client = Client::builder()
-        .use_preconfigured_tls(tls)
+        .tls_backend_preconfigured(tls)
         .dns_resolver(Arc::new(names))
         .redirect(redirects)
         .no_proxy()
@@ -712,7 +704,7 @@ mod tests {
         let key = KeyPair::generate().unwrap();
         let server = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
         let server = server.signed_by(&key, &web).unwrap().der().clone();
-        let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        let config = ServerConfig::builder_with_provider(Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth()

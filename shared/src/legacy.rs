@@ -452,7 +452,7 @@ mod tests {
 
     #[tokio::test]
     async fn random_bytes_make_it_fail_and_nothing_worse() {
-        use rand::{Rng, SeedableRng};
+        use rand::{RngExt, SeedableRng};
         let mut random = rand::rngs::StdRng::seed_from_u64(7);
         for round in 0..2_000 {
             let mut bytes = vec![0; random.random_range(0..200)];

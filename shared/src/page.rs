@@ -12,9 +12,8 @@ mod timeline;
 use std::net::SocketAddr;
 
 use askama::Template;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use sha2::{Digest, Sha256};
+use aws_lc_rs::digest::{SHA256, digest};
+use data_encoding::BASE64;
 use time::{Duration, OffsetDateTime};
 
 use crate::finding::{Severity, Span};
@@ -306,7 +305,7 @@ fn note(report: &Report, shown: usize) -> Option<String> {
 
 /// Scripts and styles by hash, the icon, and nothing else from anywhere.
 fn policy() -> String {
-    let hash = |text: &str| STANDARD.encode(Sha256::digest(text));
+    let hash = |text: &str| BASE64.encode(digest(&SHA256, text.as_bytes()).as_ref());
     format!(
         "default-src 'none'; script-src 'sha256-{}'; style-src 'sha256-{}'; img-src data:; base-uri 'none'; form-action 'none'",
         hash(SCRIPT),

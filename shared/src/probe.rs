@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures::Stream;
 use futures::future::join_all;
 use futures::stream::{self, StreamExt, unfold};
-use rand::Rng;
+use rand::RngExt;
 use time::OffsetDateTime;
 use tokio::net::TcpStream;
 use tokio::select;

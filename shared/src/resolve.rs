@@ -4,9 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{LookupIpStrategy, NameServerConfigGroup, ResolverConfig};
-use hickory_resolver::name_server::TokioConnectionProvider;
-use hickory_resolver::proto::ProtoErrorKind;
+use hickory_resolver::config::{LookupIpStrategy, NameServerConfig, ResolverConfig};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
 use thiserror::Error;
 
@@ -45,7 +45,7 @@ impl Resolver {
         let build = |strategy: LookupIpStrategy| -> Result<TokioResolver, Error> {
             let mut builder = match nameserver {
                 None => TokioResolver::builder_tokio().map_err(|error| Error::Configuration(error.to_string()))?,
-                Some(server) => TokioResolver::builder_with_config(only(server), TokioConnectionProvider::default()),
+                Some(server) => TokioResolver::builder_with_config(only(server), TokioRuntimeProvider::default()),
             };
             let options = builder.options_mut();
             options.ip_strategy = strategy;
@@ -53,7 +53,7 @@ impl Resolver {
             options.attempts = ATTEMPTS;
             // All attempts end before the caller's patience does: then one family's silence does not hide the other's answer.
             options.timeout = timeout * 4 / 5 / (ATTEMPTS as u32 + 1);
-            Ok(builder.build())
+            builder.build().map_err(|error| Error::Configuration(error.to_string()))
         };
         Ok(Self {
             v4: build(LookupIpStrategy::Ipv4Only)?,
@@ -91,19 +91,20 @@ impl Resolver {
     }
 }
 
-impl From<hickory_resolver::ResolveError> for Error {
-    fn from(error: hickory_resolver::ResolveError) -> Self {
-        // The library calls it "no records" when a name server fails or refuses to answer, too.
-        match error.proto().map(|error| error.kind()) {
-            Some(ProtoErrorKind::NoRecordsFound { response_code, .. }) => match response_code {
-                ResponseCode::NXDomain => Self::NoSuchName,
-                ResponseCode::NoError => Self::NoAddress,
-                other => Self::Failed(format!(
-                    "the name server answered {}",
-                    format!("{other:?}").to_uppercase()
-                )),
-            },
-            _ => Self::Failed(error.to_string()),
+impl From<NetError> for Error {
+    fn from(error: NetError) -> Self {
+        let code = match &error {
+            NetError::Dns(DnsError::NoRecordsFound(none)) => none.response_code,
+            NetError::Dns(DnsError::ResponseCode(code)) => *code,
+            _ => return Self::Failed(error.to_string()),
+        };
+        match code {
+            ResponseCode::NXDomain => Self::NoSuchName,
+            ResponseCode::NoError => Self::NoAddress,
+            other => Self::Failed(format!(
+                "the name server answered {}",
+                format!("{other:?}").to_uppercase()
+            )),
         }
     }
 }
@@ -120,10 +121,14 @@ pub fn has_route(address: IpAddr) -> bool {
         .is_ok()
 }
 
-fn only(server: SocketAddr) -> ResolverConfig {
-    let group = NameServerConfigGroup::from_ips_clear(&[server.ip()], server.port(), true);
-    ResolverConfig::from_parts(None, Vec::new(), group)
+/// The configuration that asks one name server and no other, over UDP and TCP.
+pub fn only(server: SocketAddr) -> ResolverConfig {
+    let mut server_config = NameServerConfig::udp_and_tcp(server.ip());
+    for connection in &mut server_config.connections {
+        connection.port = server.port();
+    }
+    ResolverConfig::from_name_servers(vec![server_config])
 }
 
 const ATTEMPTS: usize = 1;
-const CACHED_NAMES: usize = 4_096;
+const CACHED_NAMES: u64 = 4_096;

@@ -1,8 +1,12 @@
 //! The roots that a chain is judged against: Mozilla's, and an organisation's own.
 
+use std::sync::Arc;
+
 use thiserror::Error;
+use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, TrustAnchor};
+use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 use x509_parser::asn1_rs::{Any, FromDer};
 
 /// A set of trust anchors.
@@ -52,6 +56,18 @@ impl Roots {
         } else {
             Ok(roots)
         }
+    }
+
+    /// The configuration of a TLS client that trusts these roots, for our own HTTPS requests.
+    pub fn client_config(&self) -> Result<ClientConfig, rustls::Error> {
+        let roots = RootCertStore {
+            roots: self.anchors.clone(),
+        };
+        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Ok(config)
     }
 
     /// All of them, for building a path.

@@ -499,7 +499,7 @@ mod tests {
     /// Whole conversations, with bytes changed, lost and added.
     #[tokio::test]
     async fn no_bytes_make_it_panic() {
-        use rand::{Rng, SeedableRng};
+        use rand::{RngExt, SeedableRng};
         let mut random = rand::rngs::StdRng::seed_from_u64(7);
         for round in 0..2_000 {
             let conversations = conversations();

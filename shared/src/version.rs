@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use time::macros::format_description;
 use time::{OffsetDateTime, PrimitiveDateTime};
 
@@ -146,7 +146,7 @@ pub fn file_key(name: &str, version: &str, file: &str) -> String {
 
 /// Lower-case hex.
 pub fn sha256(content: &[u8]) -> String {
-    data_encoding::HEXLOWER.encode(&Sha256::digest(content))
+    data_encoding::HEXLOWER.encode(digest(&SHA256, content).as_ref())
 }
 
 /// The leaf alone.

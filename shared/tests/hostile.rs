@@ -12,7 +12,7 @@ use neverlapse::finding::{Kind, Phase, Severity};
 use neverlapse::probe::{Options, Prober, Target, Thresholds, Timeouts};
 use neverlapse::report::{EndpointReport, Report, Role};
 use neverlapse::roots::Roots;
-use rand::{Rng, RngCore, SeedableRng};
+use rand::{Rng, RngExt, SeedableRng};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
 use time::OffsetDateTime;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

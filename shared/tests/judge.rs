@@ -774,8 +774,7 @@ fn pem(pem: &[u8]) -> CertificateDer<'static> {
 }
 
 fn to_pem(der: &CertificateDer<'_>) -> String {
-    use base64::Engine;
-    let body = base64::engine::general_purpose::STANDARD.encode(der);
+    let body = data_encoding::BASE64.encode(der);
     let lines: Vec<_> = body
         .as_bytes()
         .chunks(64)

@@ -211,7 +211,7 @@ pub(crate) fn http_trusting(root: &str) -> Result<reqwest::Client> {
         .with_no_client_auth();
     Ok(reqwest::Client::builder()
         .no_proxy()
-        .use_preconfigured_tls(config)
+        .tls_backend_preconfigured(config)
         .build()?)
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
+use data_encoding::BASE64URL_NOPAD;
 use instant_acme::Account;
 use lambda_runtime::tracing::info;
 use neverlapse::inventory::Issuer;
@@ -109,7 +109,7 @@ impl Accounts<'_> {
             return Ok(());
         }
         value.replacement_asked_at = Some(asked_at);
-        value.next_key = Some(BASE64_URL_SAFE_NO_PAD.encode(Key::generate()?));
+        value.next_key = Some(BASE64URL_NOPAD.encode(&Key::generate()?));
         let tag = self.write(name, &value, Expecting::Tag(&tag)).await?;
         self.finish_rollover(name, Tagged { value, tag }, http).await?;
         info!(issuer = name, "account key replaced");
@@ -153,7 +153,7 @@ impl Accounts<'_> {
             directory: issuer.directory.clone(),
             account: None,
             contact: issuer.contact.clone(),
-            key: BASE64_URL_SAFE_NO_PAD.encode(Key::generate()?),
+            key: BASE64URL_NOPAD.encode(&Key::generate()?),
             next_key: None,
             replacement_asked_at: None,
         };
@@ -211,8 +211,8 @@ impl Accounts<'_> {
 }
 
 fn decode(key: &str) -> Result<Vec<u8>, Fault> {
-    BASE64_URL_SAFE_NO_PAD
-        .decode(key)
+    BASE64URL_NOPAD
+        .decode(key.as_bytes())
         .map_err(|_| Fault::Ours("the stored account key is not base64url".to_owned()))
 }
 

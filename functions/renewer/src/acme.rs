@@ -16,7 +16,6 @@ use reqwest::redirect::Policy;
 use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::fault::Fault;
 
@@ -30,20 +29,17 @@ pub(crate) struct Http {
 impl Http {
     /// Trusts `roots`: the public ones, and those of a private CA.
     pub(crate) fn new(roots: &Roots) -> Result<Self, Fault> {
-        let mut store = RootCertStore::empty();
-        store.extend(roots.anchors().iter().cloned());
-        let config = ClientConfig::builder()
-            .with_root_certificates(store)
-            .with_no_client_auth();
+        let impossible = |error: &dyn std::fmt::Display| Fault::Ours(format!("cannot make an HTTPS client: {error}"));
+        let tls = roots.client_config().map_err(|error| impossible(&error))?;
         let client = reqwest::Client::builder()
-            .use_preconfigured_tls(config)
+            .tls_backend_preconfigured(tls)
             .https_only(true)
             .redirect(same_server())
             .timeout(REQUEST)
             .connect_timeout(CONNECT)
             .user_agent(USER_AGENT)
             .build()
-            .map_err(|error| Fault::Ours(format!("cannot make an HTTPS client: {error}")))?;
+            .map_err(|error| impossible(&error))?;
         Ok(Self {
             client,
             asked_to_wait: Arc::default(),

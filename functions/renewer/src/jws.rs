@@ -4,7 +4,7 @@
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
-use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
+use data_encoding::BASE64URL_NOPAD;
 use http::header::{CONTENT_TYPE, LOCATION};
 use http::{Method, Request, Response};
 use instant_acme::Problem;
@@ -127,7 +127,7 @@ impl Directory {
     /// RFC 8555, 7.3.4.
     fn bind(&self, key: &Key, external: &ExternalAccount) -> Result<Value, Fault> {
         let trimmed = external.hmac_key.trim().trim_end_matches('=');
-        let secret = BASE64_URL_SAFE_NO_PAD.decode(trimmed).map_err(|_| {
+        let secret = BASE64URL_NOPAD.decode(trimmed.as_bytes()).map_err(|_| {
             Fault::Ours("hmac_key in eab.json is not base64url (expected it as the CA handed it out)".to_owned())
         })?;
         let secret = hmac::Key::new(hmac::HMAC_SHA256, &secret);
@@ -233,7 +233,7 @@ fn signed(
 }
 
 fn encode(bytes: impl AsRef<[u8]>) -> String {
-    BASE64_URL_SAFE_NO_PAD.encode(bytes)
+    BASE64URL_NOPAD.encode(bytes.as_ref())
 }
 
 fn invalid(error: http::Error) -> Fault {

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{NameServerConfigGroup, ResolverConfig};
-use hickory_resolver::name_server::TokioConnectionProvider;
+use hickory_resolver::net::NetError;
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::{RData, RecordType};
 use lambda_runtime::tracing::warn;
+use neverlapse::resolve;
 use neverlapse::text::printable;
 use tokio::time::{Instant, sleep};
 
@@ -24,14 +25,8 @@ pub(crate) struct Lookup {
 impl Lookup {
     pub(crate) fn new(nameserver: Option<SocketAddr>) -> Result<Self, Fault> {
         let resolver = match nameserver {
-            Some(server) => only(server),
-            None => {
-                let builder = TokioResolver::builder_tokio();
-                let mut builder = builder
-                    .map_err(|error| Fault::Ours(format!("cannot read the system's DNS configuration: {error}")))?;
-                builder.options_mut().cache_size = 0;
-                builder.build()
-            }
+            Some(server) => only(server)?,
+            None => system().map_err(unreadable)?,
         };
         Ok(Self { resolver, nameserver })
     }
@@ -56,7 +51,7 @@ impl Lookup {
     async fn cname(&self, name: &str) -> Result<Option<String>, Fault> {
         match self.resolver.lookup(format!("{name}."), RecordType::CNAME).await {
             Ok(found) => {
-                let mut targets = found.iter().filter_map(|data| match data {
+                let mut targets = found.answers().iter().filter_map(|record| match &record.data {
                     RData::CNAME(target) => Some(plain(&target.0.to_string())),
                     _ => None,
                 });
@@ -104,19 +99,20 @@ impl Lookup {
     /// Those that the world is told to ask, not those that Route 53 thinks are asked.
     async fn servers(&self, zone: &str) -> Result<Vec<(String, TokioResolver)>, Fault> {
         if let Some(server) = self.nameserver {
-            return Ok(vec![(server.to_string(), only(server))]);
+            return Ok(vec![(server.to_string(), only(server)?)]);
         }
         let wrong = |error| Fault::Ours(format!("cannot look up the name servers of {zone}: {error}"));
-        let names = self.resolver.ns_lookup(format!("{zone}.")).await.map_err(wrong)?;
+        let found = self.resolver.ns_lookup(format!("{zone}.")).await.map_err(wrong)?;
         let mut servers = Vec::new();
-        for name in names.iter() {
+        for record in found.answers() {
+            let RData::NS(name) = &record.data else { continue };
             let host = plain(&name.0.to_string());
             let addresses = self.resolver.lookup_ip(format!("{host}.")).await;
             let address = addresses
                 .ok()
                 .and_then(|found| found.iter().find(std::net::IpAddr::is_ipv4));
             if let Some(address) = address {
-                servers.push((format!("{host} ({address})"), only(SocketAddr::new(address, 53))));
+                servers.push((format!("{host} ({address})"), only(SocketAddr::new(address, 53))?));
             }
         }
         match servers.is_empty() {
@@ -156,7 +152,11 @@ async fn ask(server: &str, resolver: &TokioResolver, name: &str, value: &str) ->
     let about = |said: String| format!("{name} TXT {value:?}: {server} {said}");
     match resolver.txt_lookup(format!("{name}.")).await {
         Ok(found) => {
-            let values: BTreeSet<String> = found.iter().map(ToString::to_string).collect();
+            let texts = found.answers().iter().filter_map(|record| match &record.data {
+                RData::TXT(text) => Some(text.to_string()),
+                _ => None,
+            });
+            let values: BTreeSet<String> = texts.collect();
             if values.contains(value) {
                 return Answer::Shown;
             }
@@ -169,15 +169,23 @@ async fn ask(server: &str, resolver: &TokioResolver, name: &str, value: &str) ->
     }
 }
 
-fn only(server: SocketAddr) -> TokioResolver {
-    let group = NameServerConfigGroup::from_ips_clear(&[server.ip()], server.port(), true);
-    let config = ResolverConfig::from_parts(None, Vec::new(), group);
-    let mut builder = TokioResolver::builder_with_config(config, TokioConnectionProvider::default());
+fn system() -> Result<TokioResolver, NetError> {
+    let mut builder = TokioResolver::builder_tokio()?;
+    builder.options_mut().cache_size = 0;
+    builder.build()
+}
+
+fn only(server: SocketAddr) -> Result<TokioResolver, Fault> {
+    let mut builder = TokioResolver::builder_with_config(resolve::only(server), TokioRuntimeProvider::default());
     let options = builder.options_mut();
     options.cache_size = 0;
     options.attempts = 2;
     options.timeout = Duration::from_secs(3);
-    builder.build()
+    builder.build().map_err(unreadable)
+}
+
+fn unreadable(error: NetError) -> Fault {
+    Fault::Ours(format!("cannot read the system's DNS configuration: {error}"))
 }
 
 fn plain(name: &str) -> String {

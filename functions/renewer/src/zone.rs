@@ -14,7 +14,7 @@ use aws_sdk_route53::types::{
 };
 use neverlapse::client::reason;
 use neverlapse::inventory;
-use rand::Rng as _;
+use rand::RngExt as _;
 use tokio::time::{Instant, sleep};
 
 use crate::fault::Fault;

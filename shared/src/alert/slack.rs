@@ -11,6 +11,7 @@ use super::Sender;
 use super::bodies::{first, length};
 use super::digest::{Digest, Section};
 use crate::finding::Severity;
+use crate::roots::Roots;
 use crate::store::{self, Store};
 
 /// Where the webhook's URL is in the bucket: one line of text. Whoever has it can write into the channel.
@@ -141,9 +142,12 @@ impl Webhook {
             return Err(Error::Invalid);
         }
         let unusable = |error: reqwest::Error| Error::Unreachable { reason: why(error) };
-        // It fails when the process has chosen already, which is as good.
-        let _ = tokio_rustls::rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let tls = Roots::public().client_config();
+        let tls = tls.map_err(|error| Error::Unreachable {
+            reason: error.to_string(),
+        })?;
         let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
             .timeout(PATIENCE)
             .redirect(reqwest::redirect::Policy::none())
             .build()

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, ensure};
-use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
+use data_encoding::BASE64URL_NOPAD;
 use futures::future::try_join_all;
 use neverlapse::request::Request;
 use neverlapse_tests::fault::{Fate, Proxy, Reply};
@@ -314,7 +314,7 @@ pub(crate) async fn a_changed_contact_is_told_to_the_ca_once(lab: &Lab) -> Resul
 fn payload(body: &str) -> Result<Value> {
     let signed: Value = serde_json::from_str(body)?;
     let payload = signed["payload"].as_str().context("a signed request has a payload")?;
-    Ok(serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(payload)?)?)
+    Ok(serde_json::from_slice(&BASE64URL_NOPAD.decode(payload.as_bytes())?)?)
 }
 
 fn limited(seconds: &str) -> Reply {
