@@ -19,8 +19,7 @@ use neverlapse::probe::{Options, Prober, Target, Thresholds, Timeouts};
 use neverlapse::report::Counts;
 use neverlapse::resolve;
 use neverlapse::roots::Roots;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
+use neverlapse::timestamp::Timestamp;
 use tokio::select;
 use tokio::signal::ctrl_c;
 use tokio::sync::mpsc;
@@ -45,7 +44,7 @@ pub(crate) struct Arguments {
     pub(crate) ca: Vec<PathBuf>,
     /// Judge as of another time, such as 2027-01-31T12:00:00Z
     #[arg(long, value_name = "RFC3339", value_parser = instant)]
-    at: Option<OffsetDateTime>,
+    at: Option<Timestamp>,
     /// Ask this name server instead of the system's
     #[arg(long, value_name = "IP[:PORT]", value_parser = nameserver)]
     nameserver: Option<SocketAddr>,
@@ -126,7 +125,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<u8> {
     }
     let mut counts = Counts::default();
     let out = BufWriter::new(io::stdout().lock());
-    let mut output = Output::new(arguments.format, out, OffsetDateTime::now_utc())?;
+    let mut output = Output::new(arguments.format, out, Timestamp::now())?;
     let mut reports = pin!(prober.run(stream_of(source.targets)));
     let mut interrupt = pin!(ctrl_c());
     let interrupted = loop {
@@ -144,14 +143,14 @@ pub(crate) async fn run(arguments: Arguments) -> Result<u8> {
     if interrupted {
         // Whoever does not want to wait for the rest of the output either.
         tokio::spawn(async { ctrl_c().await.map(|()| exit(INTERRUPTED.into())) });
-        output.finish(counts, OffsetDateTime::now_utc(), &mistakes)?;
+        output.finish(counts, Timestamp::now(), &mistakes)?;
         eprintln!("error: interrupted; this is what was looked at by then");
         return Ok(INTERRUPTED);
     }
     if counts.total() == 0 && mistakes.count() == 0 {
         bail!("there is nothing to look at (expected at least one endpoint)");
     }
-    output.finish(counts, OffsetDateTime::now_utc(), &mistakes)?;
+    output.finish(counts, Timestamp::now(), &mistakes)?;
     let rest = if mistakes.count() > 0 {
         Severity::Unknown
     } else {
@@ -224,8 +223,9 @@ fn show(progress: &ProgressBar, expected: Option<u64>) {
     progress.enable_steady_tick(TICK);
 }
 
-fn instant(text: &str) -> Result<OffsetDateTime, String> {
-    OffsetDateTime::parse(text, &Rfc3339).map_err(|_| "expected a time such as 2027-01-31T12:00:00Z".to_owned())
+fn instant(text: &str) -> Result<Timestamp, String> {
+    text.parse()
+        .map_err(|_| "expected a time such as 2027-01-31T12:00:00Z".to_owned())
 }
 
 pub(crate) fn nameserver(text: &str) -> Result<SocketAddr, String> {

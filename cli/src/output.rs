@@ -3,11 +3,10 @@
 use std::io::Write;
 
 use anyhow::Result;
-use neverlapse::finding::date;
 use neverlapse::page::{self, page};
 use neverlapse::report::{Counts, EndpointReport, Report, SCHEMA};
 use neverlapse::text::printable_json;
-use time::OffsetDateTime;
+use neverlapse::timestamp::Timestamp;
 
 use crate::check::Format;
 use crate::prometheus::Metrics;
@@ -18,15 +17,15 @@ use crate::terminal::Terminal;
 /// One of the formats under way.
 pub(crate) struct Output<W> {
     out: W,
-    began: OffsetDateTime,
+    began: Timestamp,
     kind: Kind,
 }
 
 /// What stands under the endpoints.
 pub(crate) struct Summary {
     pub(crate) counts: Counts,
-    pub(crate) began: OffsetDateTime,
-    pub(crate) ended: OffsetDateTime,
+    pub(crate) began: Timestamp,
+    pub(crate) ended: Timestamp,
     /// Lines and entries that could not be understood.
     pub(crate) mistakes: u64,
 }
@@ -35,7 +34,7 @@ pub(crate) struct Summary {
 impl Summary {
     /// Of a run that began on 2026-11-24 at noon.
     pub(crate) fn sample(counts: Counts, lasted: time::Duration, mistakes: u64) -> Self {
-        let began = time::macros::datetime!(2026-11-24 12:00 UTC);
+        let began = neverlapse::timestamp!(2026-11-24 12:00 UTC);
         Self {
             counts,
             began,
@@ -81,11 +80,10 @@ impl Worst {
 }
 
 impl<W: Write> Output<W> {
-    pub(crate) fn new(format: Format, mut out: W, began: OffsetDateTime) -> Result<Self> {
+    pub(crate) fn new(format: Format, mut out: W, began: Timestamp) -> Result<Self> {
         let kind = match format {
             Format::Table => Kind::Table(Table::default()),
             Format::Json => {
-                let began = date(began);
                 write!(
                     out,
                     "{{\"schema\":{SCHEMA:?},\"started_at\":\"{began}\",\"endpoints\":["
@@ -118,7 +116,7 @@ impl<W: Write> Output<W> {
         Ok(())
     }
 
-    pub(crate) fn finish(mut self, counts: Counts, ended: OffsetDateTime, mistakes: &Mistakes) -> Result<()> {
+    pub(crate) fn finish(mut self, counts: Counts, ended: Timestamp, mistakes: &Mistakes) -> Result<()> {
         let summary = Summary {
             counts,
             began: self.began,
@@ -128,7 +126,7 @@ impl<W: Write> Output<W> {
         match self.kind {
             Kind::Table(table) => table.print(&mut self.out, Terminal::of_stdout(), &summary)?,
             Kind::Json { .. } => {
-                let (ended, counts, mistakes) = (date(ended), json(&counts)?, json(&mistakes.first())?);
+                let (ended, counts, mistakes) = (ended, json(&counts)?, json(&mistakes.first())?);
                 let mistakes = match mistakes.as_str() {
                     "[]" => String::new(),
                     some => format!(",\"mistakes\":{some}"),

@@ -5,11 +5,10 @@ use std::io::{self, Write};
 use anyhow::Result;
 use clap::Args;
 use comfy_table::{Cell, Color};
-use neverlapse::finding::date;
 use neverlapse::renewal::{Decision, Renewal, decide};
 use neverlapse::text::printable;
+use neverlapse::timestamp::Timestamp;
 use neverlapse::version::{Current, current_key};
-use time::OffsetDateTime;
 
 use crate::stack::{Stack, StackName};
 use crate::terminal::Terminal;
@@ -27,7 +26,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
     for mistake in &inventory.mistakes {
         eprintln!("error: inventory.toml {}", printable(&mistake.to_string()));
     }
-    let (terminal, now) = (Terminal::of_stdout(), OffsetDateTime::now_utc());
+    let (terminal, now) = (Terminal::of_stdout(), Timestamp::now());
     let mut grid = terminal.grid();
     grid.set_header(["CERTIFICATE", "VALID UNTIL", "ISSUER", "DECISION"]);
     let mut due = 0;
@@ -46,13 +45,13 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
             said.push_str(&format!(
                 "\nfailed {} times since {}: {}",
                 failure.count,
-                date(failure.since),
+                failure.since,
                 printable(&failure.problem)
             ));
         }
         let until = current
             .as_ref()
-            .map_or_else(|| "-".to_owned(), |current| date(current.facts.not_after));
+            .map_or_else(|| "-".to_owned(), |current| current.facts.not_after.to_string());
         let issuer = current.map_or_else(|| "-".to_owned(), |current| current.facts.issuer.name);
         grid.add_row([
             Cell::new(&certificate.name),

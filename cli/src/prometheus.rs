@@ -27,7 +27,7 @@ struct State {
 
 impl Metrics {
     pub(crate) fn add(&mut self, report: &EndpointReport) {
-        let not_after = report.not_after.map(|end| end.unix_timestamp());
+        let not_after = report.not_after.map(|end| end.unix());
         let state = self.endpoints.entry(report.endpoint.clone()).or_insert(State {
             status: report.status,
             not_after,
@@ -101,7 +101,7 @@ fn run(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
     sample(out, name, &[], (summary.ended - summary.began).as_seconds_f64())?;
     let name = "neverlapse_run_timestamp_seconds";
     describe(out, name, "When the last run ended.")?;
-    sample(out, name, &[], summary.ended.unix_timestamp())
+    sample(out, name, &[], summary.ended.unix())
 }
 
 fn describe(out: &mut impl Write, name: &str, help: &str) -> io::Result<()> {

@@ -4,8 +4,8 @@ use anyhow::{Result, bail};
 use clap::Args;
 use neverlapse::client::reason;
 use neverlapse::request::{Action, Asker, Request};
+use neverlapse::timestamp::Timestamp;
 use neverlapse::version::{Current, current_key};
-use time::OffsetDateTime;
 
 use crate::stack::{Stack, StackName, certificate};
 
@@ -116,7 +116,7 @@ pub(crate) async fn replace_account_key(arguments: &ReplaceAccountKey) -> Result
 }
 
 fn request(name: &str) -> Request {
-    Request::new(name, Asker::Person, OffsetDateTime::now_utc())
+    Request::new(name, Asker::Person, Timestamp::now())
 }
 
 async fn send(stack: &Stack, request: Request) -> Result<()> {

@@ -4,11 +4,10 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use neverlapse::finding::date;
 use neverlapse::renewal::{Renewal, planned};
 use neverlapse::store::{self, Expecting, Object};
+use neverlapse::timestamp::Timestamp;
 use neverlapse::version::{self, Current, MANIFEST, Manifest, current_key, file_key, versions_prefix};
-use time::OffsetDateTime;
 
 use crate::stack::{Stack, StackName};
 
@@ -24,7 +23,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
-    let (name, now) = (&arguments.name, OffsetDateTime::now_utc());
+    let (name, now) = (&arguments.name, Timestamp::now());
     let stack = Stack::find(&arguments.stack).await?;
     let current = stack.store.json::<Current>(&current_key(name)).await?;
     let current = current.with_context(|| format!("there is no certificate {name:?} in the bucket"))?;
@@ -53,7 +52,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
     if manifest.facts.not_after <= now {
         bail!(
             "version {version} expired on {} (expected one that is valid)",
-            date(manifest.facts.not_after)
+            manifest.facts.not_after
         );
     }
     let renewal = stack.store.json::<Renewal>(&Renewal::key(name)).await?;
@@ -80,12 +79,12 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
     }
     println!(
         "{name} is version {version} again, valid until {}; instances install it when they pull",
-        date(not_after)
+        not_after
     );
     match due > now {
         true => println!(
             "it is kept until {}; `neverlapse renew {name} --force` ends that sooner",
-            date(due)
+            due
         ),
         false => println!("it is due already: the next run renews it"),
     }

@@ -16,7 +16,8 @@ use neverlapse::report::{AddressStage, CertificateReport, EndpointReport, Report
 use neverlapse::roots::Roots;
 use neverlapse::store::{LATEST_JSON, Store};
 use neverlapse::text::{printable, printable_json};
-use time::{Duration, OffsetDateTime};
+use neverlapse::timestamp::Timestamp;
+use time::Duration;
 use tokio::time::Instant;
 
 use self::table::Table;
@@ -60,7 +61,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
         eprintln!("error: inventory.toml {}", printable(&mistake.to_string()));
     }
     let certificates = chosen(&inventory, &arguments.names)?;
-    let began = OffsetDateTime::now_utc();
+    let began = Timestamp::now();
     let last = last(&stack.store).await;
     let before = last.as_ref().map_or(&[][..], |last| &last.certificates);
     let wire = match arguments.look {
@@ -68,7 +69,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
         false => remembered(last.as_ref(), &certificates),
     };
     let stored = delivery::read(&stack.store, &certificates, before, Instant::now() + PATIENCE).await;
-    let now = OffsetDateTime::now_utc();
+    let now = Timestamp::now();
     let decisions = certificates.iter().zip(&stored).map(|(certificate, stored)| {
         let (current, renewal) = (stored.current.as_ref().ok()?, stored.renewal.as_ref().ok()?);
         let decision = decide(certificate, current.as_ref(), renewal.as_ref(), None, now);
@@ -116,8 +117,8 @@ struct Status {
     wire: Wire,
     /// How long what the probe saw is good.
     old_after: Duration,
-    began: OffsetDateTime,
-    now: OffsetDateTime,
+    began: Timestamp,
+    now: Timestamp,
 }
 
 /// What was seen of the endpoints, when, and by whom.
@@ -131,7 +132,7 @@ enum Seen {
     /// By this command.
     Here,
     /// By the probe.
-    ByProbe(OffsetDateTime),
+    ByProbe(Timestamp),
     /// By nobody.
     Never,
 }
@@ -200,7 +201,7 @@ impl Status {
 }
 
 /// How bad it is with a certificate: what is found, what could not be seen, and whether it has ended.
-fn verdict(certificate: &CertificateReport, now: OffsetDateTime) -> Severity {
+fn verdict(certificate: &CertificateReport, now: Timestamp) -> Severity {
     let unseen = certificate
         .addresses
         .iter()

@@ -9,7 +9,8 @@ use comfy_table::{Attribute, Cell, Color};
 use neverlapse::finding::{Severity, Span};
 use neverlapse::report::EndpointReport;
 use neverlapse::text::printable;
-use time::{Duration, OffsetDateTime};
+use neverlapse::timestamp::Timestamp;
+use time::Duration;
 
 use crate::output::Summary;
 use crate::terminal::Terminal;
@@ -27,7 +28,7 @@ type Rank = (Reverse<Severity>, i64, String, u64);
 struct Row {
     unicode: Option<String>,
     left: Option<i64>,
-    not_after: Option<OffsetDateTime>,
+    not_after: Option<Timestamp>,
     lines: Vec<String>,
 }
 
@@ -97,14 +98,14 @@ pub(crate) fn status_cell(status: Severity) -> Cell {
 }
 
 /// The time left, and the day on which it ends below.
-pub(crate) fn left(seconds: Option<i64>, not_after: Option<OffsetDateTime>) -> String {
+pub(crate) fn left(seconds: Option<i64>, not_after: Option<Timestamp>) -> String {
     let left = match seconds {
         Some(seconds @ ..0) => format!("{} ago", Span(Duration::seconds(seconds.saturating_neg()))),
         Some(seconds) => Span(Duration::seconds(seconds)).to_string(),
         None => "?".to_owned(),
     };
     match not_after {
-        Some(end) => format!("{left}\n{}", end.to_utc().date()),
+        Some(end) => format!("{left}\n{}", end.utc().date()),
         None => left,
     }
 }

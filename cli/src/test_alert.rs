@@ -7,7 +7,7 @@ use aws_sdk_sns::config::Region;
 use neverlapse::alert::{Sender, Topic, sample, slack};
 use neverlapse::client;
 use neverlapse::store::Store;
-use time::OffsetDateTime;
+use neverlapse::timestamp::Timestamp;
 
 use crate::stack::{Stack, StackName};
 
@@ -37,7 +37,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
         None => of_stack(&arguments.stack).await?,
     };
     let mut out = std::io::stdout();
-    for digest in sample::digests(&sender, OffsetDateTime::now_utc()) {
+    for digest in sample::digests(&sender, Timestamp::now()) {
         topic.publish(&digest, &sender).await?;
         let in_slack = match &store {
             Some(store) => slack::tell(store, &digest, &sender).await,

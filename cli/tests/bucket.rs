@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use neverlapse::receipt::{self, Receipt, Stage};
 use neverlapse::store::{Expecting, Object, Store};
+use neverlapse::timestamp::Timestamp;
 use neverlapse::version::{Current, current_key};
 use neverlapse_tests::depot::Depot;
 use neverlapse_tests::emulator::{Emulator, Session};
@@ -16,7 +17,7 @@ use neverlapse_tests::metadata::Metadata;
 use neverlapse_tests::pki::Authority;
 use neverlapse_tests::webhost::WebHost;
 use serde_json::{Value, json};
-use time::{Duration, OffsetDateTime};
+use time::Duration;
 use tokio::process::Command;
 
 const NEVERLAPSE: &str = env!("CARGO_BIN_EXE_neverlapse");
@@ -107,7 +108,7 @@ impl Instance {
     }
 
     async fn publish(&mut self, days: i64) -> Current {
-        let now = OffsetDateTime::now_utc();
+        let now = Timestamp::now();
         let (from, to) = (now - Duration::days(90 - days), now + Duration::days(days));
         let leaf = self.authority.issue(&[NAME], from, to).unwrap();
         let current = self.depot.publish(NAME, &leaf).unwrap();

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration};
 use neverlapse::report::Report;
+use neverlapse::timestamp::Timestamp;
 use neverlapse_tests::dns::Dns;
 use neverlapse_tests::emulator::Emulator;
 use neverlapse_tests::pki::Authority;
@@ -14,7 +15,7 @@ use neverlapse_tests::shop::{CA, Shop};
 use rcgen::{CertificateParams, DnType, KeyPair};
 use serde_json::Value;
 use tempfile::TempDir;
-use time::{Duration, OffsetDateTime};
+use time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::process::Command;
@@ -36,7 +37,7 @@ struct Bench {
 
 impl Bench {
     async fn open() -> Self {
-        let shop = Shop::open(OffsetDateTime::now_utc()).await.unwrap();
+        let shop = Shop::open(Timestamp::now()).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("ca")).unwrap();
         std::fs::write(folder.path().join(CA), &shop.root).unwrap();
@@ -218,7 +219,7 @@ async fn an_inventory_in_a_bucket() {
 #[tokio::test]
 async fn another_time_and_other_thresholds() {
     let bench = Bench::open().await;
-    let later = neverlapse::finding::date(OffsetDateTime::now_utc() + Duration::days(61));
+    let later = (Timestamp::now() + Duration::days(61)).to_string();
     let out = bench.check(&["--at", &later, "--format", "json"]).await;
     let report: Report = serde_json::from_slice(&out.stdout).unwrap();
     let healthy = report
@@ -360,7 +361,7 @@ async fn nothing_of_a_certificate_reaches_the_terminal_unescaped() {
 #[tokio::test]
 async fn exit_codes_follow_the_worst_and_trust_needs_the_root() {
     let folder = tempfile::tempdir().unwrap();
-    let (authority, now) = (Authority::new().unwrap(), OffsetDateTime::now_utc());
+    let (authority, now) = (Authority::new().unwrap(), Timestamp::now());
     std::fs::write(folder.path().join("root.pem"), authority.root()).unwrap();
     let mut served = Vec::new();
     for days in [60, 9, 2] {
@@ -388,7 +389,7 @@ async fn exit_codes_follow_the_worst_and_trust_needs_the_root() {
 #[tokio::test]
 async fn a_finding_of_one_address_names_it() {
     let folder = tempfile::tempdir().unwrap();
-    let (authority, now) = (Authority::new().unwrap(), OffsetDateTime::now_utc());
+    let (authority, now) = (Authority::new().unwrap(), Timestamp::now());
     let leaf = authority.leaf("shop.test", now + Duration::days(60)).unwrap();
     let port = serve("127.0.0.1", &leaf.fullchain, &leaf.key).await.port();
     std::fs::write(folder.path().join("root.pem"), authority.root()).unwrap();

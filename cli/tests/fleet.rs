@@ -3,6 +3,7 @@
 //! The emulator knows no SSM documents, so the template's own one is taken from it and its script run, in a root folder of its own, with
 //! the real AWS CLI, against the bucket of the deployed stack.
 
+use neverlapse::timestamp::Timestamp;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use neverlapse_tests::pki::Authority;
 use neverlapse_tests::stack::{Stack, root};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use time::{Duration, OffsetDateTime};
+use time::Duration;
 
 const NEVERLAPSE: &str = env!("CARGO_BIN_EXE_neverlapse");
 const NAME: &str = "shop.test";
@@ -378,7 +379,7 @@ impl<'a> Fleet<'a> {
 
     fn publish_certificate(&self) {
         let mut depot = Depot::new().unwrap();
-        let now = OffsetDateTime::now_utc();
+        let now = Timestamp::now();
         let leaf = Authority::new().unwrap().leaf(NAME, now + Duration::days(60)).unwrap();
         depot.publish(NAME, &leaf).unwrap();
         let to = format!("s3://{}/", self.stack.bucket);

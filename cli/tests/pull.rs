@@ -8,13 +8,13 @@ use std::process::Output;
 use std::sync::Arc;
 
 use neverlapse::receipt::{Receipt, Stage};
+use neverlapse::timestamp::Timestamp;
 use neverlapse::version::{CERT, CHAIN, Current, FULLCHAIN, FileHash, PRIVKEY, file_key};
 use neverlapse_tests::depot::Depot;
 use neverlapse_tests::pki::{Authority, Leaf};
 use neverlapse_tests::webhost::WebHost;
 use serde_json::Value;
-use time::format_description::well_known::Rfc3339;
-use time::{Duration, OffsetDateTime};
+use time::Duration;
 use tokio::net::TcpListener;
 use tokio::process::Command;
 use tokio_rustls::TlsAcceptor;
@@ -83,7 +83,7 @@ impl Bench {
     }
 
     fn leaf(&self, days: i64) -> Leaf {
-        let now = OffsetDateTime::now_utc();
+        let now = Timestamp::now();
         self.authority
             .issue(
                 &[NAME, "*.shop.test"],
@@ -418,7 +418,7 @@ async fn a_failed_reload_is_not_forgotten_when_the_bucket_is_away() {
 #[tokio::test]
 async fn what_is_not_right_is_refused_and_nothing_is_touched() {
     let (mut bench, old) = Bench::open().await;
-    let now = OffsetDateTime::now_utc();
+    let now = Timestamp::now();
     let (other, root) = (bench.leaf(70), bench.authority.root());
     let swap = |bench: &mut Bench, file: &'static str, content: &str| {
         let leaf = bench.leaf(80);
@@ -590,7 +590,7 @@ async fn an_old_pointer_is_refused_and_a_rollback_is_installed() {
 #[tokio::test]
 async fn several_certificates_take_one_reload_and_one_bad_one_does_not_hold_up_the_others() {
     let mut bench = Bench::closed(&[NAME, "b.test", "c.test"]);
-    let now = OffsetDateTime::now_utc();
+    let now = Timestamp::now();
     let publish = |bench: &mut Bench, days| {
         for name in [NAME, "b.test", "c.test"] {
             let leaf = bench.authority.leaf(name, now + Duration::days(days)).unwrap();
@@ -627,7 +627,7 @@ async fn several_certificates_take_one_reload_and_one_bad_one_does_not_hold_up_t
 #[tokio::test]
 async fn outside_of_its_window_a_change_waits() {
     let (mut bench, old) = Bench::open().await;
-    let hour = OffsetDateTime::now_utc().hour();
+    let hour = Timestamp::now().utc().hour();
     let closed = format!("window = \"{:02}:00-{:02}:00\"", (hour + 6) % 24, (hour + 8) % 24);
     bench.configure(&closed);
     let new = bench.publish(80);
@@ -657,7 +657,7 @@ async fn a_closed_window_is_ignored_in_the_last_week() {
     bench.pull().await;
     bench.host.start().await.unwrap();
     assert_eq!(bench.pull().await.code, 0);
-    let hour = OffsetDateTime::now_utc().hour();
+    let hour = Timestamp::now().utc().hour();
     bench.configure(&format!(
         "window = \"{:02}:00-{:02}:00\"",
         (hour + 6) % 24,
@@ -674,7 +674,7 @@ async fn it_says_goodbye_and_is_back_with_the_next_run() {
     bench.publish(60);
     let leaf = bench
         .authority
-        .leaf("b.test", OffsetDateTime::now_utc() + Duration::days(60))
+        .leaf("b.test", Timestamp::now() + Duration::days(60))
         .unwrap();
     bench.depot.publish("b.test", &leaf).unwrap();
     bench.pull().await;
@@ -1159,13 +1159,13 @@ async fn a_disk_that_is_full_at_any_step_leaves_one_that_serves() {
 #[tokio::test]
 async fn a_refused_version_stayed_live_once_the_old_one_had_expired() {
     let mut bench = Bench::closed(&[NAME, "b.test"]);
-    let end = OffsetDateTime::now_utc() + Duration::seconds(20);
+    let end = Timestamp::now() + Duration::seconds(20);
     let old = bench.authority.issue(&[NAME], end - Duration::days(60), end).unwrap();
     let old = bench.depot.publish(NAME, &old).unwrap();
     let publish_other = |bench: &mut Bench, days| {
         let leaf = bench
             .authority
-            .leaf("b.test", OffsetDateTime::now_utc() + Duration::days(days))
+            .leaf("b.test", Timestamp::now() + Duration::days(days))
             .unwrap();
         bench.depot.publish("b.test", &leaf).unwrap()
     };
@@ -1173,7 +1173,7 @@ async fn a_refused_version_stayed_live_once_the_old_one_had_expired() {
     bench.pull().await;
     bench.host.start().await.unwrap();
     assert_eq!(bench.pull().await.code, 0);
-    while OffsetDateTime::now_utc() <= end + Duration::seconds(1) {
+    while Timestamp::now() <= end + Duration::seconds(1) {
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     }
     let new = bench.publish(80);
@@ -1260,7 +1260,7 @@ async fn a_server_that_was_just_restarting_was_reloaded() {
 #[tokio::test]
 async fn a_server_that_is_down_was_reloaded_outside_of_the_window() {
     let (mut bench, version) = Bench::open().await;
-    let hour = OffsetDateTime::now_utc().hour();
+    let hour = Timestamp::now().utc().hour();
     let closed = format!("window = \"{:02}:00-{:02}:00\"", (hour + 6) % 24, (hour + 8) % 24);
     let log = bench.host.path().join("reloads");
     bench.configure_with("true", &format!("echo reload >> {}", log.display()), &closed);
@@ -1338,8 +1338,8 @@ async fn what_failed_three_times_waits_and_is_not_forgotten() {
     );
     bench.remember(|state| {
         let tried = state["pending"]["tried"].as_str().unwrap();
-        let tried = OffsetDateTime::parse(tried, &Rfc3339).unwrap() - Duration::hours(2);
-        state["pending"]["tried"] = tried.format(&Rfc3339).unwrap().into();
+        let tried: Timestamp = tried.parse().unwrap();
+        state["pending"]["tried"] = (tried - Duration::hours(2)).to_string().into();
     });
     assert_eq!((bench.pull().await.code, reloads()), (1, 8));
     assert_eq!((bench.pull().await.code, reloads()), (1, 8));
@@ -1460,7 +1460,7 @@ async fn a_clock_that_was_ahead_silenced_the_receipts() {
         });
         fs::remove_file(bench.depot.object("receipts/shop.test/web-1.json")).unwrap();
         assert_eq!(bench.pull().await.code, 0);
-        let (receipt, now) = (bench.receipt(), OffsetDateTime::now_utc());
+        let (receipt, now) = (bench.receipt(), Timestamp::now());
         assert!(receipt.since <= now && receipt.at <= now, "{receipt:?}");
     }
 }

@@ -1,5 +1,6 @@
 //! `neverlapse report`: from a file, from standard input, from a bucket.
 
+use neverlapse::timestamp::Timestamp;
 use std::path::Path;
 use std::process::{Output, Stdio};
 
@@ -7,7 +8,6 @@ use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration};
 use neverlapse_tests::emulator::Emulator;
 use neverlapse_tests::fleet;
-use time::OffsetDateTime;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
@@ -36,7 +36,7 @@ fn text(bytes: &[u8]) -> String {
 #[tokio::test]
 async fn a_page_of_json() {
     let folder = tempfile::tempdir().unwrap();
-    let json = serde_json::to_string(&fleet::shop(OffsetDateTime::now_utc())).unwrap();
+    let json = serde_json::to_string(&fleet::shop(Timestamp::now())).unwrap();
     std::fs::write(folder.path().join("report.json"), &json).unwrap();
 
     let from_file = report(folder.path(), &["report.json", "--output", "report.html"], "", &[]).await;
@@ -52,7 +52,7 @@ async fn a_page_of_json() {
 #[tokio::test]
 async fn what_is_no_report_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let mut other = fleet::shop(OffsetDateTime::now_utc());
+    let mut other = fleet::shop(Timestamp::now());
     other.schema = "neverlapse.report/9".to_owned();
     let other = serde_json::to_string(&other).unwrap();
     for input in ["", "[]", "{\"schema\": \"neverlapse.report/1\"}", &other] {

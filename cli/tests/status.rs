@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use neverlapse::receipt::{self, Receipt, Stage};
 use neverlapse::store::{Expecting, Object, Store};
+use neverlapse::timestamp::Timestamp;
 use neverlapse::version::{Current, current_key};
 use neverlapse_tests::depot::Depot;
 use neverlapse_tests::emulator::Emulator;
@@ -12,7 +13,7 @@ use neverlapse_tests::fault::{Fate, Proxy};
 use neverlapse_tests::pki::Authority;
 use neverlapse_tests::webhost::WebHost;
 use serde_json::{Value, json};
-use time::{Duration, OffsetDateTime};
+use time::Duration;
 use tokio::process::Command;
 
 const NEVERLAPSE: &str = env!("CARGO_BIN_EXE_neverlapse");
@@ -69,7 +70,7 @@ impl Stack {
     async fn publish(&mut self, name: &str, days: i64) -> Current {
         let leaf = self
             .authority
-            .leaf(name, OffsetDateTime::now_utc() + Duration::days(days))
+            .leaf(name, Timestamp::now() + Duration::days(days))
             .unwrap();
         let current = self.depot.publish(name, &leaf).unwrap();
         self.depot.upload(&self.store).await.unwrap();
@@ -82,7 +83,7 @@ impl Stack {
     }
 
     async fn report(&self, current: &Current, instance: &str, stage: Stage) {
-        let now = OffsetDateTime::now_utc();
+        let now = Timestamp::now();
         let receipt = Receipt {
             schema: Receipt::SCHEMA.to_owned(),
             name: current.facts.name.clone(),
@@ -106,9 +107,7 @@ impl Stack {
 
     /// What the probe would have written.
     async fn looked(&self, ago: Duration, fingerprints: &[(&str, &str)]) {
-        let at = (OffsetDateTime::now_utc() - ago)
-            .format(&time::format_description::well_known::Rfc3339)
-            .unwrap();
+        let at = Timestamp::now() - ago;
         let endpoint = |(name, fingerprint): &(&str, &str)| {
             let address = self.host.places.iter().find(|(known, _)| known == name).unwrap().1;
             json!({"endpoint": address.to_string(), "status": "ok", "findings": [], "observations": [{

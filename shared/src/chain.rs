@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::net::IpAddr;
 
 use data_encoding::HEXLOWER;
-use time::{Duration, OffsetDateTime};
+use time::Duration;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
 use webpki::{ALL_VERIFICATION_ALGS, EndEntityCert, KeyUsage, VerifiedPath};
 use x509_parser::certificate::X509Certificate;
@@ -13,9 +13,10 @@ use x509_parser::prelude::FromDer;
 use x509_parser::public_key::PublicKey;
 use x509_parser::time::ASN1Time;
 
-use crate::finding::{Finding, Kind, Severity, date};
+use crate::finding::{Finding, Kind, Severity};
 use crate::report::{Certificate, Role};
 use crate::roots::Roots;
+use crate::timestamp::Timestamp;
 use crate::version::sha256;
 
 /// How much time must be left, in days; capped by the certificate's own lifetime.
@@ -73,7 +74,7 @@ pub struct Question<'a> {
     /// When it alerts.
     pub thresholds: Thresholds,
     /// What time it is.
-    pub now: OffsetDateTime,
+    pub now: Timestamp,
 }
 
 /// What a chain is.
@@ -233,7 +234,7 @@ fn issuers_validity(leaf: &Certificate, path: &[&Certificate], question: &Questi
     findings
 }
 
-fn weaknesses(leaf: &Certificate, path: &[&Certificate], now: OffsetDateTime) -> Vec<Finding> {
+fn weaknesses(leaf: &Certificate, path: &[&Certificate], now: Timestamp) -> Vec<Finding> {
     let mut findings = Vec::new();
     for certificate in std::iter::once(leaf).chain(path.iter().copied()) {
         let subject = if certificate.subject.is_empty() {
@@ -339,7 +340,7 @@ fn first_path<'a>(
     sent: &'a [CertificateDer<'a>],
     parsed: &[Sent<'_>],
     anchors: &[TrustAnchor<'_>],
-    now: OffsetDateTime,
+    now: Timestamp,
     misused: &RefCell<Option<String>>,
 ) -> Result<Vec<&'a [u8]>, webpki::Error> {
     let end_entity = EndEntityCert::try_from(leaf_der)?;
@@ -347,7 +348,7 @@ fn first_path<'a>(
         leaf.validity().not_before.timestamp(),
         leaf.validity().not_after.timestamp(),
     );
-    let now = now.unix_timestamp();
+    let now = now.unix();
     // webpki leaves key usage alone; browsers and OpenSSL do not.
     let check = |path: &VerifiedPath<'_>| {
         let issuers: Vec<_> = path.intermediate_certificates().map(|issuer| issuer.der()).collect();
@@ -469,18 +470,18 @@ fn no_path(
     }
 }
 
-fn reason(error: &webpki::Error, walk: &[(&CertificateDer<'_>, &X509Certificate<'_>)], now: OffsetDateTime) -> String {
+fn reason(error: &webpki::Error, walk: &[(&CertificateDer<'_>, &X509Certificate<'_>)], now: Timestamp) -> String {
     use webpki::Error as E;
     let outside = walk.iter().find(|(_, issuer)| {
-        let now = now.unix_timestamp();
+        let now = now.unix();
         !(issuer.validity().not_before.timestamp()..=issuer.validity().not_after.timestamp()).contains(&now)
     });
     match (error, outside) {
         (E::CertExpired { .. } | E::CertNotValidYet { .. }, Some((_, issuer))) => format!(
             "the issuer {} was valid at no time that the leaf was (from {} to {})",
             issuer.subject(),
-            date(time_of(issuer.validity().not_before)),
-            date(time_of(issuer.validity().not_after)),
+            time_of(issuer.validity().not_before),
+            time_of(issuer.validity().not_after),
         ),
         (E::NameConstraintViolation, _) => "an issuer may not issue for this name (name constraints)".to_owned(),
         (E::PathLenConstraintViolated, _) => "more issuers than one of them allows (path length)".to_owned(),
@@ -596,11 +597,11 @@ fn signature(certificate: &X509Certificate<'_>) -> String {
     known.map_or(oid.clone(), |(_, name)| (*name).to_owned())
 }
 
-fn time_of(time: ASN1Time) -> OffsetDateTime {
-    OffsetDateTime::from_unix_timestamp(time.timestamp()).unwrap_or(OffsetDateTime::UNIX_EPOCH)
+fn time_of(time: ASN1Time) -> Timestamp {
+    Timestamp::from_unix(time.timestamp())
 }
 
-fn critical(kind: Kind, now: OffsetDateTime) -> Finding {
+fn critical(kind: Kind, now: Timestamp) -> Finding {
     Finding::new(kind, Severity::Critical, now)
 }
 
@@ -626,12 +627,13 @@ const SIGNATURES: [(&str, &str); 12] = [
 
 #[cfg(test)]
 mod tests {
+    use crate::timestamp;
     use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
-    use time::macros::datetime;
 
     use super::*;
+    use time::OffsetDateTime;
 
-    const ISSUED: OffsetDateTime = datetime!(2026-10-01 00:00 UTC);
+    const ISSUED: Timestamp = timestamp!(2026-10-01 00:00 UTC);
     const DAY: Duration = Duration::DAY;
 
     struct Authority {
@@ -640,7 +642,7 @@ mod tests {
     }
 
     impl Authority {
-        fn new(intermediate_ends: OffsetDateTime) -> Self {
+        fn new(intermediate_ends: Timestamp) -> Self {
             let root = CertifiedIssuer::self_signed(ca("Root", ISSUED + 3650 * DAY), key()).unwrap();
             let intermediate = CertifiedIssuer::signed_by(ca("Intermediate", intermediate_ends), key(), &root).unwrap();
             Self { root, intermediate }
@@ -664,24 +666,26 @@ mod tests {
         KeyPair::generate().unwrap()
     }
 
-    fn ca(name: &str, not_after: OffsetDateTime) -> CertificateParams {
+    fn ca(name: &str, not_after: Timestamp) -> CertificateParams {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        (params.not_before, params.not_after) = (ISSUED - 900 * DAY, not_after);
+        params.not_before = OffsetDateTime::from(ISSUED) - 900 * DAY;
+        params.not_after = not_after.into();
         params
     }
 
-    fn leaf(not_after: OffsetDateTime) -> CertificateParams {
+    fn leaf(not_after: Timestamp) -> CertificateParams {
         let mut params = CertificateParams::new(["shop.example".to_owned(), "*.shop.example".to_owned()]).unwrap();
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, "shop.example");
-        (params.not_before, params.not_after) = (ISSUED, not_after);
+        params.not_before = ISSUED.into();
+        params.not_after = not_after.into();
         params
     }
 
-    fn look(chain: &[CertificateDer<'_>], name: &str, roots: &Roots, now: OffsetDateTime) -> Verdict {
+    fn look(chain: &[CertificateDer<'_>], name: &str, roots: &Roots, now: Timestamp) -> Verdict {
         let name = ServerName::try_from(name).unwrap();
         judge(
             chain,
@@ -922,7 +926,7 @@ mod tests {
     #[test]
     fn a_maze_of_issuers_costs_no_time() {
         let authority = Authority::new(ISSUED + 3000 * DAY);
-        let maze = |not_after: OffsetDateTime| -> Vec<_> {
+        let maze = |not_after: Timestamp| -> Vec<_> {
             let mut like = ca("Intermediate", not_after);
             like.key_usages = Vec::new();
             (0..30)

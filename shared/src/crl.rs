@@ -9,7 +9,6 @@ use std::time::Duration;
 use data_encoding::HEXLOWER;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Client, Url, redirect};
-use time::OffsetDateTime;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
@@ -27,6 +26,7 @@ use crate::finding::Kind;
 use crate::report::Revocation;
 use crate::resolve::Resolver;
 use crate::roots::Roots;
+use crate::timestamp::Timestamp;
 
 /// The revocation lists of one run: each is fetched once, however many certificates name it. A list may have 10 MB, all
 /// of them together 100 MB; what is beyond is unknown.
@@ -71,7 +71,7 @@ impl Crls {
         leaf: &CertificateDer<'_>,
         sent: &[CertificateDer<'_>],
         roots: &Roots,
-        now: OffsetDateTime,
+        now: Timestamp,
     ) -> (Revocation, Option<Kind>) {
         let Ok((_, parsed_leaf)) = X509Certificate::from_der(leaf) else {
             return (unknown("the leaf cannot be parsed"), None);
@@ -81,7 +81,7 @@ impl Crls {
         if to - from <= SHORT_LIVED.whole_seconds() {
             return (skipped("valid for 7 days or less"), None);
         }
-        if !(from..=to).contains(&now.unix_timestamp()) {
+        if !(from..=to).contains(&now.unix()) {
             return (skipped("not valid now"), None);
         }
         let mut state = skipped("the certificate names no revocation list that can be fetched");
@@ -280,7 +280,7 @@ fn judge(
     sent: &[CertificateDer<'_>],
     roots: &Roots,
     list: &[u8],
-    now: OffsetDateTime,
+    now: Timestamp,
 ) -> Result<Option<Kind>, Error> {
     let list = CertRevocationList::from(BorrowedCertRevocationList::from_der(list)?);
     let lists = [&list];
@@ -290,7 +290,7 @@ fn judge(
         .with_status_policy(UnknownStatusPolicy::Deny)
         .with_expiration_policy(ExpirationPolicy::Enforce)
         .build();
-    let at = UnixTime::since_unix_epoch(Duration::from_secs(now.unix_timestamp().try_into().unwrap_or(0)));
+    let at = UnixTime::since_unix_epoch(Duration::from_secs(now.unix().try_into().unwrap_or(0)));
     let (anchors, usage) = (roots.anchors(), KeyUsage::server_auth());
     match EndEntityCert::try_from(leaf)?.verify_for_usage(
         ALL_VERIFICATION_ALGS,
@@ -307,11 +307,11 @@ fn judge(
     }
 }
 
-fn revoked(leaf: &X509Certificate<'_>, list: &CertRevocationList<'_>, now: OffsetDateTime) -> Kind {
+fn revoked(leaf: &X509Certificate<'_>, list: &CertRevocationList<'_>, now: Timestamp) -> Kind {
     let entry = list.find_serial(leaf.raw_serial()).ok().flatten();
-    let revoked_at = entry.as_ref().and_then(|entry| {
-        OffsetDateTime::from_unix_timestamp(i64::try_from(entry.revocation_date.as_secs()).ok()?).ok()
-    });
+    let revoked_at = entry
+        .as_ref()
+        .and_then(|entry| Some(Timestamp::from_unix(entry.revocation_date.as_secs().try_into().ok()?)));
     Kind::Revoked {
         subject: leaf.subject().to_string(),
         serial: HEXLOWER.encode(leaf.raw_serial()),
@@ -416,20 +416,21 @@ const REDIRECTS: usize = 2;
 
 #[cfg(test)]
 mod tests {
+    use crate::timestamp;
     use rcgen::{
         BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, CrlDistributionPoint,
         CrlIssuingDistributionPoint, CrlScope, DnType, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams,
         SerialNumber,
     };
-    use time::macros::datetime;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
     use super::*;
+    use time::OffsetDateTime;
 
-    const NOW: OffsetDateTime = datetime!(2026-11-24 00:00 UTC);
+    const NOW: Timestamp = timestamp!(2026-11-24 00:00 UTC);
     const DAY: time::Duration = time::Duration::DAY;
-    const LATER: OffsetDateTime = datetime!(2026-11-25 00:00 UTC);
+    const LATER: Timestamp = timestamp!(2026-11-25 00:00 UTC);
     /// With its first bit set, so that DER needs a 00 before it.
     const SERIAL: &[u8] = &[0x8a, 0x42];
 
@@ -451,7 +452,7 @@ mod tests {
 
     fn leaf(issuer: &Authority, urls: &[&str], days: i32) -> CertificateDer<'static> {
         let mut params = CertificateParams::new(["a.example".to_owned()]).unwrap();
-        (params.not_before, params.not_after) = (NOW - DAY, NOW - DAY + days * DAY);
+        (params.not_before, params.not_after) = ((NOW - DAY).into(), (NOW - DAY + days * DAY).into());
         params.serial_number = Some(SerialNumber::from_slice(SERIAL));
         let point = |url: &&str| CrlDistributionPoint {
             uris: vec![(*url).to_owned()],
@@ -464,13 +465,13 @@ mod tests {
     fn params(serials: &[&[u8]]) -> CertificateRevocationListParams {
         let entry = |serial: &&[u8]| RevokedCertParams {
             serial_number: SerialNumber::from_slice(serial),
-            revocation_time: NOW - time::Duration::HOUR,
+            revocation_time: (NOW - time::Duration::HOUR).into(),
             reason_code: Some(rcgen::RevocationReason::KeyCompromise),
             invalidity_date: None,
         };
         CertificateRevocationListParams {
-            this_update: NOW - 2 * DAY,
-            next_update: LATER,
+            this_update: OffsetDateTime::from(NOW) - 2 * DAY,
+            next_update: LATER.into(),
             crl_number: SerialNumber::from(1),
             issuing_distribution_point: None,
             revoked_certs: serials.iter().map(entry).collect(),
@@ -601,7 +602,7 @@ mod tests {
     async fn a_list_that_cannot_be_believed_says_nothing() {
         let ours = authority("Ours");
         let late = CertificateRevocationListParams {
-            next_update: NOW,
+            next_update: NOW.into(),
             ..params(&[SERIAL])
         };
         let mut delta = list(&ours, &[SERIAL]);
@@ -704,12 +705,13 @@ mod tests {
         let key = KeyPair::generate().unwrap();
         let server = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
         let server = server.signed_by(&key, &web).unwrap().der().clone();
-        let config = ServerConfig::builder_with_provider(Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![server], key.serialize_der().try_into().unwrap())
-            .unwrap();
+        let config =
+            ServerConfig::builder_with_provider(Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider()))
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_no_client_auth()
+                .with_single_cert(vec![server], key.serialize_der().try_into().unwrap())
+                .unwrap();
         let (listener, url) = listen().await;
         let (acceptor, body) = (tokio_rustls::TlsAcceptor::from(Arc::new(config)), ok(&list(&ours, &[])));
         tokio::spawn(async move {

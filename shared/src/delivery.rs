@@ -5,7 +5,7 @@
 
 mod stored;
 
-use time::{Duration, OffsetDateTime};
+use time::Duration;
 
 pub use self::stored::{Stored, Told, left_out, read};
 use crate::finding::{Finding, Kind, Severity};
@@ -16,6 +16,7 @@ use crate::report::{
     AddressReport, AddressStage, CertificateReport, EndpointReport, InstanceReport, Observation, RenewalReport, Stage,
     StoredVersion,
 };
+use crate::timestamp::Timestamp;
 use crate::version::{Current, Facts, made_at};
 
 /// What is known of a certificate.
@@ -34,7 +35,7 @@ pub fn reports(
     certificates: &[Certificate],
     stored: &[Stored],
     endpoints: &[EndpointReport],
-    now: OffsetDateTime,
+    now: Timestamp,
 ) -> Vec<CertificateReport> {
     let known = certificates.iter().zip(stored).map(|(certificate, stored)| Known {
         certificate,
@@ -47,7 +48,7 @@ pub fn reports(
 }
 
 /// One stage for each instance and for each address, and what is wrong with renewal and delivery.
-pub fn join(known: &Known<'_>, now: OffsetDateTime) -> CertificateReport {
+pub fn join(known: &Known<'_>, now: Timestamp) -> CertificateReport {
     let Stored {
         current,
         renewal,
@@ -90,7 +91,7 @@ pub fn join(known: &Known<'_>, now: OffsetDateTime) -> CertificateReport {
 }
 
 /// One that was renewed and is not in the inventory any more, as it is in the bucket.
-pub fn not_renewed(current: &Current, inventory_missing: bool, now: OffsetDateTime) -> CertificateReport {
+pub fn not_renewed(current: &Current, inventory_missing: bool, now: Timestamp) -> CertificateReport {
     let facts = &current.facts;
     let kind = Kind::NotRenewed {
         name: facts.name.clone(),
@@ -123,7 +124,7 @@ fn told(receipts: &Result<Vec<Told>, String>) -> &[Told] {
 }
 
 /// Everything that is wrong, worst first.
-fn findings(known: &Known<'_>, addresses: &[AddressReport], now: OffsetDateTime) -> Vec<Finding> {
+fn findings(known: &Known<'_>, addresses: &[AddressReport], now: Timestamp) -> Vec<Finding> {
     let mut findings: Vec<_> = [unreadable(known, now), renewal_failed(known, now)]
         .into_iter()
         .flatten()
@@ -148,7 +149,7 @@ fn findings(known: &Known<'_>, addresses: &[AddressReport], now: OffsetDateTime)
 }
 
 /// What could not be read, as one finding: without it, nobody can judge. Without the history alone, everybody can.
-fn unreadable(known: &Known<'_>, now: OffsetDateTime) -> Option<Finding> {
+fn unreadable(known: &Known<'_>, now: Timestamp) -> Option<Finding> {
     let Stored {
         current,
         renewal,
@@ -170,7 +171,7 @@ fn unreadable(known: &Known<'_>, now: OffsetDateTime) -> Option<Finding> {
     (!problems.is_empty()).then(|| Finding::new(Kind::CertificateUnreadable { reason }, severity, now))
 }
 
-fn senseless(told: &Told, now: OffsetDateTime) -> Option<Finding> {
+fn senseless(told: &Told, now: Timestamp) -> Option<Finding> {
     let reason = told.receipt.as_ref().err()?.clone();
     let instance = told.instance.clone();
     Some(Finding::new(
@@ -182,7 +183,7 @@ fn senseless(told: &Told, now: OffsetDateTime) -> Option<Finding> {
 
 /// The newest that there is has ended, or is about to while the renewer says nothing. Where it is served, that is found on the wire, and
 /// said once; but of the shortest lifetimes too late.
-fn lapsing(known: &Known<'_>, current: &Facts, now: OffsetDateTime) -> Option<Finding> {
+fn lapsing(known: &Known<'_>, current: &Facts, now: Timestamp) -> Option<Finding> {
     let Certificate {
         served_at, thresholds, ..
     } = known.certificate;
@@ -208,12 +209,12 @@ struct Patience<'a> {
     current: &'a Current,
     history: &'a [StoredVersion],
     within: Duration,
-    now: OffsetDateTime,
+    now: Timestamp,
 }
 
 impl Patience<'_> {
     /// How much it matters that something is missing since then: nothing within its grace.
-    fn late(&self, since: OffsetDateTime) -> Option<Severity> {
+    fn late(&self, since: Timestamp) -> Option<Severity> {
         let waited = self.now - since;
         if waited > self.within * TOO_LATE {
             Some(Severity::Critical)
@@ -224,7 +225,7 @@ impl Patience<'_> {
 
     /// When the first version was made that comes after this one, or the first of all after none. Not when the newest was published: with
     /// six-day certificates nothing would ever be late.
-    fn missed_since(&self, version: Option<&str>) -> Option<OffsetDateTime> {
+    fn missed_since(&self, version: Option<&str>) -> Option<Timestamp> {
         let is_after = |stored: &&StoredVersion| version.is_none_or(|version| *stored.version > *version);
         let first = self
             .history
@@ -234,7 +235,7 @@ impl Patience<'_> {
         made_at(&first.version)
     }
 
-    fn since(&self, missed: Option<OffsetDateTime>) -> OffsetDateTime {
+    fn since(&self, missed: Option<Timestamp>) -> Timestamp {
         let published = self.current.published_at;
         missed.map_or(published, |missed| missed.min(published))
     }
@@ -247,7 +248,7 @@ impl Patience<'_> {
         let missed = receipt.has().and_then(|version| self.missed_since(Some(version)));
         let two_behind = receipt
             .sequence
-            .is_some_and(|sequence| self.current.sequence > sequence + 1);
+            .is_some_and(|sequence| self.current.sequence > sequence.saturating_add(1));
         match (missed, self.late(self.since(missed))) {
             (None, None) if two_behind => Some(Severity::Warning),
             (_, late) => late,
@@ -462,7 +463,7 @@ fn failure<'a>(known: &Known<'a>) -> Option<&'a Failure> {
     known.stored.renewal.as_ref().ok()?.as_ref()?.failure.as_ref()
 }
 
-fn renewal_failed(known: &Known<'_>, now: OffsetDateTime) -> Option<Finding> {
+fn renewal_failed(known: &Known<'_>, now: Timestamp) -> Option<Finding> {
     let failure = failure(known)?;
     let kind = Kind::RenewalFailed {
         name: known.certificate.name.clone(),
@@ -492,10 +493,10 @@ mod tests {
     use super::*;
     use crate::inventory::{Inventory, KeyType};
     use crate::renewal::{Failure, Renewal};
+    use crate::timestamp;
     use crate::version::IssuedBy;
-    use time::macros::datetime;
 
-    const NOW: OffsetDateTime = datetime!(2026-10-10 00:00 UTC);
+    const NOW: Timestamp = timestamp!(2026-10-10 00:00 UTC);
 
     fn certificate() -> Certificate {
         let text = "[[certificate]]\nidentifiers = [\"shop.test\"]\nserved_at = [\"shop.test\"]\n";

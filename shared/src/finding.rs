@@ -4,10 +4,9 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use crate::receipt::shown;
+use crate::timestamp::Timestamp;
 
 /// One thing that is wrong, how much it matters, and what to tell a person.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,7 +22,7 @@ pub struct Finding {
 
 impl Finding {
     /// A finding as of `now`, with its message made from its facts.
-    pub fn new(kind: Kind, severity: Severity, now: OffsetDateTime) -> Self {
+    pub fn new(kind: Kind, severity: Severity, now: Timestamp) -> Self {
         let message = kind.message(now);
         Self {
             kind,
@@ -34,7 +33,7 @@ impl Finding {
 
     /// A finding about the way to the endpoint, not about its certificate: nothing could be judged.
     pub fn network(kind: Kind) -> Self {
-        Self::new(kind, Severity::Unknown, OffsetDateTime::UNIX_EPOCH)
+        Self::new(kind, Severity::Unknown, Timestamp::UNIX_EPOCH)
     }
 
     /// Whether it is about the way to the endpoint and worth another try.
@@ -88,21 +87,14 @@ impl fmt::Display for Severity {
 #[allow(missing_docs)] // the fields are the facts and say what they are by name
 pub enum Kind {
     /// The leaf's notAfter has passed.
-    Expired {
-        #[serde(with = "time::serde::rfc3339")]
-        not_after: OffsetDateTime,
-    },
+    Expired { not_after: Timestamp },
     /// Less time is left than the threshold.
     ExpiresSoon {
-        #[serde(with = "time::serde::rfc3339")]
-        not_after: OffsetDateTime,
+        not_after: Timestamp,
         threshold_seconds: i64,
     },
     /// The leaf's notBefore is still to come.
-    NotYetValid {
-        #[serde(with = "time::serde::rfc3339")]
-        not_before: OffsetDateTime,
-    },
+    NotYetValid { not_before: Timestamp },
     /// No name in the leaf matches the name that a client asks for.
     NameMismatch { expected: String, names: Vec<String> },
     /// The leaf is its own issuer.
@@ -119,17 +111,9 @@ pub enum Kind {
     /// A path stands but breaks a rule.
     InvalidChain { reason: String },
     /// An issuer that every path needs has expired.
-    IssuerExpired {
-        subject: String,
-        #[serde(with = "time::serde::rfc3339")]
-        not_after: OffsetDateTime,
-    },
+    IssuerExpired { subject: String, not_after: Timestamp },
     /// An issuer of the path expires before the leaf, and soon.
-    IssuerExpiresSoon {
-        subject: String,
-        #[serde(with = "time::serde::rfc3339")]
-        not_after: OffsetDateTime,
-    },
+    IssuerExpiresSoon { subject: String, not_after: Timestamp },
     /// A key in the path that is too weak.
     WeakKey { subject: String, key: String },
     /// A signature in the path by an algorithm that is broken.
@@ -138,8 +122,7 @@ pub enum Kind {
     Revoked {
         subject: String,
         serial: String,
-        #[serde(with = "time::serde::rfc3339")]
-        revoked_at: OffsetDateTime,
+        revoked_at: Timestamp,
         reason: Option<String>,
     },
     /// The server speaks nothing that today's clients accept.
@@ -161,10 +144,8 @@ pub enum Kind {
         name: String,
         problem: String,
         tries: u32,
-        #[serde(with = "time::serde::rfc3339")]
-        since: OffsetDateTime,
-        #[serde(with = "time::serde::rfc3339")]
-        next_try: OffsetDateTime,
+        since: Timestamp,
+        next_try: Timestamp,
     },
     /// An instance has not taken the current version in time; or nobody has, as far as anybody can see.
     NotPulled {
@@ -174,8 +155,7 @@ pub enum Kind {
         host: Option<String>,
         version: String,
         fingerprint: String,
-        #[serde(with = "time::serde::rfc3339")]
-        not_after: OffsetDateTime,
+        not_after: Timestamp,
         /// What it has instead.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         installed: Option<String>,
@@ -185,8 +165,7 @@ pub enum Kind {
     /// It was renewed, and is not in the inventory any more.
     NotRenewed {
         name: String,
-        #[serde(with = "time::serde::rfc3339")]
-        not_after: OffsetDateTime,
+        not_after: Timestamp,
         /// Whether it is its entry that is gone, or the whole inventory.
         inventory_missing: bool,
     },
@@ -196,31 +175,25 @@ pub enum Kind {
         host: String,
         version: String,
         fingerprint: String,
-        #[serde(with = "time::serde::rfc3339")]
-        not_after: OffsetDateTime,
+        not_after: Timestamp,
         reason: String,
-        #[serde(with = "time::serde::rfc3339")]
-        since: OffsetDateTime,
+        since: Timestamp,
     },
     /// An address serves something else than the current version.
     WrongCertificate {
         endpoint: String,
         address: SocketAddr,
         expected: String,
-        #[serde(with = "time::serde::rfc3339")]
-        expected_not_after: OffsetDateTime,
+        expected_not_after: Timestamp,
         found: String,
-        #[serde(with = "time::serde::rfc3339")]
-        found_not_after: OffsetDateTime,
+        found_not_after: Timestamp,
     },
     /// An instance has not reported for longer than it said it would.
     SilentInstance {
         instance: String,
         host: String,
-        #[serde(with = "time::serde::rfc3339")]
-        last_seen: OffsetDateTime,
-        #[serde(with = "time::serde::rfc3339")]
-        due: OffsetDateTime,
+        last_seen: Timestamp,
+        due: Timestamp,
     },
     /// What the bucket has about a managed certificate cannot be read, so that nobody knows how far it is.
     CertificateUnreadable { reason: String },
@@ -234,8 +207,7 @@ pub struct Served {
     /// SHA-256 of the leaf's DER, lower-case hex.
     pub fingerprint: String,
     /// When that leaf ends.
-    #[serde(with = "time::serde::rfc3339")]
-    pub not_after: OffsetDateTime,
+    pub not_after: Timestamp,
     /// Who serves it.
     pub addresses: Vec<SocketAddr>,
 }
@@ -303,19 +275,19 @@ impl Kind {
         }
     }
 
-    fn message(&self, now: OffsetDateTime) -> String {
+    fn message(&self, now: Timestamp) -> String {
         match self {
             Self::Expired { not_after } => {
-                format!("expired {} ago, on {}", Span(now - *not_after), date(*not_after))
+                format!("expired {} ago, on {}", Span(now - *not_after), *not_after)
             }
             Self::ExpiresSoon { not_after, .. } => {
-                format!("expires in {}, on {}", Span(*not_after - now), date(*not_after))
+                format!("expires in {}, on {}", Span(*not_after - now), *not_after)
             }
             Self::NotYetValid { not_before } => {
                 format!(
                     "is not valid for another {}, until {}",
                     Span(*not_before - now),
-                    date(*not_before)
+                    *not_before
                 )
             }
             Self::NameMismatch { expected, names } if names.is_empty() => {
@@ -339,14 +311,14 @@ impl Kind {
                 format!(
                     "the issuer {subject} expired {} ago, on {}",
                     Span(now - *not_after),
-                    date(*not_after)
+                    *not_after
                 )
             }
             Self::IssuerExpiresSoon { subject, not_after } => {
                 format!(
                     "the issuer {subject} expires in {}, on {}",
                     Span(*not_after - now),
-                    date(*not_after)
+                    *not_after
                 )
             }
             Self::WeakKey { subject, key } => format!("the key of {subject} is too weak: {key}"),
@@ -362,7 +334,7 @@ impl Kind {
                 let reason = reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
                 format!(
                     "{subject}, serial {serial}, was revoked by its issuer on {}{reason}",
-                    date(*revoked_at)
+                    *revoked_at
                 )
             }
             Self::LegacyTls { version, cipher_suite } => {
@@ -391,8 +363,7 @@ impl Kind {
             } => {
                 format!(
                     "the renewal has failed {tries} times since {}: {problem} (next try {})",
-                    date(*since),
-                    date(*next_try)
+                    *since, *next_try
                 )
             }
             Self::NotRenewed {
@@ -404,7 +375,7 @@ impl Kind {
                     true => "there is no inventory.toml any more".to_owned(),
                     false => format!("inventory.toml has no [[certificate]] named {name:?} any more"),
                 };
-                format!("no longer renewed or watched: {gone}; valid until {}", date(*not_after))
+                format!("no longer renewed or watched: {gone}; valid until {}", *not_after)
             }
             Self::NotPulled {
                 instance,
@@ -415,7 +386,7 @@ impl Kind {
                 ..
             } => {
                 let (version, installed) = (
-                    format!("version {version}, until {}", date(*not_after)),
+                    format!("version {version}, until {}", *not_after),
                     installed.as_deref().unwrap_or("nothing"),
                 );
                 match (instance, host) {
@@ -440,7 +411,7 @@ impl Kind {
                 format!(
                     "{} ({host}) could not install version {version} since {}: {reason}",
                     shown(instance),
-                    date(*since)
+                    *since
                 )
             }
             Self::WrongCertificate {
@@ -454,8 +425,7 @@ impl Kind {
                 format!(
                     "{address} serves another certificate for {endpoint} (fingerprint {found}, until {}) than the current one \
                      (fingerprint {expected}, until {})",
-                    date(*found_not_after),
-                    date(*expected_not_after)
+                    *found_not_after, *expected_not_after
                 )
             }
             Self::SilentInstance {
@@ -467,8 +437,8 @@ impl Kind {
                 format!(
                     "{} ({host}) has not reported since {}, although it was due on {}",
                     shown(instance),
-                    date(*last_seen),
-                    date(*due)
+                    *last_seen,
+                    *due
                 )
             }
             Self::CertificateUnreadable { reason } => format!("nobody can say how far it is: {reason}"),
@@ -499,12 +469,6 @@ impl fmt::Display for Span {
     }
 }
 
-/// A point in time, in UTC to the second, as messages print it.
-pub fn date(at: OffsetDateTime) -> String {
-    let at = at.to_offset(time::UtcOffset::UTC).replace_nanosecond(0).unwrap_or(at);
-    at.format(&Rfc3339).unwrap_or_else(|_| at.unix_timestamp().to_string())
-}
-
 fn some_of(names: &[String]) -> String {
     let shown = names
         .iter()
@@ -529,7 +493,7 @@ fn each(certificates: &[Served]) -> String {
         format!(
             "{} until {} on {addresses}",
             served.fingerprint.get(..12).unwrap_or(""),
-            date(served.not_after)
+            served.not_after
         )
     };
     certificates.iter().map(one).collect::<Vec<_>>().join("; ")
@@ -540,7 +504,7 @@ const NAMES_SHOWN: usize = 5;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use time::macros::datetime;
+    use crate::timestamp;
 
     #[test]
     fn spans_read_like_a_person_says_them() {
@@ -561,12 +525,12 @@ mod tests {
 
     #[test]
     fn a_finding_is_flat_in_json() {
-        let not_after = datetime!(2026-12-01 00:00 UTC);
+        let not_after = timestamp!(2026-12-01 00:00 UTC);
         let kind = Kind::ExpiresSoon {
             not_after,
             threshold_seconds: 1_209_600,
         };
-        let finding = Finding::new(kind, Severity::Warning, datetime!(2026-11-24 00:00 UTC));
+        let finding = Finding::new(kind, Severity::Warning, timestamp!(2026-11-24 00:00 UTC));
         let json = serde_json::json!({
             "code": "expires_soon", "severity": "warning", "not_after": "2026-12-01T00:00:00Z",
             "threshold_seconds": 1_209_600, "message": "expires in 7 d, on 2026-12-01T00:00:00Z",

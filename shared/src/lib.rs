@@ -30,5 +30,6 @@ pub mod roots;
 pub mod starttls;
 pub mod store;
 pub mod text;
+pub mod timestamp;
 pub mod tls;
 pub mod version;

@@ -2,8 +2,8 @@
 //!
 //! <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>
 
+use crate::timestamp::Timestamp;
 use serde_json::{Map, Value, json};
-use time::OffsetDateTime;
 
 /// One number with its name, and CloudWatch's word for its unit (`Count`, `Seconds`, `None`).
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -29,13 +29,13 @@ impl Metric {
 
 /// The line for these metrics, all of them with these dimensions. It is for standard output as it is: what a logger would add makes it
 /// another thing.
-pub fn line(at: OffsetDateTime, dimensions: &[(&str, &str)], metrics: &[Metric]) -> String {
+pub fn line(at: Timestamp, dimensions: &[(&str, &str)], metrics: &[Metric]) -> String {
     let names: Vec<_> = dimensions.iter().map(|(name, _)| name).collect();
     let defined: Vec<_> = (metrics.iter())
         .map(|metric| json!({"Name": metric.name, "Unit": metric.unit}))
         .collect();
     let directive = json!({"Namespace": NAMESPACE, "Dimensions": [names], "Metrics": defined});
-    let milliseconds = (at.unix_timestamp_nanos() / 1_000_000) as i64;
+    let milliseconds = (at.utc().unix_timestamp_nanos() / 1_000_000) as i64;
     let about = json!({"Timestamp": milliseconds, "CloudWatchMetrics": [directive]});
     let mut members = Map::from_iter([("_aws".to_owned(), about)]);
     let dimensions = dimensions.iter().map(|(name, value)| (*name, json!(value)));
@@ -49,11 +49,11 @@ const NAMESPACE: &str = "neverlapse";
 #[cfg(test)]
 mod tests {
     use super::*;
-    use time::macros::datetime;
+    use crate::timestamp;
 
     #[test]
     fn a_line_announces_each_metric_and_has_its_value() {
-        let at = datetime!(2026-11-24 06:00:12.4 UTC);
+        let at = timestamp!(2026-11-24 06:00:12.4 UTC);
         let metrics = [Metric::count("RenewalsTried", 1), Metric::count("RenewalsFailed", 0)];
         let line: Value = serde_json::from_str(&line(at, &[("Stack", "prod")], &metrics)).unwrap();
         let expected = json!({

@@ -14,11 +14,12 @@ use std::net::SocketAddr;
 use askama::Template;
 use aws_lc_rs::digest::{SHA256, digest};
 use data_encoding::BASE64;
-use time::{Duration, OffsetDateTime};
+use time::Duration;
 
 use crate::finding::{Severity, Span};
 use crate::report::{Counts, EndpointReport, Report};
 use crate::text::printable;
+use crate::timestamp::Timestamp;
 
 use managed::Managed;
 use timeline::Timeline;
@@ -44,7 +45,7 @@ pub fn page(report: &Report, place: Option<&str>) -> Result<String, askama::Erro
         status: status(report),
         headline: headline(report),
         place,
-        finished: crate::finding::date(report.finished_at),
+        finished: report.finished_at.to_string(),
         finished_words: moment(report.finished_at),
         looked: looked(report),
         counts: counts(report),
@@ -195,9 +196,8 @@ fn found(endpoint: &EndpointReport) -> Vec<Found<'_>> {
 }
 
 /// The time as of which the run judged: `check --at` makes it another one than that of the run.
-fn as_of(report: &Report) -> OffsetDateTime {
-    let judged =
-        |endpoint: &EndpointReport| (endpoint.not_after?).checked_sub(Duration::seconds(endpoint.seconds_left?));
+fn as_of(report: &Report) -> Timestamp {
+    let judged = |endpoint: &EndpointReport| Some(endpoint.not_after? - Duration::seconds(endpoint.seconds_left?));
     report.endpoints.iter().find_map(judged).unwrap_or(report.finished_at)
 }
 
@@ -380,19 +380,19 @@ fn left(seconds: Option<i64>) -> Option<String> {
 }
 
 /// `24 Nov 2026, 06:00 UTC`.
-fn moment(at: OffsetDateTime) -> String {
-    let utc = at.to_utc();
+fn moment(at: Timestamp) -> String {
+    let utc = at.utc();
     format!("{}, {:02}:{:02} UTC", day(at), utc.hour(), utc.minute())
 }
 
 /// `24 Nov 2026`.
-fn day(at: OffsetDateTime) -> String {
-    format!("{} {}", day_and_month(at), at.to_utc().year())
+fn day(at: Timestamp) -> String {
+    format!("{} {}", day_and_month(at), at.utc().year())
 }
 
 /// `24 Nov`.
-fn day_and_month(at: OffsetDateTime) -> String {
-    let at = at.to_utc();
+fn day_and_month(at: Timestamp) -> String {
+    let at = at.utc();
     let month = at.month().to_string();
     format!("{} {}", at.day(), month.get(..3).unwrap_or(&month))
 }
@@ -447,6 +447,7 @@ const LONGEST: usize = 400;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::timestamp;
 
     #[test]
     fn a_name_in_a_few_words() {
@@ -476,7 +477,7 @@ mod tests {
     #[test]
     fn the_worst_is_the_headline() {
         let with = |ok, warning, critical, unknown| {
-            let now = OffsetDateTime::UNIX_EPOCH;
+            let now = Timestamp::UNIX_EPOCH;
             let mut report = Report::new(now, now, Vec::new());
             report.counts = Counts {
                 ok,
@@ -511,7 +512,7 @@ mod tests {
 
     #[test]
     fn the_end_of_time_is_no_trouble() {
-        let now = time::macros::datetime!(9999-12-31 23:59 UTC);
+        let now = timestamp!(9999-12-31 23:59 UTC);
         let mut report = Report::new(now, now, Vec::new());
         report.certificates = vec![
             serde_json::from_value(serde_json::json!({

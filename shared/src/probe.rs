@@ -11,7 +11,6 @@ use futures::Stream;
 use futures::future::join_all;
 use futures::stream::{self, StreamExt, unfold};
 use rand::RngExt;
-use time::OffsetDateTime;
 use tokio::net::TcpStream;
 use tokio::select;
 use tokio::sync::Semaphore;
@@ -29,6 +28,7 @@ use crate::report::{EndpointReport, Observation, Report, Revocation, Skipped, Tl
 use crate::resolve::{self, Resolver, has_route};
 use crate::roots::Roots;
 use crate::starttls;
+use crate::timestamp::Timestamp;
 use crate::tls::{Failure, Handshaker, Witness};
 use crate::{legacy, report};
 
@@ -51,7 +51,7 @@ pub struct Target {
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Judge as of this time instead of now.
-    pub at: Option<OffsetDateTime>,
+    pub at: Option<Timestamp>,
     /// Ask this name server instead of the system's.
     pub nameserver: Option<SocketAddr>,
     /// Deadlines.
@@ -170,7 +170,7 @@ impl Prober {
 
     /// Reports on all targets that can be reached until `deadline`, and lists the others.
     pub async fn report(&self, targets: Vec<Target>, deadline: Instant) -> Report {
-        let started_at = OffsetDateTime::now_utc();
+        let started_at = Timestamp::now();
         let mut pending = BTreeMap::<String, usize>::new();
         for target in &targets {
             *pending.entry(target.endpoint.to_string()).or_default() += 1;
@@ -183,7 +183,7 @@ impl Prober {
             }
             endpoints.push(endpoint);
         }
-        let mut report = Report::new(started_at, OffsetDateTime::now_utc(), endpoints);
+        let mut report = Report::new(started_at, Timestamp::now(), endpoints);
         report.not_reached = pending
             .into_iter()
             .filter(|(_, left)| *left > 0)
@@ -437,7 +437,7 @@ impl Prober {
         &self,
         chain: &[CertificateDer<'static>],
         roots: &Roots,
-        now: OffsetDateTime,
+        now: Timestamp,
     ) -> (Revocation, Option<Kind>) {
         match chain.split_first() {
             Some((leaf, sent)) => self.shared.crls.check(leaf, sent, roots, now).await,
@@ -450,8 +450,8 @@ impl Prober {
         }
     }
 
-    fn now(&self) -> OffsetDateTime {
-        self.shared.options.at.unwrap_or_else(OffsetDateTime::now_utc)
+    fn now(&self) -> Timestamp {
+        self.shared.options.at.unwrap_or_else(Timestamp::now)
     }
 }
 
@@ -595,7 +595,7 @@ fn unreachable(seen: &Observation) -> Option<&'static str> {
     reason.filter(|_| seen.address.is_ipv6())
 }
 
-fn disagreement(observations: &[Observation], now: OffsetDateTime) -> Option<Finding> {
+fn disagreement(observations: &[Observation], now: Timestamp) -> Option<Finding> {
     let mut served = BTreeMap::<&str, Served>::new();
     for seen in observations {
         let Some(leaf) = &seen.leaf else { continue };

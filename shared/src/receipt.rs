@@ -3,10 +3,10 @@
 //! Who an instance is stands in the key, which IAM guards (`receipts/NAME/${aws:userid}.json`), and nowhere else: into its own receipt
 //! it may write what it likes.
 
+use crate::timestamp::Timestamp;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
 
 /// The last thing that an instance did with a certificate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,21 +38,14 @@ pub struct Receipt {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sequence: Option<u64>,
     /// When the installed version ends.
-    #[serde(
-        default,
-        with = "time::serde::rfc3339::option",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub not_after: Option<OffsetDateTime>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<Timestamp>,
     /// When it came this far.
-    #[serde(with = "time::serde::rfc3339")]
-    pub since: OffsetDateTime,
+    pub since: Timestamp,
     /// When the client last ran.
-    #[serde(with = "time::serde::rfc3339")]
-    pub at: OffsetDateTime,
+    pub at: Timestamp,
     /// When it will have run again, unless something is wrong with it.
-    #[serde(with = "time::serde::rfc3339")]
-    pub next_by: OffsetDateTime,
+    pub next_by: Timestamp,
 }
 
 /// How far a version came on an instance.

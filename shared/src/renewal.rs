@@ -3,11 +3,11 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use time::{Duration, OffsetDateTime};
+use time::Duration;
 
-use crate::finding::date;
 use crate::inventory::{Certificate, KeyType};
 use crate::request::{Action, Observed, Request};
+use crate::timestamp::Timestamp;
 use crate::version::{Current, Facts};
 
 /// `state/renewals/{name}.json`: what the renewer last decided and did. It holds no secret; probe, report and `plan` read it.
@@ -18,12 +18,8 @@ pub struct Renewal {
     /// The certificate's name in the inventory.
     pub name: String,
     /// When a certificate was last published.
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        with = "time::serde::rfc3339::option"
-    )]
-    pub issued_at: Option<OffsetDateTime>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issued_at: Option<Timestamp>,
     /// The CA's advice about the current version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub advice: Option<Advice>,
@@ -41,8 +37,7 @@ pub struct Wait {
     /// Its name in the inventory.
     pub issuer: String,
     /// Not to be asked for an order before this.
-    #[serde(with = "time::serde::rfc3339")]
-    pub until: OffsetDateTime,
+    pub until: Timestamp,
 }
 
 /// The CA's renewal information (RFC 9773) about one version.
@@ -51,20 +46,16 @@ pub struct Advice {
     /// The version it is about.
     pub version: String,
     /// Start of the suggested window.
-    #[serde(with = "time::serde::rfc3339")]
-    pub start: OffsetDateTime,
+    pub start: Timestamp,
     /// End of it.
-    #[serde(with = "time::serde::rfc3339")]
-    pub end: OffsetDateTime,
+    pub end: Timestamp,
     /// The moment in the window that was drawn for us; kept, so that it does not wander from run to run.
-    #[serde(with = "time::serde::rfc3339")]
-    pub renew_at: OffsetDateTime,
+    pub renew_at: Timestamp,
     /// Where the CA explains itself, if it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub explanation_url: Option<String>,
     /// Not to be asked again before this (Retry-After).
-    #[serde(with = "time::serde::rfc3339")]
-    pub ask_again_at: OffsetDateTime,
+    pub ask_again_at: Timestamp,
 }
 
 /// The last failed try.
@@ -73,16 +64,13 @@ pub struct Failure {
     /// How many tries have failed in a row.
     pub count: u32,
     /// When the first of them did.
-    #[serde(with = "time::serde::rfc3339")]
-    pub since: OffsetDateTime,
+    pub since: Timestamp,
     /// When the last one did.
-    #[serde(with = "time::serde::rfc3339")]
-    pub at: OffsetDateTime,
+    pub at: Timestamp,
     /// What went wrong, in the words of who refused.
     pub problem: String,
     /// Not to be tried before this.
-    #[serde(with = "time::serde::rfc3339")]
-    pub next_try: OffsetDateTime,
+    pub next_try: Timestamp,
 }
 
 /// Whether to renew.
@@ -91,21 +79,14 @@ pub struct Failure {
 #[allow(missing_docs)]
 pub enum Decision {
     /// Not now.
-    NotDue {
-        #[serde(with = "time::serde::rfc3339")]
-        next: OffsetDateTime,
-    },
+    NotDue { next: Timestamp },
     /// Now, or as soon as an earlier failure allows.
     Due {
         #[serde(flatten)]
         reason: Reason,
         /// Set while an earlier failure asks to wait.
-        #[serde(
-            default,
-            skip_serializing_if = "Option::is_none",
-            with = "time::serde::rfc3339::option"
-        )]
-        not_before: Option<OffsetDateTime>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        not_before: Option<Timestamp>,
     },
 }
 
@@ -126,15 +107,11 @@ pub enum Reason {
     ProfileChanged { from: Option<String>, to: Option<String> },
     /// The CA suggests it (RFC 9773).
     Advised {
-        #[serde(with = "time::serde::rfc3339")]
-        at: OffsetDateTime,
+        at: Timestamp,
         explanation_url: Option<String>,
     },
     /// Little of its lifetime is left.
-    Expiring {
-        #[serde(with = "time::serde::rfc3339")]
-        not_after: OffsetDateTime,
-    },
+    Expiring { not_after: Timestamp },
     /// Its issuer has revoked it.
     Revoked,
     /// A person asks.
@@ -147,7 +124,7 @@ pub fn decide(
     current: Option<&Current>,
     renewal: Option<&Renewal>,
     request: Option<&Request>,
-    now: OffsetDateTime,
+    now: Timestamp,
 ) -> Decision {
     let reason = match current {
         None => Reason::Missing,
@@ -174,7 +151,7 @@ pub fn decide(
 /// When this version will be due if nothing changes: when the CA suggests, or a third of the lifetime is left (half, of a lifetime
 /// under 10 days), whichever comes first. A version that a person went back to is kept until half of that is left: the next run would
 /// replace it by another one like that from which they went back.
-pub fn planned(current: &Current, renewal: Option<&Renewal>) -> OffsetDateTime {
+pub fn planned(current: &Current, renewal: Option<&Renewal>) -> Timestamp {
     let facts = &current.facts;
     let lifetime = facts.not_after - facts.not_before;
     let share = if lifetime < SHORT { lifetime / 2 } else { lifetime / 3 };
@@ -218,7 +195,7 @@ fn asked(current: &Current, request: &Request) -> Option<Reason> {
 }
 
 /// What time has brought about.
-fn aged(current: &Current, renewal: Option<&Renewal>, now: OffsetDateTime) -> Option<Reason> {
+fn aged(current: &Current, renewal: Option<&Renewal>, now: Timestamp) -> Option<Reason> {
     if planned(current, renewal) > now {
         return None;
     }
@@ -250,9 +227,9 @@ impl Advice {
     /// not after its start is no answer (RFC 9773, 4.2).
     pub fn of(
         version: &str,
-        (start, end): (OffsetDateTime, OffsetDateTime),
+        (start, end): (Timestamp, Timestamp),
         explanation_url: Option<String>,
-        ask_again_at: OffsetDateTime,
+        ask_again_at: Timestamp,
         before: Option<&Advice>,
         draw: f64,
     ) -> Option<Self> {
@@ -279,13 +256,8 @@ impl Advice {
 impl Failure {
     /// One more failure: the next try waits twice as long as the one before, between a quarter of an hour and twenty, and no less than
     /// the CA asks for.
-    pub fn next(
-        before: Option<&Failure>,
-        problem: String,
-        retry_after: Option<OffsetDateTime>,
-        now: OffsetDateTime,
-    ) -> Self {
-        let count = before.map_or(0, |before| before.count) + 1;
+    pub fn next(before: Option<&Failure>, problem: String, retry_after: Option<Timestamp>, now: Timestamp) -> Self {
+        let count = before.map_or(0, |before| before.count).saturating_add(1);
         let wait = (FIRST_WAIT * 2_i32.pow((count - 1).min(10))).min(LONGEST_WAIT);
         Self {
             count,
@@ -314,13 +286,13 @@ impl Renewal {
     }
 
     /// Until when an issuer asked to wait, if that is not over.
-    pub fn asked_to_wait(&self, issuer: &str, now: OffsetDateTime) -> Option<OffsetDateTime> {
+    pub fn asked_to_wait(&self, issuer: &str, now: Timestamp) -> Option<Timestamp> {
         let wait = self.waits.iter().find(|wait| wait.issuer == issuer);
         wait.map(|wait| wait.until).filter(|until| *until > now)
     }
 
     /// Keeps that an issuer asked to wait, instead of what it asked before.
-    pub fn wait(&mut self, issuer: &str, until: OffsetDateTime) {
+    pub fn wait(&mut self, issuer: &str, until: Timestamp) {
         self.waits.retain(|wait| wait.issuer != issuer);
         let issuer = issuer.to_owned();
         self.waits.push(Wait { issuer, until });
@@ -335,7 +307,7 @@ impl Renewal {
 impl fmt::Display for Decision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotDue { next } => write!(f, "not due before {}", date(*next)),
+            Self::NotDue { next } => write!(f, "not due before {}", *next),
             Self::Due {
                 reason,
                 not_before: None,
@@ -344,7 +316,7 @@ impl fmt::Display for Decision {
                 reason,
                 not_before: Some(next),
             } => {
-                write!(f, "due: {reason}; after a failure not before {}", date(*next))
+                write!(f, "due: {reason}; after a failure not before {}", *next)
             }
         }
     }
@@ -362,10 +334,10 @@ impl fmt::Display for Reason {
             Self::IssuerChanged { from, to } => write!(f, "issuer changed from {from} to {}", to.join(" or ")),
             Self::ProfileChanged { from, to } => write!(f, "profile changed from {} to {}", or_none(from), or_none(to)),
             Self::Advised { at, explanation_url } => {
-                write!(f, "the CA suggests to renew since {}", date(*at))?;
+                write!(f, "the CA suggests to renew since {}", *at)?;
                 explanation_url.as_ref().map_or(Ok(()), |url| write!(f, " ({url})"))
             }
-            Self::Expiring { not_after } => write!(f, "it expires on {}", date(*not_after)),
+            Self::Expiring { not_after } => write!(f, "it expires on {}", *not_after),
             Self::Revoked => f.write_str("it is revoked"),
             Self::Asked => f.write_str("a person asked"),
         }
@@ -384,10 +356,10 @@ mod tests {
     use super::*;
     use crate::inventory::{Inventory, KeyType};
     use crate::request::Asker;
+    use crate::timestamp;
     use crate::version::IssuedBy;
-    use time::macros::datetime;
 
-    const BORN: OffsetDateTime = datetime!(2026-10-01 00:00 UTC);
+    const BORN: Timestamp = timestamp!(2026-10-01 00:00 UTC);
 
     fn wanted(rest: &str) -> Certificate {
         let text = format!("[[certificate]]\nidentifiers = [\"example.com\", \"*.example.com\"]\n{rest}");
@@ -423,7 +395,7 @@ mod tests {
         }
     }
 
-    fn request(force: bool, at: OffsetDateTime) -> Request {
+    fn request(force: bool, at: Timestamp) -> Request {
         Request {
             force,
             ..Request::new("example.com", Asker::Person, at)
@@ -536,7 +508,7 @@ mod tests {
         );
     }
 
-    fn advised(version: &str, start: OffsetDateTime, end: OffsetDateTime, draw: f64) -> Renewal {
+    fn advised(version: &str, start: Timestamp, end: Timestamp, draw: f64) -> Renewal {
         Renewal {
             advice: Advice::of(version, (start, end), None, BORN, None, draw),
             ..Renewal::new("example.com")

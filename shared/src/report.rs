@@ -3,10 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
 
 use crate::finding::{Finding, Kind, Severity};
 use crate::receipt;
+use crate::timestamp::Timestamp;
 
 /// The schema's name and version, the first thing in every report.
 pub const SCHEMA: &str = "neverlapse.report/1";
@@ -17,11 +17,9 @@ pub struct Report {
     /// Always [`SCHEMA`].
     pub schema: String,
     /// When the run began.
-    #[serde(with = "time::serde::rfc3339")]
-    pub started_at: OffsetDateTime,
+    pub started_at: Timestamp,
     /// When it ended.
-    #[serde(with = "time::serde::rfc3339")]
-    pub finished_at: OffsetDateTime,
+    pub finished_at: Timestamp,
     /// Endpoints by status.
     pub counts: Counts,
     /// One entry an endpoint, worst first.
@@ -36,12 +34,8 @@ pub struct Report {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mistakes: Vec<String>,
     /// When the endpoints were looked at, if that was in an earlier run than this one.
-    #[serde(
-        default,
-        with = "time::serde::rfc3339::option",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub looked_at: Option<OffsetDateTime>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub looked_at: Option<Timestamp>,
     /// How many endpoints were left out to fit a size limit; `counts` has them.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub omitted: usize,
@@ -56,7 +50,7 @@ fn is_zero(count: &usize) -> bool {
 
 impl Report {
     /// Collects a run's endpoints, worst first.
-    pub fn new(started_at: OffsetDateTime, finished_at: OffsetDateTime, mut endpoints: Vec<EndpointReport>) -> Self {
+    pub fn new(started_at: Timestamp, finished_at: Timestamp, mut endpoints: Vec<EndpointReport>) -> Self {
         endpoints.sort_by(EndpointReport::worst_first);
         let mut counts = Counts::default();
         endpoints.iter().for_each(|endpoint| counts.add(endpoint.status));
@@ -142,7 +136,8 @@ impl Counts {
 
     /// How many endpoints in all.
     pub fn total(&self) -> u64 {
-        self.ok + self.warning + self.critical + self.unknown
+        let counts = [self.ok, self.warning, self.critical, self.unknown];
+        counts.into_iter().fold(0, u64::saturating_add)
     }
 }
 
@@ -160,12 +155,8 @@ pub struct EndpointReport {
     /// Its worst finding's severity.
     pub status: Severity,
     /// The earliest end of the leaves that its addresses serve.
-    #[serde(
-        default,
-        with = "time::serde::rfc3339::option",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub not_after: Option<OffsetDateTime>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<Timestamp>,
     /// Signed seconds until then; negative once expired.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds_left: Option<i64>,
@@ -260,11 +251,9 @@ pub struct Certificate {
     /// SHA-256 of its DER, lower-case hex.
     pub fingerprint: String,
     /// First second of its validity.
-    #[serde(with = "time::serde::rfc3339")]
-    pub not_before: OffsetDateTime,
+    pub not_before: Timestamp,
     /// Last second of its validity.
-    #[serde(with = "time::serde::rfc3339")]
-    pub not_after: OffsetDateTime,
+    pub not_after: Timestamp,
     /// DNS names and IP addresses of its SAN extension.
     pub names: Vec<String>,
     /// `ecdsa-p256`, `rsa-2048`, `ed25519` …
@@ -326,19 +315,11 @@ pub struct CertificateReport {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
     /// First second of its validity.
-    #[serde(
-        default,
-        with = "time::serde::rfc3339::option",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub not_before: Option<OffsetDateTime>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<Timestamp>,
     /// Last second of its validity.
-    #[serde(
-        default,
-        with = "time::serde::rfc3339::option",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub not_after: Option<OffsetDateTime>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<Timestamp>,
     /// The stored versions, newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<StoredVersion>,
@@ -383,11 +364,9 @@ pub struct StoredVersion {
     /// Its folder; sorts by time.
     pub version: String,
     /// First second of its validity.
-    #[serde(with = "time::serde::rfc3339")]
-    pub not_before: OffsetDateTime,
+    pub not_before: Timestamp,
     /// Last second of its validity.
-    #[serde(with = "time::serde::rfc3339")]
-    pub not_after: OffsetDateTime,
+    pub not_after: Timestamp,
     /// SHA-256 of its DER, lower-case hex.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
@@ -415,12 +394,8 @@ pub struct InstanceReport {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// When it got there.
-    #[serde(
-        default,
-        with = "time::serde::rfc3339::option",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub at: Option<OffsetDateTime>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Timestamp>,
 }
 
 impl InstanceReport {
@@ -447,12 +422,8 @@ pub struct AddressReport {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
     /// When that ends.
-    #[serde(
-        default,
-        with = "time::serde::rfc3339::option",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub not_after: Option<OffsetDateTime>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<Timestamp>,
     /// Why nobody knows what it shows, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -493,19 +464,11 @@ pub struct RenewalReport {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
     /// The earliest next try after that problem.
-    #[serde(
-        default,
-        with = "time::serde::rfc3339::option",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub next_try: Option<OffsetDateTime>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_try: Option<Timestamp>,
     /// When it is to be renewed if all goes well.
-    #[serde(
-        default,
-        with = "time::serde::rfc3339::option",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub planned: Option<OffsetDateTime>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub planned: Option<Timestamp>,
 }
 
 #[cfg(test)]
@@ -533,7 +496,7 @@ mod tests {
             endpoint("mild", Severity::Warning, 1_000),
             endpoint("well", Severity::Ok, 1_000),
         ];
-        let now = OffsetDateTime::UNIX_EPOCH;
+        let now = Timestamp::UNIX_EPOCH;
         let report = Report::new(now, now, endpoints).fitting(3_800);
         let kept: Vec<_> = report.endpoints.iter().map(|kept| kept.endpoint.as_str()).collect();
         assert_eq!(kept, ["bad", "unknown", "mild"]);
@@ -561,7 +524,7 @@ mod tests {
 
     #[test]
     fn certificates_leave_half_of_the_room_to_endpoints() {
-        let now = OffsetDateTime::UNIX_EPOCH;
+        let now = Timestamp::UNIX_EPOCH;
         let mut report = Report::new(now, now, Vec::new());
         let certificate = |n: usize| {
             let instances: Vec<_> = (0..n)

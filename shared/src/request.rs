@@ -1,9 +1,9 @@
 //! What the renewer is asked: one message a certificate and run, by the probe or by a person.
 
+use crate::timestamp::Timestamp;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
 
 /// A request. It says what was seen and what is wanted; whether anything is due is the renewer's to decide, so that duplicates, late
 /// ones and those out of order do no harm.
@@ -31,8 +31,7 @@ pub struct Request {
     /// Who asks.
     pub requested_by: Asker,
     /// When.
-    #[serde(with = "time::serde::rfc3339")]
-    pub at: OffsetDateTime,
+    pub at: Timestamp,
     /// What the probe saw being served.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub observed: Vec<Observed>,
@@ -71,8 +70,7 @@ pub struct Observed {
     /// SHA-256 of the leaf's DER, lower-case hex.
     pub fingerprint: String,
     /// When that leaf ends.
-    #[serde(with = "time::serde::rfc3339")]
-    pub not_after: OffsetDateTime,
+    pub not_after: Timestamp,
     /// Whether its issuer has revoked it.
     #[serde(default)]
     pub revoked: bool,
@@ -88,7 +86,7 @@ impl Request {
     }
 
     /// Asks for a renewal if one is due, and says nothing of what was seen.
-    pub fn new(name: &str, requested_by: Asker, at: OffsetDateTime) -> Self {
+    pub fn new(name: &str, requested_by: Asker, at: Timestamp) -> Self {
         Self {
             schema: Self::SCHEMA.to_owned(),
             name: name.to_owned(),

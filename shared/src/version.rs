@@ -7,10 +7,11 @@ use std::collections::BTreeMap;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
+use time::PrimitiveDateTime;
 use time::macros::format_description;
-use time::{OffsetDateTime, PrimitiveDateTime};
 
 use crate::inventory::KeyType;
+use crate::timestamp::Timestamp;
 
 /// What is known of a version without opening its files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,11 +25,9 @@ pub struct Facts {
     /// Lower-case hex, without leading zeros.
     pub serial: String,
     /// When the leaf begins.
-    #[serde(with = "time::serde::rfc3339")]
-    pub not_before: OffsetDateTime,
+    pub not_before: Timestamp,
     /// When it ends.
-    #[serde(with = "time::serde::rfc3339")]
-    pub not_after: OffsetDateTime,
+    pub not_after: Timestamp,
     /// DNS names, wildcards and addresses, as ordered.
     pub identifiers: Vec<String>,
     /// What kind of key it has.
@@ -98,8 +97,7 @@ pub struct Current {
     /// SHA-256 of the version's `manifest.json`, so that one small object vouches for all others.
     pub manifest_sha256: String,
     /// When the pointer moved.
-    #[serde(with = "time::serde::rfc3339")]
-    pub published_at: OffsetDateTime,
+    pub published_at: Timestamp,
     /// Whether a person moved it back: an older version is then what is wanted.
     #[serde(default)]
     pub rolled_back: bool,
@@ -116,17 +114,16 @@ impl Current {
 }
 
 /// A new version's id: sorts by time, to the second, and is never reused thanks to `random`.
-pub fn id(now: OffsetDateTime, random: u32) -> String {
-    let time = now.to_offset(time::UtcOffset::UTC).format(TIME).unwrap_or_default();
+pub fn id(now: Timestamp, random: u32) -> String {
+    let time = now.to_string().replace(['-', ':'], "");
     format!("{time}-{random:08x}")
 }
 
 /// When a version was made, by its id; none if it is not an [`id`].
-pub fn made_at(id: &str) -> Option<OffsetDateTime> {
+pub fn made_at(id: &str) -> Option<Timestamp> {
     let (time, _) = id.split_once('-')?;
-    PrimitiveDateTime::parse(time, TIME)
-        .ok()
-        .map(PrimitiveDateTime::assume_utc)
+    let made = PrimitiveDateTime::parse(time, TIME).ok()?;
+    Some(Timestamp::new(made.assume_utc()))
 }
 
 /// Key of `current.json`.
@@ -168,15 +165,15 @@ const TIME: &[time::format_description::BorrowedFormatItem<'static>] =
 #[cfg(test)]
 mod tests {
     use super::*;
-    use time::macros::datetime;
+    use crate::timestamp;
 
     #[test]
     fn ids_sort_by_time() {
-        let earlier = id(datetime!(2026-09-30 23:59:59 UTC), u32::MAX);
-        let later = id(datetime!(2026-10-01 00:00:00 UTC), 0);
+        let earlier = id(timestamp!(2026-09-30 23:59:59 UTC), u32::MAX);
+        let later = id(timestamp!(2026-10-01 00:00:00 UTC), 0);
         assert_eq!(earlier, "20260930T235959Z-ffffffff");
         assert!(earlier < later);
-        assert_eq!(made_at(&later), Some(datetime!(2026-10-01 0:00 UTC)));
+        assert_eq!(made_at(&later), Some(timestamp!(2026-10-01 0:00 UTC)));
         assert_eq!(made_at("20260931T000000Z-00000000"), None);
     }
 

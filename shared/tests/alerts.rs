@@ -4,14 +4,15 @@ use std::net::SocketAddr;
 
 use neverlapse::alert::state::{Change, Circle, Memory, News, Run, State, next};
 use neverlapse::alert::{Digest, LIMIT, Sender, custom_notification, digest, slack};
-use neverlapse::finding::{Finding, Kind, Severity, date};
+use neverlapse::finding::{Finding, Kind, Severity};
 use neverlapse::inventory::Inventory;
 use neverlapse::report::{CertificateReport, EndpointReport, Observation, Report};
+use neverlapse::timestamp;
+use neverlapse::timestamp::Timestamp;
 use serde_json::Value;
-use time::macros::datetime;
-use time::{Duration, OffsetDateTime};
+use time::Duration;
 
-const NOW: OffsetDateTime = datetime!(2026-11-24 06:00 UTC);
+const NOW: Timestamp = timestamp!(2026-11-24 06:00 UTC);
 
 #[test]
 fn every_body_keeps_to_its_schema_and_all_to_the_limit_even_with_5000_findings() {
@@ -111,7 +112,7 @@ fn an_email_says_what_where_since_when_by_when_and_what_to_do() {
 }
 
 /// An endpoint whose certificate has so long left.
-fn lapsing(name: &str, now: OffsetDateTime, left: Duration) -> EndpointReport {
+fn lapsing(name: &str, now: Timestamp, left: Duration) -> EndpointReport {
     let not_after = now + left;
     let (threshold_seconds, severity) = match left {
         left if left < Duration::days(3) => (259_200, Severity::Critical),
@@ -134,7 +135,7 @@ fn lapsing(name: &str, now: OffsetDateTime, left: Duration) -> EndpointReport {
 }
 
 /// One that its issuer refuses to renew, and that one of its instances cannot install.
-fn stuck_certificate(now: OffsetDateTime) -> CertificateReport {
+fn stuck_certificate(now: Timestamp) -> CertificateReport {
     let refused = "letsencrypt: CAA record for shop.example prevents issuance (urn:ietf:params:acme:error:caa)";
     let (since, next_try, not_after) = (
         now - Duration::hours(26),
@@ -161,8 +162,8 @@ fn stuck_certificate(now: OffsetDateTime) -> CertificateReport {
     let findings = [failed, not_installed].map(|kind| Finding::new(kind, Severity::Warning, now));
     serde_json::from_value(serde_json::json!({
         "name": "shop.example", "status": "warning", "identifiers": ["shop.example"], "version": version,
-        "not_after": date(not_after), "findings": findings,
-        "renewal": {"problem": refused, "next_try": date(next_try)},
+        "not_after": not_after.to_string(), "findings": findings,
+        "renewal": {"problem": refused, "next_try": next_try.to_string()},
         "instances": [
             {"instance": "i-0a1b2c3d4e5f60712", "stage": "served"}, {"instance": "i-0a1b2c3d4e5f60713", "stage": "failed"},
         ],

@@ -12,6 +12,7 @@ use neverlapse::finding::{Kind, Phase, Severity};
 use neverlapse::probe::{Options, Prober, Target, Thresholds, Timeouts};
 use neverlapse::report::{EndpointReport, Report, Role};
 use neverlapse::roots::Roots;
+use neverlapse::timestamp::Timestamp;
 use rand::{Rng, RngExt, SeedableRng};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
 use time::OffsetDateTime;
@@ -468,7 +469,7 @@ fn no_certificate_makes_it_panic() {
             name: &name,
             roots: &target.roots,
             thresholds: Thresholds::default(),
-            now: OffsetDateTime::now_utc(),
+            now: Timestamp::now(),
         };
         judge(&chain, &question)
     };
@@ -556,7 +557,7 @@ async fn everything_that_is_wrong_with_a_certificate_is_said() {
     };
     let with_stray = {
         let mut stray = ca("Stray");
-        stray.not_after = OffsetDateTime::now_utc() - DAY;
+        stray.not_after = (Timestamp::now() - DAY).into();
         let mut leaf = pki.leaf(90);
         leaf.chain.push(stray.self_signed(&key()).unwrap().der().clone());
         leaf
@@ -1033,8 +1034,9 @@ fn ca(name: &str) -> CertificateParams {
 
 fn params(name: &str, days: i32) -> CertificateParams {
     let mut params = CertificateParams::new([name.to_owned()]).unwrap();
-    let not_after = OffsetDateTime::now_utc() + days * DAY;
-    (params.not_before, params.not_after) = (not_after - 91 * DAY, not_after);
+    let not_after = Timestamp::now() + days * DAY;
+    params.not_before = OffsetDateTime::from(not_after) - 91 * DAY;
+    params.not_after = not_after.into();
     params.distinguished_name.push(DnType::CommonName, name);
     params
 }

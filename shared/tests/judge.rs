@@ -555,7 +555,7 @@ fn ours(case: &Case) -> (Vec<&'static str>, bool) {
         name: &name,
         roots: &roots,
         thresholds,
-        now: case.at,
+        now: case.at.into(),
     };
     let verdict = judge(&case.chain, &question);
     let alarm = verdict

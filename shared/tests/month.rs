@@ -11,9 +11,10 @@ use neverlapse::inventory::{Inventory, KeyType};
 use neverlapse::receipt::{self, Receipt};
 use neverlapse::renewal::{Failure, Renewal};
 use neverlapse::report::{Certificate, EndpointReport, Observation, Report, Role, StoredVersion};
+use neverlapse::timestamp;
+use neverlapse::timestamp::Timestamp;
 use neverlapse::version::{self, Current, Facts, IssuedBy};
-use time::macros::datetime;
-use time::{Duration, OffsetDateTime};
+use time::Duration;
 
 /// `day | what changes | the subject that arrives, or - for none`.
 ///
@@ -151,7 +152,7 @@ impl World {
         }
     }
 
-    fn issue(&mut self, until: i64, now: OffsetDateTime) {
+    fn issue(&mut self, until: i64, now: Timestamp) {
         let not_after = DAY_0 + Duration::days(until);
         let facts = Facts {
             name: "shop.example".into(),
@@ -190,7 +191,7 @@ impl World {
     }
 
     /// An instance's client runs; what it last did stays until it does something else.
-    fn instance(&mut self, name: &str, what: &[&str], now: OffsetDateTime) {
+    fn instance(&mut self, name: &str, what: &[&str], now: Timestamp) {
         let current = self.current.as_ref().expect("something is issued");
         let facts = &current.facts;
         let stage = match what {
@@ -223,7 +224,7 @@ impl World {
         self.run_at(DAY_0 + Duration::days(day) + Duration::hours(6) + Duration::minutes(day * 7 % 31 - 15))
     }
 
-    fn run_at(&mut self, now: OffsetDateTime) -> Option<Digest> {
+    fn run_at(&mut self, now: Timestamp) -> Option<Digest> {
         // The run before asked for this renewal.
         let problem = "letsencrypt: urn:ietf:params:acme:error:rateLimited: too many certificates";
         let failed = |before: Option<Failure>| Failure::next(before.as_ref(), problem.into(), None, now);
@@ -250,7 +251,7 @@ impl World {
         self.endpoints.iter().map(entry).collect()
     }
 
-    fn report(&self, inventory: &Inventory, now: OffsetDateTime) -> Report {
+    fn report(&self, inventory: &Inventory, now: Timestamp) -> Report {
         let endpoints = self
             .endpoints
             .iter()
@@ -288,7 +289,7 @@ impl World {
 }
 
 impl Site {
-    fn report(&self, name: &str, now: OffsetDateTime) -> EndpointReport {
+    fn report(&self, name: &str, now: Timestamp) -> EndpointReport {
         let end = DAY_0 + Duration::days(self.until);
         let host = format!("{name}.example");
         let findings = match self.dark {
@@ -320,7 +321,7 @@ impl Site {
         }
     }
 
-    fn findings(&self, host: &str, not_after: OffsetDateTime, now: OffsetDateTime) -> Vec<Finding> {
+    fn findings(&self, host: &str, not_after: Timestamp, now: Timestamp) -> Vec<Finding> {
         let left = not_after - now;
         let mut findings = Vec::new();
         let soon = |severity, days: i64| {
@@ -352,7 +353,7 @@ impl Site {
         findings
     }
 
-    fn leaf(&self, not_after: OffsetDateTime) -> Certificate {
+    fn leaf(&self, not_after: Timestamp) -> Certificate {
         Certificate {
             subject: format!("CN={}", self.name),
             issuer: "CN=Example CA".into(),
@@ -382,7 +383,7 @@ fn names(who: &str) -> Vec<String> {
 }
 
 /// Certificates differ by their end.
-fn fingerprint(not_after: OffsetDateTime) -> String {
+fn fingerprint(not_after: Timestamp) -> String {
     version::sha256(not_after.to_string().as_bytes())
 }
 
@@ -390,4 +391,4 @@ fn sender() -> Sender {
     Sender::of("neverlapse", "arn:aws:sns:eu-central-1:123456789012:alerts", "bucket")
 }
 
-const DAY_0: OffsetDateTime = datetime!(1971-01-01 00:00 UTC);
+const DAY_0: Timestamp = timestamp!(1971-01-01 00:00 UTC);

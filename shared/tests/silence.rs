@@ -7,15 +7,17 @@ use neverlapse::alert::{Digest, Sender, digest};
 use neverlapse::delivery::{self, Known, Stored, Told, join};
 use neverlapse::finding::Severity;
 use neverlapse::inventory::{Certificate, Inventory, KeyType};
+use neverlapse::page::page;
 use neverlapse::receipt::{Receipt, Stage};
 use neverlapse::renewal::{Failure, Renewal};
 use neverlapse::report::{CertificateReport, EndpointReport, Report, StoredVersion};
+use neverlapse::timestamp;
+use neverlapse::timestamp::Timestamp;
 use neverlapse::version::{self, Current, Facts, IssuedBy};
 use serde_json::{Value, json};
-use time::macros::datetime;
-use time::{Duration, OffsetDateTime};
+use time::Duration;
 
-const START: OffsetDateTime = datetime!(2026-10-01 06:00 UTC);
+const START: Timestamp = timestamp!(2026-10-01 06:00 UTC);
 
 /// DNS that gives out a part, IPv6 that is left out, an address that is dark: none of them had shown that it was mended.
 #[test]
@@ -136,6 +138,43 @@ fn without_a_history_nothing_was_ever_late() {
         (receipt.sequence, receipt.not_after) = (sequence, Some(now + Duration::days(ends_in)));
         let severity = world.report(now).findings.first().map(|finding| finding.severity);
         assert_eq!(severity, expected, "{sequence:?} {ends_in}");
+    }
+}
+
+/// One instance could stop every run, before any alert and any renewal: its receipt named a time that UTC does not have, and
+/// the probe panicked where it printed that.
+#[test]
+fn one_receipt_at_the_end_of_time_stopped_every_run() {
+    let beyond = ["9999-12-31T23:59:59-00:01", "0000-01-01T00:00:00+00:01"];
+    let extreme = ["9999-12-31T23:59:59.999999999Z", "0000-01-01T00:00:00Z"];
+    for field in ["since", "at", "next_by", "not_after"] {
+        for time in beyond.iter().chain(&extreme) {
+            for stage in ["failed", "pulled", "installed", "served"] {
+                let mut world = World::new("");
+                world.publish(START);
+                let mut receipt = json!({"schema": Receipt::SCHEMA, "name": "", "instance": "", "host": "web", "agent": "",
+                    "version": world.current.as_ref().unwrap().facts.version, "fingerprint": "", "stage": stage,
+                    "sequence": u64::MAX, "since": START, "at": START, "next_by": START + Duration::DAY});
+                receipt[field] = json!(time);
+                let receipt = Receipt::read("shop.test", "i-1", receipt.to_string().as_bytes());
+                assert_eq!(receipt.is_err(), beyond.contains(time), "{field} = {time}");
+
+                let mut report = Report::new(START, START, vec![look("a.test:443", "1 bad")]);
+                let told = Told {
+                    instance: "i-1".into(),
+                    receipt,
+                };
+                report.certificates = vec![world.report_with(vec![told], START)];
+                let (said, _) = tell(&mut Memory::Blank, &report, START);
+                let html = page(&report, Some("prod")).unwrap();
+
+                let bad = (Change::Appeared, "name_mismatch".to_owned());
+                assert!(said.contains(&bad), "{field} = {time}: {said:?}");
+                let not_a_receipt = (Change::Appeared, "receipt_unreadable".to_owned());
+                assert_eq!(said.contains(&not_a_receipt), beyond.contains(time), "{said:?}");
+                assert!(html.contains("shop.test"));
+            }
+        }
     }
 }
 
@@ -418,7 +457,7 @@ impl World {
         }
     }
 
-    fn publish(&mut self, now: OffsetDateTime) {
+    fn publish(&mut self, now: Timestamp) {
         let sequence = self.current.as_ref().map_or(1, |current| current.sequence + 1);
         let facts = Facts {
             name: "shop.test".into(),
@@ -458,16 +497,16 @@ impl World {
         });
     }
 
-    fn fails(&mut self, now: OffsetDateTime) {
+    fn fails(&mut self, now: Timestamp) {
         self.failure = Some(Failure::next(None, "no".into(), None, now));
     }
 
-    fn receipt(&mut self, instance: &str, stage: Stage, now: OffsetDateTime) {
+    fn receipt(&mut self, instance: &str, stage: Stage, now: Timestamp) {
         let current = self.current.clone().unwrap();
         self.receipt_for(&current, instance, stage, now);
     }
 
-    fn receipt_for(&mut self, installed: &Current, instance: &str, stage: Stage, now: OffsetDateTime) {
+    fn receipt_for(&mut self, installed: &Current, instance: &str, stage: Stage, now: Timestamp) {
         self.receipts.retain(|receipt| receipt.instance != instance);
         self.receipts.push(Receipt {
             schema: Receipt::SCHEMA.into(),
@@ -488,18 +527,22 @@ impl World {
         });
     }
 
-    fn report(&self, now: OffsetDateTime) -> CertificateReport {
-        let told = |receipt: &Receipt| Told {
+    fn report(&self, now: Timestamp) -> CertificateReport {
+        let receipts = self.receipts.iter().map(|receipt| Told {
             instance: receipt.instance.clone(),
             receipt: Ok(receipt.clone()),
-        };
+        });
+        self.report_with(receipts.collect(), now)
+    }
+
+    fn report_with(&self, receipts: Vec<Told>, now: Timestamp) -> CertificateReport {
         let stored = Stored {
             current: Ok(self.current.clone()),
             renewal: Ok(Some(Renewal {
                 failure: self.failure.clone(),
                 ..Renewal::new("shop.test")
             })),
-            receipts: Ok(self.receipts.iter().map(told).collect()),
+            receipts: Ok(receipts),
             history: Ok(self.history.clone()),
         };
         let known = Known {
@@ -510,7 +553,7 @@ impl World {
         join(&known, now)
     }
 
-    fn run(&mut self, now: OffsetDateTime) -> (Vec<(Change, String)>, String) {
+    fn run(&mut self, now: Timestamp) -> (Vec<(Change, String)>, String) {
         let mut report = Report::new(now, now, self.wire.clone());
         report.certificates = vec![self.report(now)];
         let (said, digest) = tell(&mut self.memory, &report, now);
@@ -525,7 +568,7 @@ impl World {
 }
 
 /// What a run says, and remembers.
-fn tell(memory: &mut Memory, report: &Report, now: OffsetDateTime) -> (Vec<(Change, String)>, Option<Digest>) {
+fn tell(memory: &mut Memory, report: &Report, now: Timestamp) -> (Vec<(Change, String)>, Option<Digest>) {
     let circle = Circle::default();
     let run = Run {
         outcome: Ok(report),

@@ -10,13 +10,13 @@ use neverlapse::inventory::KeyType;
 use neverlapse::receipt::{self, Receipt};
 use neverlapse::report::Role;
 use neverlapse::store::{Expecting, Object, Store};
+use neverlapse::timestamp::Timestamp;
 use neverlapse::version::{
     self, CERT, CHAIN, Current, FULLCHAIN, Facts, FileHash, IssuedBy, MANIFEST, Manifest, PRIVKEY, current_key,
     file_key,
 };
 use serde::Serialize;
 use tempfile::TempDir;
-use time::OffsetDateTime;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -57,7 +57,7 @@ impl Depot {
     /// Stores a version, and answers with the pointer to it that would come next.
     pub fn store(&mut self, name: &str, leaf: &Leaf, staging: bool) -> Result<Current> {
         self.sequence += 1;
-        let now = OffsetDateTime::now_utc();
+        let now = Timestamp::now();
         let chain = leaf
             .fullchain
             .strip_prefix(&leaf.certificate)
@@ -93,7 +93,7 @@ impl Depot {
             sequence: self.sequence,
             facts: manifest.facts.clone(),
             manifest_sha256: version::sha256(&written),
-            published_at: OffsetDateTime::now_utc(),
+            published_at: Timestamp::now(),
             rolled_back: false,
         })
     }
@@ -112,7 +112,7 @@ impl Depot {
     /// Points back to an earlier version, as `neverlapse rollback` does.
     pub fn roll_back(&mut self, to: &Current) -> Result<Current> {
         self.sequence += 1;
-        let published_at = OffsetDateTime::now_utc();
+        let published_at = Timestamp::now();
         let current = Current {
             sequence: self.sequence,
             rolled_back: true,

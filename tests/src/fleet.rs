@@ -2,15 +2,16 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use neverlapse::finding::{Finding, Kind, Phase, Served, Severity, date};
+use neverlapse::finding::{Finding, Kind, Phase, Served, Severity};
 use neverlapse::report::{
     AddressReport, AddressStage, Certificate, CertificateReport, EndpointReport, InstanceReport, Observation,
     RenewalReport, Report, Revocation, Role, Stage, StoredVersion, Tls,
 };
-use time::{Duration, OffsetDateTime};
+use neverlapse::timestamp::Timestamp;
+use time::Duration;
 
 /// A shop's fleet, with one of most things that go wrong, and managed certificates in each stage.
-pub fn shop(now: OffsetDateTime) -> Report {
+pub fn shop(now: Timestamp) -> Report {
     let mut fleet = Fleet { now, next: 1 };
     let mut all = vec![
         fleet.ends("status.shop.example:443", LETS_ENCRYPT, 90, -2.3),
@@ -56,7 +57,7 @@ pub fn shop(now: OffsetDateTime) -> Report {
 }
 
 /// The part of the shop's fleet that a picture of an alert has room for, with what is wrong in four places.
-pub fn corner(now: OffsetDateTime) -> Report {
+pub fn corner(now: Timestamp) -> Report {
     let shop = shop(now);
     let shown = |endpoint: &EndpointReport| {
         let quiet = ["old-shop", "partner", "promo", "login", "vault", "smtp", "legacy"];
@@ -69,7 +70,7 @@ pub fn corner(now: OffsetDateTime) -> Report {
 
 /// So many endpoints, nearly all of them fine, each with a certificate of its own; and so many managed certificates, with ten instances
 /// each, of which some are stuck.
-pub fn large(now: OffsetDateTime, count: u32, certificates: usize) -> Report {
+pub fn large(now: Timestamp, count: u32, certificates: usize) -> Report {
     let mut fleet = Fleet { now, next: 1 };
     let issuers = [LETS_ENCRYPT, DIGICERT, SECTIGO, AMAZON];
     let one = |index: u32| {
@@ -103,7 +104,7 @@ fn many(index: usize, kind: &CertificateReport) -> CertificateReport {
 }
 
 /// What somebody might put into a certificate, a banner or a resource record to get at whoever reads the page.
-pub fn hostile(now: OffsetDateTime) -> Report {
+pub fn hostile(now: Timestamp) -> Report {
     let mut report = shop(now);
     for (endpoint, text) in report.endpoints.iter_mut().zip(HOSTILE.iter().cycle()) {
         endpoint.unicode = Some((*text).to_owned());
@@ -149,7 +150,7 @@ pub const HOSTILE: [&str; 6] = [
 ];
 
 struct Fleet {
-    now: OffsetDateTime,
+    now: Timestamp,
     next: u32,
 }
 
@@ -303,7 +304,7 @@ impl Fleet {
         }
     }
 
-    fn certificate(&self, role: Role, name: String, not_after: OffsetDateTime) -> Certificate {
+    fn certificate(&self, role: Role, name: String, not_after: Timestamp) -> Certificate {
         let hex = |factor: u128| format!("{:032x}", u128::from(self.next).wrapping_mul(factor));
         Certificate {
             subject: String::new(),
@@ -322,13 +323,13 @@ impl Fleet {
 }
 
 /// One that arrived, one that an instance has not pulled, one that its issuer refuses.
-fn managed(report: &Report, now: OffsetDateTime) -> Vec<CertificateReport> {
+fn managed(report: &Report, now: Timestamp) -> Vec<CertificateReport> {
     let leaf = |name: &str| {
         let endpoint = report.endpoints.iter().find(|one| one.endpoint == name)?;
         let leaves = endpoint.observations.iter().filter_map(|seen| seen.leaf.clone());
         leaves.max_by_key(|leaf| leaf.not_after)
     };
-    let version = |at: OffsetDateTime| date(at).replace(['-', ':'], "");
+    let version = |at: Timestamp| at.to_string().replace(['-', ':'], "");
     // The newest of an endpoint's certificates is the one to serve.
     let addresses = |name: &str| -> Vec<AddressReport> {
         let endpoint = report.endpoints.iter().find(|one| one.endpoint == name);
@@ -439,7 +440,7 @@ fn managed(report: &Report, now: OffsetDateTime) -> Vec<CertificateReport> {
     vec![stuck, refused, delivered]
 }
 
-fn install_failed(certificate: &CertificateReport, instance: &InstanceReport, now: OffsetDateTime) -> Finding {
+fn install_failed(certificate: &CertificateReport, instance: &InstanceReport, now: Timestamp) -> Finding {
     let kind = Kind::InstallFailed {
         instance: instance.instance.clone(),
         host: instance.host.clone().unwrap_or_default(),

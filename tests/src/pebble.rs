@@ -1,5 +1,6 @@
 //! Pebble, the ACME server that Let's Encrypt makes for tests, with `-strict`.
 
+use neverlapse::timestamp::Timestamp;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -7,7 +8,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use time::OffsetDateTime;
 
 use crate::emulator::http_trusting;
 use crate::pki::{Authority, write_secret};
@@ -65,7 +65,7 @@ impl Pebble {
         );
         let folder = tempfile::Builder::new().prefix("neverlapse-pebble-").tempdir()?;
         let listener = Authority::new()?;
-        let leaf = listener.leaf("127.0.0.1", OffsetDateTime::now_utc() + time::Duration::days(60))?;
+        let leaf = listener.leaf("127.0.0.1", Timestamp::now() + time::Duration::days(60))?;
         let (certificate, key) = (folder.path().join("listener.pem"), folder.path().join("listener.key"));
         std::fs::write(&certificate, leaf.fullchain)?;
         write_secret(&key, &leaf.key)?;
@@ -125,14 +125,8 @@ impl Pebble {
     }
 
     /// Says another window in the renewal information (RFC 9773) of a certificate, PEM.
-    pub async fn set_renewal_window(
-        &self,
-        certificate: &str,
-        start: OffsetDateTime,
-        end: OffsetDateTime,
-    ) -> Result<()> {
-        let rfc3339 = &time::format_description::well_known::Rfc3339;
-        let window = json!({ "suggestedWindow": { "start": start.format(rfc3339)?, "end": end.format(rfc3339)? } });
+    pub async fn set_renewal_window(&self, certificate: &str, start: Timestamp, end: Timestamp) -> Result<()> {
+        let window = json!({ "suggestedWindow": { "start": start, "end": end } });
         let body = json!({ "certificate": certificate, "ariResponse": window.to_string() });
         let url = format!("https://127.0.0.1:{}/set-renewal-info/", self.management);
         let response = self

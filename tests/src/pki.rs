@@ -1,11 +1,12 @@
 //! A private CA: one root, one intermediate, and leaves of any age.
 
+use neverlapse::timestamp::Timestamp;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use anyhow::Result;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
-use time::{Duration, OffsetDateTime};
+use time::Duration;
 
 /// Issues certificates.
 pub struct Authority {
@@ -38,16 +39,17 @@ impl Authority {
     }
 
     /// A 90-day certificate for `name` that ends at `not_after`.
-    pub fn leaf(&self, name: &str, not_after: OffsetDateTime) -> Result<Leaf> {
+    pub fn leaf(&self, name: &str, not_after: Timestamp) -> Result<Leaf> {
         self.issue(&[name], not_after - Duration::days(90), not_after)
     }
 
     /// A certificate for these names and this time.
-    pub fn issue(&self, names: &[&str], not_before: OffsetDateTime, not_after: OffsetDateTime) -> Result<Leaf> {
+    pub fn issue(&self, names: &[&str], not_before: Timestamp, not_after: Timestamp) -> Result<Leaf> {
         let mut params = CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())?;
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, names[0]);
-        (params.not_before, params.not_after) = (not_before, not_after);
+        params.not_before = not_before.into();
+        params.not_after = not_after.into();
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.intermediate)?.pem();
         let fullchain = format!("{certificate}{}", self.intermediate.pem());

@@ -1,11 +1,12 @@
 //! A handful of real servers, each in another state: what the demo and the end-to-end tests look at.
 
+use neverlapse::timestamp::Timestamp;
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::Result;
 use aws_config::SdkConfig;
-use time::{Duration, OffsetDateTime};
+use time::Duration;
 
 use crate::dns::Dns;
 use crate::pki::Authority;
@@ -31,16 +32,16 @@ pub const CA: &str = "ca/shop.pem";
 
 impl Shop {
     /// Opens it.
-    pub async fn open(now: OffsetDateTime) -> Result<Self> {
+    pub async fn open(now: Timestamp) -> Result<Self> {
         Self::of(now, None).await
     }
 
     /// Opens it with a DNS server that also answers from the Route 53 behind `aws`.
-    pub async fn open_on(now: OffsetDateTime, aws: &SdkConfig) -> Result<Self> {
+    pub async fn open_on(now: Timestamp, aws: &SdkConfig) -> Result<Self> {
         Self::of(now, Some(aws)).await
     }
 
-    async fn of(now: OffsetDateTime, aws: Option<&SdkConfig>) -> Result<Self> {
+    async fn of(now: Timestamp, aws: Option<&SdkConfig>) -> Result<Self> {
         let authority = Authority::new()?;
         let healthy = authority.leaf("healthy.shop.test", now + Duration::days(60))?;
         let soon = authority.leaf("soon.shop.test", now + Duration::days(9) + Duration::HOUR)?;

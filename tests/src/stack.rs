@@ -1,5 +1,6 @@
 //! A local AWS (ministack), and the real template on it by the real `sam deploy`.
 
+use neverlapse::timestamp::Timestamp;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -146,7 +147,7 @@ impl Stack {
     /// Makes a public hosted zone, and answers with its id.
     pub async fn create_zone(&self, name: &str) -> Result<String> {
         let route53 = aws_sdk_route53::Client::new(&self.config);
-        let reference = format!("{name}-{}", time::OffsetDateTime::now_utc().unix_timestamp_nanos());
+        let reference = format!("{name}-{}", Timestamp::now().utc().unix_timestamp_nanos());
         let created = route53
             .create_hosted_zone()
             .name(name)

@@ -1,5 +1,6 @@
 //! What the probe says and remembers, run after run: the built function, on a local AWS that fails where it is told to.
 
+use neverlapse::timestamp::Timestamp;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -14,7 +15,6 @@ use neverlapse_tests::stack::root;
 use neverlapse_tests::webhook::Webhook;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use time::OffsetDateTime;
 
 const STATE: &str = "state/alerts.json";
 const LOG: &str = "log";
@@ -264,7 +264,7 @@ struct World {
 impl World {
     async fn open() -> Self {
         let emulator = Emulator::start().await.unwrap();
-        let shop = Shop::open(OffsetDateTime::now_utc()).await.unwrap();
+        let shop = Shop::open(Timestamp::now()).await.unwrap();
         let bucket = "alerts".to_owned();
         let s3 = aws_sdk_s3::Client::new(&emulator.config);
         let here = aws_sdk_s3::types::BucketLocationConstraint::EuCentral1;

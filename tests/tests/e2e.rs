@@ -1,5 +1,6 @@
 //! The deployed probe, as its users meet it: one stack, real servers, the alert that arrived.
 
+use neverlapse::timestamp::Timestamp;
 use std::time::Duration;
 
 use neverlapse_tests::emulator::Emulator;
@@ -7,7 +8,6 @@ use neverlapse_tests::inbox::Inbox;
 use neverlapse_tests::shop::{CA, Shop};
 use neverlapse_tests::stack::Stack;
 use serde_json::{Value, json};
-use time::OffsetDateTime;
 
 const SOON: Duration = Duration::from_secs(30);
 const QUIET: Duration = Duration::from_secs(5);
@@ -27,9 +27,7 @@ fn status<'a>(report: &'a Value, name: &str) -> &'a str {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_deployed_probe_looks_and_tells() {
     let emulator = Emulator::start().await.unwrap();
-    let shop = Shop::open_on(OffsetDateTime::now_utc(), &emulator.config)
-        .await
-        .unwrap();
+    let shop = Shop::open_on(Timestamp::now(), &emulator.config).await.unwrap();
     let nameserver = shop.dns.address.to_string();
     let parameters = [
         ("Schedule", "rate(1 minute)"),

@@ -2,9 +2,9 @@
 
 use neverlapse::page::page;
 use neverlapse::report::Report;
+use neverlapse::timestamp::Timestamp;
 use neverlapse_tests::browser::{Browser, Visit};
 use neverlapse_tests::fleet;
-use time::OffsetDateTime;
 
 const WIDE: (u32, u32) = (1_280, 1_000);
 const PHONE: (u32, u32) = (390, 844);
@@ -38,7 +38,7 @@ async fn aria_sort(visit: &Visit, column: &str) -> String {
 #[tokio::test]
 async fn it_filters_and_sorts_and_asks_nobody_for_anything() {
     let browser = Browser::start().await.unwrap();
-    let mut visit = open(&browser, &fleet::shop(OffsetDateTime::now_utc()), WIDE).await;
+    let mut visit = open(&browser, &fleet::shop(Timestamp::now()), WIDE).await;
     assert_eq!(text(&visit, "h1").await, "4 of 31 endpoints are critical");
     assert_eq!(text(&visit, "#shown").await, "31 endpoints");
     assert_eq!(names(&visit).await[0], "status.shop.example:443", "worst first");
@@ -101,7 +101,7 @@ async fn it_filters_and_sorts_and_asks_nobody_for_anything() {
 #[tokio::test]
 async fn nothing_in_a_certificate_runs() {
     let browser = Browser::start().await.unwrap();
-    let mut visit = open(&browser, &fleet::hostile(OffsetDateTime::now_utc()), WIDE).await;
+    let mut visit = open(&browser, &fleet::hostile(Timestamp::now()), WIDE).await;
     // Everything that can be shown is.
     let _: bool = visit
         .value("document.querySelectorAll('details').forEach(one => one.open = true), document.querySelectorAll('.open').forEach(one => one.click()), true")
@@ -126,7 +126,7 @@ async fn nothing_in_a_certificate_runs() {
 #[tokio::test]
 async fn a_script_that_got_in_would_not_run_and_would_be_seen() {
     let browser = Browser::start().await.unwrap();
-    let html = page(&fleet::shop(OffsetDateTime::now_utc()), None).unwrap();
+    let html = page(&fleet::shop(Timestamp::now()), None).unwrap();
     let html = html.replace(
         "<h1>",
         "<script>window.owned=1</script><img src=https://x.example/><h1>",
@@ -142,7 +142,7 @@ async fn a_script_that_got_in_would_not_run_and_would_be_seen() {
 #[tokio::test]
 async fn ten_thousand_endpoints() {
     let browser = Browser::start().await.unwrap();
-    let now = OffsetDateTime::now_utc();
+    let now = Timestamp::now();
     let html = page(&fleet::large(now, 10_000, 200), None).unwrap();
     assert!(html.len() < 12_000_000, "{}", html.len());
     assert!(!html.contains("These are"), "nothing is left out");
@@ -203,7 +203,7 @@ const TIMES: &str = r"
 #[tokio::test]
 async fn everything_can_be_reached_by_keyboard() {
     let browser = Browser::start().await.unwrap();
-    let visit = open(&browser, &fleet::shop(OffsetDateTime::now_utc()), WIDE).await;
+    let visit = open(&browser, &fleet::shop(Timestamp::now()), WIDE).await;
     let unreachable: Vec<String> = visit.value(UNREACHABLE).await.unwrap();
     assert_eq!(unreachable, Vec::<String>::new());
     // The first stop leads past everything else, a slash to the filter from anywhere.
@@ -231,7 +231,7 @@ const UNREACHABLE: &str = r"
 #[tokio::test]
 async fn it_prints() {
     let browser = Browser::start().await.unwrap();
-    let visit = open(&browser, &fleet::shop(OffsetDateTime::now_utc()), (720, 1_000)).await;
+    let visit = open(&browser, &fleet::shop(Timestamp::now()), (720, 1_000)).await;
     visit.print_on_dark().await.unwrap();
     let faint: Vec<String> = visit.value(FAINT).await.unwrap();
     assert_eq!(faint, Vec::<String>::new());
@@ -251,7 +251,7 @@ async fn it_prints() {
 #[tokio::test]
 async fn everybody_can_read_it() {
     let browser = Browser::start().await.unwrap();
-    let report = fleet::shop(OffsetDateTime::now_utc());
+    let report = fleet::shop(Timestamp::now());
     for (window, scheme) in [(WIDE, "light"), (WIDE, "dark"), (PHONE, "light"), (PHONE, "dark")] {
         let visit = open(&browser, &report, window).await;
         visit.prefer(scheme).await.unwrap();

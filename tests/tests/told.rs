@@ -1,5 +1,6 @@
 //! What people and programs hear of a whole life on the deployed stack, and that no secret is in any of it.
 
+use neverlapse::timestamp::Timestamp;
 use std::time::Duration;
 
 use neverlapse_tests::emulator::Emulator;
@@ -11,7 +12,6 @@ use neverlapse_tests::shop::{CA, Shop};
 use neverlapse_tests::stack::{Stack, root};
 use neverlapse_tests::webhook::Webhook;
 use serde_json::{Value, json};
-use time::OffsetDateTime;
 use tokio::time::{Instant, sleep};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -19,7 +19,7 @@ const NAME: &str = "soon.shop.test";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_kind_of_message_arrives_by_each_way_and_none_has_a_secret() {
-    let now = OffsetDateTime::now_utc();
+    let now = Timestamp::now();
     let subscribers = Authority::new().unwrap();
     let emulator = Emulator::start_trusting(&subscribers.root()).await.unwrap();
     let shop = Shop::open_on(now, &emulator.config).await.unwrap();

@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use neverlapse::chain::describe;
 use neverlapse::endpoint::Host;
-use neverlapse::finding::date;
 use neverlapse::report::Role;
+use neverlapse::timestamp::Timestamp;
 use neverlapse::version::{CERT, CHAIN, Current, FILES, FULLCHAIN, FileHash, Manifest, PRIVKEY, sha256};
 use thiserror::Error;
-use time::OffsetDateTime;
 use tokio_rustls::rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
@@ -31,7 +30,7 @@ pub(crate) struct Expected<'a> {
     /// What it must be valid for.
     pub(crate) identifiers: &'a [String],
     pub(crate) allow_staging: bool,
-    pub(crate) now: OffsetDateTime,
+    pub(crate) now: Timestamp,
 }
 
 /// Why a version is not installed.
@@ -61,10 +60,10 @@ pub(crate) enum Refused {
     OtherKey,
     #[error("it is not valid for {missing}")]
     NotFor { missing: String },
-    #[error("it is not valid before {}", date(*.0))]
-    NotYet(OffsetDateTime),
-    #[error("it expired on {}", date(*.0))]
-    Expired(OffsetDateTime),
+    #[error("it is not valid before {0}")]
+    NotYet(Timestamp),
+    #[error("it expired on {0}")]
+    Expired(Timestamp),
     #[error("chain.pem does not lead from the certificate to its issuer: {0}")]
     BrokenChain(String),
     #[error("it comes from a staging issuer that clients do not trust (allow_staging = true installs it)")]
@@ -211,13 +210,13 @@ fn valid_for(leaf: &CertificateDer<'_>, identifiers: &[String]) -> Result<(), Re
 }
 
 /// Every signature up to the last issuer that comes with it. Whether clients trust that one is not for this host to say.
-fn linked(leaf: &CertificateDer<'_>, issuers: &[CertificateDer<'_>], now: OffsetDateTime) -> Result<(), Refused> {
+fn linked(leaf: &CertificateDer<'_>, issuers: &[CertificateDer<'_>], now: Timestamp) -> Result<(), Refused> {
     let Some(last) = issuers.last() else {
         return Ok(());
     };
     let broken = |error: webpki::Error| Refused::BrokenChain(error.to_string());
     let anchor = anchor_from_trusted_cert(last).map_err(broken)?;
-    let time = UnixTime::since_unix_epoch(Duration::from_secs(now.unix_timestamp().try_into().unwrap_or(0)));
+    let time = UnixTime::since_unix_epoch(Duration::from_secs(now.unix().try_into().unwrap_or(0)));
     let end_entity = EndEntityCert::try_from(leaf).map_err(broken)?;
     let usage = KeyUsage::server_auth();
     end_entity

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use neverlapse::endpoint::Host;
-use neverlapse::finding::{Kind, date};
+use neverlapse::finding::Kind;
 use neverlapse::probe::{Options, Prober, Target, Thresholds, Timeouts};
 use neverlapse::report::Observation;
 use neverlapse::roots::Roots;
@@ -84,7 +84,7 @@ fn served(seen: &Observation, name: &Host, fingerprint: &str) -> Result<(), Stri
     match &seen.leaf {
         None => Err(format!("{address} shows no certificate: {stopped}")),
         Some(leaf) if leaf.fingerprint != fingerprint => {
-            let (end, fingerprint) = (date(leaf.not_after), &leaf.fingerprint);
+            let (end, fingerprint) = (leaf.not_after, &leaf.fingerprint);
             Err(format!(
                 "{address} does not serve it for {name}, but a certificate that ends on {end} (fingerprint {fingerprint})"
             ))

@@ -24,11 +24,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use futures::{StreamExt, stream};
-use neverlapse::finding::date;
 use neverlapse::receipt;
 use neverlapse::store::Store;
+use neverlapse::timestamp::Timestamp;
 use neverlapse::version::Current;
-use time::OffsetDateTime;
 use tokio::time::{Instant, sleep};
 
 use self::command::Program;
@@ -72,7 +71,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
     if arguments.leave {
         return Ok(leave(&config, &source, journal).await?.exit());
     }
-    let now = OffsetDateTime::now_utc();
+    let now = Timestamp::now();
     let mut worst = Code::Ok;
     let mut works = Vec::new();
     for wanted in &config.certificates {
@@ -204,7 +203,7 @@ async fn source(arguments: &Arguments, config: &Config, machine: &Machine) -> Re
     Ok((Source::Bucket(Store::new(client, bucket)), identity))
 }
 
-async fn rehearse(works: Vec<Work<'_>>, mut worst: Code, journal: Journal, now: OffsetDateTime) -> Code {
+async fn rehearse(works: Vec<Work<'_>>, mut worst: Code, journal: Journal, now: Timestamp) -> Code {
     for mut work in works {
         match work.rehearse().await {
             Ok(plan) => journal.info(&format!("{}: {plan}", work.wanted.name)),
@@ -319,7 +318,7 @@ async fn again(wanted: &Wanted, journal: Journal) {
 }
 
 /// Says how it ended.
-fn told(work: &Work<'_>, next: Next, journal: Journal, now: OffsetDateTime) -> Code {
+fn told(work: &Work<'_>, next: Next, journal: Journal, now: Timestamp) -> Code {
     let name = &work.wanted.name;
     let installed = work.installed();
     let lapses = |installed: &Current| is_urgent(installed.facts.not_before, installed.facts.not_after, now);
@@ -335,13 +334,12 @@ fn told(work: &Work<'_>, next: Next, journal: Journal, now: OffsetDateTime) -> C
     let stays = match installed {
         Some(installed) => format!(
             "version {} stays installed, valid until {}",
-            installed.facts.version,
-            date(installed.facts.not_after)
+            installed.facts.version, installed.facts.not_after
         ),
         None => "nothing is installed".to_owned(),
     };
     let again = match next {
-        Next::Later(at) => format!(" (tried again from {} on, or by neverlapse pull --now)", date(at)),
+        Next::Later(at) => format!(" (tried again from {} on, or by neverlapse pull --now)", at),
         Next::Wait => " (tried again in its window, or by neverlapse pull --now)".to_owned(),
         Next::Nothing | Next::Install => String::new(),
     };

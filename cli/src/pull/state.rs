@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use neverlapse::receipt::Receipt;
+use neverlapse::timestamp::Timestamp;
 use neverlapse::version::Current;
 use rustix::fs::{FlockOperation, OFlags, flock};
 use serde::{Deserialize, Serialize};
-use time::{Duration, OffsetDateTime};
+use time::Duration;
 
 use super::folder::{guarded, is_folder};
 
@@ -35,8 +36,7 @@ pub(crate) struct Installed {
     pub(crate) folder: String,
     /// Whether a handshake showed it when it was last looked at; `None` without `verify`.
     pub(crate) served: Option<bool>,
-    #[serde(with = "time::serde::rfc3339")]
-    pub(crate) since: OffsetDateTime,
+    pub(crate) since: Timestamp,
 }
 
 /// Work that is not done.
@@ -47,10 +47,9 @@ pub(crate) struct Pending {
     /// Runs that have tried.
     pub(crate) attempts: u32,
     /// When the last of them did.
-    #[serde(with = "time::serde::rfc3339::option", default)]
-    pub(crate) tried: Option<OffsetDateTime>,
-    #[serde(with = "time::serde::rfc3339")]
-    pub(crate) since: OffsetDateTime,
+    #[serde(default)]
+    pub(crate) tried: Option<Timestamp>,
+    pub(crate) since: Timestamp,
     /// Why it is not done, if a try has ended.
     #[serde(default)]
     pub(crate) failure: Option<String>,
@@ -59,7 +58,7 @@ pub(crate) struct Pending {
 impl Pending {
     /// From when on it is tried again, for somebody who has a certificate until then: at first in every run, then ever less often, but
     /// daily at least, and more often the less time is left.
-    pub(crate) fn next_try(&self, until: Option<OffsetDateTime>, now: OffsetDateTime) -> OffsetDateTime {
+    pub(crate) fn next_try(&self, until: Option<Timestamp>, now: Timestamp) -> Timestamp {
         // A try that is still to come was dated by a clock that was ahead.
         let Some(tried) = self
             .tried
@@ -74,7 +73,7 @@ impl Pending {
     }
 
     /// Counts a try, once a run.
-    pub(crate) fn count(&mut self, now: OffsetDateTime) {
+    pub(crate) fn count(&mut self, now: Timestamp) {
         if self.tried != Some(now) {
             self.attempts += 1;
             self.tried = Some(now);
@@ -235,7 +234,7 @@ const NOFOLLOW: i32 = OFlags::NOFOLLOW.bits().cast_signed();
 
 #[cfg(test)]
 mod tests {
-    use time::macros::datetime;
+    use neverlapse::timestamp;
 
     use super::*;
 
@@ -252,7 +251,7 @@ mod tests {
 
     #[test]
     fn a_version_that_never_passes_was_switched_and_reloaded_every_hour_for_ever() {
-        let start = datetime!(2026-10-01 0:00 UTC);
+        let start = timestamp!(2026-10-01 0:00 UTC);
         let far = Some(start + Duration::days(80));
         let mut pending: Pending = State::parse(state("v").as_bytes()).unwrap().pending.unwrap();
         let tries = |pending: &mut Pending, until, hours: i64| {

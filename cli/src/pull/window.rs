@@ -2,8 +2,9 @@
 
 use std::str::FromStr;
 
+use neverlapse::timestamp::Timestamp;
 use time::macros::format_description;
-use time::{Duration, OffsetDateTime, Time, UtcOffset};
+use time::{Duration, Time};
 
 /// From one time of day to another, in UTC; over midnight where the second is earlier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,8 +14,8 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    pub(crate) fn is_open(self, now: OffsetDateTime) -> bool {
-        let now = now.to_offset(UtcOffset::UTC).time();
+    pub(crate) fn is_open(self, now: Timestamp) -> bool {
+        let now = now.utc().time();
         if self.from <= self.to {
             (self.from..self.to).contains(&now)
         } else {
@@ -52,7 +53,7 @@ impl Window {
 }
 
 /// Whether a certificate has so little time left that no window matters.
-pub(crate) fn is_urgent(not_before: OffsetDateTime, not_after: OffsetDateTime, now: OffsetDateTime) -> bool {
+pub(crate) fn is_urgent(not_before: Timestamp, not_after: Timestamp, now: Timestamp) -> bool {
     not_after - now < URGENT.min((not_after - not_before) / 4)
 }
 
@@ -81,17 +82,17 @@ const DELAY: Duration = Duration::minutes(50);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use time::macros::datetime;
+    use neverlapse::timestamp;
 
     #[test]
     fn open_and_closed() {
         for (window, now, expected) in [
-            ("02:00-04:30", datetime!(2026-10-01 02:00 UTC), true),
-            ("02:00-04:30", datetime!(2026-10-01 04:30 UTC), false),
-            ("02:00-04:30", datetime!(2026-10-01 04:00 +02:00), true),
-            ("22:00-02:00", datetime!(2026-10-01 23:00 UTC), true),
-            ("22:00-02:00", datetime!(2026-10-01 01:59 UTC), true),
-            ("22:00-02:00", datetime!(2026-10-01 12:00 UTC), false),
+            ("02:00-04:30", timestamp!(2026-10-01 02:00 UTC), true),
+            ("02:00-04:30", timestamp!(2026-10-01 04:30 UTC), false),
+            ("02:00-04:30", timestamp!(2026-10-01 04:00 +02:00), true),
+            ("22:00-02:00", timestamp!(2026-10-01 23:00 UTC), true),
+            ("22:00-02:00", timestamp!(2026-10-01 01:59 UTC), true),
+            ("22:00-02:00", timestamp!(2026-10-01 12:00 UTC), false),
         ] {
             assert_eq!(
                 window.parse::<Window>().unwrap().is_open(now),
@@ -136,7 +137,7 @@ mod tests {
 
     #[test]
     fn the_last_week_is_urgent_and_the_last_quarter_of_a_short_life() {
-        let end = datetime!(2026-10-01 0:00 UTC);
+        let end = timestamp!(2026-10-01 0:00 UTC);
         for (lifetime, left, expected) in [
             (Duration::days(90), Duration::days(8), false),
             (Duration::days(90), Duration::days(6), true),

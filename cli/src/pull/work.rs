@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use neverlapse::finding::date;
 use neverlapse::receipt::{self, Receipt, Stage};
 use neverlapse::store::Fresh;
+use neverlapse::timestamp::Timestamp;
 use neverlapse::version::{Current, FILES, FULLCHAIN, MANIFEST, PRIVKEY, current_key, file_key};
-use time::OffsetDateTime;
 
 use super::candidate::{Candidate, Expected, verify};
 use super::config::{Config, Wanted};
@@ -34,7 +33,7 @@ pub(crate) struct Work<'a> {
     way_back: Option<WayBack>,
     /// Whether a person wants it done now, whatever window and failed tries say.
     at_once: bool,
-    now: OffsetDateTime,
+    now: Timestamp,
 }
 
 /// To the installed version, from the moment that another one is made live.
@@ -78,7 +77,7 @@ pub(crate) enum Next {
     /// To wait for the hours in which changes are wanted.
     Wait,
     /// To try again, but not before then: it has failed too often.
-    Later(OffsetDateTime),
+    Later(Timestamp),
 }
 
 type Files = BTreeMap<&'static str, Vec<u8>>;
@@ -89,7 +88,7 @@ impl<'a> Work<'a> {
         wanted: &'a Wanted,
         source: &'a Source,
         at_once: bool,
-        now: OffsetDateTime,
+        now: Timestamp,
     ) -> Result<Self> {
         let file = config.state.join(format!("{}.json", wanted.name));
         let state = State::read(&file)?;
@@ -167,7 +166,7 @@ impl<'a> Work<'a> {
             Step::Done | Step::Continue | Step::Fetch => match self.download(&current).await {
                 Ok(_) => Ok(format!(
                     "would install version {version}, valid until {}",
-                    date(current.facts.not_after)
+                    current.facts.not_after
                 )),
                 Err(reason) => Err(Trouble::Failed(format!("would refuse version {version}: {reason:#}"))),
             },
@@ -278,8 +277,7 @@ impl<'a> Work<'a> {
         let of = |current: &Current| {
             format!(
                 "version {}, valid until {}",
-                current.facts.version,
-                date(current.facts.not_after)
+                current.facts.version, current.facts.not_after
             )
         };
         match (&self.state.pending, &self.state.installed, next) {

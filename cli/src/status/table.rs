@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use comfy_table::Cell;
-use neverlapse::finding::{Finding, Kind, Severity, Span, date};
+use neverlapse::finding::{Finding, Kind, Severity, Span};
 use neverlapse::report::{AddressReport, AddressStage, CertificateReport, Counts, InstanceReport, Stage};
 
 use super::{Seen, Status, verdict};
@@ -123,9 +123,7 @@ fn instances(certificate: &CertificateReport) -> Vec<String> {
     let one = |instance: &&InstanceReport| {
         let host = instance.host.as_deref().filter(|host| *host != instance.shown());
         let host = host.map_or_else(String::new, |host| format!(" ({host})"));
-        let since = instance
-            .at
-            .map_or_else(String::new, |at| format!(" since {}", date(at)));
+        let since = instance.at.map_or_else(String::new, |at| format!(" since {}", at));
         let other = instance
             .version
             .as_ref()
@@ -151,12 +149,12 @@ fn addresses(certificate: &CertificateReport) -> Vec<String> {
         };
         let shown = match (seen.stage, &seen.version, &seen.fingerprint, seen.not_after) {
             (AddressStage::Served, ..) => String::new(),
-            (_, Some(version), _, Some(end)) => format!(" shows version {version}, until {}", date(end)),
+            (_, Some(version), _, Some(end)) => format!(" shows version {version}, until {}", end),
             (_, None, Some(fingerprint), Some(end)) => {
                 format!(
                     " shows one that is none of ours, {}, until {}",
                     fingerprint.get(..12).unwrap_or_default(),
-                    date(end)
+                    end
                 )
             }
             _ => String::new(),
@@ -251,7 +249,7 @@ fn sentences(status: &Status) -> Vec<String> {
         Seen::ByProbe(at) => format!(
             "addresses as the probe saw them {} ago, on {}",
             Span(status.now - at),
-            date(at)
+            at
         ),
         Seen::Never => "addresses have not been looked at".to_owned(),
     };
@@ -266,14 +264,14 @@ mod tests {
     use super::super::Wire;
     use super::*;
     use neverlapse::renewal::Decision;
+    use neverlapse::timestamp;
+    use neverlapse::timestamp::Timestamp;
     use serde_json::{Value, json};
-    use time::OffsetDateTime;
-    use time::macros::datetime;
 
-    const NOW: OffsetDateTime = datetime!(2026-10-10 00:00 UTC);
+    const NOW: Timestamp = timestamp!(2026-10-10 00:00 UTC);
 
     fn status(certificates: Value, seen: Seen) -> Status {
-        let next = datetime!(2026-12-08 00:00 UTC);
+        let next = timestamp!(2026-12-08 00:00 UTC);
         Status {
             certificates: serde_json::from_value(certificates).unwrap(),
             decisions: vec![("shop.test".to_owned(), Decision::NotDue { next })],

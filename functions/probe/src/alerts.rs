@@ -5,8 +5,8 @@ use neverlapse::alert::state::{Circle, KEY, Memory, News, Run, State, next};
 use neverlapse::alert::{Digest, Sender, Topic, digest, slack, topic};
 use neverlapse::report::Report;
 use neverlapse::store::{self, Expecting, Object, Store, Tagged};
+use neverlapse::timestamp::Timestamp;
 use thiserror::Error;
-use time::OffsetDateTime;
 
 /// Where alerts go, and where it is kept what they said.
 pub(crate) struct Alerts {
@@ -43,7 +43,7 @@ impl Alerts {
         &self,
         outcome: Result<&Report, &str>,
         circle: &Circle,
-        now: OffsetDateTime,
+        now: Timestamp,
     ) -> Result<(), Error> {
         let recalled = self.recall().await;
         let run = Run {

@@ -4,8 +4,8 @@ use lambda_runtime::tracing::{info, warn};
 use neverlapse::page::page;
 use neverlapse::report::{CertificateReport, Report};
 use neverlapse::store::{Error, Expecting, LATEST_JSON, LATEST_PAGE, Object, Store};
+use neverlapse::timestamp::Timestamp;
 use serde::Deserialize;
-use time::OffsetDateTime;
 
 /// What the last run said of managed certificates. That it cannot be read costs more requests, and nothing else.
 pub(crate) async fn certificates(store: &Store) -> Vec<CertificateReport> {
@@ -53,8 +53,8 @@ async fn write(store: &Store, key: &str, body: Vec<u8>, content_type: &'static s
 }
 
 /// `reports/2026-11-24/060012Z.json`.
-fn dated(at: OffsetDateTime) -> String {
-    let at = at.to_utc();
+fn dated(at: Timestamp) -> String {
+    let at = at.utc();
     let (hour, minute, second) = at.time().as_hms();
     format!("reports/{}/{hour:02}{minute:02}{second:02}Z.json", at.date())
 }
@@ -65,16 +65,16 @@ const HTML: &str = "text/html; charset=utf-8";
 #[cfg(test)]
 mod tests {
     use super::*;
-    use time::macros::datetime;
+    use neverlapse::timestamp;
 
     #[test]
     fn dated_copies_sort_by_time() {
         assert_eq!(
-            dated(datetime!(2026-11-24 06:00:12 UTC)),
+            dated(timestamp!(2026-11-24 06:00:12 UTC)),
             "reports/2026-11-24/060012Z.json"
         );
         assert_eq!(
-            dated(datetime!(2026-11-24 00:30 +01)),
+            dated(timestamp!(2026-11-24 00:30 +01)),
             "reports/2026-11-23/233000Z.json"
         );
     }

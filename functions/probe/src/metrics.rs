@@ -3,7 +3,7 @@
 use neverlapse::chain::Thresholds;
 use neverlapse::metric::{Metric, line};
 use neverlapse::report::{CertificateReport, Report, Stage};
-use time::OffsetDateTime;
+use neverlapse::timestamp::Timestamp;
 
 /// The lines of a run over the whole inventory: one for the stack, and one an endpoint if that was asked for.
 pub(crate) fn lines(report: &Report, stack: &str, critical_days: u32, per_endpoint: bool) -> Vec<String> {
@@ -46,7 +46,7 @@ fn of_the_run(report: &Report) -> Vec<Metric> {
 
 /// How far managed certificates are. Where none is managed there is but `ManagedLapsing`, whose alarm must learn that nothing lapses
 /// any more.
-fn of_the_managed(certificates: &[&CertificateReport], critical_days: u32, now: OffsetDateTime) -> Vec<Metric> {
+fn of_the_managed(certificates: &[&CertificateReport], critical_days: u32, now: Timestamp) -> Vec<Metric> {
     let lapsing = certificates.iter().filter(|one| is_lapsing(one, critical_days, now));
     let mut metrics = vec![Metric::count("ManagedLapsing", lapsing.count() as u64)];
     if certificates.is_empty() {
@@ -77,7 +77,7 @@ fn stage(certificate: &CertificateReport) -> Option<Stage> {
 }
 
 /// Less is left than is critical for what we renew.
-fn is_lapsing(certificate: &CertificateReport, critical_days: u32, now: OffsetDateTime) -> bool {
+fn is_lapsing(certificate: &CertificateReport, critical_days: u32, now: Timestamp) -> bool {
     let (Some(begin), Some(end)) = (certificate.not_before, certificate.not_after) else {
         return false;
     };
@@ -110,8 +110,8 @@ const STAGES: [(&str, Option<Stage>); 6] = [
 mod tests {
     use neverlapse::finding::Severity;
     use neverlapse::report::EndpointReport;
+    use neverlapse::timestamp;
     use serde_json::{Value, json};
-    use time::macros::datetime;
 
     use super::*;
 
@@ -130,8 +130,8 @@ mod tests {
     }
 
     fn report(endpoints: Vec<EndpointReport>) -> Report {
-        let end = datetime!(2026-11-24 06:00:12.4 UTC);
-        Report::new(datetime!(2026-11-24 06:00 UTC), end, endpoints)
+        let end = timestamp!(2026-11-24 06:00:12.4 UTC);
+        Report::new(timestamp!(2026-11-24 06:00 UTC), end, endpoints)
     }
 
     fn values(text: &str) -> Value {

@@ -7,10 +7,10 @@ use neverlapse::client::reason;
 use neverlapse::inventory::Certificate;
 use neverlapse::report::{Report, Revocation};
 use neverlapse::request::{Asker, Observed, Request};
-use time::OffsetDateTime;
+use neverlapse::timestamp::Timestamp;
 
 /// The requests of a run.
-pub(crate) fn requests(certificates: &[Certificate], report: &Report, now: OffsetDateTime) -> Vec<Request> {
+pub(crate) fn requests(certificates: &[Certificate], report: &Report, now: Timestamp) -> Vec<Request> {
     let request = |certificate: &Certificate| Request {
         observed: observed(certificate, report),
         ..Request::new(&certificate.name, Asker::Probe, now)
@@ -86,7 +86,7 @@ mod tests {
                         "signature": "ecdsa-sha256", "role": "leaf"}}]
             }))
             .unwrap();
-            let now = OffsetDateTime::UNIX_EPOCH;
+            let now = Timestamp::UNIX_EPOCH;
             let requests = requests(&certificates, &Report::new(now, now, vec![look]), now);
             assert_eq!(requests[0].observed.len(), expected, "{sni:?}");
         }

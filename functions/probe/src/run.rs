@@ -14,9 +14,9 @@ use neverlapse::report::Report;
 use neverlapse::resolve;
 use neverlapse::roots::Roots;
 use neverlapse::store::Store;
+use neverlapse::timestamp::Timestamp;
 use serde_json::Value;
 use thiserror::Error;
-use time::OffsetDateTime;
 use tokio::join;
 use tokio::time::Instant;
 
@@ -115,7 +115,7 @@ impl Run {
             Err(failed) => {
                 error!(error = %failed, "the run could not look at anything");
                 if is_whole {
-                    let (reason, now) = (failed.to_string(), OffsetDateTime::now_utc());
+                    let (reason, now) = (failed.to_string(), Timestamp::now());
                     self.alerts.tell(Err(&reason), &Circle::default(), now).await?;
                 }
                 return Err(failed);
@@ -133,7 +133,7 @@ impl Run {
             let lines = metrics::lines(&report, stack, thresholds.critical_days, *endpoint_metrics);
             lines.iter().for_each(|line| println!("{line}"));
         }
-        let now = OffsetDateTime::now_utc();
+        let now = Timestamp::now();
         let told = match is_whole {
             true => self.alerts.tell(Ok(&report), &Circle::of(&inventory), now).await,
             false => Ok(()),
@@ -157,7 +157,7 @@ impl Run {
     }
 
     /// Writes the report to the bucket, or tells that it cannot.
-    async fn keep(&self, report: &Report, now: OffsetDateTime) -> Result<(), Error> {
+    async fn keep(&self, report: &Report, now: Timestamp) -> Result<(), Error> {
         let sender = &self.alerts.sender;
         let place = format!("{} in {}", sender.stack, sender.region);
         let Err(problem) = archive::keep(&self.store, report, &place).await else {
@@ -205,7 +205,7 @@ impl Run {
         };
         let (mut report, stored, left_out) = join!(prober.report(targets, deadline), stored, left_out);
         report.mistakes = mistakes;
-        let now = OffsetDateTime::now_utc();
+        let now = Timestamp::now();
         report.certificates = delivery::reports(certificates, &stored, &report.endpoints, now);
         let (left_out, problems) = left_out;
         let left_out = left_out

@@ -7,8 +7,8 @@ use instant_acme::Account;
 use lambda_runtime::tracing::info;
 use neverlapse::inventory::Issuer;
 use neverlapse::store::{self, Expecting, Object, Store, Tagged};
+use neverlapse::timestamp::Timestamp;
 use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
 
 use crate::acme::{Http, fault, patiently};
 use crate::fault::Fault;
@@ -30,12 +30,8 @@ struct Stored {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     next_key: Option<String>,
     /// When the last replacement was asked for: whoever asks for it again, late or repeatedly, has it.
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        with = "time::serde::rfc3339::option"
-    )]
-    replacement_asked_at: Option<OffsetDateTime>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    replacement_asked_at: Option<Timestamp>,
 }
 
 impl fmt::Debug for Stored {
@@ -100,7 +96,7 @@ impl Accounts<'_> {
         &self,
         name: &str,
         issuer: &Issuer,
-        asked_at: OffsetDateTime,
+        asked_at: Timestamp,
         http: &Http,
     ) -> Result<(), Fault> {
         self.open(name, issuer, http).await?;

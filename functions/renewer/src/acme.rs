@@ -12,6 +12,7 @@ use http_body_util::BodyExt as _;
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient, Problem};
 use neverlapse::roots::Roots;
 use neverlapse::text::printable;
+use neverlapse::timestamp::Timestamp;
 use reqwest::redirect::Policy;
 use serde_json::json;
 use time::OffsetDateTime;
@@ -23,7 +24,7 @@ use crate::fault::Fault;
 #[derive(Clone)]
 pub(crate) struct Http {
     client: reqwest::Client,
-    asked_to_wait: Arc<Mutex<Option<OffsetDateTime>>>,
+    asked_to_wait: Arc<Mutex<Option<Timestamp>>>,
 }
 
 impl Http {
@@ -47,7 +48,7 @@ impl Http {
     }
 
     /// Until when the server's last answer asked to wait (Retry-After with 429 or 503); the library drops that header.
-    pub(crate) fn asked_to_wait(&self) -> Option<OffsetDateTime> {
+    pub(crate) fn asked_to_wait(&self) -> Option<Timestamp> {
         *self.asked_to_wait.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -57,7 +58,7 @@ impl Http {
         let response = self.client.execute(request).await.map_err(chained)?;
         let (status, headers) = (response.status(), response.headers().clone());
         let busy = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
-        let until = retry_after(&headers, OffsetDateTime::now_utc()).filter(|_| busy);
+        let until = retry_after(&headers, Timestamp::now()).filter(|_| busy);
         *self.asked_to_wait.lock().unwrap_or_else(PoisonError::into_inner) = until;
         let body = problem(status, &headers, body(response).await?);
         let mut whole = Response::new(body);
@@ -239,11 +240,13 @@ fn problem(status: StatusCode, headers: &HeaderMap, body: Bytes) -> Bytes {
 }
 
 /// Seconds or a date (RFC 9110, 10.2.3).
-pub(crate) fn retry_after(headers: &HeaderMap, now: OffsetDateTime) -> Option<OffsetDateTime> {
+pub(crate) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Timestamp> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let until = match text.parse::<u32>() {
         Ok(seconds) => now + time::Duration::seconds(seconds.into()),
-        Err(_) => OffsetDateTime::parse(&text.replace("GMT", "+0000"), &Rfc2822).ok()?,
+        Err(_) => OffsetDateTime::parse(&text.replace("GMT", "+0000"), &Rfc2822)
+            .ok()?
+            .into(),
     };
     Some(until.min(now + LONGEST_WAIT))
 }
@@ -274,7 +277,7 @@ const USER_AGENT: &str = concat!("neverlapse/", env!("CARGO_PKG_VERSION"));
 #[cfg(test)]
 mod tests {
     use super::*;
-    use time::macros::datetime;
+    use neverlapse::timestamp;
 
     /// RFC 8555, 6.7.1.
     const COMPOUND: &str = r#"{"type": "urn:ietf:params:acme:error:malformed", "detail": "Some of the identifiers requested were rejected",
@@ -296,14 +299,14 @@ mod tests {
 
     #[test]
     fn retry_after_is_seconds_or_a_date() {
-        let now = datetime!(2026-11-24 12:00 UTC);
+        let now = timestamp!(2026-11-24 12:00 UTC);
         for (text, expected) in [
-            ("120", Some(datetime!(2026-11-24 12:02 UTC))),
+            ("120", Some(timestamp!(2026-11-24 12:02 UTC))),
             (
                 "Wed, 25 Nov 2026 23:59:59 GMT",
-                Some(datetime!(2026-11-25 23:59:59 UTC)),
+                Some(timestamp!(2026-11-25 23:59:59 UTC)),
             ),
-            ("4294967295", Some(datetime!(2026-12-02 12:00 UTC))),
+            ("4294967295", Some(timestamp!(2026-12-02 12:00 UTC))),
             ("soon", None),
         ] {
             let headers = HeaderMap::from_iter([(RETRY_AFTER, text.parse().unwrap())]);

@@ -4,9 +4,10 @@ use instant_acme::CertificateIdentifier;
 use lambda_runtime::tracing::warn;
 use neverlapse::renewal::{Advice, Renewal};
 use neverlapse::store::Tagged;
+use neverlapse::timestamp::Timestamp;
 use neverlapse::version::Current;
 use serde::Deserialize;
-use time::{Duration, OffsetDateTime};
+use time::Duration;
 
 use crate::acme::{Http, retry_after};
 use crate::case::Case;
@@ -17,7 +18,7 @@ use crate::renew::Renewer;
 impl Renewer {
     /// What is remembered, with the CA's advice brought up to date if it is time to ask.
     pub(crate) async fn advised(&self, case: &Case<'_>, current: Option<&Tagged<Current>>) -> Result<Renewal, Fault> {
-        let (name, now) = (&case.wanted.name, OffsetDateTime::now_utc());
+        let (name, now) = (&case.wanted.name, Timestamp::now());
         let renewal = self.renewal(name).await?;
         let Some(Tagged { value: current, .. }) = current else {
             return Ok(renewal);
@@ -54,7 +55,7 @@ impl Renewer {
         case: &Case<'_>,
         current: &Current,
         before: Option<&Advice>,
-        now: OffsetDateTime,
+        now: Timestamp,
     ) -> Result<Option<Advice>, Fault> {
         let issuer = case.issuer(&current.facts.issuer.name)?;
         if issuer.directory != current.facts.issuer.directory {
@@ -102,10 +103,8 @@ struct RenewalInfo {
 
 #[derive(Deserialize)]
 struct Window {
-    #[serde(with = "time::serde::rfc3339")]
-    start: OffsetDateTime,
-    #[serde(with = "time::serde::rfc3339")]
-    end: OffsetDateTime,
+    start: Timestamp,
+    end: Timestamp,
 }
 
 /// People are shown it, and a server wrote it.

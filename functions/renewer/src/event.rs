@@ -6,8 +6,8 @@ use lambda_runtime::LambdaEvent;
 use lambda_runtime::tracing::{error, info};
 use neverlapse::metric::{self, Metric};
 use neverlapse::request::Request;
+use neverlapse::timestamp::Timestamp;
 use thiserror::Error;
-use time::OffsetDateTime;
 use tokio::time::{Duration, Instant, timeout_at};
 
 use crate::fault::Fault;
@@ -65,7 +65,7 @@ async fn one(renewer: &Renewer, message: &SqsMessage, deadline: Instant) -> bool
     let result = attempt(renewer, message, deadline).await;
     if let Some(failed) = tried(&result) {
         // As CloudWatch wants it: on standard output, with nothing around it.
-        println!("{}", metrics(renewer.stack(), failed, OffsetDateTime::now_utc()));
+        println!("{}", metrics(renewer.stack(), failed, Timestamp::now()));
     }
     match result {
         Ok((name, outcome)) => {
@@ -116,7 +116,7 @@ fn tried(result: &Result<(String, Outcome), Error>) -> Option<bool> {
     }
 }
 
-fn metrics(stack: &str, failed: bool, now: OffsetDateTime) -> String {
+fn metrics(stack: &str, failed: bool, now: Timestamp) -> String {
     let counts = [
         Metric::count("RenewalsTried", 1),
         Metric::count("RenewalsFailed", failed.into()),
@@ -165,7 +165,7 @@ mod tests {
         ] {
             assert_eq!(tried(&result), expected, "{result:?}");
         }
-        let line: serde_json::Value = serde_json::from_str(&metrics("prod", true, OffsetDateTime::UNIX_EPOCH)).unwrap();
+        let line: serde_json::Value = serde_json::from_str(&metrics("prod", true, Timestamp::UNIX_EPOCH)).unwrap();
         assert_eq!(
             (&line["RenewalsTried"], &line["RenewalsFailed"]),
             (&1.0.into(), &1.0.into())

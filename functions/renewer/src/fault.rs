@@ -1,8 +1,8 @@
 //! Why a renewal did not come to its end, and whose fault that is.
 
 use neverlapse::store;
+use neverlapse::timestamp::Timestamp;
 use thiserror::Error;
-use time::OffsetDateTime;
 
 /// Why a renewal stopped.
 #[derive(Debug, Error)]
@@ -17,7 +17,7 @@ pub(crate) enum Fault {
     #[error("{said}")]
     Issuer {
         said: String,
-        retry_after: Option<OffsetDateTime>,
+        retry_after: Option<Timestamp>,
     },
     /// Whether anything is due is not known, because the bucket cannot be read.
     #[error("{0}")]

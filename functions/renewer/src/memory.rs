@@ -3,8 +3,8 @@
 use lambda_runtime::tracing::{error, info};
 use neverlapse::renewal::{Failure, Renewal};
 use neverlapse::store::{self, Expecting, Object, Tagged};
+use neverlapse::timestamp::Timestamp;
 use neverlapse::version::{Current, current_key};
-use time::OffsetDateTime;
 
 use crate::fault::Fault;
 use crate::outcome::Outcome;
@@ -62,7 +62,7 @@ impl Renewer {
 
     /// The first failure is told here and now; that it lasts is for the probe's digest to say.
     async fn failed(&self, name: &str, patient: bool, fault: &Fault) {
-        let (now, problem) = (OffsetDateTime::now_utc(), fault.to_string());
+        let (now, problem) = (Timestamp::now(), fault.to_string());
         let retry_after = match fault {
             Fault::Issuer { retry_after, .. } => *retry_after,
             _ => None,
@@ -92,7 +92,7 @@ impl Renewer {
     }
 
     /// Remembers that an issuer asked to wait.
-    pub(crate) async fn wait(&self, name: &str, issuer: &str, until: OffsetDateTime) -> Result<(), Fault> {
+    pub(crate) async fn wait(&self, name: &str, issuer: &str, until: Timestamp) -> Result<(), Fault> {
         self.remember(name, |renewal| renewal.wait(issuer, until)).await?;
         info!(name, issuer, %until, "the issuer asked to wait");
         Ok(())

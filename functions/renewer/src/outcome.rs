@@ -2,9 +2,8 @@
 
 use std::fmt;
 
-use neverlapse::finding::date;
+use neverlapse::timestamp::Timestamp;
 use neverlapse::version::Current;
-use time::OffsetDateTime;
 
 /// What became of a request that did not fail.
 #[derive(Debug)]
@@ -12,11 +11,11 @@ pub(crate) enum Outcome {
     /// The inventory no longer has the certificate.
     Gone,
     NotDue {
-        next: OffsetDateTime,
+        next: Timestamp,
     },
     /// Due, but an earlier failure asks to wait.
     Waiting {
-        until: OffsetDateTime,
+        until: Timestamp,
     },
     /// Another renewer is at it.
     Busy,
@@ -32,8 +31,8 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Gone => f.write_str("the inventory does not have it any more"),
-            Self::NotDue { next } => write!(f, "not due before {}", date(*next)),
-            Self::Waiting { until } => write!(f, "due, but after a failure not before {}", date(*until)),
+            Self::NotDue { next } => write!(f, "not due before {}", *next),
+            Self::Waiting { until } => write!(f, "due, but after a failure not before {}", *until),
             Self::Busy => f.write_str("another renewer is at it"),
             Self::Published(current) => write!(f, "published {}", current.facts.version),
             Self::AccountKeyReplaced => f.write_str("the account has a new key"),

@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use neverlapse::chain::{self, fingerprint};
 use neverlapse::roots::Roots;
 use neverlapse::store::{self, Expecting, Object, Store, Tagged};
+use neverlapse::timestamp::Timestamp;
 use neverlapse::version::{
     self, CERT, CHAIN, Current, FULLCHAIN, Facts, FileHash, IssuedBy, MANIFEST, Manifest, PRIVKEY, current_key,
     file_key,
 };
-use time::{Duration, OffsetDateTime};
+use time::Duration;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
@@ -31,7 +32,7 @@ impl Issued {
         attempt: &Attempt,
         staging: bool,
         roots: Option<&Roots>,
-        now: OffsetDateTime,
+        now: Timestamp,
     ) -> Result<Self, Fault> {
         let wrong = |what: String| Fault::Issuer {
             said: format!("{} issued a certificate that cannot be served: {what}", attempt.issuer),
@@ -102,7 +103,7 @@ impl Issued {
         name: &str,
         store: &Store,
         before: Option<&Tagged<Current>>,
-        now: OffsetDateTime,
+        now: Timestamp,
     ) -> Result<Current, Fault> {
         name.clone_into(&mut self.facts.name);
         let files = self
@@ -149,8 +150,8 @@ impl Issued {
 }
 
 /// Where a sequence begins: above all that a bucket before this one has shown to instances, for they refuse what has a lower one.
-fn first(now: OffsetDateTime) -> u64 {
-    now.unix_timestamp().try_into().unwrap_or(1)
+fn first(now: Timestamp) -> u64 {
+    now.unix().try_into().unwrap_or(1)
 }
 
 /// Removes all but the last few versions, never the current one; also what a dead renewer left of one.
@@ -187,11 +188,11 @@ fn path(
     leaf: &CertificateDer<'_>,
     issuers: &[CertificateDer<'_>],
     roots: &Roots,
-    now: OffsetDateTime,
+    now: Timestamp,
 ) -> Result<(), webpki::Error> {
     let leaf = webpki::EndEntityCert::try_from(leaf)?;
     // A certificate that begins this second must not fail for a clock that is a little behind the CA's.
-    let seconds = (now + SKEW).unix_timestamp().try_into().unwrap_or_default();
+    let seconds = (now + SKEW).unix().try_into().unwrap_or_default();
     let time = UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
     let (algorithms, usage) = (webpki::ALL_VERIFICATION_ALGS, webpki::KeyUsage::server_auth());
     leaf.verify_for_usage(algorithms, roots.anchors(), issuers, time, usage, None, None)
@@ -217,10 +218,10 @@ mod tests {
     use super::*;
     use crate::key::PrivateKey;
     use neverlapse::inventory::KeyType;
+    use neverlapse::timestamp;
     use rcgen::{BasicConstraints, CertificateParams, CertificateSigningRequestParams, CertifiedIssuer, IsCa, KeyPair};
-    use time::macros::datetime;
 
-    const NOW: OffsetDateTime = datetime!(2026-11-24 12:00 UTC);
+    const NOW: Timestamp = timestamp!(2026-11-24 12:00 UTC);
 
     struct Ca(CertifiedIssuer<'static, KeyPair>);
 
@@ -232,10 +233,11 @@ mod tests {
         }
 
         /// What it issues for a request with these names, valid around now.
-        fn issue(&self, key: &PrivateKey, names: &[String], (from, to): (OffsetDateTime, OffsetDateTime)) -> String {
+        fn issue(&self, key: &PrivateKey, names: &[String], (from, to): (Timestamp, Timestamp)) -> String {
             let request = key.request(names).unwrap();
             let mut request = CertificateSigningRequestParams::from_der(&request.as_slice().into()).unwrap();
-            (request.params.not_before, request.params.not_after) = (from, to);
+            request.params.not_before = from.into();
+            request.params.not_after = to.into();
             let leaf = request.signed_by(&self.0).unwrap().pem();
             format!("some words before\n{leaf}\n{}", self.0.pem())
         }

@@ -8,9 +8,9 @@ use instant_acme::Account;
 use lambda_runtime::tracing::warn;
 use neverlapse::inventory::{Certificate, Issuer, KeyType};
 use neverlapse::store::{self, Expecting, Object, Store};
+use neverlapse::timestamp::Timestamp;
 use neverlapse::version;
 use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
 use tokio::sync::{Mutex, Notify};
 use tokio::time::timeout;
 
@@ -26,8 +26,7 @@ pub(crate) struct Record {
     #[serde(default)]
     holder: String,
     /// Until when nobody else may touch it; renewed while the holder lives.
-    #[serde(with = "time::serde::rfc3339")]
-    leased_until: OffsetDateTime,
+    leased_until: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     attempt: Option<Attempt>,
 }
@@ -84,7 +83,7 @@ impl Attempt {
         before: Option<&Attempt>,
     ) -> Self {
         Self {
-            version: version::id(OffsetDateTime::now_utc(), rand::random()),
+            version: version::id(Timestamp::now(), rand::random()),
             issuer: name.to_owned(),
             directory: issuer.directory.clone(),
             account: account.to_owned(),
@@ -131,7 +130,7 @@ impl<'a> Lease<'a> {
         kms_key: &'a str,
         key: String,
         name: &str,
-        now: OffsetDateTime,
+        now: Timestamp,
     ) -> Result<Option<Self>, Fault> {
         let found = store.json::<Record>(&key).await?;
         if found.as_ref().is_some_and(|found| found.value.leased_until > now) {
@@ -203,7 +202,7 @@ impl<'a> Lease<'a> {
         let done = match record.attempt {
             None => self.store.delete_unchanged(&self.key, &tag).await,
             Some(_) => {
-                record.leased_until = OffsetDateTime::now_utc();
+                record.leased_until = Timestamp::now();
                 let object = Object::json(&record)?.under(self.kms_key);
                 self.store.put(&self.key, object, Expecting::Tag(&tag)).await.map(drop)
             }
@@ -219,7 +218,7 @@ impl<'a> Lease<'a> {
         let (record, tag) = &mut *held;
         let mut next = record.clone();
         change(&mut next);
-        next.leased_until = OffsetDateTime::now_utc() + LEASE;
+        next.leased_until = Timestamp::now() + LEASE;
         let object = Object::json(&next)?.under(self.kms_key);
         match self.store.put(&self.key, object, Expecting::Tag(tag)).await {
             Ok(written) => {

@@ -6,14 +6,13 @@ use aws_config::SdkConfig;
 use instant_acme::{Account, CertificateIdentifier};
 use lambda_runtime::tracing::{info, warn};
 use neverlapse::alert::{Sender, Topic};
-use neverlapse::finding::date;
 use neverlapse::inventory::{Certificate, Inventory, Issuer};
 use neverlapse::renewal::{Decision, Reason, Renewal, decide};
 use neverlapse::request::{Action, Asker, Request};
 use neverlapse::roots::Roots;
 use neverlapse::store::{Store, Tagged};
+use neverlapse::timestamp::Timestamp;
 use neverlapse::version::{CERT, Current, Facts, PRIVKEY, file_key};
-use time::OffsetDateTime;
 use tokio::time::{Duration, Instant, sleep, timeout_at};
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
@@ -103,7 +102,7 @@ impl Renewer {
         let renewal = self.advised(&case, current.as_ref()).await;
         let renewal = renewal.map_err(|failed| blind(&failed))?;
         let under_way = self.store.object(&key).await?.is_some();
-        let now = OffsetDateTime::now_utc();
+        let now = Timestamp::now();
         match decide(wanted, value(current.as_ref()), Some(&renewal), Some(request), now) {
             Decision::NotDue { next } if !under_way && request.action != Action::Revoke => {
                 return Ok(Outcome::NotDue { next });
@@ -165,7 +164,7 @@ impl Renewer {
     ) -> Result<Outcome, Fault> {
         let (name, kms_key) = (&case.wanted.name, &self.settings.secrets_key);
         let lease = loop {
-            let now = OffsetDateTime::now_utc();
+            let now = Timestamp::now();
             match Lease::take(&self.store, kms_key, key.clone(), name, now).await? {
                 Some(lease) => break lease,
                 None if case.request.requested_by == Asker::Probe => return Ok(Outcome::Busy),
@@ -202,7 +201,7 @@ impl Renewer {
     }
 
     async fn renew(&self, case: &Case<'_>, lease: &Lease<'_>) -> Result<Outcome, Fault> {
-        let (wanted, now) = (case.wanted, OffsetDateTime::now_utc());
+        let (wanted, now) = (case.wanted, Timestamp::now());
         // Read again: whoever had the lease before may have published.
         let current = self.current(&wanted.name).await?;
         let renewal = self.renewal(&wanted.name).await?;
@@ -270,9 +269,9 @@ impl Renewer {
         }
         let (mut problems, mut waits) = (Vec::new(), Vec::new());
         for name in &issuers {
-            let now = OffsetDateTime::now_utc();
+            let now = Timestamp::now();
             if let Some(until) = renewal.asked_to_wait(name, now).filter(|_| !case.request.is_urgent()) {
-                problems.push(format!("{name}: not asked; it said to wait until {}", date(until)));
+                problems.push(format!("{name}: not asked; it said to wait until {}", until));
                 waits.push(Some(until));
                 continue;
             }
@@ -353,7 +352,7 @@ impl Renewer {
         // An attempt that was resumed may have left TXT values behind that its order no longer needs.
         ordering.remove(&mut attempt).await?;
         let believed = (!issuer.staging || issuer.ca.is_some()).then_some(&roots);
-        let now = OffsetDateTime::now_utc();
+        let now = Timestamp::now();
         let issued = match Issued::new(&chain, &attempt, issuer.staging, believed, now) {
             Ok(issued) => issued,
             Err(fault) => {
@@ -368,7 +367,7 @@ impl Renewer {
         }
         let current = issued.publish(&wanted.name, &self.store, current, now).await?;
         let facts = &current.facts;
-        info!(name = wanted.name, version = facts.version, issuer = name, not_after = %date(facts.not_after), "published");
+        info!(name = wanted.name, version = facts.version, issuer = name, not_after = %facts.not_after, "published");
         lease.note(None).await?;
         match publish::prune(&wanted.name, &self.store).await {
             Ok(removed) if removed.is_empty() => {}

@@ -4,11 +4,11 @@ use std::fmt::Write;
 
 use lambda_runtime::tracing::{error, info};
 use neverlapse::alert::{Digest, Sender, Topic, slack};
-use neverlapse::finding::{Severity, Span, date};
+use neverlapse::finding::{Severity, Span};
 use neverlapse::renewal::Failure;
 use neverlapse::store::Store;
+use neverlapse::timestamp::Timestamp;
 use neverlapse::version::Current;
-use time::OffsetDateTime;
 
 use crate::fault::Fault;
 
@@ -41,7 +41,7 @@ impl Teller {
         name: &str,
         failure: &Failure,
         current: Result<Option<&Current>, &Fault>,
-        now: OffsetDateTime,
+        now: Timestamp,
     ) -> Digest {
         let left = current.map(|current| current.map(|current| current.facts.not_after - now));
         let state = match left {
@@ -60,7 +60,7 @@ impl Teller {
             }
             Ok(None) => text.push_str("There is no certificate in the bucket yet.\n"),
             Ok(Some(current)) => {
-                let until = date(current.facts.not_after);
+                let until = current.facts.not_after;
                 let _ = writeln!(
                     text,
                     "The current certificate is untouched: version {}, valid until {until} ({state}).",
@@ -71,9 +71,7 @@ impl Teller {
         let _ = writeln!(
             text,
             "This was try {} since {}. The next one is not before {}; with `neverlapse renew {name} --force` it is at once.",
-            failure.count,
-            date(failure.since),
-            date(failure.next_try)
+            failure.count, failure.since, failure.next_try
         );
         self.digest(format!("WARNING: renewal of {name} failed, {state}"), text)
     }
@@ -83,17 +81,9 @@ impl Teller {
         let facts = &current.facts;
         let text = format!(
             "The certificate {} is renewed, after {} failed tries since {}.\n\nThe new one is valid until {}, issued by {}, version {}.\n",
-            facts.name,
-            failure.count,
-            date(failure.since),
-            date(facts.not_after),
-            facts.issuer.name,
-            facts.version
+            facts.name, failure.count, failure.since, facts.not_after, facts.issuer.name, facts.version
         );
-        self.digest(
-            format!("OK: {} is renewed until {}", facts.name, date(facts.not_after)),
-            text,
-        )
+        self.digest(format!("OK: {} is renewed until {}", facts.name, facts.not_after), text)
     }
 
     /// A dry run succeeded.
@@ -115,6 +105,6 @@ impl Teller {
             true => Severity::Ok,
             false => Severity::Warning,
         };
-        Digest::plain(&subject, &text, severity, OffsetDateTime::now_utc())
+        Digest::plain(&subject, &text, severity, Timestamp::now())
     }
 }

@@ -5,7 +5,6 @@ use serde_json::{Map, Value, json};
 use super::digest::{Digest, Entry, Section, cut};
 use super::slack::{escaped, mark};
 use super::{Sender, slack};
-use crate::finding::date;
 
 /// What SNS takes as one message, all its bodies together.
 pub const LIMIT: usize = 262_144;
@@ -50,7 +49,7 @@ pub fn machine(digest: &Digest, sender: &Sender, bytes: usize) -> Value {
     let omitted = entries.count() - shown.len();
     json!({
         "schema": SCHEMA,
-        "at": date(digest.at),
+        "at": digest.at,
         "account": sender.account,
         "region": sender.region,
         "stack": sender.stack,
@@ -91,7 +90,7 @@ pub fn custom_notification(digest: &Digest, sender: &Sender) -> Value {
     json!({
         "version": "1.0",
         "source": "custom",
-        "id": format!("{}-{}", digest.thread, digest.at.unix_timestamp()),
+        "id": format!("{}-{}", digest.thread, digest.at.unix()),
         "content": content,
         "metadata": {
             "threadId": format!("neverlapse-{}", digest.thread),

@@ -3,16 +3,16 @@
 use std::fmt::Write;
 
 use serde::Serialize;
-use time::OffsetDateTime;
 
 use super::state::{Change, Circle, Matter, News, Notice, Place};
 use super::{SUBJECT_LENGTH, Sender};
-use crate::finding::{Severity, Span, date};
+use crate::finding::{Severity, Span};
 use crate::page::common_name;
 use crate::renewal::Renewal;
 use crate::report::{CertificateReport, Counts, EndpointReport, InstanceReport, Report, Stage};
 use crate::store::INVENTORY;
 use crate::text::printable;
+use crate::timestamp::Timestamp;
 
 /// One message, before it takes the form that a channel wants.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,7 +30,7 @@ pub struct Digest {
     /// Names the incident: messages with the same one belong together.
     pub thread: String,
     /// As of when.
-    pub at: OffsetDateTime,
+    pub at: Timestamp,
 }
 
 /// What is to be said of one place.
@@ -64,14 +64,13 @@ pub struct Entry {
     /// Where exactly; none if it is all of the place.
     pub addresses: Vec<String>,
     /// First seen.
-    #[serde(with = "time::serde::rfc3339")]
-    pub since: OffsetDateTime,
+    pub since: Timestamp,
     /// The end of the certificate that is, or was, about to lapse.
-    #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
-    pub not_after: Option<OffsetDateTime>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<Timestamp>,
     /// The end of the one that is served instead, once it is over.
-    #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
-    pub renewed_until: Option<OffsetDateTime>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub renewed_until: Option<Timestamp>,
     /// What to do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_step: Option<String>,
@@ -87,7 +86,7 @@ pub fn digest(
     report: Option<&Report>,
     circle: &Circle,
     sender: &Sender,
-    now: OffsetDateTime,
+    now: Timestamp,
 ) -> Option<Digest> {
     if news.is_empty() {
         return None;
@@ -116,7 +115,7 @@ pub fn digest(
 
 impl Digest {
     /// A message of a single paragraph or more, for what is not a finding of a run.
-    pub fn plain(subject: &str, text: &str, severity: Severity, now: OffsetDateTime) -> Self {
+    pub fn plain(subject: &str, text: &str, severity: Severity, now: Timestamp) -> Self {
         let subject = ascii(subject);
         Self {
             thread: crate::version::sha256(subject.as_bytes())[..16].to_owned(),
@@ -191,7 +190,7 @@ struct Words<'a> {
     report: Option<&'a Report>,
     circle: &'a Circle,
     sender: &'a Sender,
-    now: OffsetDateTime,
+    now: Timestamp,
 }
 
 impl Words<'_> {
@@ -234,7 +233,7 @@ impl Words<'_> {
     fn end(&self, notice: &Notice) -> String {
         match (notice.change, self.renewed(&notice.matter)) {
             (Change::NoLongerWatched, _) => "no longer watched".to_owned(),
-            (_, Some(end)) => format!("valid until {}", end.date()),
+            (_, Some(end)) => format!("valid until {}", end.utc().date()),
             (_, None) => ended(&notice.matter),
         }
     }
@@ -273,7 +272,7 @@ impl Words<'_> {
                 summary,
                 "\n\nThe next to expire is {endpoint}, in {}, on {}.",
                 Span(end - self.now),
-                date(end)
+                end
             );
         }
         summary
@@ -346,7 +345,7 @@ impl Words<'_> {
 
     fn history(&self, notice: &Notice) -> String {
         let since = notice.matter.since;
-        let (on, lasted) = (date(since), Span(self.now - since));
+        let (on, lasted) = (since, Span(self.now - since));
         match notice.change {
             Change::Appeared if since == self.now => "new: first seen in this run".to_owned(),
             Change::Appeared => format!("new: first seen on {on}, and again now"),
@@ -372,7 +371,7 @@ impl Words<'_> {
     }
 
     /// Until when the certificate is valid that is served now instead of the one that the matter is about.
-    fn renewed(&self, matter: &Matter) -> Option<OffsetDateTime> {
+    fn renewed(&self, matter: &Matter) -> Option<Timestamp> {
         let now = match &matter.place {
             // That it is published says nothing of what clients get.
             Place::Certificate(name) => self.certificate(name).filter(|found| found.is_served())?.not_after,
@@ -394,7 +393,7 @@ impl Words<'_> {
             // Whatever is about the end says it.
             let says_end = notice.matter.is_about_expiry() && notice.change.is_open();
             let end = endpoint.not_after.filter(|_| !says_end);
-            let end = end.map(|end| format!("valid until {}", date(end)));
+            let end = end.map(|end| format!("valid until {}", end));
             let known: Vec<_> = [end, issuer].into_iter().flatten().collect();
             if !known.is_empty() {
                 facts.push(format!("The certificate is {}.", known.join(", ")));
@@ -425,7 +424,7 @@ impl Words<'_> {
             left if left.is_negative() => format!("expired {} ago", Span(-left)),
             left => format!("has {} left", Span(left)),
         };
-        format!("The current version is valid until {}, and {left}{served}.", date(end))
+        format!("The current version is valid until {}, and {left}{served}.", end)
     }
 
     /// What the renewer does about a certificate.
@@ -435,9 +434,9 @@ impl Words<'_> {
         };
         let renewal = &certificate.renewal;
         if let Some(problem) = &renewal.problem {
-            let next = renewal.next_try.map_or_else(String::new, |next| {
-                format!(" The next try is not before {}.", date(next))
-            });
+            let next = renewal
+                .next_try
+                .map_or_else(String::new, |next| format!(" The next try is not before {}.", next));
             let problem = printable(problem);
             return format!(
                 "neverlapse renews it (as {name}), and the last try failed: {}.{next}",
@@ -447,10 +446,10 @@ impl Words<'_> {
         match (certificate.not_after, renewal.planned) {
             (Some(new), _) if is_renewed(certificate, endpoint) => format!(
                 "neverlapse has renewed it (as {name}): the new one is valid until {}, but is not served here yet.",
-                date(new)
+                new
             ),
             (_, Some(planned)) if planned > self.now => {
-                format!("neverlapse will renew it (as {name}) on {}.", date(planned))
+                format!("neverlapse will renew it (as {name}) on {}.", planned)
             }
             _ => format!("neverlapse is about to renew it (as {name})."),
         }
@@ -474,7 +473,7 @@ impl Words<'_> {
             ("expires_soon", None) => {
                 let by = matter
                     .not_after
-                    .map_or_else(String::new, |end| format!("before {}, ", date(end)));
+                    .map_or_else(String::new, |end| format!("before {}, ", end));
                 format!("{by}renew it with its issuer, install it at each of these addresses and reload the server")
             }
             _ if matter.is_unseen() => NOBODY_LOOKS.to_owned(),
@@ -588,7 +587,7 @@ fn sentence(code: &str, message: &str) -> String {
     }
 }
 
-fn soonest(report: &Report) -> Option<(&str, OffsetDateTime)> {
+fn soonest(report: &Report) -> Option<(&str, Timestamp)> {
     let ends = report
         .endpoints
         .iter()

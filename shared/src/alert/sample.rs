@@ -1,6 +1,6 @@
 //! One message of each kind, about endpoints that do not exist: to see what arrives, before something is wrong.
 
-use time::{Duration, OffsetDateTime};
+use time::Duration;
 
 use super::digest::{Digest, digest};
 use super::state::{Circle, Memory, Run, next};
@@ -8,10 +8,11 @@ use super::{SUBJECT_LENGTH, Sender};
 use crate::finding::{Finding, Kind, Severity};
 use crate::inventory::Inventory;
 use crate::report::{CertificateReport, EndpointReport, InstanceReport, Observation, RenewalReport, Report, Stage};
+use crate::timestamp::Timestamp;
 
 /// What people would read of a certificate that lapses and is renewed, of one that neverlapse cannot renew and deliver, of a network
 /// that fails, of a run that fails, and of a week in which all is well.
-pub fn digests(sender: &Sender, now: OffsetDateTime) -> Vec<Digest> {
+pub fn digests(sender: &Sender, now: Timestamp) -> Vec<Digest> {
     let end = now - Duration::HOUR;
     let renewed = end + Duration::days(90);
     let day = Duration::DAY;
@@ -76,7 +77,7 @@ struct World {
 }
 
 impl World {
-    fn report(&self, now: OffsetDateTime, end: OffsetDateTime) -> Report {
+    fn report(&self, now: Timestamp, end: Timestamp) -> Report {
         let mut endpoints = vec![endpoint("shop.example.com:443", Some(end), expiry(end, now))];
         for n in 1..=10 {
             let reason = "connection refused".to_owned();
@@ -88,7 +89,7 @@ impl World {
         report
     }
 
-    fn certificate(&self, now: OffsetDateTime) -> CertificateReport {
+    fn certificate(&self, now: Timestamp) -> CertificateReport {
         let (not_before, not_after) = (now - Duration::days(62), now + Duration::days(28));
         let (version, problem) = (
             "20260923T060112Z-5f0c11d2".to_owned(),
@@ -146,7 +147,7 @@ impl World {
     }
 }
 
-fn expiry(not_after: OffsetDateTime, now: OffsetDateTime) -> Option<Finding> {
+fn expiry(not_after: Timestamp, now: Timestamp) -> Option<Finding> {
     let left = not_after - now;
     let (kind, severity) = match left {
         left if left.is_negative() => (Kind::Expired { not_after }, Severity::Critical),
@@ -170,7 +171,7 @@ fn expiry(not_after: OffsetDateTime, now: OffsetDateTime) -> Option<Finding> {
     Some(Finding::new(kind, severity, now))
 }
 
-fn endpoint(name: &str, not_after: Option<OffsetDateTime>, finding: Option<Finding>) -> EndpointReport {
+fn endpoint(name: &str, not_after: Option<Timestamp>, finding: Option<Finding>) -> EndpointReport {
     EndpointReport {
         endpoint: name.to_owned(),
         unicode: None,
@@ -196,12 +197,12 @@ fn endpoint(name: &str, not_after: Option<OffsetDateTime>, finding: Option<Findi
 #[cfg(test)]
 mod tests {
     use super::*;
-    use time::macros::datetime;
+    use crate::timestamp;
 
     #[test]
     fn there_is_one_of_each_kind() {
         let sender = Sender::of("s", "arn:aws:sns:eu-central-1:123456789012:t", "b");
-        let digests = digests(&sender, datetime!(2026-11-24 06:00 UTC));
+        let digests = digests(&sender, timestamp!(2026-11-24 06:00 UTC));
         let subjects: Vec<_> = digests.iter().map(|digest| digest.subject.as_str()).collect();
         let expected = [
             "TEST WARNING: shop.example.com:443, 3 d 23 h left",

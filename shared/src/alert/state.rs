@@ -5,12 +5,13 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
-use time::{Duration, OffsetDateTime};
+use time::Duration;
 
 use crate::finding::{Finding, Kind, Severity};
 use crate::inventory::Inventory;
 use crate::receipt::shown;
 use crate::report::{AddressStage, CertificateReport, EndpointReport, Report, Stage};
+use crate::timestamp::Timestamp;
 use crate::version::sha256;
 
 /// Name and version of the format.
@@ -27,12 +28,8 @@ pub struct State {
     #[serde(default)]
     pub matters: BTreeMap<String, Matter>,
     /// When it was last said that everything is fine, for who wants to hear that.
-    #[serde(
-        default,
-        with = "time::serde::rfc3339::option",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub fine_at: Option<OffsetDateTime>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fine_at: Option<Timestamp>,
     /// Slack missed a message, and is owed everything that is open.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub slack_missed: bool,
@@ -59,15 +56,10 @@ pub struct Matter {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub instances: Vec<String>,
     /// The end of the certificate that it is about, or that was served with it.
-    #[serde(
-        default,
-        with = "time::serde::rfc3339::option",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub not_after: Option<OffsetDateTime>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<Timestamp>,
     /// When it was first seen.
-    #[serde(with = "time::serde::rfc3339")]
-    pub since: OffsetDateTime,
+    pub since: Timestamp,
     /// In how many runs in a row it was seen, counted to [`CONFIRMED`].
     pub runs: u32,
     /// When people were last told, and how bad it was then.
@@ -79,8 +71,7 @@ pub struct Matter {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Said {
     /// When.
-    #[serde(with = "time::serde::rfc3339")]
-    pub at: OffsetDateTime,
+    pub at: Timestamp,
     /// How bad it was.
     pub severity: Severity,
     /// Under which code.
@@ -305,7 +296,7 @@ impl Notice {
 /// A matter is said when it appears or is worse than it was, again after a day (a week, if it is a warning), and once when it is
 /// over. What is wrong with the network is said when two runs in a row have seen it, unless so many endpoints fail together
 /// that the probe's own network is the likely cause: that is one matter, and said at once.
-pub fn next(run: &Run<'_>, memory: &Memory, now: OffsetDateTime) -> (News, State) {
+pub fn next(run: &Run<'_>, memory: &Memory, now: Timestamp) -> (News, State) {
     let before = memory.state();
     let mut found = found(run);
     if let Some(matter) = memory.matter() {
@@ -402,7 +393,7 @@ struct Found {
     message: String,
     addresses: Vec<SocketAddr>,
     instances: Vec<String>,
-    not_after: Option<OffsetDateTime>,
+    not_after: Option<Timestamp>,
     network: bool,
 }
 
@@ -421,7 +412,7 @@ impl Found {
         }
     }
 
-    fn of(place: Place, finding: &Finding, address: Option<SocketAddr>, not_after: Option<OffsetDateTime>) -> Self {
+    fn of(place: Place, finding: &Finding, address: Option<SocketAddr>, not_after: Option<Timestamp>) -> Self {
         let network = finding.is_network() && matches!(place, Place::Endpoint(_));
         let code = finding.kind.code();
         let id = match network {
@@ -463,7 +454,7 @@ impl Found {
     }
 
     /// It may still be where it was, at addresses that this run did not see.
-    fn remembered(&self, before: Option<&Matter>, run: &Run<'_>, now: OffsetDateTime) -> Matter {
+    fn remembered(&self, before: Option<&Matter>, run: &Run<'_>, now: Timestamp) -> Matter {
         let left = before.map_or_else(Vec::new, |before| before.addresses_left(run));
         let left = left
             .into_iter()
@@ -765,7 +756,7 @@ fn gone(left: &[(SocketAddr, u32)]) -> BTreeMap<SocketAddr, u32> {
 
 impl Matter {
     /// What is to be said of it.
-    fn due(&self, now: OffsetDateTime) -> Option<Change> {
+    fn due(&self, now: Timestamp) -> Option<Change> {
         let Some(said) = &self.said else {
             return Some(Change::Appeared);
         };
@@ -784,7 +775,7 @@ impl Matter {
     }
 
     /// Said now, as bad as it is.
-    fn told(self, now: OffsetDateTime) -> Self {
+    fn told(self, now: Timestamp) -> Self {
         let said = Said {
             at: now,
             severity: self.severity,
@@ -844,7 +835,7 @@ impl Matter {
     }
 
     /// Those about expiry come first, the nearest before the others.
-    fn expiry(&self) -> (bool, Option<OffsetDateTime>) {
+    fn expiry(&self) -> (bool, Option<Timestamp>) {
         match family(&self.code) == EXPIRY {
             true => (false, self.not_after),
             false => (true, None),
@@ -864,7 +855,7 @@ impl Matter {
     /// Names the incident: the same from its first message to its last, another one when it happens again.
     pub fn thread(&self) -> String {
         let place = serde_json::to_string(&self.place).unwrap_or_default();
-        sha256(format!("{place} {}", self.since.unix_timestamp()).as_bytes())[..16].to_owned()
+        sha256(format!("{place} {}", self.since.unix()).as_bytes())[..16].to_owned()
     }
 }
 

@@ -1,10 +1,9 @@
 //! Managed certificates: how far each is on its way from the issuer to the clients.
 
-use time::OffsetDateTime;
-
 use super::{cut, day, joined, left, moment, plural};
 use crate::finding::Severity;
 use crate::report::{AddressReport, AddressStage, CertificateReport, InstanceReport, Report, Stage};
+use crate::timestamp::Timestamp;
 
 /// A card.
 pub(super) struct Managed {
@@ -64,10 +63,10 @@ pub(super) struct Version {
 }
 
 /// The cards, and how many are left out.
-pub(super) fn all(report: &Report, now: OffsetDateTime) -> (Vec<Managed>, usize) {
+pub(super) fn all(report: &Report, now: Timestamp) -> (Vec<Managed>, usize) {
     let mut certificates: Vec<_> = report.certificates.iter().collect();
     certificates.sort_by_key(|certificate| {
-        let left = certificate.not_after.unwrap_or(OffsetDateTime::UNIX_EPOCH);
+        let left = certificate.not_after.unwrap_or(Timestamp::UNIX_EPOCH);
         (std::cmp::Reverse(certificate.status), left, certificate.name.as_str())
     });
     let more = certificates.len().saturating_sub(CARDS);
@@ -75,7 +74,7 @@ pub(super) fn all(report: &Report, now: OffsetDateTime) -> (Vec<Managed>, usize)
     (cards.map(|certificate| card(certificate, now)).collect(), more)
 }
 
-fn card(certificate: &CertificateReport, now: OffsetDateTime) -> Managed {
+fn card(certificate: &CertificateReport, now: Timestamp) -> Managed {
     let seconds = certificate.not_after.map(|end| (end - now).whole_seconds());
     let mut instances: Vec<_> = certificate.instances.iter().collect();
     instances.sort_by_key(|instance| (reached(certificate, instance), instance.instance.as_str()));
@@ -278,8 +277,8 @@ const VERSIONS: usize = 30;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::timestamp;
     use serde_json::json;
-    use time::macros::datetime;
 
     #[test]
     fn what_each_address_shows() {
@@ -293,7 +292,7 @@ mod tests {
                 "instances": instances, "addresses": addresses});
             card(
                 &serde_json::from_value(certificate).unwrap(),
-                datetime!(2026-10-10 00:00 UTC),
+                timestamp!(2026-10-10 00:00 UTC),
             )
         };
         let addresses = vec![

@@ -24,7 +24,7 @@ pub(super) fn json(report: &Report) -> (String, usize) {
         rows.push_str(&row);
         count += 1;
     }
-    let (made, words) = (report.finished_at.unix_timestamp(), json_of(&table.words));
+    let (made, words) = (report.finished_at.unix(), json_of(&table.words));
     let certificates = table.certificates;
     let json = format!(r#"{{"made":{made},"words":{words},"certificates":[{certificates}],"rows":[{rows}]}}"#);
     (json, count)
@@ -119,7 +119,7 @@ impl Table {
             unicode: endpoint.unicode.as_deref().map(cut),
             status: rank(endpoint.status),
             left: endpoint.seconds_left.map(left),
-            end: endpoint.not_after.map(|end| end.unix_timestamp()),
+            end: endpoint.not_after.map(|end| end.unix()),
             leaf: earliest.map(|leaf| self.certificate(leaf)),
             findings: found(endpoint).into_iter().map(finding).collect(),
             seen: endpoint.observations.iter().map(|seen| self.seen(seen)).collect(),
@@ -161,8 +161,8 @@ impl Table {
             by: self.word(&common_name(&certificate.issuer)),
             serial: cut(&certificate.serial),
             fingerprint: cut(&certificate.fingerprint),
-            begin: certificate.not_before.unix_timestamp(),
-            end: certificate.not_after.unix_timestamp(),
+            begin: certificate.not_before.unix(),
+            end: certificate.not_after.unix(),
             names: certificate.names.iter().take(NAMES).map(|name| cut(name)).collect(),
             more: certificate.names.len().saturating_sub(NAMES),
             key: self.word(&certificate.key),

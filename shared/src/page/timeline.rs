@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use time::{Duration, OffsetDateTime};
+use time::Duration;
 
 use super::{cut, day, day_and_month, left, moment, number, percent, plural};
 use crate::finding::{Finding, Kind, Severity};
 use crate::report::{CertificateReport, EndpointReport, Report};
+use crate::timestamp::Timestamp;
 
 /// A chart: endpoints by the day on which their certificate ends, and a lane for each of the soonest certificates.
 pub(super) struct Timeline {
@@ -62,15 +63,15 @@ pub(super) struct Part {
 struct Life<'a> {
     name: &'a str,
     endpoints: u64,
-    begin: OffsetDateTime,
-    end: OffsetDateTime,
+    begin: Timestamp,
+    end: Timestamp,
     status: Severity,
-    planned: Option<OffsetDateTime>,
+    planned: Option<Timestamp>,
 }
 
 impl Timeline {
     /// The timeline as of `now`; none if no certificate was seen.
-    pub(super) fn of(report: &Report, now: OffsetDateTime) -> Option<Self> {
+    pub(super) fn of(report: &Report, now: Timestamp) -> Option<Self> {
         let mut lives = lives(report);
         lives.sort_by_key(|life| (life.end, life.name));
         let last = lives.last()?;
@@ -99,7 +100,7 @@ impl Timeline {
     }
 }
 
-fn summary(soon: u64, report: &Report, now: OffsetDateTime) -> String {
+fn summary(soon: u64, report: &Report, now: Timestamp) -> String {
     let ended = report
         .endpoints
         .iter()
@@ -174,7 +175,7 @@ fn urgency<'a>(findings: impl IntoIterator<Item = &'a Finding>) -> Severity {
 }
 
 /// Endpoints by day, with those that expire too soon at the bottom, and how many there are on the fullest day.
-fn bars(soon: &[(&EndpointReport, OffsetDateTime)], view: &View) -> (Vec<Bar>, u64) {
+fn bars(soon: &[(&EndpointReport, Timestamp)], view: &View) -> (Vec<Bar>, u64) {
     let mut days: BTreeMap<i64, BTreeMap<std::cmp::Reverse<Severity>, u64>> = BTreeMap::new();
     for (endpoint, end) in soon {
         let day = (*end - view.now).whole_days();
@@ -207,25 +208,25 @@ fn bars(soon: &[(&EndpointReport, OffsetDateTime)], view: &View) -> (Vec<Bar>, u
 
 /// The stretch of time that is shown.
 struct View {
-    now: OffsetDateTime,
+    now: Timestamp,
 }
 
 impl View {
-    fn begin(&self) -> OffsetDateTime {
-        self.now.saturating_sub(Duration::days(BEFORE))
+    fn begin(&self) -> Timestamp {
+        self.now - Duration::days(BEFORE)
     }
 
-    fn end(&self) -> OffsetDateTime {
+    fn end(&self) -> Timestamp {
         self.day(AHEAD)
     }
 
     /// So many days from now.
-    fn day(&self, days: i64) -> OffsetDateTime {
-        self.now.saturating_add(Duration::days(days))
+    fn day(&self, days: i64) -> Timestamp {
+        self.now + Duration::days(days)
     }
 
     /// In percent of the width; what is outside is at the edge.
-    fn x(&self, at: OffsetDateTime) -> f64 {
+    fn x(&self, at: Timestamp) -> f64 {
         let share = (at - self.begin()) / (self.end() - self.begin());
         (share * 100.0).clamp(0.0, 100.0)
     }

@@ -8,9 +8,9 @@ use futures::StreamExt;
 use neverlapse::endpoint::Endpoint;
 use neverlapse::probe::{Options, Prober, Target, Thresholds};
 use neverlapse::roots::Roots;
+use neverlapse::timestamp::Timestamp;
 use neverlapse_tests::pki::Authority;
 use neverlapse_tests::servers::{Nginx, Site};
-use time::OffsetDateTime;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::client::Resumption;
@@ -20,7 +20,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 #[tokio::main]
 async fn main() -> Result<()> {
     let authority = Authority::new()?;
-    let leaf = authority.leaf("*.farm.test", OffsetDateTime::now_utc() + time::Duration::days(60))?;
+    let leaf = authority.leaf("*.farm.test", Timestamp::now() + time::Duration::days(60))?;
     let nginx = Nginx::start(&[Site {
         chain: leaf.fullchain,
         key: leaf.key,

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use neverlapse::finding::date;
+use neverlapse::timestamp::Timestamp;
 use neverlapse::version::{Current, Facts, current_key};
 use neverlapse_tests::cluster::{self, Cluster, Ran, current, neverlapse};
 use neverlapse_tests::emulator::Emulator;
@@ -15,7 +15,6 @@ use neverlapse_tests::pebble::{self, Pebble};
 use neverlapse_tests::pki::Authority;
 use neverlapse_tests::shop::{CA, Shop};
 use neverlapse_tests::stack::Stack;
-use time::OffsetDateTime;
 use tokio::signal::unix::{SignalKind, signal};
 
 #[tokio::main]
@@ -42,7 +41,7 @@ async fn show(screen: &mut Screen) -> Result<()> {
     screen.aside("the very first build takes some minutes; nothing leaves this machine");
     cluster::build().await?;
     let emulator = Emulator::start().await?;
-    let mut shop = Shop::open_on(OffsetDateTime::now_utc(), &emulator.config).await?;
+    let mut shop = Shop::open_on(Timestamp::now(), &emulator.config).await?;
     // The managed one has three servers, below.
     shop.forget("soon");
     let nameserver = shop.dns.address.to_string();
@@ -53,7 +52,7 @@ async fn show(screen: &mut Screen) -> Result<()> {
 
     screen.step("Six TLS endpoints, as a fleet has them");
     let authority = Authority::new()?;
-    let nine_days = OffsetDateTime::now_utc() + time::Duration::days(9) + time::Duration::HOUR;
+    let nine_days = Timestamp::now() + time::Duration::days(9) + time::Duration::HOUR;
     let old = authority.leaf(WWW, nine_days)?;
     let www = Cluster::open(&stack, &zone, WWW, &old).await?;
     for (endpoint, state) in &shop.endpoints {
@@ -137,8 +136,7 @@ async fn renewed(screen: &Screen, stack: &Stack, zone: &str, before: &Current) -
         if now.facts.version != before.facts.version {
             screen.line(format!(
                 "ACME        issued by {}, valid until {}",
-                now.facts.issuer.name,
-                date(now.facts.not_after)
+                now.facts.issuer.name, now.facts.not_after
             ));
             screen.line(format!(
                 "S3          {} names version {}",

@@ -6,13 +6,14 @@ use neverlapse::alert::state::{Circle, Memory, Run, next};
 use neverlapse::alert::{Sender, custom_notification, digest, slack};
 use neverlapse::inventory::Inventory;
 use neverlapse::page::page;
+use neverlapse::timestamp::Timestamp;
 use neverlapse_tests::browser::Browser;
 use neverlapse_tests::{chat, fleet, stack};
-use time::{Duration, OffsetDateTime};
+use time::Duration;
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let now = OffsetDateTime::now_utc();
+    let now = Timestamp::now();
     let browser = Browser::start().await?;
     let report = page(&fleet::shop(now), Some("shop-prod in eu-central-1"))?;
     let visit = browser.open(&report, (1_100, 1_780)).await?;
@@ -29,7 +30,7 @@ fn keep(name: &str, picture: &[u8]) -> Result<()> {
 }
 
 /// The alert of the run after one that had seen less, as a channel shows it.
-fn in_slack(now: OffsetDateTime) -> Result<String> {
+fn in_slack(now: Timestamp) -> Result<String> {
     let sender = Sender::of(
         "shop-prod",
         "arn:aws:sns:eu-central-1:123456789012:alerts",

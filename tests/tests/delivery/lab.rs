@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use neverlapse::renewal::PREFIX;
+use neverlapse::timestamp::Timestamp;
 use neverlapse::version::Current;
 use neverlapse_tests::cluster::{self, Cluster, Ran, current, neverlapse};
 use neverlapse_tests::dns::Dns;
@@ -13,7 +14,6 @@ use neverlapse_tests::pebble::{self, Pebble};
 use neverlapse_tests::pki::Authority;
 use neverlapse_tests::stack::Stack;
 use serde_json::{Value, json};
-use time::OffsetDateTime;
 use tokio::time::{Instant, sleep};
 
 pub(crate) struct Lab {
@@ -50,7 +50,7 @@ impl Lab {
             self.stack.remove(&key).await?;
         }
         let zone = self.stack.create_zone(name).await?;
-        let not_after = OffsetDateTime::now_utc() + time::Duration::days(days) + time::Duration::HOUR;
+        let not_after = Timestamp::now() + time::Duration::days(days) + time::Duration::HOUR;
         let leaf = self.authority.leaf(name, not_after)?;
         let cluster = Cluster::open(&self.stack, &zone, name, &leaf).await?;
         let entry = cluster.inventory(&format!(
@@ -99,7 +99,7 @@ impl Lab {
     /// Makes a version as old as this: the pointer says when it was published, and nobody waits for a day here.
     pub(crate) async fn published_hours_ago(&self, name: &str, hours: i64) -> Result<()> {
         let mut pointer = current(&self.stack, name).await?;
-        pointer.published_at = OffsetDateTime::now_utc() - time::Duration::hours(hours);
+        pointer.published_at = Timestamp::now() - time::Duration::hours(hours);
         let key = neverlapse::version::current_key(name);
         self.stack.put(&key, &serde_json::to_string(&pointer)?).await
     }

@@ -1,12 +1,11 @@
 //! What a person asks for, by the built command: it goes through SNS and SQS to the deployed renewer.
 
 use anyhow::{Context, Result, ensure};
-use neverlapse::finding::date;
 use neverlapse::renewal::decide;
 use neverlapse::request::{Action, Asker, Request};
+use neverlapse::timestamp::Timestamp;
 use neverlapse::version::{Current, PRIVKEY};
 use neverlapse_tests::pebble::{Options, Pebble};
-use time::OffsetDateTime;
 use tokio::time::{Duration, sleep};
 
 use crate::bench::Bench;
@@ -54,7 +53,7 @@ pub(crate) async fn plan_dry_run_renew_rollback_and_revoke_by_command(lab: &Lab)
         "{decided:?} is not in {said}"
     );
     ensure!(
-        said.contains(&date(first.facts.not_after)) && said.contains("1 certificates, 0 due"),
+        said.contains(&first.facts.not_after.to_string()) && said.contains("1 certificates, 0 due"),
         "{said}"
     );
     let orders = pebble.orders()?;
@@ -175,7 +174,7 @@ async fn decision(lab: &Lab, current: &Current) -> Result<String> {
         .iter()
         .find(|certificate| certificate.name == NAME);
     let (wanted, renewal) = (wanted.context("the inventory has it")?, lab.bucket.renewal(NAME).await?);
-    let now = OffsetDateTime::now_utc();
+    let now = Timestamp::now();
     Ok(decide(wanted, Some(current), renewal.as_ref(), None, now).to_string())
 }
 

@@ -7,11 +7,12 @@ use anyhow::{Context, Result, ensure};
 use data_encoding::BASE64URL_NOPAD;
 use futures::future::try_join_all;
 use neverlapse::request::Request;
+use neverlapse::timestamp::Timestamp;
 use neverlapse_tests::fault::{Fate, Proxy, Reply};
 use neverlapse_tests::pebble::{Options, Pebble};
 use neverlapse_tests::pki::{Authority, Leaf};
 use serde_json::{Value, json};
-use time::{Duration, OffsetDateTime};
+use time::Duration;
 
 use crate::bench::Bench;
 use crate::lab::{Lab, certificate, forced, request};
@@ -26,7 +27,7 @@ impl Front {
     async fn new(bench: &Bench<'_>) -> Result<Self> {
         let (pebble, _) = bench.issuer("first").await?;
         let authority = Authority::new()?;
-        let leaf = authority.leaf("127.0.0.1", OffsetDateTime::now_utc() + Duration::days(60))?;
+        let leaf = authority.leaf("127.0.0.1", Timestamp::now() + Duration::days(60))?;
         let roots = format!("{}{}", authority.root(), pebble.issuing_root);
         bench.bucket.put("ca/front.pem", &roots).await?;
         Ok(Self { leaf, pebble })
@@ -126,7 +127,7 @@ pub(crate) async fn the_second_issues_when_the_first_is_at_fault_and_only_then(l
         .collect();
     bench.inventory(&format!("{all}{unreachable}{second_entry}")).await?;
 
-    let since = OffsetDateTime::now_utc();
+    let since = Timestamp::now();
     bench.renewed(&request("unreachable"), &second).await?;
     try_join_all(fronts.iter().map(async |(name, _, words, issues)| {
         let said = match issues {
@@ -157,7 +158,7 @@ pub(crate) async fn the_second_issues_when_the_first_is_at_fault_and_only_then(l
         .await?
         .context("something is remembered")?;
     let until = renewal
-        .asked_to_wait("limited", OffsetDateTime::now_utc())
+        .asked_to_wait("limited", Timestamp::now())
         .context("until when to wait")?;
     ensure!(
         until >= since + Duration::HOUR && renewal.failure.is_none(),
@@ -202,7 +203,7 @@ pub(crate) async fn nothing_is_asked_before_the_time_that_an_issuer_named(lab: &
     bench.inventory(&format!("{alone}{both}{issuers}")).await?;
 
     // One issuer: nothing is tried for two hours, and --force does not wait.
-    let since = OffsetDateTime::now_utc();
+    let since = Timestamp::now();
     let problem = bench.refused(&request("alone")).await?;
     ensure!(
         problem.contains("too many new orders") && problem.contains("hint: the CA's limits"),
@@ -231,7 +232,7 @@ pub(crate) async fn nothing_is_asked_before_the_time_that_an_issuer_named(lab: &
     let asked = first.count(order);
     let mut renewal = bench.bucket.renewal("both").await?.context("something is remembered")?;
     let failure = renewal.failure.as_mut().context("a failure")?;
-    failure.next_try = OffsetDateTime::now_utc();
+    failure.next_try = Timestamp::now();
     let key = neverlapse::renewal::Renewal::key("both");
     bench.bucket.put(&key, &serde_json::to_string(&renewal)?).await?;
     ensure!(bench.run(&request("both")).await?, "{}", bench.log("both")?);

@@ -10,14 +10,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use neverlapse::request::{Action, Asker, Request};
+use neverlapse::timestamp::Timestamp;
 use neverlapse_tests::fault::{Fate, Proxy};
 use neverlapse_tests::pebble::{Options, Pebble};
 use neverlapse_tests::pki::Authority;
 use neverlapse_tests::runtime::Function;
 use neverlapse_tests::stack::bootstrap;
 use serde_json::Value;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use crate::lab::{Lab, batch, certificate, forced, request};
 
@@ -80,7 +79,7 @@ pub(crate) async fn killed_at_every_step_it_finishes_with_one_certificate(lab: &
         remains.push(left);
     }
     let free = remains.iter().filter_map(Remains::leased_until).max();
-    let wait = free.map(|free| free - OffsetDateTime::now_utc()).unwrap_or_default();
+    let wait = free.map(|free| free - Timestamp::now()).unwrap_or_default();
     tokio::time::sleep(wait.try_into().unwrap_or_default()).await;
     each(&patients, async |patient| {
         patient.armed.store(false, Ordering::Relaxed);
@@ -238,7 +237,7 @@ impl Patient {
                 }
             }
         };
-        let leaf = authority.leaf("127.0.0.1", OffsetDateTime::now_utc() + time::Duration::days(60))?;
+        let leaf = authority.leaf("127.0.0.1", Timestamp::now() + time::Duration::days(60))?;
         let ca = pebble.directory.trim_end_matches("/dir");
         Ok(Self {
             aws: Proxy::start(lab.stack.endpoint(), fate.clone()).await?,
@@ -323,9 +322,9 @@ impl Patient {
 }
 
 impl Remains {
-    fn leased_until(&self) -> Option<OffsetDateTime> {
+    fn leased_until(&self) -> Option<Timestamp> {
         let text = self.record.as_ref()?["leased_until"].as_str()?;
-        OffsetDateTime::parse(text, &Rfc3339).ok()
+        text.parse().ok()
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use aws_sdk_sqs::types::QueueAttributeName;
 use neverlapse::request::{Asker, Request};
+use neverlapse::timestamp::Timestamp;
 use neverlapse::version::Current;
 use neverlapse_tests::dns::Dns;
 use neverlapse_tests::emulator::Emulator;
@@ -16,7 +17,6 @@ use neverlapse_tests::pebble::{self, Pebble};
 use neverlapse_tests::process::{command, run};
 use neverlapse_tests::stack::{Stack, root};
 use serde_json::{Value, json};
-use time::OffsetDateTime;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep};
 
@@ -104,7 +104,7 @@ impl Lab {
     }
 
     /// Waits until the renewer remembers a failure of this try.
-    pub(crate) async fn failed(&self, name: &str, since: OffsetDateTime) -> Result<String> {
+    pub(crate) async fn failed(&self, name: &str, since: Timestamp) -> Result<String> {
         let until = Instant::now() + LONG;
         while Instant::now() < until {
             match self.bucket.renewal(name).await?.and_then(|renewal| renewal.failure) {
@@ -242,7 +242,7 @@ pub(crate) fn certificate(name: &str, identifiers: &[&str], issuer: &str) -> Str
 
 /// What the probe sends.
 pub(crate) fn request(name: &str) -> Request {
-    Request::new(name, Asker::Probe, OffsetDateTime::now_utc())
+    Request::new(name, Asker::Probe, Timestamp::now())
 }
 
 /// What `neverlapse renew NAME --force` sends.

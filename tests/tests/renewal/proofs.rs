@@ -6,10 +6,10 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use aws_sdk_route53::types::RrType;
 use futures::future::try_join_all;
+use neverlapse::timestamp::Timestamp;
 use neverlapse::version::{CERT, current_key};
 use neverlapse_tests::pebble::{HMAC_KEY, KEY_ID, Options};
 use serde_json::json;
-use time::OffsetDateTime;
 use tokio::time::{Instant, sleep};
 
 use crate::lab::{Lab, certificate, forced, request};
@@ -134,7 +134,7 @@ pub(crate) async fn an_external_account_a_profile_an_advised_window_and_another_
         .await?;
 
     // Without its credentials nothing is registered, and the alert says what to put where.
-    let since = OffsetDateTime::now_utc();
+    let since = Timestamp::now();
     lab.ask(&request(name)).await?;
     lab.failed(name, since).await?;
     let alert = lab.alert(name).await?;
@@ -156,7 +156,7 @@ pub(crate) async fn an_external_account_a_profile_an_advised_window_and_another_
     );
 
     // Nothing is due, until the CA's window moves into the past (a mass revocation).
-    let past = |hours| OffsetDateTime::now_utc() - time::Duration::hours(hours);
+    let past = |hours| Timestamp::now() - time::Duration::hours(hours);
     let leaf = lab.bucket.file(&first, CERT).await?;
     pebble.set_renewal_window(&leaf, past(48), past(24)).await?;
     lab.ask(&request(name)).await?;

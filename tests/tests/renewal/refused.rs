@@ -2,11 +2,11 @@
 
 use anyhow::{Result, ensure};
 use futures::future::try_join_all;
+use neverlapse::timestamp::Timestamp;
 use neverlapse_tests::fault::{Fate, Proxy};
 use neverlapse_tests::pebble::BLOCKED;
 use neverlapse_tests::runtime::Function;
 use neverlapse_tests::stack::bootstrap;
-use time::OffsetDateTime;
 
 use crate::lab::{DELEGATED_ELSEWHERE, Lab, batch, certificate, forced, request};
 
@@ -70,7 +70,7 @@ pub(crate) async fn what_cannot_be_done_is_told_and_loses_nothing(lab: &Lab) -> 
     let accounts = lab.pebble.accounts()?;
 
     lab.inventory(&entries(true)).await?;
-    let since = OffsetDateTime::now_utc();
+    let since = Timestamp::now();
     try_join_all(cases.iter().map(async |(name, ..)| lab.ask(&request(name)).await)).await?;
     for ((name, _, words), before) in cases.iter().zip(&before) {
         let problem = lab.failed(name, since).await?;
