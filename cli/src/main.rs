@@ -24,7 +24,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
-use neverlapse::{roots, store};
+use neverlapse::bucket::store;
+use neverlapse::chain::roots;
 
 /// TLS certificates that never lapse: look at endpoints, see what is wrong, before anyone notices.
 #[derive(Debug, Parser)]

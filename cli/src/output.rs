@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use anyhow::Result;
-use neverlapse::page::{self, page};
+use neverlapse::report::page::{self, page};
 use neverlapse::report::{Counts, EndpointReport, Report, SCHEMA};
 use neverlapse::text::printable_json;
 use neverlapse::timestamp::Timestamp;

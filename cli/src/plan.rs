@@ -5,10 +5,10 @@ use std::io::{self, Write};
 use anyhow::Result;
 use clap::Args;
 use comfy_table::{Cell, Color};
+use neverlapse::bucket::version::{Current, current_key};
 use neverlapse::renewal::{Decision, Renewal, decide};
 use neverlapse::text::printable;
 use neverlapse::timestamp::Timestamp;
-use neverlapse::version::{Current, current_key};
 
 use crate::stack::{Stack, StackName};
 use crate::terminal::Terminal;

@@ -2,10 +2,10 @@
 
 use anyhow::{Result, bail};
 use clap::Args;
-use neverlapse::client::reason;
-use neverlapse::request::{Action, Asker, Request};
+use neverlapse::aws::reason;
+use neverlapse::bucket::version::{Current, current_key};
+use neverlapse::renewal::request::{Action, Asker, Request};
 use neverlapse::timestamp::Timestamp;
-use neverlapse::version::{Current, current_key};
 
 use crate::stack::{Stack, StackName, certificate};
 

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
-use neverlapse::client;
-use neverlapse::page::page;
+use neverlapse::aws;
+use neverlapse::bucket::store::{LATEST_JSON, LATEST_PAGE, Store};
+use neverlapse::report::page::page;
 use neverlapse::report::{Report, SCHEMA};
-use neverlapse::store::{LATEST_JSON, LATEST_PAGE, Store};
 
 use crate::stack::{Stack, StackName};
 
@@ -73,7 +73,7 @@ fn made(path: &Path, format: Format) -> Result<Vec<u8>> {
 
 async fn fetched(arguments: &Arguments) -> Result<Vec<u8>> {
     let store = match &arguments.bucket {
-        Some(bucket) => Store::new(aws_sdk_s3::Client::new(&client::config().await), bucket),
+        Some(bucket) => Store::new(aws_sdk_s3::Client::new(&aws::config().await), bucket),
         None => Stack::find(&arguments.stack).await?.store,
     };
     let key = match arguments.format {

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use neverlapse::bucket::store::{self, Expecting, Object};
+use neverlapse::bucket::version::{Current, MANIFEST, Manifest, current_key, file_key, versions_prefix};
 use neverlapse::renewal::{Renewal, planned};
-use neverlapse::store::{self, Expecting, Object};
+use neverlapse::text::sha256;
 use neverlapse::timestamp::Timestamp;
-use neverlapse::version::{self, Current, MANIFEST, Manifest, current_key, file_key, versions_prefix};
 
 use crate::stack::{Stack, StackName};
 
@@ -61,7 +62,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
         schema: Current::SCHEMA.to_owned(),
         sequence: current.value.sequence + 1,
         facts: manifest.facts,
-        manifest_sha256: version::sha256(&written),
+        manifest_sha256: sha256(&written),
         published_at: now,
         rolled_back: true,
     };

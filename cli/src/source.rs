@@ -8,11 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
 use indicatif::ProgressBar;
+use neverlapse::bucket::store::{INVENTORY, Store};
+use neverlapse::chain::roots::Roots;
 use neverlapse::endpoint::{Endpoint, ParseError};
+use neverlapse::finding::Thresholds;
 use neverlapse::inventory::Inventory;
-use neverlapse::probe::{Target, Thresholds};
-use neverlapse::roots::Roots;
-use neverlapse::store::{INVENTORY, Store};
+use neverlapse::probe::Target;
 use neverlapse::text::printable;
 
 use crate::check::Arguments;
@@ -196,7 +197,7 @@ async fn inventory(place: &str, arguments: &Arguments, roots: &Roots, mistakes: 
             fs::read(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))
         }
     };
-    let (targets, unusable) = inventory.targets(roots, load).await;
+    let (targets, unusable) = Target::all(&inventory, roots, load).await;
     for mistake in inventory.mistakes.iter().chain(&unusable) {
         mistakes.add(format!("{place} {}", printable(&mistake.to_string())));
     }
@@ -221,7 +222,7 @@ pub(crate) async fn read(place: &str) -> Result<(String, Option<Store>)> {
         bail!("invalid inventory {place:?}: the bucket is missing (expected s3://bucket[/key])");
     }
     let key = if key.is_empty() { INVENTORY } else { key };
-    let store = Store::new(aws_sdk_s3::Client::new(&neverlapse::client::config().await), bucket);
+    let store = Store::new(aws_sdk_s3::Client::new(&neverlapse::aws::config().await), bucket);
     match store.text(key).await? {
         Some(text) => Ok((text, Some(store))),
         None => bail!("there is no object s3://{bucket}/{key} (expected an inventory)"),

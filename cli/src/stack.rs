@@ -3,9 +3,9 @@
 use anyhow::{Context, Result, bail};
 use aws_config::SdkConfig;
 use clap::Args;
-use neverlapse::client;
+use neverlapse::aws;
+use neverlapse::bucket::store::Store;
 use neverlapse::inventory::{Certificate, Inventory};
-use neverlapse::store::Store;
 
 /// Which stack.
 #[derive(Debug, Args)]
@@ -32,14 +32,14 @@ pub(crate) struct Stack {
 
 impl Stack {
     pub(crate) async fn find(name: &StackName) -> Result<Self> {
-        let config = client::config().await;
+        let config = aws::config().await;
         let name = name.stack.clone();
         let request = aws_sdk_cloudformation::Client::new(&config)
             .describe_stacks()
             .stack_name(&name);
         let answer = request.send().await;
         let answer = answer
-            .map_err(|error| anyhow::anyhow!(client::reason(&error)))
+            .map_err(|error| anyhow::anyhow!(aws::reason(&error)))
             .with_context(|| {
                 format!("cannot find the stack {name:?} (expected --stack NAME, and AWS_REGION where it is)")
             })?;

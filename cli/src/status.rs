@@ -7,14 +7,14 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
+use neverlapse::bucket::store::{LATEST_JSON, Store};
+use neverlapse::chain::roots::Roots;
 use neverlapse::delivery;
 use neverlapse::finding::{Severity, Span};
 use neverlapse::inventory::{Certificate, Inventory};
-use neverlapse::probe::{Options, Prober};
+use neverlapse::probe::{Options, Prober, Target};
 use neverlapse::renewal::{Decision, decide};
 use neverlapse::report::{AddressStage, CertificateReport, EndpointReport, Report};
-use neverlapse::roots::Roots;
-use neverlapse::store::{LATEST_JSON, Store};
 use neverlapse::text::{printable, printable_json};
 use neverlapse::timestamp::Timestamp;
 use time::Duration;
@@ -288,7 +288,7 @@ async fn look(
         let with = pem.and_then(|pem| Ok(roots.with_pem(&pem)?));
         roots = with.with_context(|| format!("trust bundle {key:?}"))?;
     }
-    let (targets, mistakes) = asked.targets(&roots, load).await;
+    let (targets, mistakes) = Target::all(&asked, &roots, load).await;
     for mistake in mistakes {
         eprintln!("error: inventory.toml {}", printable(&mistake.to_string()));
     }

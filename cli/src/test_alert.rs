@@ -5,8 +5,8 @@ use std::io::Write;
 use anyhow::{Context, Result, bail};
 use aws_sdk_sns::config::Region;
 use neverlapse::alert::{Sender, Topic, sample, slack};
-use neverlapse::client;
-use neverlapse::store::Store;
+use neverlapse::aws;
+use neverlapse::bucket::store::Store;
 use neverlapse::timestamp::Timestamp;
 
 use crate::stack::{Stack, StackName};
@@ -66,7 +66,7 @@ async fn of_topic(arn: &str, stack: &StackName) -> Result<Channels> {
     }
     let sender = Sender::of(stack.as_str(), arn, "");
     // The topic's own region, whatever the profile says.
-    let config = aws_sdk_sns::config::Builder::from(&client::config().await).region(Region::new(sender.region.clone()));
+    let config = aws_sdk_sns::config::Builder::from(&aws::config().await).region(Region::new(sender.region.clone()));
     Ok(Channels {
         topic: Topic::new(aws_sdk_sns::Client::from_conf(config.build()), arn),
         sender,

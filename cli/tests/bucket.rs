@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use neverlapse::receipt::{self, Receipt, Stage};
-use neverlapse::store::{Expecting, Object, Store};
+use neverlapse::bucket::receipt::{self, Receipt, Stage};
+use neverlapse::bucket::store::{Expecting, Object, Store};
+use neverlapse::bucket::version::{Current, current_key};
 use neverlapse::timestamp::Timestamp;
-use neverlapse::version::{Current, current_key};
 use neverlapse_tests::depot::Depot;
 use neverlapse_tests::emulator::{Emulator, Session};
 use neverlapse_tests::fault::{Fate, Proxy};
@@ -225,7 +225,7 @@ async fn an_instance_cannot_write_as_another_nor_read_what_is_not_its_own() {
     ] {
         let written = own.put(&of(&other), receipt(), Expecting::Anything).await;
         assert!(
-            written.as_ref().is_err_and(neverlapse::store::Error::is_denied),
+            written.as_ref().is_err_and(neverlapse::bucket::store::Error::is_denied),
             "{other}: {written:?}"
         );
         let deleted = own.delete(&of(&other)).await;

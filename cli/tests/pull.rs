@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::Arc;
 
-use neverlapse::receipt::{Receipt, Stage};
+use neverlapse::bucket::receipt::{Receipt, Stage};
+use neverlapse::bucket::version::{CERT, CHAIN, Current, FULLCHAIN, FileHash, PRIVKEY, file_key};
 use neverlapse::timestamp::Timestamp;
-use neverlapse::version::{CERT, CHAIN, Current, FULLCHAIN, FileHash, PRIVKEY, file_key};
 use neverlapse_tests::depot::Depot;
 use neverlapse_tests::pki::{Authority, Leaf};
 use neverlapse_tests::webhost::WebHost;

@@ -3,10 +3,10 @@
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 
-use neverlapse::receipt::{self, Receipt, Stage};
-use neverlapse::store::{Expecting, Object, Store};
+use neverlapse::bucket::receipt::{self, Receipt, Stage};
+use neverlapse::bucket::store::{Expecting, Object, Store};
+use neverlapse::bucket::version::{Current, current_key};
 use neverlapse::timestamp::Timestamp;
-use neverlapse::version::{Current, current_key};
 use neverlapse_tests::depot::Depot;
 use neverlapse_tests::emulator::Emulator;
 use neverlapse_tests::fault::{Fate, Proxy};
@@ -270,8 +270,8 @@ async fn looking_now_sees_what_is_served_now() {
         let current = stack.publish(name, 80).await;
         let live = stack.host.folder().join("live").join(name);
         std::fs::create_dir_all(&live).unwrap();
-        for file in neverlapse::version::FILES {
-            let key = neverlapse::version::file_key(name, &current.facts.version, file);
+        for file in neverlapse::bucket::version::FILES {
+            let key = neverlapse::bucket::version::file_key(name, &current.facts.version, file);
             std::fs::copy(stack.depot.object(&key), live.join(file)).unwrap();
         }
     }

@@ -1,35 +1,32 @@
-//! neverlapse looks at TLS endpoints the way a client does and says what is wrong before anyone notices.
+//! neverlapse probes TLS endpoints the way a client does, and reports what is wrong before anyone notices.
 //!
-//! One run goes one way. An [`inventory`] (or a list of names) becomes [`probe::Target`]s; for each of them
-//! [`resolve`] finds every address, [`starttls`] upgrades where the protocol wants it, [`tls`] makes the handshake and
-//! takes the chain whatever it is ([`legacy`] reads it from servers too old for that), [`chain`] and [`crl`] judge it
-//! offline into [`finding`]s, and [`report`] collects them. [`alert`] says what matters in words, [`page`] shows all of it, and a
-//! [`metric`] counts it; [`store`] reads and writes the bucket.
+//! A run goes one way. An [`inventory`], or a list of [`endpoint`]s, becomes [`probe::target`]s. For
+//! each of them [`resolve`] finds every address, and [`probe`] connects, upgrades
+//! ([`probe::starttls`]), makes the handshake and takes the chain whatever it is ([`probe::tls`], or
+//! [`probe::legacy`] for servers that are too old for that). [`chain`] and [`crl`] judge each
+//! [`certificate`] offline into [`finding`]s. What one address answered is an [`observation`]; the
+//! [`report`] collects them and shows them as a page ([`report::page`]). [`alert`] decides what is
+//! news and puts it into words, and a [`metric`] counts it.
 //!
-//! What is renewed is in the bucket too: [`renewal`] decides when, by a [`request`]; a [`version`] is what came of it, and a
-//! [`receipt`] what an instance did with that; [`delivery`] puts all of it beside what is on the wire.
+//! Renewal begins with a [`renewal::request`]: [`renewal`] decides when a certificate is due. The
+//! [`bucket`] holds what came of it, a [`bucket::version`], and what each instance did with that, a
+//! [`bucket::receipt`]. [`delivery`] compares both with what the endpoints serve.
 
 pub mod alert;
+pub mod aws;
+pub mod bucket;
+pub mod certificate;
 pub mod chain;
-pub mod client;
 pub mod crl;
 pub mod delivery;
 pub mod endpoint;
 pub mod finding;
 pub mod inventory;
-pub mod legacy;
 pub mod metric;
-pub mod page;
+pub mod observation;
 pub mod probe;
-pub mod receipt;
 pub mod renewal;
 pub mod report;
-pub mod request;
 pub mod resolve;
-pub mod roots;
-pub mod starttls;
-pub mod store;
 pub mod text;
 pub mod timestamp;
-pub mod tls;
-pub mod version;

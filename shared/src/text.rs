@@ -1,4 +1,7 @@
-//! Text from a certificate or a server, made harmless: nothing in it may move a cursor, turn a line or hide in it.
+//! Text for people: what comes from elsewhere made harmless, and bytes and names written the one way.
+
+use aws_lc_rs::digest::{SHA256, digest};
+use data_encoding::HEXLOWER;
 
 /// The text on one line: control characters, which move the cursor, and invisible ones, which turn or hide what stands
 /// beside them, are written as `\u{…}`.
@@ -30,6 +33,16 @@ pub fn printable_json(json: String) -> String {
         }
     }
     escaped
+}
+
+/// The SHA-256 of `content` in lower-case hex.
+pub fn sha256(content: &[u8]) -> String {
+    HEXLOWER.encode(digest(&SHA256, content).as_ref())
+}
+
+/// An instance's name as people know it: that of the session, without the role's id before it.
+pub fn instance_name(user_id: &str) -> &str {
+    user_id.rsplit_once(':').map_or(user_id, |(_, session)| session)
 }
 
 /// What Rust shows as it is, and the characters that it escapes only because they end a literal.

@@ -7,11 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use neverlapse::certificate::Role;
+use neverlapse::chain::roots::Roots;
 use neverlapse::chain::{Question, judge};
+use neverlapse::finding::Thresholds;
 use neverlapse::finding::{Kind, Phase, Severity};
-use neverlapse::probe::{Options, Prober, Target, Thresholds, Timeouts};
-use neverlapse::report::{EndpointReport, Report, Role};
-use neverlapse::roots::Roots;
+use neverlapse::probe::{Options, Prober, Target, Timeouts};
+use neverlapse::report::{EndpointReport, Report};
 use neverlapse::timestamp::Timestamp;
 use rand::{Rng, RngExt, SeedableRng};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};

@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::process::Command;
 
-use neverlapse::chain::{Question, Thresholds, judge};
+use neverlapse::chain::roots::Roots;
+use neverlapse::chain::{Question, judge};
 use neverlapse::finding::Severity;
-use neverlapse::roots::Roots;
+use neverlapse::finding::Thresholds;
 use rcgen::{
     BasicConstraints, CertificateParams, CidrSubnet, CustomExtension, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose as Eku, GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose as Usage, NameConstraints,

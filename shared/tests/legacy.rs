@@ -6,10 +6,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use neverlapse::legacy::{self, Legacy};
-use neverlapse::probe::{Options, Prober, Target, Thresholds};
+use neverlapse::chain::roots::Roots;
+use neverlapse::finding::Thresholds;
+use neverlapse::probe::legacy::{self, Legacy};
+use neverlapse::probe::{Options, Prober, Target};
 use neverlapse::report::EndpointReport;
-use neverlapse::roots::Roots;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
 use time::OffsetDateTime;
 use tokio::net::TcpStream;

@@ -5,15 +5,18 @@ use std::net::SocketAddr;
 
 use neverlapse::alert::state::{Circle, Memory, Run, next};
 use neverlapse::alert::{Digest, Sender, digest};
+use neverlapse::bucket::receipt::{self, Receipt};
+use neverlapse::bucket::version::{self, Current, Facts, IssuedBy};
+use neverlapse::certificate::{Certificate, Role};
 use neverlapse::delivery::{Known, Stored, Told, join};
 use neverlapse::finding::{Finding, Kind, Severity};
 use neverlapse::inventory::{Inventory, KeyType};
-use neverlapse::receipt::{self, Receipt};
+use neverlapse::observation::Observation;
 use neverlapse::renewal::{Failure, Renewal};
-use neverlapse::report::{Certificate, EndpointReport, Observation, Report, Role, StoredVersion};
+use neverlapse::report::{EndpointReport, Report, StoredVersion};
+use neverlapse::text::sha256;
 use neverlapse::timestamp;
 use neverlapse::timestamp::Timestamp;
-use neverlapse::version::{self, Current, Facts, IssuedBy};
 use time::Duration;
 
 /// `day | what changes | the subject that arrives, or - for none`.
@@ -384,7 +387,7 @@ fn names(who: &str) -> Vec<String> {
 
 /// Certificates differ by their end.
 fn fingerprint(not_after: Timestamp) -> String {
-    version::sha256(not_after.to_string().as_bytes())
+    sha256(not_after.to_string().as_bytes())
 }
 
 fn sender() -> Sender {

@@ -4,16 +4,16 @@ use std::net::SocketAddr;
 
 use neverlapse::alert::state::{Change, Circle, Memory, Run, next};
 use neverlapse::alert::{Digest, Sender, digest};
+use neverlapse::bucket::receipt::{Receipt, Stage};
+use neverlapse::bucket::version::{self, Current, Facts, IssuedBy};
 use neverlapse::delivery::{self, Known, Stored, Told, join};
 use neverlapse::finding::Severity;
 use neverlapse::inventory::{Certificate, Inventory, KeyType};
-use neverlapse::page::page;
-use neverlapse::receipt::{Receipt, Stage};
 use neverlapse::renewal::{Failure, Renewal};
+use neverlapse::report::page::page;
 use neverlapse::report::{CertificateReport, EndpointReport, Report, StoredVersion};
 use neverlapse::timestamp;
 use neverlapse::timestamp::Timestamp;
-use neverlapse::version::{self, Current, Facts, IssuedBy};
 use serde_json::{Value, json};
 use time::Duration;
 

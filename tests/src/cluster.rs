@@ -6,9 +6,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use aws_sdk_route53::types::RrType;
-use neverlapse::receipt::{self, Receipt};
-use neverlapse::store::Store;
-use neverlapse::version::{Current, current_key};
+use neverlapse::bucket::receipt::{self, Receipt};
+use neverlapse::bucket::store::Store;
+use neverlapse::bucket::version::{Current, current_key};
 use tokio::process::Command;
 
 use crate::depot::Depot;

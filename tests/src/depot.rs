@@ -5,16 +5,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use neverlapse::chain::describe;
-use neverlapse::inventory::KeyType;
-use neverlapse::receipt::{self, Receipt};
-use neverlapse::report::Role;
-use neverlapse::store::{Expecting, Object, Store};
-use neverlapse::timestamp::Timestamp;
-use neverlapse::version::{
+use neverlapse::bucket::receipt::{self, Receipt};
+use neverlapse::bucket::store::{Expecting, Object, Store};
+use neverlapse::bucket::version::{
     self, CERT, CHAIN, Current, FULLCHAIN, Facts, FileHash, IssuedBy, MANIFEST, Manifest, PRIVKEY, current_key,
     file_key,
 };
+use neverlapse::certificate::Role;
+use neverlapse::certificate::describe;
+use neverlapse::inventory::KeyType;
+use neverlapse::text::sha256;
+use neverlapse::timestamp::Timestamp;
 use serde::Serialize;
 use tempfile::TempDir;
 use tokio_rustls::rustls::pki_types::CertificateDer;
@@ -92,7 +93,7 @@ impl Depot {
             schema: Current::SCHEMA.to_owned(),
             sequence: self.sequence,
             facts: manifest.facts.clone(),
-            manifest_sha256: version::sha256(&written),
+            manifest_sha256: sha256(&written),
             published_at: Timestamp::now(),
             rolled_back: false,
         })

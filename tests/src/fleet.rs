@@ -2,10 +2,12 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
+use neverlapse::certificate::{Certificate, Role};
 use neverlapse::finding::{Finding, Kind, Phase, Served, Severity};
+use neverlapse::observation::{Observation, Revocation, Tls};
 use neverlapse::report::{
-    AddressReport, AddressStage, Certificate, CertificateReport, EndpointReport, InstanceReport, Observation,
-    RenewalReport, Report, Revocation, Role, Stage, StoredVersion, Tls,
+    AddressReport, AddressStage, CertificateReport, EndpointReport, InstanceReport, RenewalReport, Report, Stage,
+    StoredVersion,
 };
 use neverlapse::timestamp::Timestamp;
 use time::Duration;

@@ -200,19 +200,19 @@ impl Stack {
 
     /// An object's text, if it is there.
     pub async fn get(&self, key: &str) -> Result<Option<String>> {
-        let store = neverlapse::store::Store::new(aws_sdk_s3::Client::new(&self.config), &self.bucket);
+        let store = neverlapse::bucket::store::Store::new(aws_sdk_s3::Client::new(&self.config), &self.bucket);
         Ok(store.text(key).await?)
     }
 
     /// Removes an object.
     pub async fn remove(&self, key: &str) -> Result<()> {
-        let store = neverlapse::store::Store::new(aws_sdk_s3::Client::new(&self.config), &self.bucket);
+        let store = neverlapse::bucket::store::Store::new(aws_sdk_s3::Client::new(&self.config), &self.bucket);
         Ok(store.delete(key).await?)
     }
 
     /// The keys that begin with this.
     pub async fn keys(&self, prefix: &str) -> Result<Vec<String>> {
-        let store = neverlapse::store::Store::new(aws_sdk_s3::Client::new(&self.config), &self.bucket);
+        let store = neverlapse::bucket::store::Store::new(aws_sdk_s3::Client::new(&self.config), &self.bucket);
         Ok(store.keys(prefix).await?)
     }
 

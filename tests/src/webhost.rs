@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use neverlapse::chain::fingerprint;
-use neverlapse::tls::{Handshaker, Witness};
+use neverlapse::certificate::fingerprint;
+use neverlapse::probe::tls::{Handshaker, Witness};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio_rustls::rustls::pki_types::ServerName;

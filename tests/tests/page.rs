@@ -1,7 +1,7 @@
 //! The report's page in a real browser.
 
-use neverlapse::page::page;
 use neverlapse::report::Report;
+use neverlapse::report::page::page;
 use neverlapse::timestamp::Timestamp;
 use neverlapse_tests::browser::{Browser, Visit};
 use neverlapse_tests::fleet;

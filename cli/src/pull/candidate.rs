@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use neverlapse::chain::describe;
+use neverlapse::bucket::version::{CERT, CHAIN, Current, FILES, FULLCHAIN, FileHash, Manifest, PRIVKEY};
+use neverlapse::certificate::Role;
+use neverlapse::certificate::describe;
 use neverlapse::endpoint::Host;
-use neverlapse::report::Role;
+use neverlapse::text::sha256;
 use neverlapse::timestamp::Timestamp;
-use neverlapse::version::{CERT, CHAIN, Current, FILES, FULLCHAIN, FileHash, Manifest, PRIVKEY, sha256};
 use thiserror::Error;
 use tokio_rustls::rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use tokio_rustls::rustls::pki_types::pem::PemObject;

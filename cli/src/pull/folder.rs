@@ -14,7 +14,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use neverlapse::version::{FULLCHAIN, PRIVKEY, sha256};
+use neverlapse::bucket::version::{FULLCHAIN, PRIVKEY};
+use neverlapse::text::sha256;
 use rustix::fs::{
     AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Stat, Uid, fchmod, fchown, fstat, fsync, mkdirat, openat,
     readlinkat, renameat, statat, symlinkat, unlinkat,

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use neverlapse::bucket::version::Facts;
+use neverlapse::chain::roots::Roots;
 use neverlapse::endpoint::Host;
 use neverlapse::finding::Kind;
-use neverlapse::probe::{Options, Prober, Target, Thresholds, Timeouts};
-use neverlapse::report::Observation;
-use neverlapse::roots::Roots;
-use neverlapse::version::Facts;
+use neverlapse::finding::Thresholds;
+use neverlapse::observation::Observation;
+use neverlapse::probe::{Options, Prober, Target, Timeouts};
 use tokio::time::Instant;
 
 use super::config::{Verify, Wanted};

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use aws_config::SdkConfig;
 use aws_config::imds::Client;
 use aws_config::provider_config::ProviderConfig;
-use neverlapse::client::{https, reason};
+use neverlapse::aws::{https, reason};
 use rustix::system::uname;
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;

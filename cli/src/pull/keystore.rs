@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use neverlapse::version::{FULLCHAIN, PRIVKEY};
+use neverlapse::bucket::version::{FULLCHAIN, PRIVKEY};
 use rustix::fs::{FileType, Mode, OFlags, fstat, openat};
 use rustix::process::geteuid;
 use tokio_rustls::rustls::pki_types::CertificateDer;

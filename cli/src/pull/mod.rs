@@ -24,10 +24,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use futures::{StreamExt, stream};
-use neverlapse::receipt;
-use neverlapse::store::Store;
+use neverlapse::bucket::receipt;
+use neverlapse::bucket::store::Store;
+use neverlapse::bucket::version::Current;
 use neverlapse::timestamp::Timestamp;
-use neverlapse::version::Current;
 use tokio::time::{Instant, sleep};
 
 use self::command::Program;
@@ -193,7 +193,7 @@ async fn source(arguments: &Arguments, config: &Config, machine: &Machine) -> Re
         .bucket
         .clone()
         .context("no bucket is set (expected bucket = \"…\" in the configuration, or --from DIR)")?;
-    let shared = neverlapse::client::config().await;
+    let shared = neverlapse::aws::config().await;
     let mut s3 = aws_sdk_s3::config::Builder::from(&shared);
     if let (None, Some(region)) = (shared.region(), &machine.region) {
         s3 = s3.region(aws_sdk_s3::config::Region::new(region.clone()));

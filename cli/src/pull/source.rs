@@ -6,8 +6,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use neverlapse::store::{self, Expecting, Fresh, Object, Store, Tagged};
-use neverlapse::version::sha256;
+use neverlapse::bucket::store::{self, Expecting, Fresh, Object, Store, Tagged};
+use neverlapse::text::sha256;
 
 /// Nothing but `certificates/{name}/*` of what is configured is read, nothing but this instance's receipts written.
 #[derive(Clone, Debug)]

@@ -6,9 +6,9 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use neverlapse::receipt::Receipt;
+use neverlapse::bucket::receipt::Receipt;
+use neverlapse::bucket::version::Current;
 use neverlapse::timestamp::Timestamp;
-use neverlapse::version::Current;
 use rustix::fs::{FlockOperation, OFlags, flock};
 use serde::{Deserialize, Serialize};
 use time::Duration;

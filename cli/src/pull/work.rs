@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use neverlapse::receipt::{self, Receipt, Stage};
-use neverlapse::store::Fresh;
+use neverlapse::bucket::receipt::{self, Receipt, Stage};
+use neverlapse::bucket::store::Fresh;
+use neverlapse::bucket::version::{Current, FILES, FULLCHAIN, MANIFEST, PRIVKEY, current_key, file_key};
 use neverlapse::timestamp::Timestamp;
-use neverlapse::version::{Current, FILES, FULLCHAIN, MANIFEST, PRIVKEY, current_key, file_key};
 
 use super::candidate::{Candidate, Expected, verify};
 use super::config::{Config, Wanted};

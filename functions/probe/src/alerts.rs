@@ -3,8 +3,8 @@
 use lambda_runtime::tracing::{error, info, warn};
 use neverlapse::alert::state::{Circle, KEY, Memory, News, Run, State, next};
 use neverlapse::alert::{Digest, Sender, Topic, digest, slack, topic};
+use neverlapse::bucket::store::{self, Expecting, Object, Store, Tagged};
 use neverlapse::report::Report;
-use neverlapse::store::{self, Expecting, Object, Store, Tagged};
 use neverlapse::timestamp::Timestamp;
 use thiserror::Error;
 

@@ -1,9 +1,9 @@
 //! Where reports are kept: the last one for programs and for people, and one a run for later.
 
 use lambda_runtime::tracing::{info, warn};
-use neverlapse::page::page;
+use neverlapse::bucket::store::{Error, Expecting, LATEST_JSON, LATEST_PAGE, Object, Store};
+use neverlapse::report::page::page;
 use neverlapse::report::{CertificateReport, Report};
-use neverlapse::store::{Error, Expecting, LATEST_JSON, LATEST_PAGE, Object, Store};
 use neverlapse::timestamp::Timestamp;
 use serde::Deserialize;
 

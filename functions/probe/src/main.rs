@@ -15,6 +15,6 @@ use serde_json::Value;
 async fn main() -> Result<(), lambda_runtime::Error> {
     tracing::init_default_subscriber();
     let settings = settings::Settings::from_environment(|name| std::env::var(name).ok())?;
-    let run = run::Run::new(settings, &neverlapse::client::config().await)?;
+    let run = run::Run::new(settings, &neverlapse::aws::config().await)?;
     lambda_runtime::run(service_fn(|event: LambdaEvent<Value>| run.handle(event))).await
 }

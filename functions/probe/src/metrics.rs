@@ -1,6 +1,6 @@
 //! What a run over the whole inventory counts, for CloudWatch.
 
-use neverlapse::chain::Thresholds;
+use neverlapse::finding::Thresholds;
 use neverlapse::metric::{Metric, line};
 use neverlapse::report::{CertificateReport, Report, Stage};
 use neverlapse::timestamp::Timestamp;

@@ -3,10 +3,11 @@
 use aws_sdk_sns::Client;
 use futures::stream::{self, StreamExt as _};
 use lambda_runtime::tracing::info;
-use neverlapse::client::reason;
+use neverlapse::aws::reason;
 use neverlapse::inventory::Certificate;
-use neverlapse::report::{Report, Revocation};
-use neverlapse::request::{Asker, Observed, Request};
+use neverlapse::observation::Revocation;
+use neverlapse::renewal::request::{Asker, Observed, Request};
+use neverlapse::report::Report;
 use neverlapse::timestamp::Timestamp;
 
 /// The requests of a run.

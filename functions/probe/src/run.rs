@@ -6,14 +6,14 @@ use lambda_runtime::tracing::{error, info, warn};
 use lambda_runtime::{Diagnostic, LambdaEvent};
 use neverlapse::alert::state::Circle;
 use neverlapse::alert::{Digest, Sender, Topic};
+use neverlapse::bucket::store::Store;
+use neverlapse::chain::roots::Roots;
 use neverlapse::delivery;
 use neverlapse::finding::Severity;
 use neverlapse::inventory::Inventory;
 use neverlapse::probe::{Options, Prober, Target};
 use neverlapse::report::Report;
 use neverlapse::resolve;
-use neverlapse::roots::Roots;
-use neverlapse::store::Store;
 use neverlapse::timestamp::Timestamp;
 use serde_json::Value;
 use thiserror::Error;
@@ -222,7 +222,7 @@ impl Run {
             inventory = only(inventory, endpoints);
         }
         let roots = self.roots().await?;
-        let (targets, unusable) = inventory.targets(&roots, async |key: &str| self.pem(key).await).await;
+        let (targets, unusable) = Target::all(&inventory, &roots, async |key: &str| self.pem(key).await).await;
         let mistakes: Vec<_> = inventory
             .mistakes
             .iter()

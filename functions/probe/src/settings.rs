@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use neverlapse::probe::Thresholds;
+use neverlapse::finding::Thresholds;
 use neverlapse::resolve;
 use thiserror::Error;
 

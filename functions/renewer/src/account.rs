@@ -5,8 +5,8 @@ use std::fmt;
 use data_encoding::BASE64URL_NOPAD;
 use instant_acme::Account;
 use lambda_runtime::tracing::info;
+use neverlapse::bucket::store::{self, Expecting, Object, Store, Tagged};
 use neverlapse::inventory::Issuer;
-use neverlapse::store::{self, Expecting, Object, Store, Tagged};
 use neverlapse::timestamp::Timestamp;
 use serde::{Deserialize, Serialize};
 

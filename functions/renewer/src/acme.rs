@@ -10,7 +10,7 @@ use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient, Problem};
-use neverlapse::roots::Roots;
+use neverlapse::chain::roots::Roots;
 use neverlapse::text::printable;
 use neverlapse::timestamp::Timestamp;
 use reqwest::redirect::Policy;

@@ -2,10 +2,10 @@
 
 use instant_acme::CertificateIdentifier;
 use lambda_runtime::tracing::warn;
+use neverlapse::bucket::store::Tagged;
+use neverlapse::bucket::version::Current;
 use neverlapse::renewal::{Advice, Renewal};
-use neverlapse::store::Tagged;
 use neverlapse::timestamp::Timestamp;
-use neverlapse::version::Current;
 use serde::Deserialize;
 use time::Duration;
 

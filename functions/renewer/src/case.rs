@@ -1,7 +1,7 @@
 //! One request's certificate, and all that is known of it.
 
 use neverlapse::inventory::{Certificate, Inventory, Issuer};
-use neverlapse::request::Request;
+use neverlapse::renewal::request::Request;
 use tokio::time::Instant;
 
 use crate::fault::Fault;

@@ -5,7 +5,7 @@ use futures::future::join_all;
 use lambda_runtime::LambdaEvent;
 use lambda_runtime::tracing::{error, info};
 use neverlapse::metric::{self, Metric};
-use neverlapse::request::Request;
+use neverlapse::renewal::request::Request;
 use neverlapse::timestamp::Timestamp;
 use thiserror::Error;
 use tokio::time::{Duration, Instant, timeout_at};

@@ -1,6 +1,6 @@
 //! Why a renewal did not come to its end, and whose fault that is.
 
-use neverlapse::store;
+use neverlapse::bucket::store;
 use neverlapse::timestamp::Timestamp;
 use thiserror::Error;
 

@@ -1,10 +1,10 @@
 //! What is remembered of a certificate from one run to the next, and what people hear of it.
 
 use lambda_runtime::tracing::{error, info};
+use neverlapse::bucket::store::{self, Expecting, Object, Tagged};
+use neverlapse::bucket::version::{Current, current_key};
 use neverlapse::renewal::{Failure, Renewal};
-use neverlapse::store::{self, Expecting, Object, Tagged};
 use neverlapse::timestamp::Timestamp;
-use neverlapse::version::{Current, current_key};
 
 use crate::fault::Fault;
 use crate::outcome::Outcome;

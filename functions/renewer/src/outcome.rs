@@ -2,8 +2,8 @@
 
 use std::fmt;
 
+use neverlapse::bucket::version::Current;
 use neverlapse::timestamp::Timestamp;
-use neverlapse::version::Current;
 
 /// What became of a request that did not fail.
 #[derive(Debug)]

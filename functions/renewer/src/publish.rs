@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use neverlapse::chain::{self, fingerprint};
-use neverlapse::roots::Roots;
-use neverlapse::store::{self, Expecting, Object, Store, Tagged};
-use neverlapse::timestamp::Timestamp;
-use neverlapse::version::{
+use neverlapse::bucket::store::{self, Expecting, Object, Store, Tagged};
+use neverlapse::bucket::version::{
     self, CERT, CHAIN, Current, FULLCHAIN, Facts, FileHash, IssuedBy, MANIFEST, Manifest, PRIVKEY, current_key,
     file_key,
 };
+use neverlapse::certificate::fingerprint;
+use neverlapse::certificate::{Role, describe};
+use neverlapse::chain::roots::Roots;
+use neverlapse::text::sha256;
+use neverlapse::timestamp::Timestamp;
 use time::Duration;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
@@ -48,7 +50,7 @@ impl Issued {
         if leaf.public_key().raw != attempt.key.public()? {
             return Err(wrong("it has another key than ours".to_owned()));
         }
-        let description = chain::describe(&leaf, leaf_der, neverlapse::report::Role::Leaf);
+        let description = describe(&leaf, leaf_der, Role::Leaf);
         let names: BTreeSet<_> = description.names.iter().map(|name| name.to_ascii_lowercase()).collect();
         let missing: Vec<_> = attempt
             .identifiers
@@ -119,7 +121,7 @@ impl Issued {
         let current = Current {
             schema: Current::SCHEMA.to_owned(),
             sequence: before.map_or_else(|| first(now), |before| before.value.sequence + 1),
-            manifest_sha256: version::sha256(written.body()),
+            manifest_sha256: sha256(written.body()),
             facts: manifest.facts.clone(),
             published_at: now,
             rolled_back: false,

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use instant_acme::Account;
 use lambda_runtime::tracing::warn;
+use neverlapse::bucket::store::{self, Expecting, Object, Store};
+use neverlapse::bucket::version;
 use neverlapse::inventory::{Certificate, Issuer, KeyType};
-use neverlapse::store::{self, Expecting, Object, Store};
 use neverlapse::timestamp::Timestamp;
-use neverlapse::version;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, Notify};
 use tokio::time::timeout;

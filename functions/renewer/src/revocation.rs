@@ -2,7 +2,7 @@
 
 use instant_acme::{Error, RevocationReason, RevocationRequest};
 use lambda_runtime::tracing::info;
-use neverlapse::version::{MANIFEST, Manifest, PRIVKEY, file_key};
+use neverlapse::bucket::version::{MANIFEST, Manifest, PRIVKEY, file_key};
 
 use crate::acme::{Http, fault, is, patiently, said};
 use crate::case::Case;

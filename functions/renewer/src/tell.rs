@@ -4,11 +4,11 @@ use std::fmt::Write;
 
 use lambda_runtime::tracing::{error, info};
 use neverlapse::alert::{Digest, Sender, Topic, slack};
+use neverlapse::bucket::store::Store;
+use neverlapse::bucket::version::Current;
 use neverlapse::finding::{Severity, Span};
 use neverlapse::renewal::Failure;
-use neverlapse::store::Store;
 use neverlapse::timestamp::Timestamp;
-use neverlapse::version::Current;
 
 use crate::fault::Fault;
 

@@ -12,7 +12,7 @@ use aws_sdk_route53::error::ProvideErrorMetadata;
 use aws_sdk_route53::types::{
     Change, ChangeAction, ChangeBatch, ChangeStatus, ResourceRecord, ResourceRecordSet, RrType,
 };
-use neverlapse::client::reason;
+use neverlapse::aws::reason;
 use neverlapse::inventory;
 use rand::RngExt as _;
 use tokio::time::{Instant, sleep};

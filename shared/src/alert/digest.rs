@@ -6,11 +6,11 @@ use serde::Serialize;
 
 use super::state::{Change, Circle, Matter, News, Notice, Place};
 use super::{SUBJECT_LENGTH, Sender};
+use crate::bucket::store::INVENTORY;
+use crate::certificate::common_name;
 use crate::finding::{Severity, Span};
-use crate::page::common_name;
 use crate::renewal::Renewal;
 use crate::report::{CertificateReport, Counts, EndpointReport, InstanceReport, Report, Stage};
-use crate::store::INVENTORY;
 use crate::text::printable;
 use crate::timestamp::Timestamp;
 
@@ -118,7 +118,7 @@ impl Digest {
     pub fn plain(subject: &str, text: &str, severity: Severity, now: Timestamp) -> Self {
         let subject = ascii(subject);
         Self {
-            thread: crate::version::sha256(subject.as_bytes())[..16].to_owned(),
+            thread: crate::text::sha256(subject.as_bytes())[..16].to_owned(),
             subject,
             severity,
             summary: text.trim_end().to_owned(),

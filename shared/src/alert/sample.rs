@@ -7,7 +7,8 @@ use super::state::{Circle, Memory, Run, next};
 use super::{SUBJECT_LENGTH, Sender};
 use crate::finding::{Finding, Kind, Severity};
 use crate::inventory::Inventory;
-use crate::report::{CertificateReport, EndpointReport, InstanceReport, Observation, RenewalReport, Report, Stage};
+use crate::observation::Observation;
+use crate::report::{CertificateReport, EndpointReport, InstanceReport, RenewalReport, Report, Stage};
 use crate::timestamp::Timestamp;
 
 /// What people would read of a certificate that lapses and is renewed, of one that neverlapse cannot renew and deliver, of a network

@@ -10,9 +10,9 @@ use tokio::time::timeout;
 use super::Sender;
 use super::bodies::{first, length};
 use super::digest::{Digest, Section};
+use crate::bucket::store::{self, Store};
+use crate::chain::roots::Roots;
 use crate::finding::Severity;
-use crate::roots::Roots;
-use crate::store::{self, Store};
 
 /// Where the webhook's URL is in the bucket: one line of text. Whoever has it can write into the channel.
 pub const KEY: &str = "secrets/slack-webhook";

@@ -9,10 +9,9 @@ use time::Duration;
 
 use crate::finding::{Finding, Kind, Severity};
 use crate::inventory::Inventory;
-use crate::receipt::shown;
 use crate::report::{AddressStage, CertificateReport, EndpointReport, Report, Stage};
+use crate::text::{instance_name, sha256};
 use crate::timestamp::Timestamp;
-use crate::version::sha256;
 
 /// Name and version of the format.
 pub const SCHEMA: &str = "neverlapse.alerts/1";
@@ -574,7 +573,7 @@ fn gather_instances(before: &State, found: &mut BTreeMap<String, Found>) {
                 "{}; and likewise {} more: {}",
                 worst.message,
                 more.len(),
-                some_of(more.iter().map(|instance| shown(instance)))
+                some_of(more.iter().map(|instance| instance_name(instance)))
             ),
         };
         let all = Found {

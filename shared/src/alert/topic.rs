@@ -5,7 +5,7 @@ use thiserror::Error;
 
 use super::Sender;
 use super::digest::Digest;
-use crate::client::reason;
+use crate::aws::reason;
 
 /// The topic, and whoever publishes to it.
 #[derive(Clone, Debug)]

@@ -9,12 +9,12 @@ use serde::de::DeserializeOwned;
 use tokio::join;
 use tokio::time::{Instant, timeout_at};
 
+use crate::bucket::receipt::{self, Receipt};
+use crate::bucket::store::Store;
+use crate::bucket::version::{Current, Facts, MANIFEST, Manifest, current_key, file_key, versions_prefix};
 use crate::inventory::Certificate;
-use crate::receipt::{self, Receipt};
 use crate::renewal::{self, Renewal};
 use crate::report::{CertificateReport, StoredVersion};
-use crate::store::Store;
-use crate::version::{Current, Facts, MANIFEST, Manifest, current_key, file_key, versions_prefix};
 
 /// What the bucket has of one certificate. An error is for people, and says what could not be read.
 #[derive(Clone, Debug, PartialEq)]

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use futures::StreamExt;
+use neverlapse::chain::roots::Roots;
 use neverlapse::endpoint::Endpoint;
-use neverlapse::probe::{Options, Prober, Target, Thresholds};
-use neverlapse::roots::Roots;
+use neverlapse::finding::Thresholds;
+use neverlapse::probe::{Options, Prober, Target};
 use neverlapse::timestamp::Timestamp;
 use neverlapse_tests::pki::Authority;
 use neverlapse_tests::servers::{Nginx, Site};

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use neverlapse::bucket::version::{Current, Facts, current_key};
 use neverlapse::timestamp::Timestamp;
-use neverlapse::version::{Current, Facts, current_key};
 use neverlapse_tests::cluster::{self, Cluster, Ran, current, neverlapse};
 use neverlapse_tests::emulator::Emulator;
 use neverlapse_tests::inbox::{Inbox, Message};

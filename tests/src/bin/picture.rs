@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use neverlapse::alert::state::{Circle, Memory, Run, next};
 use neverlapse::alert::{Sender, custom_notification, digest, slack};
 use neverlapse::inventory::Inventory;
-use neverlapse::page::page;
+use neverlapse::report::page::page;
 use neverlapse::timestamp::Timestamp;
 use neverlapse_tests::browser::Browser;
 use neverlapse_tests::{chat, fleet, stack};

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use neverlapse::bucket::version::Current;
 use neverlapse::renewal::PREFIX;
 use neverlapse::timestamp::Timestamp;
-use neverlapse::version::Current;
 use neverlapse_tests::cluster::{self, Cluster, Ran, current, neverlapse};
 use neverlapse_tests::dns::Dns;
 use neverlapse_tests::emulator::Emulator;
@@ -100,7 +100,7 @@ impl Lab {
     pub(crate) async fn published_hours_ago(&self, name: &str, hours: i64) -> Result<()> {
         let mut pointer = current(&self.stack, name).await?;
         pointer.published_at = Timestamp::now() - time::Duration::hours(hours);
-        let key = neverlapse::version::current_key(name);
+        let key = neverlapse::bucket::version::current_key(name);
         self.stack.put(&key, &serde_json::to_string(&pointer)?).await
     }
 

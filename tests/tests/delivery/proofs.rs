@@ -1,8 +1,8 @@
 //! Renewed, and then: served everywhere, or told who is behind and where it is stuck.
 
 use anyhow::{Context, Result, ensure};
-use neverlapse::receipt::Stage;
-use neverlapse::version::current_key;
+use neverlapse::bucket::receipt::Stage;
+use neverlapse::bucket::version::current_key;
 use neverlapse_tests::cluster::{Instance, current};
 use neverlapse_tests::process::free_port;
 use serde_json::Value;
@@ -205,7 +205,7 @@ pub(crate) async fn rolled_back_it_is_installed_as_told(lab: &Lab) -> Result<()>
 }
 
 /// Renews it the way an operator does.
-async fn forced(lab: &Lab, name: &str) -> Result<neverlapse::version::Current> {
+async fn forced(lab: &Lab, name: &str) -> Result<neverlapse::bucket::version::Current> {
     let before = current(&lab.stack, name).await.with_context(|| current_key(name))?;
     let ran = lab.neverlapse(&["renew", name, "--force"]).await?;
     ensure!(ran.code == 0, "{ran:?}");

@@ -1,10 +1,10 @@
 //! What a person asks for, by the built command: it goes through SNS and SQS to the deployed renewer.
 
 use anyhow::{Context, Result, ensure};
+use neverlapse::bucket::version::{Current, PRIVKEY};
 use neverlapse::renewal::decide;
-use neverlapse::request::{Action, Asker, Request};
+use neverlapse::renewal::request::{Action, Asker, Request};
 use neverlapse::timestamp::Timestamp;
-use neverlapse::version::{Current, PRIVKEY};
 use neverlapse_tests::pebble::{Options, Pebble};
 use tokio::time::{Duration, sleep};
 
@@ -142,11 +142,11 @@ pub(crate) async fn the_last_five_versions_are_kept_and_an_earlier_one_that_is_c
     let expected = |all: &[Current]| all.iter().map(|one| (one.facts.version.clone(), 5)).collect::<Vec<_>>();
     ensure!(kept().await? == expected(&all[2..]), "{:?}", kept().await?);
     // Gone back to the oldest that is left; what a dead renewer left of a version is swept, and the current one is not.
-    let key = neverlapse::version::current_key(name);
+    let key = neverlapse::bucket::version::current_key(name);
     let mut back = all[2].clone();
     back.sequence = all[6].sequence + 1;
     bench.bucket.put(&key, &serde_json::to_string(&back)?).await?;
-    let half = neverlapse::version::file_key(name, "20200101T000000Z-00000000", PRIVKEY);
+    let half = neverlapse::bucket::version::file_key(name, "20200101T000000Z-00000000", PRIVKEY);
     bench.bucket.put(&half, "half").await?;
     let eighth = bench.renewed(&forced(name), &pebble).await?;
     ensure!(eighth.sequence == back.sequence + 1);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration};
-use neverlapse::request::Request;
+use neverlapse::renewal::request::Request;
 use neverlapse_tests::pebble::{Options, Pebble};
 use neverlapse_tests::runtime::Function;
 use neverlapse_tests::stack::bootstrap;
@@ -82,7 +82,11 @@ impl<'a> Bench<'a> {
     }
 
     /// Runs it on a request that must come to a version, which is verified to `pebble`'s root.
-    pub(crate) async fn renewed(&self, request: &Request, pebble: &Pebble) -> Result<neverlapse::version::Current> {
+    pub(crate) async fn renewed(
+        &self,
+        request: &Request,
+        pebble: &Pebble,
+    ) -> Result<neverlapse::bucket::version::Current> {
         let done = self.run(request).await?;
         ensure!(done, "{} was not renewed:\n{}", request.name, self.log(&request.name)?);
         self.bucket.verified(&request.name, pebble).await

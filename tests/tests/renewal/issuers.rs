@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result, ensure};
 use data_encoding::BASE64URL_NOPAD;
 use futures::future::try_join_all;
-use neverlapse::request::Request;
+use neverlapse::renewal::request::Request;
 use neverlapse::timestamp::Timestamp;
 use neverlapse_tests::fault::{Fate, Proxy, Reply};
 use neverlapse_tests::pebble::{Options, Pebble};

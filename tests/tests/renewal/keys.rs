@@ -1,7 +1,7 @@
 //! Keys of every kind, many names, and where private keys never are.
 
 use anyhow::{Context, Result, ensure};
-use neverlapse::version::{CERT, PRIVKEY};
+use neverlapse::bucket::version::{CERT, PRIVKEY};
 use neverlapse_tests::process::{command, run};
 use neverlapse_tests::stack::bootstrap;
 use serde_json::Value;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
-use neverlapse::request::{Action, Asker, Request};
+use neverlapse::renewal::request::{Action, Asker, Request};
 use neverlapse::timestamp::Timestamp;
 use neverlapse_tests::fault::{Fate, Proxy};
 use neverlapse_tests::pebble::{Options, Pebble};

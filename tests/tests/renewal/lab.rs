@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use aws_sdk_sqs::types::QueueAttributeName;
-use neverlapse::request::{Asker, Request};
+use neverlapse::bucket::version::Current;
+use neverlapse::renewal::request::{Asker, Request};
 use neverlapse::timestamp::Timestamp;
-use neverlapse::version::Current;
 use neverlapse_tests::dns::Dns;
 use neverlapse_tests::emulator::Emulator;
 use neverlapse_tests::inbox::{Inbox, Message};

@@ -1,11 +1,15 @@
 //! The result schema `neverlapse.report/1`: what one run saw, the same for Lambda, CLI, S3 and metrics.
 
-use std::net::{IpAddr, SocketAddr};
+pub mod page;
+
+use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::certificate::Certificate;
 use crate::finding::{Finding, Kind, Severity};
-use crate::receipt;
+use crate::observation::{Observation, Skipped};
+use crate::text::instance_name;
 use crate::timestamp::Timestamp;
 
 /// The schema's name and version, the first thing in every report.
@@ -195,107 +199,6 @@ impl EndpointReport {
     }
 }
 
-/// An address that was left out.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Skipped {
-    /// Which one.
-    pub address: IpAddr,
-    /// Why, in words.
-    pub reason: String,
-}
-
-/// What one address answered.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Observation {
-    /// Where.
-    pub address: SocketAddr,
-    /// The handshake's parameters, if it got that far.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tls: Option<Tls>,
-    /// The end-entity certificate.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub leaf: Option<Certificate>,
-    /// The other certificates that the server sent, in its order.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub issuers: Vec<Certificate>,
-    /// What the leaf's CRL says.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub revocation: Option<Revocation>,
-    /// What is wrong at this address.
-    pub findings: Vec<Finding>,
-    /// From the first packet to the last, all tries together, in milliseconds.
-    pub elapsed_ms: u64,
-    /// How often it was tried.
-    pub tries: u32,
-}
-
-/// The handshake's parameters, by their IANA names.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)]
-pub struct Tls {
-    pub version: String,
-    pub cipher_suite: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key_exchange: Option<String>,
-}
-
-/// What an X.509 certificate says (RFC 5280).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Certificate {
-    /// Its subject, as RFC 4514 writes it.
-    pub subject: String,
-    /// Its issuer, likewise.
-    pub issuer: String,
-    /// Lower-case hex, without separators, leading 00 kept.
-    pub serial: String,
-    /// SHA-256 of its DER, lower-case hex.
-    pub fingerprint: String,
-    /// First second of its validity.
-    pub not_before: Timestamp,
-    /// Last second of its validity.
-    pub not_after: Timestamp,
-    /// DNS names and IP addresses of its SAN extension.
-    pub names: Vec<String>,
-    /// `ecdsa-p256`, `rsa-2048`, `ed25519` …
-    pub key: String,
-    /// `ecdsa-sha256`, `rsa-sha256` …
-    pub signature: String,
-    /// What the certificate is for the path that was judged.
-    pub role: Role,
-}
-
-/// What a certificate is for the path that was judged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Role {
-    /// The end-entity certificate.
-    Leaf,
-    /// The best path goes through it.
-    Path,
-    /// Sent, but no path needs it.
-    Extra,
-}
-
-/// What revocation lists say of a leaf.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "state", rename_all = "snake_case")]
-pub enum Revocation {
-    /// A current, signed list does not have it.
-    Good,
-    /// A current, signed list has it.
-    Revoked,
-    /// No list could be had, or none that can be believed; never alerts.
-    Unknown {
-        /// Why.
-        reason: String,
-    },
-    /// Not looked at.
-    Skipped {
-        /// Why.
-        reason: String,
-    },
-}
-
 /// A managed certificate: what the bucket has of it, where it is installed, and what the renewer does about it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CertificateReport {
@@ -401,7 +304,7 @@ pub struct InstanceReport {
 impl InstanceReport {
     /// Its name as people know it.
     pub fn shown(&self) -> &str {
-        receipt::shown(&self.instance)
+        instance_name(&self.instance)
     }
 }
 

@@ -4,16 +4,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::net::IpAddr;
 use std::ops::Range;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
-use crate::chain::Thresholds;
 use crate::endpoint::{Endpoint, Host, StartTls};
-use crate::probe::Target;
-use crate::roots::Roots;
+use crate::finding::Thresholds;
 
 /// What is to be watched and renewed, and what could not be understood of it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -46,19 +43,6 @@ pub struct Watched {
     pub quiet: bool,
     /// Where it was written.
     pub line: Option<usize>,
-}
-
-impl Watched {
-    /// What to probe, judged by `roots`.
-    pub fn target(&self, roots: Arc<Roots>) -> Target {
-        Target {
-            endpoint: self.endpoint.clone(),
-            sni: self.sni.clone(),
-            addresses: self.addresses.clone(),
-            roots,
-            thresholds: self.thresholds,
-        }
-    }
 }
 
 /// A certificate to renew, deliver and watch.
@@ -207,37 +191,6 @@ impl Inventory {
             }
         }
         inventory
-    }
-
-    /// What to probe, each with its roots: `base`, and its own from the PEM that `load` finds for its `ca`. An entry whose
-    /// roots cannot be had is a mistake, because judging it without them would be wrong.
-    pub async fn targets(
-        &self,
-        base: &Roots,
-        load: impl AsyncFn(&str) -> Result<Vec<u8>, String>,
-    ) -> (Vec<Target>, Vec<Mistake>) {
-        let shared = Arc::new(base.clone());
-        let mut private = BTreeMap::<&str, Result<Arc<Roots>, String>>::new();
-        let (mut targets, mut mistakes) = (Vec::with_capacity(self.watched.len()), Vec::new());
-        for watched in &self.watched {
-            let Some(ca) = watched.ca.as_deref() else {
-                targets.push(watched.target(shared.clone()));
-                continue;
-            };
-            if !private.contains_key(ca) {
-                let pem = load(ca).await;
-                let roots = pem.and_then(|pem| base.with_pem(&pem).map_err(|error| error.to_string()));
-                private.insert(ca, roots.map(Arc::new));
-            }
-            match &private[ca] {
-                Ok(roots) => targets.push(watched.target(roots.clone())),
-                Err(problem) => mistakes.push(Mistake {
-                    line: watched.line,
-                    problem: format!("{}: ca = {ca:?}: {problem}", watched.endpoint),
-                }),
-            }
-        }
-        (targets, mistakes)
     }
 
     /// Watches an endpoint the way that another inventory does, or plainly if that does not know it.
@@ -749,7 +702,7 @@ mod tests {
 
     #[test]
     fn the_example_in_the_documentation() {
-        let inventory = Inventory::parse(include_str!("../../docs/inventory.example.toml"));
+        let inventory = Inventory::parse(include_str!("../../../docs/inventory.example.toml"));
         assert_eq!(inventory.mistakes, []);
         let watched: Vec<_> = inventory
             .watched

@@ -17,7 +17,7 @@ use tokio_rustls::rustls::{
     ClientConfig, ClientConnection, DigitallySignedStruct, Error, ProtocolVersion, SignatureScheme,
 };
 
-use crate::report::Tls;
+use crate::observation::Tls;
 
 /// What a handshake yielded, however it ended.
 #[derive(Debug)]

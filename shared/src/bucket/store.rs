@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
-use crate::client::reason;
+use crate::aws::reason;
 
 /// A bucket laid out as the architecture page describes it.
 #[derive(Clone, Debug)]

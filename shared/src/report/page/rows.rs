@@ -4,9 +4,12 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 
-use super::{ENDPOINTS, common_name, cut, found};
+use super::{ENDPOINTS, cut, found};
+use crate::certificate::common_name;
+use crate::certificate::{Certificate, Role};
 use crate::finding::{Severity, Span};
-use crate::report::{Certificate, EndpointReport, Observation, Report, Revocation, Role};
+use crate::observation::{Observation, Revocation};
+use crate::report::{EndpointReport, Report};
 
 /// The JSON, safe inside a script element, and how many endpoints are in it: the first ones, which are the worst.
 pub(super) fn json(report: &Report) -> (String, usize) {

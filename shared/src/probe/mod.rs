@@ -1,5 +1,10 @@
 //! The probe: from targets to what was observed of each, every step under a deadline.
 
+pub mod legacy;
+pub mod starttls;
+mod target;
+pub mod tls;
+
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
@@ -18,34 +23,18 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 
-pub use crate::chain::Thresholds;
+pub use self::target::Target;
+use crate::chain::roots::Roots;
 use crate::chain::{Question, judge};
 use crate::crl::Crls;
-use crate::endpoint::{Endpoint, Host};
+use crate::endpoint::Host;
 use crate::finding::{Finding, Kind, Phase, Served, Severity};
-use crate::legacy::Legacy;
-use crate::report::{EndpointReport, Observation, Report, Revocation, Skipped, Tls};
+use crate::observation::{Observation, Revocation, Skipped, Tls};
+use crate::probe::legacy::Legacy;
+use crate::probe::tls::{Failure, Handshaker, Witness};
+use crate::report::{EndpointReport, Report};
 use crate::resolve::{self, Resolver, has_route};
-use crate::roots::Roots;
-use crate::starttls;
 use crate::timestamp::Timestamp;
-use crate::tls::{Failure, Handshaker, Witness};
-use crate::{legacy, report};
-
-/// An endpoint, and what it is judged by.
-#[derive(Clone, Debug)]
-pub struct Target {
-    /// Where.
-    pub endpoint: Endpoint,
-    /// The name to ask for, if it is not the host's.
-    pub sni: Option<Host>,
-    /// The addresses to connect to, instead of those in DNS.
-    pub addresses: Vec<IpAddr>,
-    /// What is trusted there.
-    pub roots: Arc<Roots>,
-    /// When to alert.
-    pub thresholds: Thresholds,
-}
 
 /// How a [`Prober`] works.
 #[derive(Clone, Debug)]
@@ -409,7 +398,7 @@ impl Prober {
         }
         if let (
             true,
-            Some(report::Tls {
+            Some(Tls {
                 version, cipher_suite, ..
             }),
         ) = (sight.legacy, &sight.tls)

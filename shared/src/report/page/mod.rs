@@ -16,6 +16,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use data_encoding::BASE64;
 use time::Duration;
 
+use crate::certificate::common_name;
 use crate::finding::{Severity, Span};
 use crate::report::{Counts, EndpointReport, Report};
 use crate::text::printable;
@@ -326,51 +327,6 @@ fn icon(status: Severity) -> String {
     )
 }
 
-/// Who issued it, in a few words: common name and organization of a name as RFC 4514 writes it.
-pub(crate) fn common_name(name: &str) -> String {
-    let value = |kind: &str| {
-        let parts = attributes(name);
-        let found = parts.into_iter().find(|(key, _)| key.eq_ignore_ascii_case(kind));
-        found.map(|(_, value)| value).filter(|value| !value.is_empty())
-    };
-    match (value("O"), value("CN")) {
-        (Some(organization), Some(name)) if !says(&name, &organization) => format!("{organization} {name}"),
-        (_, Some(name)) => name,
-        (Some(organization), None) => organization,
-        (None, None) => name.to_owned(),
-    }
-}
-
-/// Whether a common name begins with its organization's first word anyway, as `DigiCert Global G2` does.
-fn says(name: &str, organization: &str) -> bool {
-    organization
-        .split(' ')
-        .next()
-        .is_some_and(|word| name.starts_with(word))
-}
-
-/// The attributes of a name, with their escapes undone.
-fn attributes(name: &str) -> Vec<(String, String)> {
-    let (mut parts, mut part, mut escaped) = (Vec::new(), String::new(), false);
-    for c in name.chars() {
-        match c {
-            '\\' if !escaped => {
-                escaped = true;
-                continue;
-            }
-            ',' | '+' if !escaped => parts.push(std::mem::take(&mut part)),
-            _ => part.push(c),
-        }
-        escaped = false;
-    }
-    parts.push(part);
-    let pair = |part: String| {
-        let (key, value) = part.split_once('=')?;
-        Some((key.trim().to_owned(), value.trim().to_owned()))
-    };
-    parts.into_iter().filter_map(pair).collect()
-}
-
 /// `9 d 4 h`, or how long ago.
 fn left(seconds: Option<i64>) -> Option<String> {
     Some(match seconds? {
@@ -435,8 +391,8 @@ fn cut(text: &str) -> String {
 
 /// How many endpoints a page shows at most.
 pub const ENDPOINTS: usize = 10_000;
-const STYLE: &str = include_str!("../templates/report.css");
-const SCRIPT: &str = include_str!("../templates/report.js");
+const STYLE: &str = include_str!("../../../templates/report.css");
+const SCRIPT: &str = include_str!("../../../templates/report.js");
 /// Cards above the table.
 const WORST: usize = 12;
 /// Mistakes, and endpoints that were not reached.

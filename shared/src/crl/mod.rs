@@ -20,12 +20,12 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{DistributionPointName, GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer;
 
+use crate::chain::roots::Roots;
 use crate::chain::{candidates, parsed};
 use crate::endpoint::Host;
 use crate::finding::Kind;
-use crate::report::Revocation;
+use crate::observation::Revocation;
 use crate::resolve::Resolver;
-use crate::roots::Roots;
 use crate::timestamp::Timestamp;
 
 /// The revocation lists of one run: each is fetched once, however many certificates name it. A list may have 10 MB, all

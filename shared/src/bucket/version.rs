@@ -5,12 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 use time::PrimitiveDateTime;
 use time::macros::format_description;
 
 use crate::inventory::KeyType;
+use crate::text::sha256;
 use crate::timestamp::Timestamp;
 
 /// What is known of a version without opening its files.
@@ -139,11 +139,6 @@ pub fn versions_prefix(name: &str) -> String {
 /// Key of one of a version's files.
 pub fn file_key(name: &str, version: &str, file: &str) -> String {
     format!("certificates/{name}/versions/{version}/{file}")
-}
-
-/// Lower-case hex.
-pub fn sha256(content: &[u8]) -> String {
-    data_encoding::HEXLOWER.encode(digest(&SHA256, content).as_ref())
 }
 
 /// The leaf alone.

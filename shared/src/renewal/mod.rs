@@ -1,14 +1,16 @@
 //! When a certificate is due, and what is remembered of its renewals.
 
+pub mod request;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use time::Duration;
 
+use crate::bucket::version::{Current, Facts};
 use crate::inventory::{Certificate, KeyType};
-use crate::request::{Action, Observed, Request};
+use crate::renewal::request::{Action, Observed, Request};
 use crate::timestamp::Timestamp;
-use crate::version::{Current, Facts};
 
 /// `state/renewals/{name}.json`: what the renewer last decided and did. It holds no secret; probe, report and `plan` read it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -354,10 +356,10 @@ const LONGEST_WAIT: Duration = Duration::hours(20);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bucket::version::IssuedBy;
     use crate::inventory::{Inventory, KeyType};
-    use crate::request::Asker;
+    use crate::renewal::request::Asker;
     use crate::timestamp;
-    use crate::version::IssuedBy;
 
     const BORN: Timestamp = timestamp!(2026-10-01 00:00 UTC);
 

@@ -120,11 +120,6 @@ impl Receipt {
     }
 }
 
-/// An instance's name as people know it: that of the session, without the role's id before it.
-pub fn shown(instance: &str) -> &str {
-    instance.rsplit_once(':').map_or(instance, |(_, session)| session)
-}
-
 /// Whose receipt is under a key, by the certificate's prefix.
 pub fn instance<'k>(name: &str, key: &'k str) -> Option<&'k str> {
     key.strip_prefix("receipts/")?
@@ -153,6 +148,7 @@ const WORDS: usize = 2_000;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::text::instance_name;
 
     #[test]
     fn an_instance_cannot_speak_as_another() {
@@ -192,7 +188,7 @@ mod tests {
             ("AIDAEXAMPLE", "AIDAEXAMPLE"),
         ] {
             assert_eq!(instance("shop.test", &key("shop.test", id)), Some(id));
-            assert_eq!(shown(id), people);
+            assert_eq!(instance_name(id), people);
         }
         for stray in ["receipts/shop.test/x.txt", "receipts/shop.testing/x.json", "x"] {
             assert_eq!(instance("shop.test", stray), None, "{stray}");

@@ -8,16 +8,16 @@ mod stored;
 use time::Duration;
 
 pub use self::stored::{Stored, Told, left_out, read};
+use crate::bucket::receipt::{self, Receipt};
+use crate::bucket::version::{Current, Facts, made_at};
 use crate::finding::{Finding, Kind, Severity};
 use crate::inventory::Certificate;
-use crate::receipt::{self, Receipt};
+use crate::observation::Observation;
 use crate::renewal::{Failure, planned};
 use crate::report::{
-    AddressReport, AddressStage, CertificateReport, EndpointReport, InstanceReport, Observation, RenewalReport, Stage,
-    StoredVersion,
+    AddressReport, AddressStage, CertificateReport, EndpointReport, InstanceReport, RenewalReport, Stage, StoredVersion,
 };
 use crate::timestamp::Timestamp;
-use crate::version::{Current, Facts, made_at};
 
 /// What is known of a certificate.
 #[derive(Clone, Copy, Debug)]
@@ -491,10 +491,10 @@ const TOO_LATE: i32 = 3;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bucket::version::IssuedBy;
     use crate::inventory::{Inventory, KeyType};
     use crate::renewal::{Failure, Renewal};
     use crate::timestamp;
-    use crate::version::IssuedBy;
 
     const NOW: Timestamp = timestamp!(2026-10-10 00:00 UTC);
 

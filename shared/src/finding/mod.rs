@@ -1,11 +1,14 @@
 //! What can be wrong with an endpoint: a closed list, each with the facts that prove it.
 
+mod thresholds;
+
 use std::fmt;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::receipt::shown;
+pub use self::thresholds::Thresholds;
+use crate::text::instance_name;
 use crate::timestamp::Timestamp;
 
 /// One thing that is wrong, how much it matters, and what to tell a person.
@@ -395,7 +398,7 @@ impl Kind {
                     ),
                     (Some(instance), host) => format!(
                         "{} ({}) has not installed {version}; it has {installed}",
-                        shown(instance),
+                        instance_name(instance),
                         host.as_deref().unwrap_or("no host name")
                     ),
                 }
@@ -410,7 +413,7 @@ impl Kind {
             } => {
                 format!(
                     "{} ({host}) could not install version {version} since {}: {reason}",
-                    shown(instance),
+                    instance_name(instance),
                     *since
                 )
             }
@@ -436,14 +439,17 @@ impl Kind {
             } => {
                 format!(
                     "{} ({host}) has not reported since {}, although it was due on {}",
-                    shown(instance),
+                    instance_name(instance),
                     *last_seen,
                     *due
                 )
             }
             Self::CertificateUnreadable { reason } => format!("nobody can say how far it is: {reason}"),
             Self::ReceiptUnreadable { instance, reason } => {
-                format!("what {} reports cannot be understood: {reason}", shown(instance))
+                format!(
+                    "what {} reports cannot be understood: {reason}",
+                    instance_name(instance)
+                )
             }
         }
     }

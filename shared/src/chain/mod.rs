@@ -1,68 +1,19 @@
 //! Judges a chain offline: expiry, name and path apart, because a verifier tells only the first thing that is wrong.
 
-use std::cell::RefCell;
-use std::net::IpAddr;
+pub mod roots;
 
-use data_encoding::HEXLOWER;
-use time::Duration;
+use std::cell::RefCell;
+
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
 use webpki::{ALL_VERIFICATION_ALGS, EndEntityCert, KeyUsage, VerifiedPath};
 use x509_parser::certificate::X509Certificate;
-use x509_parser::extensions::{GeneralName, KeyUsage as X509KeyUsage};
+use x509_parser::extensions::KeyUsage as X509KeyUsage;
 use x509_parser::prelude::FromDer;
-use x509_parser::public_key::PublicKey;
-use x509_parser::time::ASN1Time;
 
-use crate::finding::{Finding, Kind, Severity};
-use crate::report::{Certificate, Role};
-use crate::roots::Roots;
+use crate::certificate::{Certificate, Role, describe, time_of};
+use crate::chain::roots::Roots;
+use crate::finding::{Finding, Kind, Severity, Thresholds};
 use crate::timestamp::Timestamp;
-use crate::version::sha256;
-
-/// How much time must be left, in days; capped by the certificate's own lifetime.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Thresholds {
-    /// Warn below this, or below a third of the lifetime.
-    pub warn_days: u32,
-    /// Critical below this, or below a tenth of the lifetime.
-    pub critical_days: u32,
-}
-
-impl Default for Thresholds {
-    fn default() -> Self {
-        Self {
-            warn_days: 14,
-            critical_days: 3,
-        }
-    }
-}
-
-impl Thresholds {
-    /// The threshold that `left` falls under, if any.
-    fn crossed(self, left: Duration, lifetime: Duration) -> Option<(Severity, Duration)> {
-        let warn = Duration::days(self.warn_days.into()).min(lifetime / 3);
-        let critical = self.critical(lifetime);
-        if left < critical {
-            Some((Severity::Critical, critical))
-        } else {
-            (left < warn).then_some((Severity::Warning, warn))
-        }
-    }
-
-    /// Critical below this.
-    pub fn critical(self, lifetime: Duration) -> Duration {
-        Duration::days(self.critical_days.into()).min(lifetime / 10)
-    }
-
-    /// Critical below this for a certificate that we renew ourselves. As for any other; but of a lifetime under ten days a third, because
-    /// a tenth of six days is less than the day between two runs.
-    pub fn lapsing(self, lifetime: Duration) -> Duration {
-        match lifetime < SHORT {
-            true => Duration::days(self.critical_days.into()).min(lifetime / 3),
-            false => self.critical(lifetime),
-        }
-    }
-}
 
 /// What a chain is judged by.
 #[derive(Clone, Copy, Debug)]
@@ -527,111 +478,20 @@ fn is_unsupported_signature(error: &webpki::Error) -> bool {
     name.starts_with("UnsupportedSignatureAlgorithm")
 }
 
-/// What a certificate says of itself.
-pub fn describe(certificate: &X509Certificate<'_>, der: &[u8], role: Role) -> Certificate {
-    Certificate {
-        subject: certificate.subject().to_string(),
-        issuer: certificate.issuer().to_string(),
-        serial: HEXLOWER.encode(certificate.raw_serial()),
-        fingerprint: fingerprint(der),
-        not_before: time_of(certificate.validity().not_before),
-        not_after: time_of(certificate.validity().not_after),
-        names: names(certificate),
-        key: key(certificate),
-        signature: signature(certificate),
-        role,
-    }
-}
-
-/// SHA-256 of a certificate's DER, in lower-case hex.
-pub fn fingerprint(der: &[u8]) -> String {
-    sha256(der)
-}
-
-fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
-    let Ok(Some(extension)) = certificate.subject_alternative_name() else {
-        return Vec::new();
-    };
-    let name = |name: &GeneralName<'_>| match name {
-        GeneralName::DNSName(name) => Some((*name).to_owned()),
-        GeneralName::IPAddress(bytes) => match bytes.len() {
-            4 => <[u8; 4]>::try_from(*bytes).ok().map(|v4| IpAddr::from(v4).to_string()),
-            _ => <[u8; 16]>::try_from(*bytes).ok().map(|v6| IpAddr::from(v6).to_string()),
-        },
-        _ => None,
-    };
-    extension.value.general_names.iter().filter_map(name).collect()
-}
-
-fn key(certificate: &X509Certificate<'_>) -> String {
-    let info = certificate.public_key();
-    let curve = info
-        .algorithm
-        .parameters
-        .as_ref()
-        .and_then(|any| any.as_oid().ok())
-        .map(|oid| oid.to_id_string());
-    match info.parsed() {
-        Ok(PublicKey::RSA(rsa)) => format!("rsa-{}", rsa.key_size()),
-        Ok(PublicKey::EC(_)) => match curve.as_deref() {
-            Some("1.2.840.10045.3.1.7") => "ecdsa-p256".to_owned(),
-            Some("1.3.132.0.34") => "ecdsa-p384".to_owned(),
-            Some("1.3.132.0.35") => "ecdsa-p521".to_owned(),
-            Some("1.2.840.10045.3.1.1") => "ecdsa-p192".to_owned(),
-            Some("1.3.132.0.33") => "ecdsa-p224".to_owned(),
-            Some(other) => format!("ecdsa-{other}"),
-            None => "ecdsa".to_owned(),
-        },
-        Ok(PublicKey::DSA(_)) => "dsa".to_owned(),
-        _ => match info.algorithm.algorithm.to_id_string().as_str() {
-            "1.3.101.112" => "ed25519".to_owned(),
-            "1.3.101.113" => "ed448".to_owned(),
-            other => other.to_owned(),
-        },
-    }
-}
-
-fn signature(certificate: &X509Certificate<'_>) -> String {
-    let oid = certificate.signature_algorithm.algorithm.to_id_string();
-    let known = SIGNATURES.iter().find(|(known, _)| *known == oid);
-    known.map_or(oid.clone(), |(_, name)| (*name).to_owned())
-}
-
-fn time_of(time: ASN1Time) -> Timestamp {
-    Timestamp::from_unix(time.timestamp())
-}
-
 fn critical(kind: Kind, now: Timestamp) -> Finding {
     Finding::new(kind, Severity::Critical, now)
 }
 
-/// So long lives what is renewed at half of its lifetime.
-const SHORT: Duration = Duration::days(10);
 const ISSUERS_JUDGED: usize = 32;
 const CANDIDATES: usize = 12;
 const NAMESAKES: usize = 4;
-const SIGNATURES: [(&str, &str); 12] = [
-    ("1.2.840.113549.1.1.4", "rsa-md5"),
-    ("1.2.840.113549.1.1.5", "rsa-sha1"),
-    ("1.2.840.113549.1.1.11", "rsa-sha256"),
-    ("1.2.840.113549.1.1.12", "rsa-sha384"),
-    ("1.2.840.113549.1.1.13", "rsa-sha512"),
-    ("1.2.840.113549.1.1.10", "rsa-pss"),
-    ("1.2.840.10040.4.3", "dsa-sha1"),
-    ("1.2.840.10045.4.1", "ecdsa-sha1"),
-    ("1.2.840.10045.4.3.2", "ecdsa-sha256"),
-    ("1.2.840.10045.4.3.3", "ecdsa-sha384"),
-    ("1.2.840.10045.4.3.4", "ecdsa-sha512"),
-    ("1.3.101.112", "ed25519"),
-];
-
 #[cfg(test)]
 mod tests {
     use crate::timestamp;
     use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
 
     use super::*;
-    use time::OffsetDateTime;
+    use time::{Duration, OffsetDateTime};
 
     const ISSUED: Timestamp = timestamp!(2026-10-01 00:00 UTC);
     const DAY: Duration = Duration::DAY;

@@ -1,0 +1,7 @@
+//! What the bucket holds: versions of certificates, receipts of instances, and the documents of the functions.
+//!
+//! [`store`] reads and writes objects; [`version`] and [`receipt`] say what is in them, and under which keys.
+
+pub mod receipt;
+pub mod store;
+pub mod version;

@@ -1,0 +1,184 @@
+//! What an X.509 certificate says of itself (RFC 5280), in the words that reports use.
+
+use std::net::IpAddr;
+
+use data_encoding::HEXLOWER;
+use serde::{Deserialize, Serialize};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
+use x509_parser::public_key::PublicKey;
+use x509_parser::time::ASN1Time;
+
+use crate::text::sha256;
+use crate::timestamp::Timestamp;
+
+/// What an X.509 certificate says (RFC 5280).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Certificate {
+    /// Its subject, as RFC 4514 writes it.
+    pub subject: String,
+    /// Its issuer, likewise.
+    pub issuer: String,
+    /// Lower-case hex, without separators, leading 00 kept.
+    pub serial: String,
+    /// SHA-256 of its DER, lower-case hex.
+    pub fingerprint: String,
+    /// First second of its validity.
+    pub not_before: Timestamp,
+    /// Last second of its validity.
+    pub not_after: Timestamp,
+    /// DNS names and IP addresses of its SAN extension.
+    pub names: Vec<String>,
+    /// `ecdsa-p256`, `rsa-2048`, `ed25519` …
+    pub key: String,
+    /// `ecdsa-sha256`, `rsa-sha256` …
+    pub signature: String,
+    /// What the certificate is for the path that was judged.
+    pub role: Role,
+}
+
+/// What a certificate is for the path that was judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// The end-entity certificate.
+    Leaf,
+    /// The best path goes through it.
+    Path,
+    /// Sent, but no path needs it.
+    Extra,
+}
+
+/// What a certificate says of itself.
+pub fn describe(certificate: &X509Certificate<'_>, der: &[u8], role: Role) -> Certificate {
+    Certificate {
+        subject: certificate.subject().to_string(),
+        issuer: certificate.issuer().to_string(),
+        serial: HEXLOWER.encode(certificate.raw_serial()),
+        fingerprint: fingerprint(der),
+        not_before: time_of(certificate.validity().not_before),
+        not_after: time_of(certificate.validity().not_after),
+        names: names(certificate),
+        key: key(certificate),
+        signature: signature(certificate),
+        role,
+    }
+}
+
+/// SHA-256 of a certificate's DER, in lower-case hex.
+pub fn fingerprint(der: &[u8]) -> String {
+    sha256(der)
+}
+
+/// Who issued it, in a few words: common name and organization of a name as RFC 4514 writes it.
+pub(crate) fn common_name(name: &str) -> String {
+    let value = |kind: &str| {
+        let parts = attributes(name);
+        let found = parts.into_iter().find(|(key, _)| key.eq_ignore_ascii_case(kind));
+        found.map(|(_, value)| value).filter(|value| !value.is_empty())
+    };
+    match (value("O"), value("CN")) {
+        (Some(organization), Some(name)) if !says(&name, &organization) => format!("{organization} {name}"),
+        (_, Some(name)) => name,
+        (Some(organization), None) => organization,
+        (None, None) => name.to_owned(),
+    }
+}
+
+fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
+    let Ok(Some(extension)) = certificate.subject_alternative_name() else {
+        return Vec::new();
+    };
+    let name = |name: &GeneralName<'_>| match name {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        GeneralName::IPAddress(bytes) => match bytes.len() {
+            4 => <[u8; 4]>::try_from(*bytes).ok().map(|v4| IpAddr::from(v4).to_string()),
+            _ => <[u8; 16]>::try_from(*bytes).ok().map(|v6| IpAddr::from(v6).to_string()),
+        },
+        _ => None,
+    };
+    extension.value.general_names.iter().filter_map(name).collect()
+}
+
+/// Whether a common name begins with its organization's first word anyway, as `DigiCert Global G2` does.
+fn says(name: &str, organization: &str) -> bool {
+    organization
+        .split(' ')
+        .next()
+        .is_some_and(|word| name.starts_with(word))
+}
+
+/// The attributes of a name, with their escapes undone.
+fn attributes(name: &str) -> Vec<(String, String)> {
+    let (mut parts, mut part, mut escaped) = (Vec::new(), String::new(), false);
+    for c in name.chars() {
+        match c {
+            '\\' if !escaped => {
+                escaped = true;
+                continue;
+            }
+            ',' | '+' if !escaped => parts.push(std::mem::take(&mut part)),
+            _ => part.push(c),
+        }
+        escaped = false;
+    }
+    parts.push(part);
+    let pair = |part: String| {
+        let (key, value) = part.split_once('=')?;
+        Some((key.trim().to_owned(), value.trim().to_owned()))
+    };
+    parts.into_iter().filter_map(pair).collect()
+}
+
+pub(crate) fn key(certificate: &X509Certificate<'_>) -> String {
+    let info = certificate.public_key();
+    let curve = info
+        .algorithm
+        .parameters
+        .as_ref()
+        .and_then(|any| any.as_oid().ok())
+        .map(|oid| oid.to_id_string());
+    match info.parsed() {
+        Ok(PublicKey::RSA(rsa)) => format!("rsa-{}", rsa.key_size()),
+        Ok(PublicKey::EC(_)) => match curve.as_deref() {
+            Some("1.2.840.10045.3.1.7") => "ecdsa-p256".to_owned(),
+            Some("1.3.132.0.34") => "ecdsa-p384".to_owned(),
+            Some("1.3.132.0.35") => "ecdsa-p521".to_owned(),
+            Some("1.2.840.10045.3.1.1") => "ecdsa-p192".to_owned(),
+            Some("1.3.132.0.33") => "ecdsa-p224".to_owned(),
+            Some(other) => format!("ecdsa-{other}"),
+            None => "ecdsa".to_owned(),
+        },
+        Ok(PublicKey::DSA(_)) => "dsa".to_owned(),
+        _ => match info.algorithm.algorithm.to_id_string().as_str() {
+            "1.3.101.112" => "ed25519".to_owned(),
+            "1.3.101.113" => "ed448".to_owned(),
+            other => other.to_owned(),
+        },
+    }
+}
+
+pub(crate) fn signature(certificate: &X509Certificate<'_>) -> String {
+    let oid = certificate.signature_algorithm.algorithm.to_id_string();
+    let known = SIGNATURES.iter().find(|(known, _)| *known == oid);
+    known.map_or(oid.clone(), |(_, name)| (*name).to_owned())
+}
+
+pub(crate) fn time_of(time: ASN1Time) -> Timestamp {
+    Timestamp::from_unix(time.timestamp())
+}
+
+const SIGNATURES: [(&str, &str); 12] = [
+    ("1.2.840.113549.1.1.4", "rsa-md5"),
+    ("1.2.840.113549.1.1.5", "rsa-sha1"),
+    ("1.2.840.113549.1.1.11", "rsa-sha256"),
+    ("1.2.840.113549.1.1.12", "rsa-sha384"),
+    ("1.2.840.113549.1.1.13", "rsa-sha512"),
+    ("1.2.840.113549.1.1.10", "rsa-pss"),
+    ("1.2.840.10040.4.3", "dsa-sha1"),
+    ("1.2.840.10045.4.1", "ecdsa-sha1"),
+    ("1.2.840.10045.4.3.2", "ecdsa-sha256"),
+    ("1.2.840.10045.4.3.3", "ecdsa-sha384"),
+    ("1.2.840.10045.4.3.4", "ecdsa-sha512"),
+    ("1.3.101.112", "ed25519"),
+];

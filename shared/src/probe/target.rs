@@ -1,0 +1,77 @@
+//! What to probe, and what it is judged by.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::chain::roots::Roots;
+use crate::endpoint::{Endpoint, Host};
+use crate::finding::Thresholds;
+use crate::inventory::{Inventory, Mistake, Watched};
+
+/// An endpoint, and what it is judged by.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Where.
+    pub endpoint: Endpoint,
+    /// The name to ask for, if it is not the host's.
+    pub sni: Option<Host>,
+    /// The addresses to connect to, instead of those in DNS.
+    pub addresses: Vec<IpAddr>,
+    /// What is trusted there.
+    pub roots: Arc<Roots>,
+    /// When to alert.
+    pub thresholds: Thresholds,
+}
+
+impl Target {
+    /// What an inventory wants probed, judged by `roots`.
+    pub fn new(watched: &Watched, roots: Arc<Roots>) -> Self {
+        Self {
+            endpoint: watched.endpoint.clone(),
+            sni: watched.sni.clone(),
+            addresses: watched.addresses.clone(),
+            roots,
+            thresholds: watched.thresholds,
+        }
+    }
+
+    /// Everything that an inventory wants probed. Each target has the roots of `base`, and its own from
+    /// the PEM file that `load` finds for its `ca`.
+    ///
+    /// An entry whose roots cannot be loaded is a mistake: judged without them, its chain would be wrong.
+    pub async fn all(
+        inventory: &Inventory,
+        base: &Roots,
+        load: impl AsyncFn(&str) -> Result<Vec<u8>, String>,
+    ) -> (Vec<Self>, Vec<Mistake>) {
+        let shared = Arc::new(base.clone());
+        let mut private = BTreeMap::<&str, Result<Arc<Roots>, String>>::new();
+        let mut targets = Vec::with_capacity(inventory.watched.len());
+        let mut mistakes = Vec::new();
+
+        for watched in &inventory.watched {
+            let Some(ca) = watched.ca.as_deref() else {
+                targets.push(Self::new(watched, shared.clone()));
+                continue;
+            };
+
+            // Many endpoints share a private CA; its file is read once.
+            if !private.contains_key(ca) {
+                let pem = load(ca).await;
+                let roots = pem.and_then(|pem| base.with_pem(&pem).map_err(|error| error.to_string()));
+                private.insert(ca, roots.map(Arc::new));
+            }
+
+            match &private[ca] {
+                Ok(roots) => targets.push(Self::new(watched, roots.clone())),
+                Err(problem) => mistakes.push(Mistake {
+                    line: watched.line,
+                    problem: format!("{}: ca = {ca:?}: {problem}", watched.endpoint),
+                }),
+            }
+        }
+
+        (targets, mistakes)
+    }
+}
