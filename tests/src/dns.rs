@@ -1,41 +1,46 @@
-//! A DNS server on loopback, over UDP and TCP: it knows a few names, and what stands in the emulated Route 53, which has no DNS of its own.
+//! A DNS server on loopback, over UDP and TCP: it knows a few names, and what stands in the
+//! emulated Route 53, which has no DNS of its own.
+//!
+//! A hundred questions may come at once, and the emulator does one thing at a time. So Route 53 is
+//! read as a whole, and a reading answers everybody who was waiting when it began. Nobody gets an
+//! answer from a reading that began before the question came: whoever asks right after a change
+//! sees it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::iter::successors;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+use async_trait::async_trait;
 use aws_sdk_route53::Client;
-use aws_sdk_route53::types::{ResourceRecordSet, RrType};
-use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
-use hickory_proto::rr::rdata::{CNAME, NS, TXT};
-use hickory_proto::rr::{Name, RData, Record, RecordType};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::task::JoinHandle;
+use aws_sdk_route53::types::{HostedZone, ResourceRecordSet};
+use futures::future::try_join_all;
+use hickory_server::Server;
+use hickory_server::net::runtime::Time;
+use hickory_server::proto::op::{Edns, Header, HeaderCounts, Metadata, ResponseCode};
+use hickory_server::proto::rr::{Name, RData, Record, RecordType};
+use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
+use hickory_server::zone_handler::MessageResponseBuilder;
+use tokio::net::{TcpListener, UdpSocket};
+use tokio::sync::Mutex;
+use tokio::task::JoinSet;
 
 /// Names, lower case and without the last dot, and their addresses.
 pub type Names = BTreeMap<String, Vec<IpAddr>>;
 
-/// Where answers come from.
-struct Source {
-    names: Names,
-    /// One of each account.
-    route53: Vec<Client>,
-}
-
-/// A running server.
-#[derive(Debug)]
+/// A running server; ends when dropped.
 pub struct Dns {
     /// Where, for UDP and TCP alike.
     pub address: SocketAddr,
-    tasks: [JoinHandle<()>; 2],
+    _server: Server<Desk>,
 }
 
 impl Dns {
     /// Answers for these names, and that there is no other.
     pub async fn start(names: Names) -> Result<Self> {
-        Self::of(listeners().await?, names, Vec::new())
+        Self::with_accounts(names, &[]).await
     }
 
     /// Answers for these names, and for all others from the public hosted zones behind `config`.
@@ -45,32 +50,34 @@ impl Dns {
 
     /// Likewise, from those of several accounts.
     pub async fn with_accounts(names: Names, configs: &[&aws_config::SdkConfig]) -> Result<Self> {
-        Self::of(
-            listeners().await?,
-            names,
-            configs.iter().map(|config| Client::new(config)).collect(),
-        )
+        let (udp, tcp) = listeners().await?;
+        Self::serve(udp, tcp, names, configs)
     }
 
     /// Likewise, at a given address: the port that name servers have needs privileges.
     pub async fn at(address: SocketAddr, names: Names, config: &aws_config::SdkConfig) -> Result<Self> {
-        let listeners = (UdpSocket::bind(address).await?, TcpListener::bind(address).await?);
-        Self::of(listeners, names, vec![Client::new(config)])
+        let udp = UdpSocket::bind(address).await?;
+        let tcp = TcpListener::bind(address).await?;
+        Self::serve(udp, tcp, names, &[config])
     }
 
-    fn of((udp, tcp): (UdpSocket, TcpListener), names: Names, route53: Vec<Client>) -> Result<Self> {
-        let (address, source) = (udp.local_addr()?, Arc::new(Source { names, route53 }));
-        let tasks = [
-            tokio::spawn(answer_udp(udp, source.clone())),
-            tokio::spawn(answer_tcp(tcp, source)),
-        ];
-        Ok(Self { address, tasks })
-    }
-}
+    fn serve(udp: UdpSocket, tcp: TcpListener, names: Names, configs: &[&aws_config::SdkConfig]) -> Result<Self> {
+        let route53 = Route53 {
+            accounts: configs.iter().map(|config| Client::new(config)).collect(),
+            latest: Mutex::default(),
+        };
+        let address = udp.local_addr()?;
 
-impl Drop for Dns {
-    fn drop(&mut self) {
-        self.tasks.iter().for_each(JoinHandle::abort);
+        let mut server = Server::new(Desk {
+            source: Arc::new(Source { names, route53 }),
+            answers: Mutex::default(),
+        });
+        server.register_socket(udp);
+        server.register_listener(tcp, IDLE, QUEUED);
+        Ok(Self {
+            address,
+            _server: server,
+        })
     }
 }
 
@@ -85,162 +92,228 @@ async fn listeners() -> Result<(UdpSocket, TcpListener)> {
     anyhow::bail!("no port is free for UDP and TCP")
 }
 
-async fn answer_udp(socket: UdpSocket, source: Arc<Source>) {
-    let (socket, mut packet) = (Arc::new(socket), [0; 4_096]);
-    while let Ok((length, client)) = socket.recv_from(&mut packet).await {
-        let (socket, source, query) = (socket.clone(), source.clone(), packet[..length].to_vec());
-        tokio::spawn(async move {
-            if let Ok(answer) = answer(&query, &source, UDP_BYTES).await {
-                let _ = socket.send_to(&answer, client).await;
-            }
-        });
+/// Takes questions, and answers each in a task of its own. hickory-server reads the next question of
+/// a TCP connection when the one before is handled; with this, those too wait for one reading
+/// together.
+struct Desk {
+    source: Arc<Source>,
+    answers: Mutex<JoinSet<()>>,
+}
+
+#[async_trait]
+impl RequestHandler for Desk {
+    async fn handle_request<R: ResponseHandler, T: Time>(&self, request: &Request, client: R) -> ResponseInfo {
+        let asked = Instant::now();
+        let copy = Request::from_bytes(request.as_slice().to_vec(), request.src(), request.protocol());
+
+        let mut answers = self.answers.lock().await;
+        while answers.try_join_next().is_some() {}
+        if let Ok(request) = copy {
+            answers.spawn(answer(self.source.clone(), asked, request, client));
+        }
+
+        ResponseInfo::from(Header {
+            metadata: Metadata::response_from_request(&request.metadata),
+            counts: HeaderCounts::default(),
+        })
     }
 }
 
-async fn answer_tcp(listener: TcpListener, source: Arc<Source>) {
-    while let Ok((stream, _)) = listener.accept().await {
-        tokio::spawn(converse(stream, source.clone()));
-    }
+/// Answers a question: records, none of that type, or no such name. hickory-server shortens what is
+/// too long for UDP, so that the client asks again over TCP.
+async fn answer<R: ResponseHandler>(source: Arc<Source>, asked: Instant, request: Request, mut client: R) {
+    let found = match request.request_info() {
+        Ok(info) => {
+            let name = plain(&info.query.name().to_ascii());
+            source.records(&name, info.query.query_type(), asked).await
+        }
+        Err(_) => Err(ResponseCode::FormErr),
+    };
+
+    let mut metadata = Metadata::response_from_request(&request.metadata);
+    metadata.authoritative = true;
+    metadata.response_code = *found.as_ref().err().unwrap_or(&ResponseCode::NoError);
+    let mut edns = Edns::new();
+    edns.set_max_payload(request.max_payload());
+    // Only who says EDNS understands it (RFC 6891, 7).
+    let edns = request.edns.as_ref().map(|_| &edns);
+
+    let records = found.unwrap_or_default();
+    let response = MessageResponseBuilder::new(&request.queries, edns);
+    // A client that is gone needs no answer.
+    let _ = client
+        .send_response(response.build(metadata, &records, [], [], []))
+        .await;
 }
 
-async fn converse(mut stream: TcpStream, source: Arc<Source>) -> Result<()> {
-    loop {
-        let length = stream.read_u16().await?;
-        let mut query = vec![0; length.into()];
-        stream.read_exact(&mut query).await?;
-        let answer = answer(&query, &source, usize::MAX).await?;
-        stream.write_u16(answer.len().try_into()?).await?;
-        stream.write_all(&answer).await?;
-    }
-}
-
-/// The answer to one query: records, none of that type, or no such name; what is too long for UDP is to be asked over TCP.
-async fn answer(query: &[u8], source: &Source, longest: usize) -> Result<Vec<u8>> {
-    let query = Message::from_vec(query)?;
-    let question = query.queries().first().context("no question")?;
-    let mut answer = Message::new();
-    answer.set_id(query.id()).set_message_type(MessageType::Response);
-    answer.set_op_code(OpCode::Query).set_authoritative(true);
-    answer.set_recursion_desired(query.recursion_desired());
-    answer.add_query(question.clone());
-    let name = plain(&question.name().to_ascii());
-    match source.records(&name, question.query_type()).await {
-        Ok(Some(records)) => drop(answer.add_answers(records)),
-        Ok(None) => drop(answer.set_response_code(ResponseCode::NXDomain)),
-        Err(_) => drop(answer.set_response_code(ResponseCode::ServFail)),
-    }
-    let mut bytes = answer.to_vec()?;
-    if bytes.len() > longest {
-        answer.take_answers();
-        bytes = answer.set_truncated(true).to_vec()?;
-    }
-    Ok(bytes)
+/// Where answers come from.
+struct Source {
+    names: Names,
+    route53: Route53,
 }
 
 impl Source {
-    /// The records of a name, with the CNAMEs on the way; nothing if there is no such name.
-    async fn records(&self, name: &str, wanted: RecordType) -> Result<Option<Vec<Record>>> {
-        let owner: Name = format!("{name}.").parse()?;
+    /// The records of a name as it is at `asked` or later, or what to say instead.
+    async fn records(&self, name: &str, wanted: RecordType, asked: Instant) -> Result<Vec<Record>, ResponseCode> {
+        let failed = |_| ResponseCode::ServFail;
         if let Some(addresses) = self.names.get(name) {
-            let matching = addresses.iter().filter(|address| record_type(address) == wanted);
-            let record = |&address: &IpAddr| Record::from_rdata(owner.clone(), TTL, RData::from(address));
-            return Ok(Some(matching.map(record).collect()));
-        }
-        if self.route53.is_empty() {
-            return Ok(None);
-        }
-        let zones = public_zones(&self.route53).await?;
-        let (mut name, mut found) = (name.to_owned(), Vec::new());
-        for _ in 0..CNAMES {
-            let sets = sets(&zones, &name).await?;
-            let owner: Name = format!("{name}.").parse()?;
-            let cname = sets
+            let owner = owner(name).map_err(failed)?;
+            let records = addresses
                 .iter()
-                .find(|set| set.r#type == RrType::Cname && wanted != RecordType::CNAME);
-            // Beside a CNAME nothing else is asked for but the CNAME itself.
-            let of_type = sets.iter().filter(|set| cname.is_none() || set.r#type == RrType::Cname);
-            for value in of_type.flat_map(|set| {
-                set.resource_records()
-                    .iter()
-                    .map(move |record| (&set.r#type, &record.value))
-            }) {
-                if let Some(data) = data(value.0, value.1, wanted)? {
-                    found.push(Record::from_rdata(owner.clone(), TTL, data));
-                }
-            }
-            match cname.and_then(|set| set.resource_records().first()) {
-                Some(target) => name = plain(&target.value),
-                None if sets.is_empty() && found.is_empty() => return Ok(None),
-                None => break,
-            }
+                .map(|address| Record::from_rdata(owner.clone(), TTL, RData::from(*address)));
+            return Ok(records.filter(|record| record.record_type() == wanted).collect());
         }
-        Ok(Some(found))
+
+        let zones = self.route53.zones(asked).await.ok_or(ResponseCode::ServFail)?;
+        let found = records(&zones, name, wanted, CNAMES).map_err(failed)?;
+        found.ok_or(ResponseCode::NXDomain)
     }
 }
 
-/// A hosted zone, its name, and who knows it.
-type Zone<'a> = (String, String, &'a Client);
-
-async fn public_zones(accounts: &[Client]) -> Result<Vec<Zone<'_>>> {
-    let mut zones = Vec::new();
-    for route53 in accounts {
-        let mut pages = route53.list_hosted_zones().into_paginator().send();
-        while let Some(page) = pages.next().await {
-            let public = page?
-                .hosted_zones
-                .into_iter()
-                .filter(|zone| !zone.config.as_ref().is_some_and(|config| config.private_zone));
-            zones.extend(public.map(|zone| (zone.id, plain(&zone.name), route53)));
-        }
-    }
-    Ok(zones)
+/// The public hosted zones of some accounts.
+struct Route53 {
+    accounts: Vec<Client>,
+    latest: Mutex<Option<Reading>>,
 }
 
-/// What the longest zone that holds `name` has of it.
-async fn sets(zones: &[Zone<'_>], name: &str) -> Result<Vec<ResourceRecordSet>> {
-    let holds = |zone: &&Zone<'_>| name == zone.1 || name.ends_with(&format!(".{}", zone.1));
-    let Some((zone, _, route53)) = zones.iter().filter(holds).max_by_key(|zone| zone.1.len()) else {
+/// What was read, if it could be.
+struct Reading {
+    begun: Instant,
+    zones: Option<Arc<Zones>>,
+}
+
+/// Zones and what is in them, by name. All names are as [`plain`] has them.
+type Zones = HashMap<String, Vec<ResourceRecordSet>>;
+
+impl Route53 {
+    /// The zones as they were at `asked` or later; nothing if they cannot be read.
+    async fn zones(&self, asked: Instant) -> Option<Arc<Zones>> {
+        // Whoever comes during a reading waits here for its end. The first of them reads anew, and
+        // the others find that the new reading began after they asked.
+        let mut latest = self.latest.lock().await;
+        if let Some(reading) = latest.as_ref().filter(|reading| reading.begun >= asked) {
+            return reading.zones.clone();
+        }
+
+        let begun = Instant::now();
+        let zones = match try_join_all(self.accounts.iter().map(zones)).await {
+            Ok(zones) => Some(Arc::new(zones.into_iter().flatten().collect())),
+            Err(error) => {
+                eprintln!("the tests' DNS server cannot read Route 53: {error:?}");
+                None
+            }
+        };
+        latest.insert(Reading { begun, zones }).zones.clone()
+    }
+}
+
+/// The public hosted zones of an account. They are read all at once: then they wait only once for
+/// whatever else the emulator is doing.
+async fn zones(route53: &Client) -> Result<Vec<(String, Vec<ResourceRecordSet>)>> {
+    let zones = route53.list_hosted_zones().into_paginator().items().send();
+    let zones: Vec<HostedZone> = zones.try_collect().await?;
+
+    let is_public = |zone: &&HostedZone| !zone.config.as_ref().is_some_and(|config| config.private_zone);
+    let public = zones.iter().filter(is_public);
+    try_join_all(public.map(async |zone| Ok((plain(&zone.name), sets(route53, &zone.id).await?)))).await
+}
+
+async fn sets(route53: &Client, zone: &str) -> Result<Vec<ResourceRecordSet>> {
+    let mut sets = Vec::new();
+    let mut request = route53.list_resource_record_sets().hosted_zone_id(zone);
+    loop {
+        let page = request.clone().send().await?;
+        sets.extend(page.resource_record_sets);
+        if !page.is_truncated {
+            break;
+        }
+        request = request
+            .set_start_record_name(page.next_record_name)
+            .set_start_record_type(page.next_record_type)
+            .set_start_record_identifier(page.next_record_identifier);
+    }
+
+    for set in &mut sets {
+        set.name = plain(&set.name);
+    }
+    Ok(sets)
+}
+
+/// The records of a name, with the CNAMEs on the way; nothing if there is no such name.
+fn records(zones: &Zones, name: &str, wanted: RecordType, cnames: usize) -> Result<Option<Vec<Record>>> {
+    // The longest zone that holds a name is the one that answers for it.
+    let mut parents = successors(Some(name), |name| Some(name.split_once('.')?.1));
+    let zone = parents.find_map(|parent| zones.get(parent));
+    let mut sets = zone.into_iter().flatten().filter(|set| set.name == name).peekable();
+    if sets.peek().is_none() {
+        return Ok(None);
+    }
+
+    let mut found = Vec::new();
+    for set in sets {
+        found.extend(answers(set, wanted)?);
+    }
+
+    if let Some(RData::CNAME(target)) = found.last().map(|record| &record.data)
+        && wanted != RecordType::CNAME
+        && cnames > 1
+    {
+        let further = records(zones, &plain(&target.to_ascii()), wanted, cnames - 1)?;
+        found.extend(further.into_iter().flatten());
+    }
+    Ok(Some(found))
+}
+
+/// What a record set has for a question about its name. A CNAME answers every one (RFC 1034, 3.6.2).
+fn answers(set: &ResourceRecordSet, wanted: RecordType) -> Result<Vec<Record>> {
+    let kind = set.r#type.as_str().parse().ok();
+    let Some(kind) = kind.filter(|kind| [wanted, RecordType::CNAME].contains(kind)) else {
         return Ok(Vec::new());
     };
-    let request = route53.list_resource_record_sets().hosted_zone_id(zone);
-    let page = request.start_record_name(name).send().await?;
-    Ok(page
-        .resource_record_sets
-        .into_iter()
-        .filter(|set| plain(&set.name) == name)
-        .collect())
+
+    let owner = owner(&set.name)?;
+    let values = set.resource_records().iter().map(|record| {
+        // It is written as in a zone file: a TXT has one or more strings, in quotes.
+        let data = RData::try_from_str(kind, &record.value)?;
+        Ok(Record::from_rdata(owner.clone(), TTL, data))
+    });
+    values.collect()
 }
 
-fn data(kind: &RrType, value: &str, wanted: RecordType) -> Result<Option<RData>> {
-    Ok(match (kind, wanted) {
-        (RrType::Cname, _) => Some(RData::CNAME(CNAME(format!("{}.", plain(value)).parse()?))),
-        (RrType::Ns, RecordType::NS) => Some(RData::NS(NS(format!("{}.", plain(value)).parse()?))),
-        (RrType::Txt, RecordType::TXT) => Some(RData::TXT(TXT::new(vec![value.trim_matches('"').to_owned()]))),
-        (RrType::A, RecordType::A) | (RrType::Aaaa, RecordType::AAAA) => Some(RData::from(value.parse::<IpAddr>()?)),
-        _ => None,
-    })
+fn owner(name: &str) -> Result<Name> {
+    Ok(Name::from_ascii(format!("{name}."))?)
 }
 
 fn plain(name: &str) -> String {
     name.trim_end_matches('.').to_ascii_lowercase()
 }
 
-fn record_type(address: &IpAddr) -> RecordType {
-    match address {
-        IpAddr::V4(_) => RecordType::A,
-        IpAddr::V6(_) => RecordType::AAAA,
-    }
-}
-
 const TTL: u32 = 1;
-const UDP_BYTES: usize = 1_200;
 const CNAMES: usize = 10;
+/// Longer than anybody waits for an answer: the connection of who does is not idle.
+const IDLE: Duration = Duration::from_secs(60);
+/// As hickory-server has it by default: answers that wait for a TCP client to take them.
+const QUEUED: usize = 32;
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::collections::BTreeSet;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+    use aws_config::{BehaviorVersion, Region, SdkConfig};
+    use aws_sdk_route53::config::Credentials;
+    use axum::Router;
+    use axum::extract::{Path, State};
+    use axum::http::{StatusCode, Uri};
+    use axum::routing::get;
+    use futures::future::{join, join_all};
+    use hickory_server::proto::op::{self, Message, MessageType, OpCode};
     use neverlapse::resolve::{Error, Resolver};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+    use tokio::sync::Notify;
+    use tokio::task::JoinHandle;
+    use tokio::time::sleep;
 
     use super::*;
 
@@ -253,6 +326,7 @@ mod tests {
         ];
         let dns = Dns::start(names.into()).await.unwrap();
         let resolver = Resolver::new(Some(dns.address), Duration::from_secs(5)).unwrap();
+
         let found = resolver.addresses(&"Both.shop.test".parse().unwrap()).await.unwrap();
         assert_eq!(found, both);
         let none = resolver.addresses(&"none.shop.test".parse().unwrap()).await;
@@ -265,15 +339,279 @@ mod tests {
     async fn it_answers_over_tcp_too() {
         let names = [("a.test".to_owned(), vec!["127.0.0.1".parse().unwrap()])];
         let dns = Dns::start(names.into()).await.unwrap();
-        let mut query = Message::new();
-        let name = "a.test.".parse().unwrap();
-        query.add_query(hickory_proto::op::Query::query(name, RecordType::A));
-        let query = query.to_vec().unwrap();
+        let answer = over_tcp(&dns, &question(1, "a.test", RecordType::A)).await;
+        assert_eq!(answer.answers.len(), 1);
+    }
+
+    /// Each question read Route 53 for itself, and the last of a hundred waited too long.
+    #[tokio::test]
+    async fn a_hundred_questions_at_once_share_a_few_readings() {
+        let name = |number: u16| format!("n{number:02}.shop.test");
+        let records = (0..100).map(|number| record("shop.test", &name(number), "TXT", &format!("\"{number}\"")));
+        let route53 = Stub::start(records.collect()).await;
+        let dns = Dns::with_route53(Names::new(), &route53.config).await.unwrap();
+
+        // Half of them come on their own over UDP, half down one connection without a pause.
+        let udp = (0..50).map(async |number| over_udp(&dns, &question(number, &name(number), RecordType::TXT)).await);
+        let tcp = async {
+            let mut stream = TcpStream::connect(dns.address).await.unwrap();
+            for number in 50..100 {
+                send(&mut stream, &question(number, &name(number), RecordType::TXT)).await;
+            }
+            let mut answers = Vec::new();
+            while answers.len() < 50 {
+                answers.push(receive(&mut stream).await);
+            }
+            answers
+        };
+        let (udp, tcp) = join(join_all(udp), tcp).await;
+
+        let mut answered = BTreeSet::new();
+        for answer in udp.iter().chain(&tcp) {
+            assert_eq!(texts(answer), [answer.id.to_string()]);
+            answered.insert(answer.id);
+        }
+        assert_eq!(answered.len(), 100);
+        // Two, if all questions come within the first one.
+        let readings = route53.readings();
+        assert!(readings < 10, "{readings} readings");
+    }
+
+    #[tokio::test]
+    async fn a_change_made_before_the_question_is_seen_though_a_reading_is_under_way() {
+        let value = |value| vec![record("shop.test", "a.shop.test", "TXT", value)];
+        let route53 = Stub::start(value("\"old\"")).await;
+        let dns = Dns::with_route53(Names::new(), &route53.config).await.unwrap();
+        let question = question(1, "a.shop.test", RecordType::TXT);
+
+        let early = over_udp(&dns, &question);
+        let late = async {
+            // The records have been read, but the answer is still on its way.
+            route53.state.read.notified().await;
+            *route53.state.records.lock().await = value("\"new\"");
+            over_udp(&dns, &question).await
+        };
+        let (early, late) = join(early, late).await;
+        assert_eq!(texts(&early), ["old"]);
+        assert_eq!(texts(&late), ["new"]);
+        assert_eq!(route53.readings(), 2);
+    }
+
+    #[tokio::test]
+    async fn it_answers_as_route_53_would() {
+        let long = "x".repeat(255);
+        let mut records = vec![
+            record("shop.test", "www.shop.test", "A", "192.0.2.1"),
+            record("shop.test", "alias.shop.test", "CNAME", "Many.other.test"),
+            record("shop.test", "circle.shop.test", "CNAME", "circle.shop.test."),
+            record(
+                "shop.test",
+                "hidden.sub.shop.test",
+                "TXT",
+                "\"not in the zone of that name\"",
+            ),
+        ];
+        let value = |number| format!("\"{number}\" \"{long}\"");
+        records.extend((0..9).map(|number| record("other.test", "many.other.test", "TXT", &value(number))));
+        let route53 = Stub::start(records).await;
+        let dns = Dns::with_route53(Names::new(), &route53.config).await.unwrap();
+        let ask = async |name, kind| over_udp(&dns, &question(1, name, kind)).await;
+
+        let found = ask("WWW.Shop.test", RecordType::A).await;
+        assert_eq!(found.answers[0].data, RData::from(IpAddr::from([192, 0, 2, 1])));
+        let no_such_type = ask("www.shop.test", RecordType::TXT).await;
+        assert_eq!(
+            (no_such_type.response_code, no_such_type.answers.len()),
+            (ResponseCode::NoError, 0)
+        );
+        for name in ["nobody.shop.test", "nobody.test", "hidden.sub.shop.test"] {
+            assert_eq!(
+                ask(name, RecordType::TXT).await.response_code,
+                ResponseCode::NXDomain,
+                "{name}"
+            );
+        }
+        assert_eq!(ask("circle.shop.test", RecordType::TXT).await.answers.len(), CNAMES);
+        assert_eq!(ask("circle.shop.test", RecordType::CNAME).await.answers.len(), 1);
+
+        // A CNAME leads into another zone, to more than UDP carries.
+        let many = question(1, "alias.shop.test", RecordType::TXT);
+        assert!(over_udp(&dns, &many).await.truncation);
+        let whole = over_tcp(&dns, &many).await;
+        let expected: Vec<_> = (0..9).map(|number| format!("{number}{long}")).collect();
+        assert_eq!(texts(&whole), expected);
+
+        route53.state.refuses.store(true, Ordering::Relaxed);
+        assert_eq!(
+            ask("www.shop.test", RecordType::A).await.response_code,
+            ResponseCode::ServFail
+        );
+    }
+
+    fn question(id: u16, name: &str, kind: RecordType) -> Vec<u8> {
+        let mut question = Message::new(id, MessageType::Query, OpCode::Query);
+        question.add_query(op::Query::query(owner(name).unwrap(), kind));
+        question.to_vec().unwrap()
+    }
+
+    async fn over_udp(dns: &Dns, question: &[u8]) -> Message {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        socket.send_to(question, dns.address).await.unwrap();
+        let mut answer = [0; 4_096];
+        let length = socket.recv(&mut answer).await.unwrap();
+        Message::from_vec(&answer[..length]).unwrap()
+    }
+
+    async fn over_tcp(dns: &Dns, question: &[u8]) -> Message {
         let mut stream = TcpStream::connect(dns.address).await.unwrap();
-        stream.write_u16(query.len().try_into().unwrap()).await.unwrap();
-        stream.write_all(&query).await.unwrap();
+        send(&mut stream, question).await;
+        receive(&mut stream).await
+    }
+
+    async fn send(stream: &mut TcpStream, question: &[u8]) {
+        stream.write_u16(question.len().try_into().unwrap()).await.unwrap();
+        stream.write_all(question).await.unwrap();
+    }
+
+    async fn receive(stream: &mut TcpStream) -> Message {
         let mut answer = vec![0; stream.read_u16().await.unwrap().into()];
         stream.read_exact(&mut answer).await.unwrap();
-        assert_eq!(Message::from_vec(&answer).unwrap().answers().len(), 1);
+        Message::from_vec(&answer).unwrap()
     }
+
+    fn texts(answer: &Message) -> Vec<String> {
+        let texts = answer.answers.iter().filter_map(|record| match &record.data {
+            RData::TXT(text) => Some(text.to_string()),
+            _ => None,
+        });
+        texts.collect()
+    }
+
+    /// A slow Route 53 with [`ZONES`].
+    struct Stub {
+        config: SdkConfig,
+        state: Arc<Shared>,
+        serving: JoinHandle<()>,
+    }
+
+    struct Shared {
+        records: Mutex<Vec<Entry>>,
+        readings: AtomicUsize,
+        /// The records of the first zone are read, and not yet sent.
+        read: Notify,
+        refuses: AtomicBool,
+    }
+
+    struct Entry {
+        zone: &'static str,
+        name: String,
+        kind: &'static str,
+        value: String,
+    }
+
+    fn record(zone: &'static str, name: &str, kind: &'static str, value: &str) -> Entry {
+        let (name, value) = (name.to_owned(), value.to_owned());
+        Entry {
+            zone,
+            name,
+            kind,
+            value,
+        }
+    }
+
+    impl Stub {
+        async fn start(records: Vec<Entry>) -> Self {
+            let state = Arc::new(Shared {
+                records: Mutex::new(records),
+                readings: AtomicUsize::default(),
+                read: Notify::new(),
+                refuses: AtomicBool::default(),
+            });
+            let routes = Router::new()
+                .route("/2013-04-01/hostedzone", get(hosted_zones))
+                .route("/2013-04-01/hostedzone/{zone}/rrset", get(record_sets))
+                .with_state(state.clone());
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let endpoint = format!("http://{}", listener.local_addr().unwrap());
+            let serving = tokio::spawn(async move { axum::serve(listener, routes).await.unwrap_or_default() });
+
+            let config = aws_config::defaults(BehaviorVersion::latest())
+                .endpoint_url(endpoint)
+                .region(Region::new("eu-central-1"))
+                .credentials_provider(Credentials::new("test", "test", None, None, "a stub"))
+                .http_client(neverlapse::client::https());
+            let config = config.load().await;
+            Self { config, state, serving }
+        }
+
+        fn readings(&self) -> usize {
+            self.state.readings.load(Ordering::Relaxed)
+        }
+    }
+
+    impl Drop for Stub {
+        fn drop(&mut self) {
+            self.serving.abort();
+        }
+    }
+
+    async fn hosted_zones(State(shared): State<Arc<Shared>>) -> Result<String, StatusCode> {
+        if shared.refuses.load(Ordering::Relaxed) {
+            return Err(StatusCode::FORBIDDEN);
+        }
+        shared.readings.fetch_add(1, Ordering::Relaxed);
+        sleep(SLOW).await;
+        let zones = ZONES.map(|zone| {
+            format!(
+                "<HostedZone><Id>/hostedzone/{zone}</Id><Name>{zone}.</Name>\
+                 <CallerReference>1</CallerReference></HostedZone>"
+            )
+        });
+        Ok(format!(
+            "<ListHostedZonesResponse><HostedZones>{}</HostedZones><Marker></Marker>\
+             <IsTruncated>false</IsTruncated><MaxItems>100</MaxItems></ListHostedZonesResponse>",
+            zones.concat()
+        ))
+    }
+
+    async fn record_sets(State(shared): State<Arc<Shared>>, Path(zone): Path<String>, uri: Uri) -> String {
+        let mut parameters = uri.query().unwrap_or_default().split('&');
+        let from = parameters.find_map(|parameter| parameter.strip_prefix("name="));
+        let page = page(&shared.records.lock().await, &zone, from);
+
+        if zone == ZONES[0] {
+            shared.read.notify_one();
+        }
+        sleep(SLOW).await;
+        page
+    }
+
+    fn page(records: &[Entry], zone: &str, from: Option<&str>) -> String {
+        let records: Vec<_> = records.iter().filter(|record| record.zone == zone).collect();
+        let first = records.iter().position(|record| Some(&*record.name) == from);
+        let mut rest = records.into_iter().skip(first.unwrap_or(0));
+
+        let sets = rest.by_ref().take(PAGE).map(|record| {
+            format!(
+                "<ResourceRecordSet><Name>{}.</Name><Type>{}</Type><ResourceRecords><ResourceRecord>\
+                 <Value>{}</Value></ResourceRecord></ResourceRecords></ResourceRecordSet>",
+                record.name, record.kind, record.value
+            )
+        });
+        let sets: String = sets.collect();
+        let next = rest.next().map(|record| {
+            let (name, kind) = (&record.name, record.kind);
+            format!("<NextRecordName>{name}</NextRecordName><NextRecordType>{kind}</NextRecordType>")
+        });
+        format!(
+            "<ListResourceRecordSetsResponse><ResourceRecordSets>{sets}</ResourceRecordSets>\
+             <IsTruncated>{}</IsTruncated>{}<MaxItems>{PAGE}</MaxItems></ListResourceRecordSetsResponse>",
+            next.is_some(),
+            next.unwrap_or_default()
+        )
+    }
+
+    const ZONES: [&str; 3] = ["shop.test", "sub.shop.test", "other.test"];
+    const SLOW: Duration = Duration::from_millis(200);
+    const PAGE: usize = 30;
 }
