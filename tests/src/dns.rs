@@ -1,10 +1,10 @@
-//! A DNS server on loopback, over UDP and TCP: it knows a few names, and what stands in the
+//! A DNS server on loopback, over UDP and TCP. It knows a few names, and serves the records of the
 //! emulated Route 53, which has no DNS of its own.
 //!
-//! A hundred questions may come at once, and the emulator does one thing at a time. So Route 53 is
-//! read as a whole, and a reading answers everybody who was waiting when it began. Nobody gets an
-//! answer from a reading that began before the question came: whoever asks right after a change
-//! sees it.
+//! A CA asks a hundred questions at once, and the emulator does one thing at a time. The server
+//! therefore reads Route 53 as a whole, and one reading answers every question that came before it
+//! began. No answer comes from a reading that began before its question, so a change is visible to
+//! every question that is asked after it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::iter::successors;
@@ -34,7 +34,7 @@ pub type Names = BTreeMap<String, Vec<IpAddr>>;
 pub struct Dns {
     /// Where, for UDP and TCP alike.
     pub address: SocketAddr,
-    _server: Server<Desk>,
+    _server: Server<Handler>,
 }
 
 impl Dns {
@@ -68,7 +68,7 @@ impl Dns {
         };
         let address = udp.local_addr()?;
 
-        let mut server = Server::new(Desk {
+        let mut server = Server::new(Handler {
             source: Arc::new(Source { names, route53 }),
             answers: Mutex::default(),
         });
@@ -92,16 +92,15 @@ async fn listeners() -> Result<(UdpSocket, TcpListener)> {
     anyhow::bail!("no port is free for UDP and TCP")
 }
 
-/// Takes questions, and answers each in a task of its own. hickory-server reads the next question of
-/// a TCP connection when the one before is handled; with this, those too wait for one reading
-/// together.
-struct Desk {
+/// Answers each question in a task of its own. hickory-server handles the questions of a TCP
+/// connection one after the other, and each would wait for a reading of its own.
+struct Handler {
     source: Arc<Source>,
     answers: Mutex<JoinSet<()>>,
 }
 
 #[async_trait]
-impl RequestHandler for Desk {
+impl RequestHandler for Handler {
     async fn handle_request<R: ResponseHandler, T: Time>(&self, request: &Request, client: R) -> ResponseInfo {
         let asked = Instant::now();
         let copy = Request::from_bytes(request.as_slice().to_vec(), request.src(), request.protocol());
@@ -119,8 +118,8 @@ impl RequestHandler for Desk {
     }
 }
 
-/// Answers a question: records, none of that type, or no such name. hickory-server shortens what is
-/// too long for UDP, so that the client asks again over TCP.
+/// Answers a question: records, none of that type, or no such name. hickory-server truncates what
+/// is too long for UDP, so that the client asks again over TCP.
 async fn answer<R: ResponseHandler>(source: Arc<Source>, asked: Instant, request: Request, mut client: R) {
     let found = match request.request_info() {
         Ok(info) => {
@@ -133,14 +132,15 @@ async fn answer<R: ResponseHandler>(source: Arc<Source>, asked: Instant, request
     let mut metadata = Metadata::response_from_request(&request.metadata);
     metadata.authoritative = true;
     metadata.response_code = *found.as_ref().err().unwrap_or(&ResponseCode::NoError);
+
+    // EDNS is only for clients that use it themselves (RFC 6891, 7).
     let mut edns = Edns::new();
     edns.set_max_payload(request.max_payload());
-    // Only who says EDNS understands it (RFC 6891, 7).
     let edns = request.edns.as_ref().map(|_| &edns);
 
     let records = found.unwrap_or_default();
     let response = MessageResponseBuilder::new(&request.queries, edns);
-    // A client that is gone needs no answer.
+    // An error means that the client is gone, and needs no answer.
     let _ = client
         .send_response(response.build(metadata, &records, [], [], []))
         .await;
@@ -153,7 +153,7 @@ struct Source {
 }
 
 impl Source {
-    /// The records of a name as it is at `asked` or later, or what to say instead.
+    /// The records of a name at `asked` or later, or the code of an answer without records.
     async fn records(&self, name: &str, wanted: RecordType, asked: Instant) -> Result<Vec<Record>, ResponseCode> {
         let failed = |_| ResponseCode::ServFail;
         if let Some(addresses) = self.names.get(name) {
@@ -176,9 +176,10 @@ struct Route53 {
     latest: Mutex<Option<Reading>>,
 }
 
-/// What was read, if it could be.
+/// The zones of one reading.
 struct Reading {
     begun: Instant,
+    /// Nothing if it failed.
     zones: Option<Arc<Zones>>,
 }
 
@@ -188,8 +189,8 @@ type Zones = HashMap<String, Vec<ResourceRecordSet>>;
 impl Route53 {
     /// The zones as they were at `asked` or later; nothing if they cannot be read.
     async fn zones(&self, asked: Instant) -> Option<Arc<Zones>> {
-        // Whoever comes during a reading waits here for its end. The first of them reads anew, and
-        // the others find that the new reading began after they asked.
+        // Questions that come during a reading wait here for its end. The first of them reads
+        // again, and the others find a reading that began after they were asked.
         let mut latest = self.latest.lock().await;
         if let Some(reading) = latest.as_ref().filter(|reading| reading.begun >= asked) {
             return reading.zones.clone();
@@ -207,14 +208,14 @@ impl Route53 {
     }
 }
 
-/// The public hosted zones of an account. They are read all at once: then they wait only once for
-/// whatever else the emulator is doing.
+/// The public hosted zones of an account. They are read concurrently, so that all of them together
+/// wait only once for the emulator's other work.
 async fn zones(route53: &Client) -> Result<Vec<(String, Vec<ResourceRecordSet>)>> {
     let zones = route53.list_hosted_zones().into_paginator().items().send();
     let zones: Vec<HostedZone> = zones.try_collect().await?;
-
-    let is_public = |zone: &&HostedZone| !zone.config.as_ref().is_some_and(|config| config.private_zone);
-    let public = zones.iter().filter(is_public);
+    let public = zones
+        .iter()
+        .filter(|zone| !zone.config.as_ref().is_some_and(|config| config.private_zone));
     try_join_all(public.map(async |zone| Ok((plain(&zone.name), sets(route53, &zone.id).await?)))).await
 }
 
@@ -264,7 +265,8 @@ fn records(zones: &Zones, name: &str, wanted: RecordType, cnames: usize) -> Resu
     Ok(Some(found))
 }
 
-/// What a record set has for a question about its name. A CNAME answers every one (RFC 1034, 3.6.2).
+/// The records of a set that answer a question about its name. A CNAME answers questions of every
+/// type (RFC 1034, 3.6.2).
 fn answers(set: &ResourceRecordSet, wanted: RecordType) -> Result<Vec<Record>> {
     let kind = set.r#type.as_str().parse().ok();
     let Some(kind) = kind.filter(|kind| [wanted, RecordType::CNAME].contains(kind)) else {
@@ -273,7 +275,7 @@ fn answers(set: &ResourceRecordSet, wanted: RecordType) -> Result<Vec<Record>> {
 
     let owner = owner(&set.name)?;
     let values = set.resource_records().iter().map(|record| {
-        // It is written as in a zone file: a TXT has one or more strings, in quotes.
+        // Route 53 writes values as zone files do: a TXT is one or more strings in quotes.
         let data = RData::try_from_str(kind, &record.value)?;
         Ok(Record::from_rdata(owner.clone(), TTL, data))
     });
@@ -290,9 +292,9 @@ fn plain(name: &str) -> String {
 
 const TTL: u32 = 1;
 const CNAMES: usize = 10;
-/// Longer than anybody waits for an answer: the connection of who does is not idle.
+/// Longer than any client waits for an answer, so that no connection is closed before its answer.
 const IDLE: Duration = Duration::from_secs(60);
-/// As hickory-server has it by default: answers that wait for a TCP client to take them.
+/// How many answers may wait for a TCP client to take them: hickory-server's default.
 const QUEUED: usize = 32;
 
 #[cfg(test)]
@@ -325,7 +327,7 @@ mod tests {
             ("none.shop.test".to_owned(), vec![]),
         ];
         let dns = Dns::start(names.into()).await.unwrap();
-        let resolver = Resolver::new(Some(dns.address), Duration::from_secs(5)).unwrap();
+        let resolver = Resolver::new(Some(dns.address), Duration::from_secs(60)).unwrap();
 
         let found = resolver.addresses(&"Both.shop.test".parse().unwrap()).await.unwrap();
         assert_eq!(found, both);
@@ -343,7 +345,7 @@ mod tests {
         assert_eq!(answer.answers.len(), 1);
     }
 
-    /// Each question read Route 53 for itself, and the last of a hundred waited too long.
+    /// Each question once read Route 53 for itself, and the last of a hundred timed out.
     #[tokio::test]
     async fn a_hundred_questions_at_once_share_a_few_readings() {
         let name = |number: u16| format!("n{number:02}.shop.test");
@@ -351,7 +353,7 @@ mod tests {
         let route53 = Stub::start(records.collect()).await;
         let dns = Dns::with_route53(Names::new(), &route53.config).await.unwrap();
 
-        // Half of them come on their own over UDP, half down one connection without a pause.
+        // Half of them come over UDP, half over one TCP connection without waiting for answers.
         let udp = (0..50).map(async |number| over_udp(&dns, &question(number, &name(number), RecordType::TXT)).await);
         let tcp = async {
             let mut stream = TcpStream::connect(dns.address).await.unwrap();
@@ -372,7 +374,7 @@ mod tests {
             answered.insert(answer.id);
         }
         assert_eq!(answered.len(), 100);
-        // Two, if all questions come within the first one.
+        // Two, if all questions come during the first one.
         let readings = route53.readings();
         assert!(readings < 10, "{readings} readings");
     }
@@ -434,7 +436,7 @@ mod tests {
         assert_eq!(ask("circle.shop.test", RecordType::TXT).await.answers.len(), CNAMES);
         assert_eq!(ask("circle.shop.test", RecordType::CNAME).await.answers.len(), 1);
 
-        // A CNAME leads into another zone, to more than UDP carries.
+        // A CNAME leads into another zone, to more records than UDP carries.
         let many = question(1, "alias.shop.test", RecordType::TXT);
         assert!(over_udp(&dns, &many).await.truncation);
         let whole = over_tcp(&dns, &many).await;
@@ -539,7 +541,7 @@ mod tests {
                 .endpoint_url(endpoint)
                 .region(Region::new("eu-central-1"))
                 .credentials_provider(Credentials::new("test", "test", None, None, "a stub"))
-                .http_client(neverlapse::client::https());
+                .http_client(neverlapse::aws::https());
             let config = config.load().await;
             Self { config, state, serving }
         }
