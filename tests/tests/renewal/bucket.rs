@@ -4,11 +4,10 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use neverlapse::bucket::store::{Expecting, Object, Store};
-use neverlapse::bucket::version::{
-    CERT, CHAIN, Current, FILES, FULLCHAIN, MANIFEST, Manifest, PRIVKEY, current_key, sha256,
-};
+use neverlapse::bucket::version::{CERT, CHAIN, Current, FILES, FULLCHAIN, MANIFEST, Manifest, PRIVKEY, current_key};
 use neverlapse::bucket::version::{FileHash, file_key, versions_prefix};
 use neverlapse::renewal::Renewal;
+use neverlapse::text::sha256;
 use neverlapse_tests::pebble::Pebble;
 use neverlapse_tests::process::{command, run};
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
