@@ -4,7 +4,7 @@ use instant_acme::CertificateIdentifier;
 use lambda_runtime::tracing::warn;
 use neverlapse::bucket::store::Tagged;
 use neverlapse::bucket::version::Current;
-use neverlapse::renewal::{Advice, Renewal};
+use neverlapse::renewal::{Renewal, RenewalInfo as Advice};
 use neverlapse::timestamp::Timestamp;
 use serde::Deserialize;
 use time::Duration;
@@ -24,7 +24,7 @@ impl Renewer {
             return Ok(renewal);
         };
         let before = renewal
-            .advice
+            .renewal_info
             .as_ref()
             .filter(|advice| advice.version == current.facts.version);
         if before.is_some_and(|advice| advice.ask_again_at > now) {
@@ -34,12 +34,15 @@ impl Renewer {
             Ok(None) => Ok(renewal),
             Ok(advice) => {
                 let remembered = self.remember(name, |renewal| {
-                    renewal.advice = advice.clone();
+                    renewal.renewal_info = advice.clone();
                     renewal.clone()
                 });
                 remembered.await.or_else(|fault| {
                     warn!(name, %fault, "the CA's renewal information cannot be remembered");
-                    Ok(Renewal { advice, ..renewal })
+                    Ok(Renewal {
+                        renewal_info: advice,
+                        ..renewal
+                    })
                 })
             }
             Err(fault) => {

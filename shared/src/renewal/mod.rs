@@ -22,9 +22,9 @@ pub struct Renewal {
     /// When a certificate was last published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issued_at: Option<Timestamp>,
-    /// The CA's advice about the current version.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub advice: Option<Advice>,
+    /// The CA's renewal information (RFC 9773) about the current version.
+    #[serde(default, rename = "advice", skip_serializing_if = "Option::is_none")]
+    pub renewal_info: Option<RenewalInfo>,
     /// What went wrong since then, if anything did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
@@ -44,7 +44,7 @@ pub struct Wait {
 
 /// The CA's renewal information (RFC 9773) about one version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Advice {
+pub struct RenewalInfo {
     /// The version it is about.
     pub version: String,
     /// Start of the suggested window.
@@ -108,7 +108,8 @@ pub enum Reason {
     /// The inventory asks for another profile.
     ProfileChanged { from: Option<String>, to: Option<String> },
     /// The CA suggests it (RFC 9773).
-    Advised {
+    #[serde(rename = "advised")]
+    Suggested {
         at: Timestamp,
         explanation_url: Option<String>,
     },
@@ -161,7 +162,7 @@ pub fn planned(current: &Current, renewal: Option<&Renewal>) -> Timestamp {
         return facts.not_after - share / 2;
     }
     let by_age = facts.not_after - share;
-    advice(facts, renewal).map_or(by_age, |advice| by_age.min(advice.renew_at))
+    renewal_info(facts, renewal).map_or(by_age, |info| by_age.min(info.renew_at))
 }
 
 /// What the inventory wants otherwise than it is.
@@ -201,20 +202,20 @@ fn aged(current: &Current, renewal: Option<&Renewal>, now: Timestamp) -> Option<
     if planned(current, renewal) > now {
         return None;
     }
-    let advised = advice(&current.facts, renewal).filter(|advice| advice.renew_at <= now);
-    let advised = advised.map(|advice| Reason::Advised {
-        at: advice.renew_at,
-        explanation_url: advice.explanation_url.clone(),
+    let suggested = renewal_info(&current.facts, renewal).filter(|info| info.renew_at <= now);
+    let suggested = suggested.map(|info| Reason::Suggested {
+        at: info.renew_at,
+        explanation_url: info.explanation_url.clone(),
     });
     let not_after = current.facts.not_after;
-    Some(advised.unwrap_or(Reason::Expiring { not_after }))
+    Some(suggested.unwrap_or(Reason::Expiring { not_after }))
 }
 
-fn advice<'r>(current: &Facts, renewal: Option<&'r Renewal>) -> Option<&'r Advice> {
+fn renewal_info<'r>(current: &Facts, renewal: Option<&'r Renewal>) -> Option<&'r RenewalInfo> {
     renewal?
-        .advice
+        .renewal_info
         .as_ref()
-        .filter(|advice| advice.version == current.version)
+        .filter(|info| info.version == current.version)
 }
 
 fn sorted(identifiers: &[String]) -> Vec<&String> {
@@ -224,7 +225,7 @@ fn sorted(identifiers: &[String]) -> Vec<&String> {
     sorted
 }
 
-impl Advice {
+impl RenewalInfo {
     /// The moment to renew in a window: uniformly random (`draw` in 0..1), and kept if the window did not change. A window whose end is
     /// not after its start is no answer (RFC 9773, 4.2).
     pub fn of(
@@ -232,7 +233,7 @@ impl Advice {
         (start, end): (Timestamp, Timestamp),
         explanation_url: Option<String>,
         ask_again_at: Timestamp,
-        before: Option<&Advice>,
+        before: Option<&RenewalInfo>,
         draw: f64,
     ) -> Option<Self> {
         if end <= start {
@@ -281,7 +282,7 @@ impl Renewal {
             schema: Self::SCHEMA.to_owned(),
             name: name.to_owned(),
             issued_at: None,
-            advice: None,
+            renewal_info: None,
             failure: None,
             waits: Vec::new(),
         }
@@ -335,7 +336,7 @@ impl fmt::Display for Reason {
             Self::KeyTypeChanged { from, to } => write!(f, "key type changed from {from} to {to}"),
             Self::IssuerChanged { from, to } => write!(f, "issuer changed from {from} to {}", to.join(" or ")),
             Self::ProfileChanged { from, to } => write!(f, "profile changed from {} to {}", or_none(from), or_none(to)),
-            Self::Advised { at, explanation_url } => {
+            Self::Suggested { at, explanation_url } => {
                 write!(f, "the CA suggests to renew since {}", *at)?;
                 explanation_url.as_ref().map_or(Ok(()), |url| write!(f, " ({url})"))
             }
@@ -512,7 +513,7 @@ mod tests {
 
     fn advised(version: &str, start: Timestamp, end: Timestamp, draw: f64) -> Renewal {
         Renewal {
-            advice: Advice::of(version, (start, end), None, BORN, None, draw),
+            renewal_info: RenewalInfo::of(version, (start, end), None, BORN, None, draw),
             ..Renewal::new("example.com")
         }
     }
@@ -553,11 +554,11 @@ mod tests {
     #[test]
     fn the_moment_stays_while_the_window_does() {
         let window = (BORN, BORN + Duration::days(2));
-        let first = Advice::of("v", window, None, BORN, None, 0.25);
-        let again = Advice::of("v", window, None, BORN, first.as_ref(), 0.75).unwrap();
+        let first = RenewalInfo::of("v", window, None, BORN, None, 0.25);
+        let again = RenewalInfo::of("v", window, None, BORN, first.as_ref(), 0.75).unwrap();
         assert_eq!(again.renew_at, BORN + Duration::hours(12));
         let moved = (BORN, BORN + Duration::days(4));
-        let moved = Advice::of("v", moved, None, BORN, first.as_ref(), 0.75).unwrap();
+        let moved = RenewalInfo::of("v", moved, None, BORN, first.as_ref(), 0.75).unwrap();
         assert_eq!(moved.renew_at, BORN + Duration::days(3));
     }
 
