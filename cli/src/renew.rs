@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use neverlapse::aws::reason;
 use neverlapse::bucket::version::{Current, current_key};
-use neverlapse::renewal::request::{Action, Asker, Request};
+use neverlapse::renewal::request::{Action, Request, RequestedBy};
 use neverlapse::timestamp::Timestamp;
 
 use crate::stack::{Stack, StackName, certificate};
@@ -116,7 +116,7 @@ pub(crate) async fn replace_account_key(arguments: &ReplaceAccountKey) -> Result
 }
 
 fn request(name: &str) -> Request {
-    Request::new(name, Asker::Person, Timestamp::now())
+    Request::new(name, RequestedBy::Person, Timestamp::now())
 }
 
 async fn send(stack: &Stack, request: Request) -> Result<()> {

@@ -1,10 +1,10 @@
-//! Text for people: what comes from elsewhere made harmless, and bytes and names written the one way.
+//! Text for people: foreign text is made harmless and cut to a length; bytes and names are written in one way.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use data_encoding::HEXLOWER;
 
-/// The text on one line: control characters, which move the cursor, and invisible ones, which turn or hide what stands
-/// beside them, are written as `\u{…}`.
+/// The text on one line: control characters, which move the cursor, and invisible ones, which turn or hide the text
+/// next to them, are written as `\u{…}`.
 pub fn printable(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for c in text.chars() {
@@ -35,6 +35,14 @@ pub fn printable_json(json: String) -> String {
     escaped
 }
 
+/// At most `longest` characters of the text, with `…` after them if there were more.
+pub fn cut(text: &str, longest: usize) -> String {
+    match text.char_indices().nth(longest) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
 /// The SHA-256 of `content` in lower-case hex.
 pub fn sha256(content: &[u8]) -> String {
     HEXLOWER.encode(digest(&SHA256, content).as_ref())
@@ -45,7 +53,7 @@ pub fn instance_name(user_id: &str) -> &str {
     user_id.rsplit_once(':').map_or(user_id, |(_, session)| session)
 }
 
-/// What Rust shows as it is, and the characters that it escapes only because they end a literal.
+/// Whether Rust shows it as it is, or escapes it only because it would end a literal.
 fn is_harmless(c: char) -> bool {
     matches!(c, '"' | '\'' | '\\') || c.escape_debug().len() == 1
 }

@@ -6,7 +6,7 @@ use lambda_runtime::tracing::info;
 use neverlapse::aws::reason;
 use neverlapse::inventory::Certificate;
 use neverlapse::observation::Revocation;
-use neverlapse::renewal::request::{Asker, Observed, Request};
+use neverlapse::renewal::request::{Observed, Request, RequestedBy};
 use neverlapse::report::Report;
 use neverlapse::timestamp::Timestamp;
 
@@ -14,7 +14,7 @@ use neverlapse::timestamp::Timestamp;
 pub(crate) fn requests(certificates: &[Certificate], report: &Report, now: Timestamp) -> Vec<Request> {
     let request = |certificate: &Certificate| Request {
         observed: observed(certificate, report),
-        ..Request::new(&certificate.name, Asker::Probe, now)
+        ..Request::new(&certificate.name, RequestedBy::Probe, now)
     };
     certificates.iter().map(request).collect()
 }

@@ -43,7 +43,7 @@ impl Renewer {
         };
         let key = record::key(&format!("dry-run/{}", wanted.name));
         let nothing = Renewal::new(&wanted.name);
-        let order = async |lease: &Lease<'_>| self.order(&case, lease, None, None, &Reason::Asked, &nothing).await;
+        let order = async |lease: &Lease<'_>| self.order(&case, lease, None, None, &Reason::Requested, &nothing).await;
         let outcome = self.with_lease(&case, key, order).await?;
         if let Outcome::DryRun = outcome {
             self.teller.tell(self.teller.dry_run(&wanted.name, &name)).await;

@@ -10,7 +10,7 @@ use neverlapse::bucket::store::{Store, Tagged};
 use neverlapse::bucket::version::{CERT, Current, Facts, PRIVKEY, file_key};
 use neverlapse::chain::roots::Roots;
 use neverlapse::inventory::{Certificate, Inventory, Issuer};
-use neverlapse::renewal::request::{Action, Asker, Request};
+use neverlapse::renewal::request::{Action, Request, RequestedBy};
 use neverlapse::renewal::{Decision, Reason, Renewal, decide};
 use neverlapse::timestamp::Timestamp;
 use tokio::time::{Duration, Instant, sleep, timeout_at};
@@ -63,7 +63,7 @@ impl Renewer {
     pub(crate) async fn handle(&self, request: &Request, deliveries: u32, deadline: Instant) -> Result<Outcome, Fault> {
         let (name, result) = (&request.name, self.answer(request, deadline).await);
         if request.action != Action::ReplaceAccountKey && !request.dry_run {
-            let patient = request.requested_by == Asker::Probe;
+            let patient = request.requested_by == RequestedBy::Probe;
             return self.conclude(name, patient, deliveries, result).await;
         }
         match result {
@@ -108,8 +108,7 @@ impl Renewer {
                 return Ok(Outcome::NotDue { next });
             }
             Decision::Due {
-                not_before: Some(until),
-                ..
+                next_try: Some(until), ..
             } => return Ok(Outcome::Waiting { until }),
             decision => info!(name = wanted.name, %decision, under_way, "decided"),
         }
@@ -128,7 +127,7 @@ impl Renewer {
 
     /// A late request for what was taken out of the inventory is no failure; a person's, or one for an entry that cannot be read, is told.
     async fn unknown(&self, request: &Request, inventory: &Inventory) -> Outcome {
-        if request.requested_by == Asker::Probe && inventory.mistakes.is_empty() {
+        if request.requested_by == RequestedBy::Probe && inventory.mistakes.is_empty() {
             return Outcome::Gone;
         }
         let names: Vec<_> = inventory
@@ -167,7 +166,7 @@ impl Renewer {
             let now = Timestamp::now();
             match Lease::take(&self.store, kms_key, key.clone(), name, now).await? {
                 Some(lease) => break lease,
-                None if case.request.requested_by == Asker::Probe => return Ok(Outcome::Busy),
+                None if case.request.requested_by == RequestedBy::Probe => return Ok(Outcome::Busy),
                 None if Instant::now() + LEASE_POLL > case.deadline => {
                     return Err(Fault::OutOfTime("another renewer is at the certificate"));
                 }

@@ -1,12 +1,16 @@
-//! What an instance did with which version: `receipts/{name}/{instance}.json`, written by the pull client, read by the probe.
+//! A receipt: what an instance did with which version. The pull client writes `receipts/{name}/{instance}.json`, the probe and
+//! `neverlapse status` read it.
 //!
-//! Who an instance is stands in the key, which IAM guards (`receipts/NAME/${aws:userid}.json`), and nowhere else: into its own receipt
-//! it may write what it likes.
+//! The key alone says whose receipt it is, because IAM guards it (`receipts/NAME/${aws:userid}.json`). Into its own receipt an
+//! instance can write whatever it likes.
 
-use crate::timestamp::Timestamp;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+
+use super::document::{self, Error};
+use crate::text::cut;
+use crate::timestamp::Timestamp;
 
 /// The last thing that an instance did with a certificate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,20 +19,20 @@ pub struct Receipt {
     pub schema: String,
     /// The certificate's name in the inventory.
     pub name: String,
-    /// Who writes: its AWS user id, such as `AROAEXAMPLE:i-0123456789abcdef0`, or its name where AWS knows none. A reader takes it from
-    /// the key.
+    /// The instance: its AWS user id, such as `AROAEXAMPLE:i-0123456789abcdef0`, or its name if AWS knows none. A reader takes it
+    /// from the key.
     pub instance: String,
     /// Its host name.
     pub host: String,
     /// Version of the client.
     pub agent: String,
-    /// `current.json` as the client saw it.
+    /// The version that `current.json` named when the client last read it.
     pub version: String,
     /// SHA-256 of that version's leaf, lower-case hex.
     pub fingerprint: String,
-    /// How far it came with that version.
+    /// How far the instance is with that version.
     pub stage: Stage,
-    /// Why it failed, if it did.
+    /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// The version that is installed, when that is another one.
@@ -37,18 +41,18 @@ pub struct Receipt {
     /// The `sequence` of `current.json` that the installed version came with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sequence: Option<u64>,
-    /// When the installed version ends.
+    /// When the installed version expires.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_after: Option<Timestamp>,
-    /// When it came this far.
+    /// When it reached this stage.
     pub since: Timestamp,
     /// When the client last ran.
     pub at: Timestamp,
-    /// When it will have run again, unless something is wrong with it.
+    /// When it will have run again: an instance that has not by then is silent.
     pub next_by: Timestamp,
 }
 
-/// How far a version came on an instance.
+/// How far an instance is with a version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
@@ -56,7 +60,7 @@ pub enum Stage {
     Failed,
     /// Downloaded and verified.
     Pulled,
-    /// In place, and the server was told; nobody has seen it served.
+    /// Installed, and the server was reloaded; nobody has seen it served.
     Installed,
     /// A handshake with the local server showed it.
     Served,
@@ -77,50 +81,37 @@ impl Receipt {
     /// Name and version of this format.
     pub const SCHEMA: &str = "neverlapse.receipt/1";
 
-    /// Understands what an instance wrote; the error is for people. Whose it is, is for the key to say, and what is told to people is
-    /// cut to a length that leaves room for others.
+    /// Reads the receipt that is under the key of `instance`. The error is for people.
+    ///
+    /// The key says whose it is, and no text is longer than leaves room for others in an alert.
     pub fn read(name: &str, instance: &str, json: &[u8]) -> Result<Self, String> {
-        #[derive(Deserialize)]
-        struct Header {
-            schema: String,
-        }
-        // The parser's own words could repeat what does not belong into an alert.
-        let no_receipt = |error: serde_json::Error| {
-            let (line, column) = (error.line(), error.column());
-            format!("it is not a receipt (line {line}, column {column})")
-        };
-        let Header { schema } = serde_json::from_slice(json).map_err(no_receipt)?;
-        if schema != Self::SCHEMA {
-            let schema: String = schema.chars().take(NAME).collect();
-            return Err(format!("its format is {schema:?} (expected {:?})", Self::SCHEMA));
-        }
-        let written: Self = serde_json::from_slice(json).map_err(no_receipt)?;
-        let cut = |text: String, length| match text.char_indices().nth(length) {
-            Some((end, _)) => format!("{}…", &text[..end]),
-            None => text,
-        };
+        let written: Self = document::read(json, Self::SCHEMA).map_err(|error| match error {
+            Error::Malformed(position) => format!("it is not a receipt ({position})"),
+            error @ Error::OtherFormat { .. } => error.to_string(),
+        })?;
+
         Ok(Self {
             name: name.to_owned(),
             instance: instance.to_owned(),
-            host: cut(written.host, NAME),
-            agent: cut(written.agent, NAME),
-            version: cut(written.version, NAME),
-            fingerprint: cut(written.fingerprint, NAME),
-            reason: written.reason.map(|reason| cut(reason, WORDS)),
-            installed: written.installed.map(|installed| cut(installed, NAME)),
+            host: cut(&written.host, NAME),
+            agent: cut(&written.agent, NAME),
+            version: cut(&written.version, NAME),
+            fingerprint: cut(&written.fingerprint, NAME),
+            reason: written.reason.map(|reason| cut(&reason, REASON)),
+            installed: written.installed.map(|installed| cut(&installed, NAME)),
             ..written
         })
     }
 
-    /// The version that is in place on the instance.
+    /// The version that is installed on the instance.
     pub fn has(&self) -> Option<&str> {
-        let reported = self.stage >= Stage::Installed || self.sequence.is_some();
-        let reported = reported.then_some(self.version.as_str());
-        self.installed.as_deref().or(reported)
+        let is_installed = self.stage >= Stage::Installed || self.sequence.is_some();
+        let own = is_installed.then_some(self.version.as_str());
+        self.installed.as_deref().or(own)
     }
 }
 
-/// Whose receipt is under a key, by the certificate's prefix.
+/// The instance whose receipt is under a key, if it is a receipt for the certificate `name`.
 pub fn instance<'k>(name: &str, key: &'k str) -> Option<&'k str> {
     key.strip_prefix("receipts/")?
         .strip_prefix(name)?
@@ -138,12 +129,12 @@ pub fn prefix(name: &str) -> String {
     format!("receipts/{name}/")
 }
 
-/// No receipt is longer, in bytes: a kilobyte is usual.
+/// The longest receipt that is read, in bytes. A kilobyte is usual.
 pub const LONGEST: u64 = 64 << 10;
 /// Of a name, in characters.
 const NAME: usize = 255;
-/// Of a reason.
-const WORDS: usize = 2_000;
+/// Of a reason, in characters.
+const REASON: usize = 2_000;
 
 #[cfg(test)]
 mod tests {

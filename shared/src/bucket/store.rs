@@ -1,64 +1,70 @@
-//! The bucket: what is read from it and written to it.
+//! The bucket: reads and writes its objects, with the conditions that keep two writers apart.
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::get_object::GetObjectError;
 use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::ServerSideEncryption;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
+use super::document::Position;
 use crate::aws::reason;
 
-/// A bucket laid out as the architecture page describes it.
+/// A bucket in S3. It is cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Store {
     s3: Client,
     bucket: String,
 }
 
-/// An object and the tag that tells whether it is still the same.
+/// An object's content and its ETag, which changes with the content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tagged<T> {
-    /// What it holds.
+    /// Its content.
     pub value: T,
-    /// Its ETag.
+    /// Its ETag, as S3 gave it.
     pub tag: String,
 }
 
-/// An object, as compared with what the reader has of it.
+/// An object, compared with the ETag that the reader knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fresh {
-    /// There is none.
+    /// There is no object.
     Missing,
-    /// It is still the same.
+    /// It still has that ETag.
     Unchanged,
-    /// What it holds now.
+    /// Its content now.
     Changed(Tagged<Vec<u8>>),
 }
 
-/// What a write insists on.
+/// The condition of a write (RFC 9110, 13.1): what must be there for it to happen.
+///
+/// A reader who wants to replace what it read uses [`Expecting::unchanged`]. A write that finds something else is
+/// [`Error::Changed`], and changes nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expecting<'a> {
-    /// Whatever is there.
+    /// Anything or nothing: the last write wins.
     Anything,
-    /// Nothing is there yet.
+    /// No object yet (`If-None-Match: *`).
     Nothing,
-    /// What is there still has this ETag.
+    /// An object with this ETag (`If-Match`).
     Tag(&'a str),
 }
 
 impl<'a> Expecting<'a> {
-    /// What was read, or that there was nothing to read.
+    /// The same as was read: the object with its ETag, or no object.
     pub fn unchanged<T>(read: Option<&'a Tagged<T>>) -> Self {
         read.map_or(Self::Nothing, |read| Self::Tag(&read.tag))
     }
 }
 
-/// What went wrong with an object. "No such key" is no error; access denied, throttled and timed out are.
+/// Why an object cannot be read or written. "No such key" is no error; access denied, throttled and timed out are.
 #[derive(Debug, Error)]
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "each field is in the variant's message")]
 pub enum Error {
+    /// The service refused it, or did not answer.
     #[error("cannot {what} s3://{bucket}/{key}: {reason}")]
     Failed {
         what: &'static str,
@@ -66,21 +72,30 @@ pub enum Error {
         key: String,
         reason: String,
     },
+    /// The service's policy forbids it.
+    #[error("cannot {what} s3://{bucket}/{key}: {reason}")]
+    Denied {
+        what: &'static str,
+        bucket: String,
+        key: String,
+        reason: String,
+    },
+    /// The object has another content than was expected.
     #[error("s3://{bucket}/{key} is not {expected}")]
     Unexpected {
         bucket: String,
         key: String,
         expected: String,
     },
+    /// The condition of a write was not met: see [`Expecting`].
     #[error("s3://{bucket}/{key} was changed by somebody else meanwhile")]
     Changed { bucket: String, key: String },
 }
 
 impl Error {
-    /// Whether the service answered, and said that it may not be.
+    /// Whether the service answered that it is forbidden.
     pub fn is_denied(&self) -> bool {
-        // The service's code comes first: see `reason`.
-        matches!(self, Self::Failed { reason, .. } if reason.starts_with("AccessDenied"))
+        matches!(self, Self::Denied { .. })
     }
 }
 
@@ -108,8 +123,9 @@ impl Store {
         let Some(bytes) = self.object(key).await? else {
             return Ok(None);
         };
-        let not_text = |_| self.unexpected(key, "UTF-8 text");
-        String::from_utf8(bytes).map(Some).map_err(not_text)
+        String::from_utf8(bytes)
+            .map(Some)
+            .map_err(|_| self.unexpected(key, "UTF-8 text"))
     }
 
     /// An object's bytes, if it is there.
@@ -139,26 +155,36 @@ impl Store {
     }
 
     async fn get(&self, key: &str, known: Option<&str>, limit: Option<u64>) -> Result<Fresh, Error> {
-        let request = self.s3.get_object().bucket(&self.bucket).key(key);
-        match request.set_if_none_match(known.map(str::to_owned)).send().await {
-            Ok(object) => {
-                let length = u64::try_from(object.content_length().unwrap_or(0)).unwrap_or(0);
-                if let Some(limit) = limit.filter(|limit| length > *limit) {
-                    let expected = format!("what it should be: it has {length} bytes (expected at most {limit})");
-                    return Err(self.unexpected(key, &expected));
-                }
-                let tag = object.e_tag().unwrap_or_default().to_owned();
-                let body = object.body.collect().await;
-                let body = body.map_err(|failed| self.failed("read", key, failed.to_string()))?;
-                let value = body.to_vec();
-                Ok(Fresh::Changed(Tagged { value, tag }))
-            }
-            Err(failed) if is_missing(&failed) => Ok(Fresh::Missing),
-            Err(failed) if failed.raw_response().is_some_and(|raw| raw.status().as_u16() == 304) => {
-                Ok(Fresh::Unchanged)
-            }
-            Err(failed) => Err(self.failed("read", key, reason(&failed))),
+        let request = self
+            .s3
+            .get_object()
+            .bucket(&self.bucket)
+            .key(key)
+            .set_if_none_match(known.map(str::to_owned));
+        let object = match request.send().await {
+            Ok(object) => object,
+            Err(error) if is_missing(&error) => return Ok(Fresh::Missing),
+            Err(error) if is_unchanged(&error) => return Ok(Fresh::Unchanged),
+            Err(error) => return Err(self.failed("read", key, &error)),
+        };
+
+        let length = u64::try_from(object.content_length().unwrap_or(0)).unwrap_or(0);
+        if let Some(limit) = limit.filter(|limit| length > *limit) {
+            let expected = format!("what it should be: it has {length} bytes (expected at most {limit})");
+            return Err(self.unexpected(key, &expected));
         }
+
+        let tag = object.e_tag().unwrap_or_default().to_owned();
+        let body = object.body.collect().await.map_err(|error| Error::Failed {
+            what: "read",
+            bucket: self.bucket.clone(),
+            key: key.to_owned(),
+            reason: error.to_string(),
+        })?;
+        Ok(Fresh::Changed(Tagged {
+            value: body.to_vec(),
+            tag,
+        }))
     }
 
     /// A JSON object, if it is there.
@@ -166,26 +192,29 @@ impl Store {
         let Some(Tagged { value, tag }) = self.tagged(key).await? else {
             return Ok(None);
         };
-        // The parser's own words could repeat a piece of a secret.
-        let not_json = |error: serde_json::Error| {
-            let (line, column) = (error.line(), error.column());
-            self.unexpected(key, &format!("what it should be (line {line}, column {column})"))
-        };
-        let value = serde_json::from_slice(&value).map_err(not_json)?;
+        let value = serde_json::from_slice(&value).map_err(|error| {
+            let position = Position::of(&error);
+            self.unexpected(key, &format!("what it should be ({position})"))
+        })?;
         Ok(Some(Tagged { value, tag }))
     }
 
-    /// Writes an object, and answers with its new ETag. A lost race is [`Error::Changed`], unless what is there is the very same: a write
-    /// whose answer was lost is sent again, and then finds itself in its way.
+    /// Writes an object, and answers with its new ETag.
+    ///
+    /// A lost race is [`Error::Changed`], unless what is there has the very same content: the SDK repeats a write whose answer was
+    /// lost, and the second one then meets the first.
     pub async fn put(&self, key: &str, object: Object<'_>, expecting: Expecting<'_>) -> Result<String, Error> {
         let content = object.body.clone();
-        let mut request = self.s3.put_object().bucket(&self.bucket).key(key);
-        request = request
+        let mut request = self
+            .s3
+            .put_object()
+            .bucket(&self.bucket)
+            .key(key)
             .content_type(object.content_type)
             .body(ByteStream::from(object.body));
         if let Some(kms_key) = object.kms_key {
             request = request
-                .server_side_encryption(aws_sdk_s3::types::ServerSideEncryption::AwsKms)
+                .server_side_encryption(ServerSideEncryption::AwsKms)
                 .ssekms_key_id(kms_key);
         }
         request = match expecting {
@@ -193,38 +222,33 @@ impl Store {
             Expecting::Nothing => request.if_none_match("*"),
             Expecting::Tag(tag) => request.if_match(tag),
         };
+
         match request.send().await {
             Ok(written) => Ok(written.e_tag().unwrap_or_default().to_owned()),
-            Err(failed) if is_lost(&failed, expecting) => match self.tagged(key).await? {
+            Err(error) if is_lost(&error, expecting) => match self.tagged(key).await? {
                 Some(there) if there.value == content => Ok(there.tag),
-                _ => Err(Error::Changed {
-                    bucket: self.bucket.clone(),
-                    key: key.to_owned(),
-                }),
+                _ => Err(self.changed(key)),
             },
-            Err(failed) => Err(self.failed("write", key, reason(&failed))),
+            Err(error) => Err(self.failed("write", key, &error)),
         }
     }
 
-    /// Removes an object; that it is not there is no error.
+    /// Removes an object. It is no error if there is none.
     pub async fn delete(&self, key: &str) -> Result<(), Error> {
         let request = self.s3.delete_object().bucket(&self.bucket).key(key);
-        let deleted = request.send().await;
-        deleted
-            .map(drop)
-            .map_err(|failed| self.failed("delete", key, reason(&failed)))
+        match request.send().await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.failed("delete", key, &error)),
+        }
     }
 
-    /// Removes an object that still has this ETag; a lost race is [`Error::Changed`].
+    /// Removes an object that still has this ETag. A lost race is [`Error::Changed`].
     pub async fn delete_unchanged(&self, key: &str, tag: &str) -> Result<(), Error> {
         let request = self.s3.delete_object().bucket(&self.bucket).key(key).if_match(tag);
         match request.send().await {
             Ok(_) => Ok(()),
-            Err(failed) if is_lost(&failed, Expecting::Tag(tag)) => Err(Error::Changed {
-                bucket: self.bucket.clone(),
-                key: key.to_owned(),
-            }),
-            Err(failed) => Err(self.failed("delete", key, reason(&failed))),
+            Err(error) if is_lost(&error, Expecting::Tag(tag)) => Err(self.changed(key)),
+            Err(error) => Err(self.failed("delete", key, &error)),
         }
     }
 
@@ -237,9 +261,10 @@ impl Store {
             .prefix(prefix)
             .into_paginator()
             .send();
+
         let mut keys = Vec::new();
         while let Some(page) = pages.next().await {
-            let page = page.map_err(|failed| self.failed("list", prefix, reason(&failed)))?;
+            let page = page.map_err(|error| self.failed("list", prefix, &error))?;
             keys.extend(
                 page.contents()
                     .iter()
@@ -249,12 +274,32 @@ impl Store {
         Ok(keys)
     }
 
-    fn failed(&self, what: &'static str, key: &str, reason: String) -> Error {
-        Error::Failed {
-            what,
+    fn failed<E>(&self, what: &'static str, key: &str, error: &SdkError<E>) -> Error
+    where
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+    {
+        let (bucket, key, reason) = (self.bucket.clone(), key.to_owned(), reason(error));
+        if code(error) == Some("AccessDenied") {
+            Error::Denied {
+                what,
+                bucket,
+                key,
+                reason,
+            }
+        } else {
+            Error::Failed {
+                what,
+                bucket,
+                key,
+                reason,
+            }
+        }
+    }
+
+    fn changed(&self, key: &str) -> Error {
+        Error::Changed {
             bucket: self.bucket.clone(),
             key: key.to_owned(),
-            reason,
         }
     }
 
@@ -267,7 +312,7 @@ impl Store {
     }
 }
 
-/// What is to be written.
+/// An object to write: its content and how S3 is to keep it.
 #[derive(Clone)]
 pub struct Object<'a> {
     body: Vec<u8>,
@@ -283,7 +328,7 @@ impl<'a> Object<'a> {
         Ok(Self::new(body, "application/json"))
     }
 
-    /// Anything else.
+    /// Content of another type.
     pub fn new(body: impl Into<Vec<u8>>, content_type: &'static str) -> Self {
         Self {
             body: body.into(),
@@ -292,12 +337,12 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// What will be written.
+    /// Its content.
     pub fn body(&self) -> &[u8] {
         &self.body
     }
 
-    /// Encrypted under another key than the bucket's.
+    /// The same, encrypted with another KMS key than the bucket's.
     pub fn under(mut self, kms_key: &'a str) -> Self {
         self.kms_key = Some(kms_key);
         self
@@ -308,19 +353,27 @@ fn is_missing(error: &SdkError<GetObjectError>) -> bool {
     error.as_service_error().is_some_and(GetObjectError::is_no_such_key)
 }
 
-/// S3 answers 412 to a lost condition, 409 to two conditional writes at once, and 404 to If-Match where nothing is.
+fn is_unchanged(error: &SdkError<GetObjectError>) -> bool {
+    error.raw_response().is_some_and(|raw| raw.status().as_u16() == 304)
+}
+
+/// S3 answers 412 to a condition that is not met, 409 to two conditional writes at once, and 404 to If-Match without an object.
 fn is_lost<E: ProvideErrorMetadata>(error: &SdkError<E>, expecting: Expecting<'_>) -> bool {
-    let code = error.as_service_error().and_then(ProvideErrorMetadata::code);
-    match code {
+    match code(error) {
         Some("PreconditionFailed" | "ConditionalRequestConflict") => true,
         Some("NoSuchKey") => matches!(expecting, Expecting::Tag(_)),
         _ => false,
     }
 }
 
-/// Where the last run's report is.
+/// The service's own code for an error, if it answered.
+fn code<E: ProvideErrorMetadata>(error: &SdkError<E>) -> Option<&str> {
+    error.as_service_error().and_then(ProvideErrorMetadata::code)
+}
+
+/// Key of the last run's report.
 pub const LATEST_JSON: &str = "reports/latest.json";
-/// The same as a web page.
+/// Key of the same report as a web page.
 pub const LATEST_PAGE: &str = "reports/latest.html";
-/// Where the inventory is.
+/// Key of the inventory.
 pub const INVENTORY: &str = "inventory.toml";

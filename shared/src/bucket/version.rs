@@ -1,7 +1,7 @@
-//! One stored generation of a certificate, and which of them is to be served.
+//! A version: one stored generation of a certificate.
 //!
-//! `certificates/{name}/versions/{version}/` holds five files and their manifest and is never changed;
-//! `certificates/{name}/current.json` is written last and says which version to serve.
+//! `certificates/{name}/versions/{version}/` holds four files and their manifest, which is written last; it is never changed.
+//! `certificates/{name}/current.json` is written after that and names the version to serve.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::inventory::KeyType;
 use crate::text::sha256;
 use crate::timestamp::Timestamp;
 
-/// What is known of a version without opening its files.
+/// What a version is, as its manifest and `current.json` say it: no file needs to be opened to know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
     /// The certificate's name in the inventory.
@@ -22,11 +22,11 @@ pub struct Facts {
     pub version: String,
     /// SHA-256 of the leaf's DER, lower-case hex.
     pub fingerprint: String,
-    /// Lower-case hex, without leading zeros.
+    /// Lower-case hex of the certificate's octets, leading zeros included: `008a42` (a positive INTEGER, RFC 5280, 4.1.2.2).
     pub serial: String,
-    /// When the leaf begins.
+    /// First second of the leaf's validity.
     pub not_before: Timestamp,
-    /// When it ends.
+    /// Last second of its validity.
     pub not_after: Timestamp,
     /// DNS names, wildcards and addresses, as ordered.
     pub identifiers: Vec<String>,
@@ -65,7 +65,7 @@ pub struct Manifest {
     pub files: BTreeMap<String, FileHash>,
 }
 
-/// Tells a file that arrived whole from one that did not.
+/// A file's hash and length: whether it arrived whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileHash {
     /// Lower-case hex.
@@ -75,7 +75,7 @@ pub struct FileHash {
 }
 
 impl FileHash {
-    /// Of a file with this content.
+    /// The hash and length of this content.
     pub fn of(content: &[u8]) -> Self {
         Self {
             sha256: sha256(content),
@@ -89,16 +89,16 @@ impl FileHash {
 pub struct Current {
     /// Always [`Current::SCHEMA`].
     pub schema: String,
-    /// One more each time the pointer moves, forwards or back: what has a lower one is out of date.
+    /// One more each time the pointer moves, forwards or back: a pointer with a lower one is out of date.
     pub sequence: u64,
-    /// What to serve.
+    /// The version to serve.
     #[serde(flatten)]
     pub facts: Facts,
     /// SHA-256 of the version's `manifest.json`, so that one small object vouches for all others.
     pub manifest_sha256: String,
     /// When the pointer moved.
     pub published_at: Timestamp,
-    /// Whether a person moved it back: an older version is then what is wanted.
+    /// Whether a person moved it back to an older version.
     #[serde(default)]
     pub rolled_back: bool,
 }
@@ -149,13 +149,44 @@ pub const CHAIN: &str = "chain.pem";
 pub const FULLCHAIN: &str = "fullchain.pem";
 /// The private key, PKCS#8.
 pub const PRIVKEY: &str = "privkey.pem";
-/// The names of the files that hold a version, beside [`MANIFEST`].
+/// The files of a version, besides [`MANIFEST`].
 pub const FILES: [&str; 4] = [CERT, CHAIN, FULLCHAIN, PRIVKEY];
-/// What vouches for the files.
+/// The file with the hashes of the others.
 pub const MANIFEST: &str = "manifest.json";
 
 const TIME: &[time::format_description::BorrowedFormatItem<'static>] =
     format_description!("[year][month][day]T[hour][minute][second]Z");
+
+#[cfg(test)]
+impl Current {
+    /// A current version, for tests of the decisions about one.
+    pub(crate) fn sample(name: &str, not_before: Timestamp, not_after: Timestamp) -> Self {
+        Self {
+            schema: Self::SCHEMA.into(),
+            sequence: 1,
+            facts: Facts {
+                name: name.into(),
+                version: id(not_before, 0),
+                fingerprint: "ab".into(),
+                serial: "1f".into(),
+                not_before,
+                not_after,
+                identifiers: vec![name.into()],
+                key: KeyType::EcdsaP256,
+                issuer: IssuedBy {
+                    name: "letsencrypt".into(),
+                    directory: "https://acme.test/directory".into(),
+                    account: "https://acme.test/acct/1".into(),
+                    profile: None,
+                    staging: false,
+                },
+            },
+            manifest_sha256: "cd".into(),
+            published_at: not_before,
+            rolled_back: false,
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {

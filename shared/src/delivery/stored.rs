@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 
 use futures::stream::{self, StreamExt as _};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::join;
 use tokio::time::{Instant, timeout_at};
 
+use crate::bucket::document::{self, Error};
 use crate::bucket::receipt::{self, Receipt};
 use crate::bucket::store::Store;
 use crate::bucket::version::{Current, Facts, MANIFEST, Manifest, current_key, file_key, versions_prefix};
@@ -68,7 +68,7 @@ pub async fn left_out(store: &Store, certificates: &[Certificate], deadline: Ins
     let unknown = |problem: String| format!("nobody can say what was taken out of the inventory: {problem}");
     let (mut left, mut problems) = (Vec::new(), Vec::new());
     let read = async {
-        let keys = store.keys(renewal::PREFIX).await.map_err(said)?;
+        let keys = store.keys(renewal::PREFIX).await.map_err(in_words)?;
         let names = keys
             .iter()
             .filter_map(|key| key.strip_prefix(renewal::PREFIX)?.strip_suffix(".json"));
@@ -118,33 +118,22 @@ impl Stored {
     }
 }
 
-/// A document of ours. One that a later version of neverlapse wrote is said to be that.
-async fn document<T: DeserializeOwned>(store: &Store, key: &str, schema: &str) -> Result<Option<T>, String> {
-    #[derive(Deserialize)]
-    struct Header {
-        schema: String,
-    }
-    let place = format!("s3://{}/{key}", store.bucket());
-    let Some(json) = store.object_within(key, LONGEST).await.map_err(said)? else {
+/// Reads a document, if it is there.
+async fn document<T: DeserializeOwned>(store: &Store, key: &str, schema: &'static str) -> Result<Option<T>, String> {
+    let Some(json) = store.object_within(key, LONGEST).await.map_err(in_words)? else {
         return Ok(None);
     };
-    let damaged = |error: serde_json::Error| {
-        let (line, column) = (error.line(), error.column());
-        format!("{place} is not what it should be (line {line}, column {column})")
-    };
-    let header: Header = serde_json::from_slice(&json).map_err(damaged)?;
-    if header.schema != schema {
-        return Err(format!(
-            "{place} is in the format {:?} (expected {schema:?})",
-            header.schema
-        ));
-    }
-    serde_json::from_slice(&json).map(Some).map_err(damaged)
+
+    let place = format!("s3://{}/{key}", store.bucket());
+    document::read(&json, schema).map(Some).map_err(|error| match error {
+        Error::Malformed(position) => format!("{place} is not what it should be ({position})"),
+        Error::OtherFormat { found, expected } => format!("{place} is in the format {found:?} (expected {expected:?})"),
+    })
 }
 
 async fn receipts(store: &Store, name: &str) -> Result<Vec<Told>, String> {
     let prefix = receipt::prefix(name);
-    let keys = store.keys(&prefix).await.map_err(said)?;
+    let keys = store.keys(&prefix).await.map_err(in_words)?;
     let read = |key: String| async move {
         let Some(instance) = receipt::instance(name, &key) else {
             let instance = key.strip_prefix(&receipt::prefix(name)).unwrap_or(&key).to_owned();
@@ -180,7 +169,7 @@ async fn history(
         return Ok(known.to_vec());
     }
     let prefix = versions_prefix(&current.name);
-    let keys = store.keys(&prefix).await.map_err(said)?;
+    let keys = store.keys(&prefix).await.map_err(in_words)?;
     // The manifest is what makes a version whole.
     let versions = keys
         .iter()
@@ -217,7 +206,7 @@ fn kept(facts: &Facts, current: &Facts) -> StoredVersion {
     }
 }
 
-fn said(error: impl Display) -> String {
+fn in_words(error: impl Display) -> String {
     error.to_string()
 }
 

@@ -1,12 +1,13 @@
-//! What the renewer is asked: one message a certificate and run, by the probe or by a person.
+//! A request to the renewer: one message per certificate and run from the probe, or one from a person.
 
-use crate::timestamp::Timestamp;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-/// A request. It says what was seen and what is wanted; whether anything is due is the renewer's to decide, so that duplicates, late
-/// ones and those out of order do no harm.
+use crate::timestamp::Timestamp;
+
+/// A request. It says what was seen and what is wanted, never what to do: the renewer decides whether anything is due, so that
+/// requests that are repeated, late or out of order do no harm.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
     /// Always [`Request::SCHEMA`].
@@ -28,16 +29,16 @@ pub struct Request {
     /// Order from the issuer's staging directory, and publish nothing.
     #[serde(default)]
     pub dry_run: bool,
-    /// Who asks.
-    pub requested_by: Asker,
-    /// When.
+    /// Who requests it.
+    pub requested_by: RequestedBy,
+    /// When it was requested.
     pub at: Timestamp,
     /// What the probe saw being served.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub observed: Vec<Observed>,
 }
 
-/// What is wanted of the renewer.
+/// What the renewer is to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
@@ -50,13 +51,13 @@ pub enum Action {
     ReplaceAccountKey,
 }
 
-/// Who asks.
+/// Who requests something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Asker {
-    /// The daily run.
+pub enum RequestedBy {
+    /// The probe, in its daily run.
     Probe,
-    /// Somebody with a command line.
+    /// A person at a command line.
     Person,
 }
 
@@ -65,11 +66,11 @@ pub enum Asker {
 pub struct Observed {
     /// As the inventory names it.
     pub endpoint: String,
-    /// Who answered.
+    /// The address that answered.
     pub address: SocketAddr,
     /// SHA-256 of the leaf's DER, lower-case hex.
     pub fingerprint: String,
-    /// When that leaf ends.
+    /// When that leaf expires.
     pub not_after: Timestamp,
     /// Whether its issuer has revoked it.
     #[serde(default)]
@@ -80,13 +81,8 @@ impl Request {
     /// Name and version of this format.
     pub const SCHEMA: &str = "neverlapse.renewal-request/1";
 
-    /// Whether what an earlier failure asks for does not count: a person wants it now.
-    pub fn is_urgent(&self) -> bool {
-        self.force || self.action == Action::Revoke
-    }
-
-    /// Asks for a renewal if one is due, and says nothing of what was seen.
-    pub fn new(name: &str, requested_by: Asker, at: Timestamp) -> Self {
+    /// Requests a renewal if one is due, and says nothing of what was seen.
+    pub fn new(name: &str, requested_by: RequestedBy, at: Timestamp) -> Self {
         Self {
             schema: Self::SCHEMA.to_owned(),
             name: name.to_owned(),
@@ -99,5 +95,9 @@ impl Request {
             at,
             observed: Vec::new(),
         }
+    }
+    /// Whether it does not wait for the time that an earlier failure asks for: a person wants it now.
+    pub fn is_urgent(&self) -> bool {
+        self.force || self.action == Action::Revoke
     }
 }

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use neverlapse::bucket::version::{Current, PRIVKEY};
 use neverlapse::renewal::decide;
-use neverlapse::renewal::request::{Action, Asker, Request};
+use neverlapse::renewal::request::{Action, Request, RequestedBy};
 use neverlapse::timestamp::Timestamp;
 use neverlapse_tests::pebble::{Options, Pebble};
 use tokio::time::{Duration, sleep};
@@ -108,7 +108,7 @@ pub(crate) async fn plan_dry_run_renew_rollback_and_revoke_by_command(lab: &Lab)
     let (orders, revoke) = (pebble.orders()?, |of: &Current| Request {
         action: Action::Revoke,
         version: Some(of.facts.version.clone()),
-        requested_by: Asker::Person,
+        requested_by: RequestedBy::Person,
         ..request(NAME)
     });
     lab.ask(&revoke(&second)).await?;

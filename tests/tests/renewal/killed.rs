@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
-use neverlapse::renewal::request::{Action, Asker, Request};
+use neverlapse::renewal::request::{Action, Request, RequestedBy};
 use neverlapse::timestamp::Timestamp;
 use neverlapse_tests::fault::{Fate, Proxy};
 use neverlapse_tests::pebble::{Options, Pebble};
@@ -123,7 +123,7 @@ pub(crate) async fn an_account_key_is_replaced_once_wherever_it_dies(lab: &Lab) 
     let patient = async |name: &str, step| Patient::new(name, REKEYED, step, lab, &pebble, &authority).await;
     let replacement = |patient: &Patient| Request {
         action: Action::ReplaceAccountKey,
-        requested_by: Asker::Person,
+        requested_by: RequestedBy::Person,
         ..request(&patient.name)
     };
 

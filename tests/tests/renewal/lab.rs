@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use aws_sdk_sqs::types::QueueAttributeName;
 use neverlapse::bucket::version::Current;
-use neverlapse::renewal::request::{Asker, Request};
+use neverlapse::renewal::request::{Request, RequestedBy};
 use neverlapse::timestamp::Timestamp;
 use neverlapse_tests::dns::Dns;
 use neverlapse_tests::emulator::Emulator;
@@ -242,14 +242,14 @@ pub(crate) fn certificate(name: &str, identifiers: &[&str], issuer: &str) -> Str
 
 /// What the probe sends.
 pub(crate) fn request(name: &str) -> Request {
-    Request::new(name, Asker::Probe, Timestamp::now())
+    Request::new(name, RequestedBy::Probe, Timestamp::now())
 }
 
 /// What `neverlapse renew NAME --force` sends.
 pub(crate) fn forced(name: &str) -> Request {
     Request {
         force: true,
-        requested_by: Asker::Person,
+        requested_by: RequestedBy::Person,
         ..request(name)
     }
 }

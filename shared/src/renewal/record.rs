@@ -1,0 +1,164 @@
+//! What is recorded of a certificate's renewals: the last success, the last failure, and who asked to wait.
+
+use serde::{Deserialize, Serialize};
+use time::Duration;
+
+use super::RenewalInfo;
+use crate::timestamp::Timestamp;
+
+/// `state/renewals/{name}.json`: what the renewer last did with a certificate.
+///
+/// The renewer alone writes it, with an ETag as its condition. It holds no secret, unlike `orders/{name}.json`: the probe,
+/// `neverlapse status` and `neverlapse plan` read it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Renewal {
+    /// Always [`Renewal::SCHEMA`].
+    pub schema: String,
+    /// The certificate's name in the inventory.
+    pub name: String,
+    /// When a version was last published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issued_at: Option<Timestamp>,
+    /// The CA's renewal information (RFC 9773) about the current version.
+    #[serde(default, rename = "advice", skip_serializing_if = "Option::is_none")]
+    pub renewal_info: Option<RenewalInfo>,
+    /// What went wrong since then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
+    /// Issuers that asked not to get an order for a while.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waits: Vec<Wait>,
+}
+
+/// The last failed try, and how many failed in a row. A success removes it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// How many tries have failed in a row.
+    pub count: u32,
+    /// When the first of them failed.
+    pub since: Timestamp,
+    /// When the last of them failed.
+    pub at: Timestamp,
+    /// What went wrong, in the words of the server that refused.
+    pub problem: String,
+    /// The earliest next try.
+    pub next_try: Timestamp,
+}
+
+/// An issuer that asked to wait (Retry-After).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wait {
+    /// Its name in the inventory.
+    pub issuer: String,
+    /// It is not to get an order before this.
+    pub until: Timestamp,
+}
+
+impl Renewal {
+    /// Name and version of this format.
+    pub const SCHEMA: &str = "neverlapse.renewal/1";
+
+    /// The record of a certificate of which nothing is known yet.
+    pub fn new(name: &str) -> Self {
+        Self {
+            schema: Self::SCHEMA.to_owned(),
+            name: name.to_owned(),
+            issued_at: None,
+            renewal_info: None,
+            failure: None,
+            waits: Vec::new(),
+        }
+    }
+
+    /// The key of a certificate's record.
+    pub fn key(name: &str) -> String {
+        format!("{PREFIX}{name}.json")
+    }
+
+    /// Until when an issuer asked to wait, if that is not over.
+    pub fn asked_to_wait(&self, issuer: &str, now: Timestamp) -> Option<Timestamp> {
+        let wait = self.waits.iter().find(|wait| wait.issuer == issuer)?;
+        (wait.until > now).then_some(wait.until)
+    }
+
+    /// Records that an issuer asked to wait, in place of what it asked before.
+    pub fn wait(&mut self, issuer: &str, until: Timestamp) {
+        self.waits.retain(|wait| wait.issuer != issuer);
+        self.waits.push(Wait {
+            issuer: issuer.to_owned(),
+            until,
+        });
+    }
+}
+
+impl Failure {
+    /// One more failure. The next try waits twice as long as the one before, between 15 minutes and 20 hours, and no less than the
+    /// CA asks for.
+    pub fn next(before: Option<&Failure>, problem: String, retry_after: Option<Timestamp>, now: Timestamp) -> Self {
+        let count = before.map_or(0, |before| before.count).saturating_add(1);
+        let wait = (FIRST_WAIT * 2_i32.pow((count - 1).min(10))).min(LONGEST_WAIT);
+        let next_try = now + wait;
+
+        Self {
+            count,
+            since: before.map_or(now, |before| before.since),
+            at: now,
+            problem,
+            next_try: retry_after.map_or(next_try, |after| after.max(next_try)),
+        }
+    }
+}
+
+/// Prefix of all records, with the slash.
+pub const PREFIX: &str = "state/renewals/";
+
+const FIRST_WAIT: Duration = Duration::minutes(15);
+/// Less than from one daily request to the next: otherwise every second one would come minutes too early.
+const LONGEST_WAIT: Duration = Duration::hours(20);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::timestamp;
+
+    const NOW: Timestamp = timestamp!(2026-10-01 00:00 UTC);
+
+    #[test]
+    fn an_issuer_that_asked_to_wait_is_left_alone_until_then() {
+        let mut renewal = Renewal::new("example.com");
+        renewal.wait("letsencrypt", NOW + Duration::days(3));
+        renewal.wait("letsencrypt", NOW + Duration::HOUR);
+        for (issuer, after, expected) in [
+            ("letsencrypt", Duration::MINUTE, Some(NOW + Duration::HOUR)),
+            ("letsencrypt", Duration::HOUR, None),
+            ("zerossl", Duration::MINUTE, None),
+        ] {
+            assert_eq!(renewal.asked_to_wait(issuer, NOW + after), expected, "{issuer}");
+        }
+
+        let written = serde_json::to_string(&renewal).unwrap();
+        assert_eq!(serde_json::from_str::<Renewal>(&written).unwrap(), renewal);
+        let before = r#"{"schema": "neverlapse.renewal/1", "name": "example.com"}"#;
+        assert_eq!(
+            serde_json::from_str::<Renewal>(before).unwrap(),
+            Renewal::new("example.com")
+        );
+    }
+
+    #[test]
+    fn failures_wait_ever_longer() {
+        let next = |before: Option<&Failure>, retry_after| Failure::next(before, "x".into(), retry_after, NOW);
+        let first = next(None, None);
+        let second = next(Some(&first), None);
+        assert_eq!(
+            (first.next_try, second.next_try),
+            (NOW + Duration::minutes(15), NOW + Duration::minutes(30))
+        );
+
+        let many = Failure { count: 30, ..second };
+        assert_eq!(next(Some(&many), None).next_try, NOW + Duration::hours(20));
+
+        let asked_by_the_ca = next(None, Some(NOW + Duration::days(3)));
+        assert_eq!(asked_by_the_ca.next_try, NOW + Duration::days(3));
+    }
+}
