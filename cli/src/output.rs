@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use anyhow::Result;
+use neverlapse::inventory::Problem;
 use neverlapse::report::page::{self, page};
 use neverlapse::report::{Counts, EndpointReport, Report, SCHEMA};
 use neverlapse::text::printable_json;
@@ -74,7 +75,7 @@ impl Worst {
         let mut report = Report::new(summary.began, summary.ended, self.0);
         report.omitted = (summary.counts.total() as usize).saturating_sub(report.endpoints.len());
         report.counts = summary.counts;
-        report.mistakes = mistakes;
+        report.mistakes = mistakes.into_iter().map(Problem::new).collect();
         report
     }
 }

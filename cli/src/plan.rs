@@ -23,7 +23,7 @@ pub(crate) struct Arguments {
 pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
     let stack = Stack::find(&arguments.stack).await?;
     let inventory = stack.inventory().await?;
-    for mistake in &inventory.mistakes {
+    for mistake in &inventory.problems {
         eprintln!("error: inventory.toml {}", printable(&mistake.to_string()));
     }
     let (terminal, now) = (Terminal::of_stdout(), Timestamp::now());
@@ -66,7 +66,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
         writeln!(out, "{}\n", grid.trim_fmt())?;
     }
     writeln!(out, "{} certificates, {due} due", inventory.certificates.len())?;
-    Ok(if inventory.mistakes.is_empty() { 0 } else { MISTAKEN })
+    Ok(if inventory.problems.is_empty() { 0 } else { MISTAKEN })
 }
 
 const MISTAKEN: u8 = 1;

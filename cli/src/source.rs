@@ -198,7 +198,7 @@ async fn inventory(place: &str, arguments: &Arguments, roots: &Roots, mistakes: 
         }
     };
     let (targets, unusable) = Target::all(&inventory, roots, load).await;
-    for mistake in inventory.mistakes.iter().chain(&unusable) {
+    for mistake in inventory.problems.iter().chain(&unusable) {
         mistakes.add(format!("{place} {}", printable(&mistake.to_string())));
     }
     if targets.is_empty() && mistakes.count() == 0 {

@@ -5,7 +5,7 @@ use aws_config::SdkConfig;
 use clap::Args;
 use neverlapse::aws;
 use neverlapse::bucket::store::Store;
-use neverlapse::inventory::{Certificate, Inventory};
+use neverlapse::inventory::{Inventory, Managed};
 
 /// Which stack.
 #[derive(Debug, Args)]
@@ -82,7 +82,7 @@ impl Stack {
 }
 
 /// The certificate of this name, or a list of those that there are.
-pub(crate) fn certificate<'i>(inventory: &'i Inventory, name: &str) -> Result<&'i Certificate> {
+pub(crate) fn certificate<'i>(inventory: &'i Inventory, name: &str) -> Result<&'i Managed> {
     let names: Vec<_> = inventory.certificates.iter().map(|one| one.name.as_str()).collect();
     match inventory
         .certificates

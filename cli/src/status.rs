@@ -11,7 +11,7 @@ use neverlapse::bucket::store::{LATEST_JSON, Store};
 use neverlapse::chain::roots::Roots;
 use neverlapse::delivery;
 use neverlapse::finding::{Severity, Span};
-use neverlapse::inventory::{Certificate, Inventory};
+use neverlapse::inventory::{Inventory, Managed, Problem};
 use neverlapse::probe::{Options, Prober, Target};
 use neverlapse::renewal::{Decision, decide};
 use neverlapse::report::{AddressStage, CertificateReport, EndpointReport, Report};
@@ -57,7 +57,7 @@ enum Format {
 pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
     let stack = Stack::find(&arguments.stack).await?;
     let inventory = stack.inventory().await?;
-    for mistake in &inventory.mistakes {
+    for mistake in &inventory.problems {
         eprintln!("error: inventory.toml {}", printable(&mistake.to_string()));
     }
     let certificates = chosen(&inventory, &arguments.names)?;
@@ -76,7 +76,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
         Some((certificate.name.clone(), decision))
     });
     let mut reports = delivery::reports(&certificates, &stored, &wire.endpoints, now);
-    let mut mistakes: Vec<_> = inventory.mistakes.iter().map(ToString::to_string).collect();
+    let mut mistakes: Vec<_> = inventory.problems.clone();
     if arguments.names.is_empty() && mistakes.is_empty() {
         let (left_out, problems) = delivery::left_out(&stack.store, &certificates, Instant::now() + PATIENCE).await;
         reports.extend(
@@ -84,7 +84,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
                 .iter()
                 .map(|current| delivery::not_renewed(current, false, now)),
         );
-        mistakes.extend(problems);
+        mistakes.extend(problems.into_iter().map(Problem::new));
     }
     let status = Status {
         certificates: reports,
@@ -113,7 +113,7 @@ struct Status {
     certificates: Vec<CertificateReport>,
     /// By name: what the renewer makes of it.
     decisions: Vec<(String, Decision)>,
-    mistakes: Vec<String>,
+    mistakes: Vec<Problem>,
     wire: Wire,
     /// How long what the probe saw is good.
     old_after: Duration,
@@ -214,14 +214,14 @@ fn verdict(certificate: &CertificateReport, now: Timestamp) -> Severity {
     certificate.status.max(rest)
 }
 
-fn chosen(inventory: &Inventory, names: &[String]) -> Result<Vec<Certificate>> {
+fn chosen(inventory: &Inventory, names: &[String]) -> Result<Vec<Managed>> {
     if names.is_empty() && inventory.certificates.is_empty() {
         bail!("the inventory has no [[certificate]]");
     }
     for name in names {
         certificate(inventory, name)?;
     }
-    let is_asked = |one: &&Certificate| names.is_empty() || names.contains(&one.name);
+    let is_asked = |one: &&Managed| names.is_empty() || names.contains(&one.name);
     Ok(inventory.certificates.iter().filter(is_asked).cloned().collect())
 }
 
@@ -243,7 +243,7 @@ async fn last(store: &Store) -> Option<Report> {
 }
 
 /// What the probe saw of these certificates' endpoints.
-fn remembered(last: Option<&Report>, certificates: &[Certificate]) -> Wire {
+fn remembered(last: Option<&Report>, certificates: &[Managed]) -> Wire {
     let Some(last) = last else {
         return Wire {
             endpoints: Vec::new(),
@@ -258,7 +258,7 @@ fn remembered(last: Option<&Report>, certificates: &[Certificate]) -> Wire {
     }
 }
 
-fn places(certificates: &[Certificate]) -> std::collections::BTreeSet<String> {
+fn places(certificates: &[Managed]) -> std::collections::BTreeSet<String> {
     let places = certificates.iter().flat_map(|certificate| &certificate.served_at);
     places.map(ToString::to_string).collect()
 }
@@ -268,7 +268,7 @@ async fn look(
     nameserver: Option<SocketAddr>,
     stack: &Stack,
     inventory: &Inventory,
-    certificates: &[Certificate],
+    certificates: &[Managed],
 ) -> Result<Wire> {
     let mut asked = Inventory {
         thresholds: inventory.thresholds,

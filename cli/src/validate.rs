@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use anyhow::Result;
 use clap::Args;
 use comfy_table::{Cell, Table as Grid};
-use neverlapse::inventory::{Certificate, Inventory, Issuer, Watched, Zone};
+use neverlapse::inventory::{Inventory, Issuer, Managed, Watched, Zone};
 use neverlapse::text::printable;
 
 use crate::source::read;
@@ -26,11 +26,11 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
         place => place,
     };
     let inventory = Inventory::parse(&text);
-    for mistake in &inventory.mistakes {
+    for mistake in &inventory.problems {
         eprintln!("error: {place} {}", printable(&mistake.to_string()));
     }
     let nothing = inventory.watched.is_empty() && inventory.certificates.is_empty();
-    if nothing && inventory.mistakes.is_empty() {
+    if nothing && inventory.problems.is_empty() {
         eprintln!("error: {place} has nothing to look at (expected [[endpoint]] or [[certificate]])");
     }
     for certificate in inventory.certificates.iter().filter(|one| one.served_at.is_empty()) {
@@ -43,7 +43,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
     let mut out = io::stdout().lock();
     print(&inventory, Terminal::of_stdout(), &mut out)?;
     out.flush()?;
-    Ok(if inventory.mistakes.is_empty() && !nothing {
+    Ok(if inventory.problems.is_empty() && !nothing {
         0
     } else {
         MISTAKEN
@@ -75,7 +75,7 @@ fn print(inventory: &Inventory, terminal: Terminal, out: &mut impl Write) -> io:
         "{}, {}, {}",
         count(inventory.watched.len(), "endpoint"),
         count(inventory.certificates.len(), "certificate"),
-        count(inventory.mistakes.len(), "mistake")
+        count(inventory.problems.len(), "mistake")
     )
 }
 
@@ -93,7 +93,7 @@ fn watched_row(watched: &Watched) -> [Cell; 4] {
     [line(watched.line), warns, critical, cell(&lines)]
 }
 
-fn certificate_row(certificate: &Certificate) -> [Cell; 3] {
+fn certificate_row(certificate: &Managed) -> [Cell; 3] {
     let profile = certificate
         .profile
         .as_ref()

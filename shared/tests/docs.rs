@@ -26,11 +26,11 @@ fn every_entry_for_the_inventory_is_understood() {
     assert!(entries.len() >= 6, "{entries:?}");
     for entry in &entries {
         let inventory = Inventory::parse(entry);
-        assert!(inventory.mistakes.is_empty(), "{:?} in\n{entry}", inventory.mistakes);
+        assert!(inventory.problems.is_empty(), "{:?} in\n{entry}", inventory.problems);
     }
     let all: String = entries.iter().map(|entry| format!("{entry}\n")).collect();
     let inventory = Inventory::parse(&all);
-    assert!(inventory.mistakes.is_empty(), "together: {:?}", inventory.mistakes);
+    assert!(inventory.problems.is_empty(), "together: {:?}", inventory.problems);
     assert_eq!(inventory.certificates[0].name, "example.com");
 }
 

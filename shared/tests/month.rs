@@ -264,7 +264,7 @@ impl World {
         if self.mistake {
             report
                 .mistakes
-                .push("line 7: [[endpoint]] missing field `host`".to_owned());
+                .push("line 7: [[endpoint]] missing field `host`".to_owned().into());
         }
         if let Some(certificate) = inventory.certificates.first() {
             let told = |receipt: &Receipt| Told {

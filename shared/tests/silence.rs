@@ -8,7 +8,7 @@ use neverlapse::bucket::receipt::{Receipt, Stage};
 use neverlapse::bucket::version::{self, Current, Facts, IssuedBy};
 use neverlapse::delivery::{self, Known, Stored, Told, join};
 use neverlapse::finding::Severity;
-use neverlapse::inventory::{Certificate, Inventory, KeyType};
+use neverlapse::inventory::{Inventory, KeyType, Managed};
 use neverlapse::renewal::{Failure, Renewal};
 use neverlapse::report::page::page;
 use neverlapse::report::{CertificateReport, EndpointReport, Report, StoredVersion};
@@ -429,7 +429,7 @@ fn another_name_at_the_same_place_was_a_wrong_certificate() {
 
 /// A certificate for six days, and what the bucket has of it.
 struct World {
-    certificate: Certificate,
+    certificate: Managed,
     current: Option<Current>,
     history: Vec<StoredVersion>,
     receipts: Vec<Receipt>,

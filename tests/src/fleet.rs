@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use neverlapse::certificate::{Certificate, Role};
 use neverlapse::finding::{Finding, Kind, Phase, Served, Severity};
+use neverlapse::inventory::Problem;
 use neverlapse::observation::{Observation, Revocation, Tls};
 use neverlapse::report::{
     AddressReport, AddressStage, CertificateReport, EndpointReport, InstanceReport, RenewalReport, Report, Stage,
@@ -136,7 +137,7 @@ pub fn hostile(now: Timestamp) -> Report {
             seen.version = Some((*text).to_owned());
         }
     }
-    report.mistakes = HOSTILE.map(str::to_owned).to_vec();
+    report.mistakes = HOSTILE.map(Problem::new).to_vec();
     report.not_reached = HOSTILE.map(str::to_owned).to_vec();
     report
 }

@@ -4,22 +4,22 @@ use aws_sdk_sns::Client;
 use futures::stream::{self, StreamExt as _};
 use lambda_runtime::tracing::info;
 use neverlapse::aws::reason;
-use neverlapse::inventory::Certificate;
+use neverlapse::inventory::Managed;
 use neverlapse::observation::Revocation;
 use neverlapse::renewal::request::{Observed, Request, RequestedBy};
 use neverlapse::report::Report;
 use neverlapse::timestamp::Timestamp;
 
 /// The requests of a run.
-pub(crate) fn requests(certificates: &[Certificate], report: &Report, now: Timestamp) -> Vec<Request> {
-    let request = |certificate: &Certificate| Request {
+pub(crate) fn requests(certificates: &[Managed], report: &Report, now: Timestamp) -> Vec<Request> {
+    let request = |certificate: &Managed| Request {
         observed: observed(certificate, report),
         ..Request::new(&certificate.name, RequestedBy::Probe, now)
     };
     certificates.iter().map(request).collect()
 }
 
-fn observed(certificate: &Certificate, report: &Report) -> Vec<Observed> {
+fn observed(certificate: &Managed, report: &Report) -> Vec<Observed> {
     let places: Vec<_> = certificate.served_at.iter().map(ToString::to_string).collect();
     let reports = report
         .endpoints

@@ -10,7 +10,7 @@ use neverlapse::bucket::store::Store;
 use neverlapse::chain::roots::Roots;
 use neverlapse::delivery;
 use neverlapse::finding::Severity;
-use neverlapse::inventory::Inventory;
+use neverlapse::inventory::{Inventory, Problem};
 use neverlapse::probe::{Options, Prober, Target};
 use neverlapse::report::Report;
 use neverlapse::resolve;
@@ -59,7 +59,7 @@ pub(crate) enum Error {
 /// What a run is to look at.
 struct Looking {
     targets: Vec<Target>,
-    mistakes: Vec<String>,
+    mistakes: Vec<Problem>,
     inventory: Inventory,
     /// Whether a person wrote it, or it is the template's `Domains`.
     is_written: bool,
@@ -198,7 +198,7 @@ impl Run {
         };
         let left_out = async {
             // What is missing from an inventory with mistakes may be one of them.
-            match is_whole && inventory.mistakes.is_empty() {
+            match is_whole && inventory.problems.is_empty() {
                 true => delivery::left_out(&self.store, certificates, deadline).await,
                 false => (Vec::new(), Vec::new()),
             }
@@ -212,7 +212,7 @@ impl Run {
             .iter()
             .map(|current| delivery::not_renewed(current, !is_written, now));
         report.certificates.extend(left_out);
-        report.mistakes.extend(problems);
+        report.mistakes.extend(problems.into_iter().map(Problem::new));
         Ok((report, inventory))
     }
 
@@ -223,12 +223,7 @@ impl Run {
         }
         let roots = self.roots().await?;
         let (targets, unusable) = Target::all(&inventory, &roots, async |key: &str| self.pem(key).await).await;
-        let mistakes: Vec<_> = inventory
-            .mistakes
-            .iter()
-            .chain(&unusable)
-            .map(ToString::to_string)
-            .collect();
+        let mistakes: Vec<_> = inventory.problems.iter().cloned().chain(unusable).collect();
         if targets.is_empty() && inventory.certificates.is_empty() {
             let mistakes = mistakes
                 .iter()
@@ -295,9 +290,7 @@ fn only(inventory: Inventory, endpoints: Vec<Result<neverlapse::endpoint::Endpoi
     for endpoint in endpoints {
         match endpoint {
             Ok(endpoint) => asked.watch_as_in(&inventory, endpoint),
-            Err(problem) => asked
-                .mistakes
-                .push(neverlapse::inventory::Mistake { line: None, problem }),
+            Err(problem) => asked.problems.push(Problem::new(problem)),
         }
     }
     asked
@@ -319,7 +312,7 @@ fn log(report: &Report) {
         }
     }
     for mistake in &report.mistakes {
-        warn!(mistake, "the inventory has a mistake");
+        warn!(mistake = mistake.to_string(), "the inventory has a mistake");
     }
     let counts = report.counts;
     let not_reached = report.not_reached.len();

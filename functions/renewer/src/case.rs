@@ -1,6 +1,6 @@
 //! One request's certificate, and all that is known of it.
 
-use neverlapse::inventory::{Certificate, Inventory, Issuer};
+use neverlapse::inventory::{Inventory, Issuer, Managed};
 use neverlapse::renewal::request::Request;
 use tokio::time::Instant;
 
@@ -9,7 +9,7 @@ use crate::fault::Fault;
 /// What is asked for, what the inventory wants, and how much time there is.
 #[derive(Clone, Copy)]
 pub(crate) struct Case<'a> {
-    pub(crate) wanted: &'a Certificate,
+    pub(crate) wanted: &'a Managed,
     pub(crate) inventory: &'a Inventory,
     pub(crate) request: &'a Request,
     pub(crate) deadline: Instant,

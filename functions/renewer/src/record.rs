@@ -8,7 +8,7 @@ use instant_acme::Account;
 use lambda_runtime::tracing::warn;
 use neverlapse::bucket::store::{self, Expecting, Object, Store};
 use neverlapse::bucket::version;
-use neverlapse::inventory::{Certificate, Issuer, KeyType};
+use neverlapse::inventory::{Issuer, KeyType, Managed};
 use neverlapse::timestamp::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, Notify};
@@ -78,7 +78,7 @@ impl Attempt {
     pub(crate) fn new(
         (name, issuer): (&str, &Issuer),
         account: &str,
-        wanted: &Certificate,
+        wanted: &Managed,
         key: PrivateKey,
         before: Option<&Attempt>,
     ) -> Self {
@@ -97,7 +97,7 @@ impl Attempt {
     }
 
     /// Whether what it orders is still what the inventory wants.
-    pub(crate) fn fits(&self, wanted: &Certificate, issuers: impl Fn(&str) -> Option<Issuer>) -> bool {
+    pub(crate) fn fits(&self, wanted: &Managed, issuers: impl Fn(&str) -> Option<Issuer>) -> bool {
         let issuer = wanted
             .issuers
             .contains(&self.issuer)

@@ -9,7 +9,7 @@ use neverlapse::alert::{Sender, Topic};
 use neverlapse::bucket::store::{Store, Tagged};
 use neverlapse::bucket::version::{CERT, Current, Facts, PRIVKEY, file_key};
 use neverlapse::chain::roots::Roots;
-use neverlapse::inventory::{Certificate, Inventory, Issuer};
+use neverlapse::inventory::{Inventory, Issuer, Managed};
 use neverlapse::renewal::request::{Action, Request, RequestedBy};
 use neverlapse::renewal::{Decision, Reason, Renewal, decide};
 use neverlapse::timestamp::Timestamp;
@@ -127,7 +127,7 @@ impl Renewer {
 
     /// A late request for what was taken out of the inventory is no failure; a person's, or one for an entry that cannot be read, is told.
     async fn unknown(&self, request: &Request, inventory: &Inventory) -> Outcome {
-        if request.requested_by == RequestedBy::Probe && inventory.mistakes.is_empty() {
+        if request.requested_by == RequestedBy::Probe && inventory.problems.is_empty() {
             return Outcome::Gone;
         }
         let names: Vec<_> = inventory
@@ -136,7 +136,7 @@ impl Renewer {
             .map(|certificate| certificate.name.as_str())
             .collect();
         let mistakes: String = inventory
-            .mistakes
+            .problems
             .iter()
             .map(|mistake| format!("\n  - {mistake}"))
             .collect();
@@ -376,7 +376,7 @@ impl Renewer {
         Ok(Outcome::Published(Box::new(current)))
     }
 
-    async fn key(&self, wanted: &Certificate, current: Option<&Current>, reason: &Reason) -> Result<PrivateKey, Fault> {
+    async fn key(&self, wanted: &Managed, current: Option<&Current>, reason: &Reason) -> Result<PrivateKey, Fault> {
         let kept = current
             .filter(|current| wanted.reuse_key && current.facts.key == wanted.key_type && *reason != Reason::Revoked);
         if let Some(current) = kept {

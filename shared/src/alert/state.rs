@@ -504,15 +504,10 @@ fn found(run: &Run<'_>) -> BTreeMap<String, Found> {
             add(Found::of(place, finding, None, certificate.not_after));
         }
     }
-    for mistake in &report.mistakes {
-        let mut found = Found::new(Place::Inventory, "mistake", Severity::Unknown, mistake.clone());
+    for problem in &report.mistakes {
+        let mut found = Found::new(Place::Inventory, "mistake", Severity::Unknown, problem.to_string());
         // Lines above it may come and go.
-        let problem = mistake.strip_prefix("line ").and_then(|rest| rest.split_once(": "));
-        found.id = id(
-            &Place::Inventory,
-            "mistake",
-            problem.map_or(mistake, |(_, problem)| problem),
-        );
+        found.id = id(&Place::Inventory, "mistake", &problem.message);
         add(found);
     }
     if !report.not_reached.is_empty() {

@@ -11,7 +11,7 @@ pub use self::stored::{Stored, Told, left_out, read};
 use crate::bucket::receipt::{self, Receipt};
 use crate::bucket::version::{Current, Facts, made_at};
 use crate::finding::{Finding, Kind, Severity};
-use crate::inventory::Certificate;
+use crate::inventory::Managed;
 use crate::observation::Observation;
 use crate::renewal::{Failure, planned};
 use crate::report::{
@@ -23,7 +23,7 @@ use crate::timestamp::Timestamp;
 #[derive(Clone, Copy, Debug)]
 pub struct Known<'a> {
     /// What is wanted.
-    pub certificate: &'a Certificate,
+    pub certificate: &'a Managed,
     /// What the bucket has of it.
     pub stored: &'a Stored,
     /// What was seen of all endpoints.
@@ -32,7 +32,7 @@ pub struct Known<'a> {
 
 /// One report a certificate, worst first.
 pub fn reports(
-    certificates: &[Certificate],
+    certificates: &[Managed],
     stored: &[Stored],
     endpoints: &[EndpointReport],
     now: Timestamp,
@@ -184,7 +184,7 @@ fn senseless(told: &Told, now: Timestamp) -> Option<Finding> {
 /// The newest that there is has ended, or is about to while the renewer says nothing. Where it is served, that is found on the wire, and
 /// said once; but of the shortest lifetimes too late.
 fn lapsing(known: &Known<'_>, current: &Facts, now: Timestamp) -> Option<Finding> {
-    let Certificate {
+    let Managed {
         served_at, thresholds, ..
     } = known.certificate;
     let (not_after, lifetime) = (current.not_after, current.not_after - current.not_before);
@@ -498,7 +498,7 @@ mod tests {
 
     const NOW: Timestamp = timestamp!(2026-10-10 00:00 UTC);
 
-    fn certificate() -> Certificate {
+    fn certificate() -> Managed {
         let text = "[[certificate]]\nidentifiers = [\"shop.test\"]\nserved_at = [\"shop.test\"]\n";
         Inventory::parse(text).certificates.remove(0)
     }
@@ -819,7 +819,7 @@ mod tests {
         (ended.facts.not_before, ended.facts.not_after) = (NOW - Duration::days(90), NOW);
         let stored = stored(Some(ended), Vec::new());
         assert_eq!(codes(&report(&stored, &[])), [], "the endpoint says it");
-        let certificate = Certificate {
+        let certificate = Managed {
             served_at: Vec::new(),
             ..certificate()
         };

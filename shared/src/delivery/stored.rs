@@ -12,7 +12,7 @@ use crate::bucket::document::{self, Error};
 use crate::bucket::receipt::{self, Receipt};
 use crate::bucket::store::Store;
 use crate::bucket::version::{Current, Facts, MANIFEST, Manifest, current_key, file_key, versions_prefix};
-use crate::inventory::Certificate;
+use crate::inventory::Managed;
 use crate::renewal::{self, Renewal};
 use crate::report::{CertificateReport, StoredVersion};
 
@@ -43,12 +43,12 @@ pub struct Told {
 /// `before` are reports of an earlier run: a version never changes, so only those that were not known then are read.
 pub async fn read(
     store: &Store,
-    certificates: &[Certificate],
+    certificates: &[Managed],
     before: &[CertificateReport],
     deadline: Instant,
 ) -> Vec<Stored> {
     let before: BTreeMap<_, _> = before.iter().map(|report| (report.name.as_str(), report)).collect();
-    let one = |certificate: &Certificate| {
+    let one = |certificate: &Managed| {
         let (name, before) = (certificate.name.clone(), before.get(certificate.name.as_str()).copied());
         async move {
             let read = timeout_at(deadline, Stored::read(store, &name, before)).await;
@@ -64,7 +64,7 @@ pub async fn read(
 
 /// What is to be served of the certificates that were renewed once and are not among these, and what could not be read of them. To forget one, remove what the renewer
 /// remembers of it.
-pub async fn left_out(store: &Store, certificates: &[Certificate], deadline: Instant) -> (Vec<Current>, Vec<String>) {
+pub async fn left_out(store: &Store, certificates: &[Managed], deadline: Instant) -> (Vec<Current>, Vec<String>) {
     let unknown = |problem: String| format!("nobody can say what was taken out of the inventory: {problem}");
     let (mut left, mut problems) = (Vec::new(), Vec::new());
     let read = async {

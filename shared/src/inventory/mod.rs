@@ -1,5 +1,7 @@
 //! The inventory: what a person wrote, parsed strictly, each entry on its own.
 
+mod problem;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::net::IpAddr;
@@ -9,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
+pub use self::problem::Problem;
 use crate::endpoint::{Endpoint, Host, StartTls};
 use crate::finding::Thresholds;
 
@@ -20,13 +23,13 @@ pub struct Inventory {
     /// Everything to look at: the endpoints, and where certificates are served.
     pub watched: Vec<Watched>,
     /// Certificates to renew and deliver.
-    pub certificates: Vec<Certificate>,
+    pub certificates: Vec<Managed>,
     /// Issuers by name, the built-in ones included.
     pub issuers: BTreeMap<String, Issuer>,
     /// Hosted zones that are not simply ours.
     pub zones: Vec<Zone>,
     /// What could not be understood. The rest stands.
-    pub mistakes: Vec<Mistake>,
+    pub problems: Vec<Problem>,
 }
 
 /// Something to look at.
@@ -48,7 +51,7 @@ pub struct Watched {
 /// A certificate to renew, deliver and watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub struct Certificate {
+pub struct Managed {
     /// Its folder in the bucket.
     pub name: String,
     /// DNS names, wildcards and addresses, in ASCII.
@@ -130,26 +133,8 @@ pub struct Zone {
     pub external_id: Option<String>,
 }
 
-/// Something that could not be understood, and what would have been.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mistake {
-    /// Counted from 1.
-    pub line: Option<usize>,
-    /// Key, value, and accepted form.
-    pub problem: String,
-}
-
-impl fmt::Display for Mistake {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.line {
-            Some(line) => write!(f, "line {line}: {}", self.problem),
-            None => f.write_str(&self.problem),
-        }
-    }
-}
-
 impl Inventory {
-    /// Understands as much as there is to be understood of an `inventory.toml`; the rest is in `mistakes`.
+    /// Understands as much as there is to be understood of an `inventory.toml`; the rest is in `problems`.
     pub fn parse(text: &str) -> Self {
         Self::parse_with(text, Thresholds::default())
     }
@@ -168,9 +153,9 @@ impl Inventory {
         };
         match DeTable::parse(text) {
             Ok(table) => reader.read(table.into_inner()),
-            Err(error) => reader.mistake(error.span(), one_line(error.message())),
+            Err(error) => reader.problem(error.span(), one_line(error.message())),
         }
-        reader.inventory.mistakes.sort_by_key(|mistake| mistake.line);
+        reader.inventory.problems.sort_by_key(|problem| problem.line);
         reader.inventory
     }
 
@@ -184,10 +169,7 @@ impl Inventory {
         for text in list.split([',', ' ', '\t', '\n', '\r']).filter(|text| !text.is_empty()) {
             match text.parse::<Endpoint>() {
                 Ok(endpoint) => inventory.watch(Watched::plain(endpoint, thresholds, None)),
-                Err(error) => inventory.mistakes.push(Mistake {
-                    line: None,
-                    problem: error.to_string(),
-                }),
+                Err(error) => inventory.problems.push(Problem::new(error.to_string())),
             }
         }
         inventory
@@ -270,8 +252,8 @@ struct WrittenCertificate {
     quiet: bool,
 }
 
-/// A mistake before its line is counted.
-type Problem = (Option<Range<usize>>, String);
+/// A problem before its line is counted.
+type Unplaced = (Option<Range<usize>>, String);
 
 struct Reader<'a> {
     text: &'a str,
@@ -291,7 +273,7 @@ impl Reader<'_> {
         );
         match self.thresholds(warn, critical) {
             Ok(thresholds) => self.inventory.thresholds = thresholds,
-            Err((span, problem)) => self.mistake(span, problem),
+            Err((span, problem)) => self.problem(span, problem),
         }
         for (name, value) in self.tables(&mut table, "issuer") {
             self.issuer(name, value);
@@ -299,30 +281,30 @@ impl Reader<'_> {
         for value in self.array(&mut table, "zone") {
             match self.understand::<Zone>(value) {
                 Ok(zone) => self.inventory.zones.push(zone),
-                Err((span, problem)) => self.mistake(span, format!("[[zone]] {problem}")),
+                Err((span, problem)) => self.problem(span, format!("[[zone]] {problem}")),
             }
         }
         for value in self.array(&mut table, "endpoint") {
             let line = self.line(value.span());
             let written = self.understand(value);
             if let Err((span, problem)) = written.and_then(|written| self.endpoint(written, line)) {
-                self.mistake(span, format!("[[endpoint]] {problem}"));
+                self.problem(span, format!("[[endpoint]] {problem}"));
             }
         }
         for value in self.array(&mut table, "certificate") {
             let line = self.line(value.span());
             let written = self.understand(value);
             if let Err((span, problem)) = written.and_then(|written| self.certificate(written, line)) {
-                self.mistake(span, format!("[[certificate]] {problem}"));
+                self.problem(span, format!("[[certificate]] {problem}"));
             }
         }
         for (key, _) in table {
             let problem = format!("unknown key {:?} (expected {TOP_LEVEL})", key.get_ref());
-            self.mistake(Some(key.span()), problem);
+            self.problem(Some(key.span()), problem);
         }
     }
 
-    fn endpoint(&mut self, written: WrittenEndpoint, line: usize) -> Result<(), Problem> {
+    fn endpoint(&mut self, written: WrittenEndpoint, line: usize) -> Result<(), Unplaced> {
         let WrittenEndpoint {
             host,
             port,
@@ -374,7 +356,7 @@ impl Reader<'_> {
         Err((Some(host_span), problem))
     }
 
-    fn certificate(&mut self, written: WrittenCertificate, line: usize) -> Result<(), Problem> {
+    fn certificate(&mut self, written: WrittenCertificate, line: usize) -> Result<(), Unplaced> {
         let span = written.identifiers.span();
         let identifiers: Result<Vec<_>, _> = written.identifiers.into_inner().into_iter().map(identifier).collect();
         let (mut identifiers, mut known) = (identifiers?, BTreeSet::new());
@@ -413,7 +395,7 @@ impl Reader<'_> {
         }
         let (key_type, profile, reuse_key) = (written.key_type, written.profile, written.reuse_key);
         let hours = written.deliver_within_hours.unwrap_or(DELIVER_WITHIN_HOURS);
-        let certificate = Certificate {
+        let certificate = Managed {
             name,
             identifiers,
             served_at,
@@ -443,7 +425,7 @@ impl Reader<'_> {
             });
         match checked {
             Ok(issuer) => drop(self.inventory.issuers.insert(name.into_inner(), issuer)),
-            Err((span, problem)) => self.mistake(span, format!("[issuer.{}] {problem}", name.get_ref())),
+            Err((span, problem)) => self.problem(span, format!("[issuer.{}] {problem}", name.get_ref())),
         }
     }
 
@@ -456,14 +438,14 @@ impl Reader<'_> {
             ));
         }
         match self.inventory.certificates.iter().find(|other| other.name == name) {
-            Some(Certificate { line: Some(line), .. }) => Err(format!(
+            Some(Managed { line: Some(line), .. }) => Err(format!(
                 "name = {name:?} is taken by the certificate in line {line} (expected another name)"
             )),
             _ => Ok(()),
         }
     }
 
-    fn known(&self, issuers: Spanned<Vec<Spanned<String>>>) -> Result<Vec<String>, Problem> {
+    fn known(&self, issuers: Spanned<Vec<Spanned<String>>>) -> Result<Vec<String>, Unplaced> {
         let names = || self.inventory.issuers.keys().cloned().collect::<Vec<_>>().join(", ");
         let one = |issuer: Spanned<String>| match self.inventory.issuers.contains_key(issuer.get_ref()) {
             true => Ok(issuer.into_inner()),
@@ -498,7 +480,7 @@ impl Reader<'_> {
         &self,
         warn_days: Option<Spanned<u32>>,
         critical_days: Option<Spanned<u32>>,
-    ) -> Result<Thresholds, Problem> {
+    ) -> Result<Thresholds, Unplaced> {
         let defaults = self.inventory.thresholds;
         let warn = warn_days.map_or(defaults.warn_days, Spanned::into_inner);
         let Some(critical) = critical_days else {
@@ -534,7 +516,7 @@ impl Reader<'_> {
     }
 
     /// A value as what it should be, or what is wrong with it: the key, the value, the accepted form.
-    fn understand<T: for<'de> Deserialize<'de>>(&self, value: Spanned<DeValue<'_>>) -> Result<T, Problem> {
+    fn understand<T: for<'de> Deserialize<'de>>(&self, value: Spanned<DeValue<'_>>) -> Result<T, Unplaced> {
         let span = value.span();
         T::deserialize(ValueDeserializer::from(value)).map_err(|error| {
             let (span, problem) = (error.span().unwrap_or(span), in_words(error.message()));
@@ -557,7 +539,7 @@ impl Reader<'_> {
         match self.understand(table.remove(key)?) {
             Ok(value) => Some(value),
             Err((span, problem)) => {
-                self.mistake(span, problem);
+                self.problem(span, problem);
                 None
             }
         }
@@ -571,7 +553,7 @@ impl Reader<'_> {
         match value.into_inner() {
             DeValue::Array(array) => array.into_iter().collect(),
             _ => {
-                self.mistake(
+                self.problem(
                     Some(span),
                     format!("{key} is not a list (expected [[{key}]] before each)"),
                 );
@@ -597,7 +579,7 @@ impl Reader<'_> {
                 tables.into_iter().map(named).collect()
             }
             _ => {
-                self.mistake(
+                self.problem(
                     Some(span),
                     format!("{key} is not a table (expected [{key}.NAME] before each)"),
                 );
@@ -606,9 +588,9 @@ impl Reader<'_> {
         }
     }
 
-    fn mistake(&mut self, span: Option<Range<usize>>, problem: String) {
+    fn problem(&mut self, span: Option<Range<usize>>, message: String) {
         let line = span.map(|span| self.line(span));
-        self.inventory.mistakes.push(Mistake { line, problem });
+        self.inventory.problems.push(Problem { line, message });
     }
 
     fn line(&self, span: Range<usize>) -> usize {
@@ -620,19 +602,19 @@ fn parse<T: std::str::FromStr<Err: fmt::Display>>(
     key: &str,
     expected: &str,
     text: Spanned<String>,
-) -> Result<T, Problem> {
+) -> Result<T, Unplaced> {
     text.get_ref()
         .parse()
         .map_err(|problem| (Some(text.span()), format!("{key}: {problem} (expected {expected})")))
 }
 
-fn served(text: Spanned<String>) -> Result<Endpoint, Problem> {
+fn served(text: Spanned<String>) -> Result<Endpoint, Unplaced> {
     text.get_ref()
         .parse()
         .map_err(|problem| (Some(text.span()), format!("served_at: {problem}")))
 }
 
-fn identifier(text: Spanned<String>) -> Result<String, Problem> {
+fn identifier(text: Spanned<String>) -> Result<String, Unplaced> {
     let (star, rest) = match text.get_ref().strip_prefix("*.") {
         Some(rest) => ("*.", rest),
         None => ("", text.get_ref().as_str()),
@@ -703,7 +685,7 @@ mod tests {
     #[test]
     fn the_example_in_the_documentation() {
         let inventory = Inventory::parse(include_str!("../../../docs/inventory.example.toml"));
-        assert_eq!(inventory.mistakes, []);
+        assert_eq!(inventory.problems, []);
         let watched: Vec<_> = inventory
             .watched
             .iter()
@@ -728,7 +710,7 @@ mod tests {
     }
 
     #[test]
-    fn each_mistake_names_its_line_and_stops_nothing_else() {
+    fn each_problem_names_its_line_and_stops_nothing_else() {
         for (text, expected) in [
             (
                 "warn_dayz = 3",
@@ -801,16 +783,16 @@ mod tests {
             ),
         ] {
             let inventory = Inventory::parse(&format!("{text}\n[[endpoint]]\nhost = \"fine.example\"\n"));
-            let mistakes: Vec<_> = inventory.mistakes.iter().map(ToString::to_string).collect();
+            let problems: Vec<_> = inventory.problems.iter().map(ToString::to_string).collect();
             if text.starts_with("[endpoint]") {
                 assert_eq!(
-                    mistakes.len(),
+                    problems.len(),
                     1,
-                    "TOML itself forbids the two forms together: {mistakes:?}"
+                    "TOML itself forbids the two forms together: {problems:?}"
                 );
                 continue;
             }
-            assert_eq!(mistakes, [expected]);
+            assert_eq!(problems, [expected]);
             let fine = inventory
                 .watched
                 .iter()
@@ -839,7 +821,7 @@ mod tests {
         assert!(inventory.certificates[0].quiet);
         let wrong = Inventory::parse("[[endpoint]]\nhost = \"a.example\"\nquiet = \"yes\"\n");
         assert_eq!(
-            wrong.mistakes[0].to_string(),
+            wrong.problems[0].to_string(),
             "line 3: [[endpoint]] quiet: invalid type: string \"yes\", expected true or false"
         );
     }
@@ -852,7 +834,7 @@ mod tests {
              [[certificate]]\nidentifiers = [\"a.example\", \"a.example\", \"*.a.example\"]\nissuers = [\"own\"]\n\
              [issuer.own]\ndirectory = \"https://ca.example/directory\"\nca = \"ca/own.pem\"\n",
         );
-        assert_eq!(inventory.mistakes, []);
+        assert_eq!(inventory.problems, []);
         let watched: Vec<_> = inventory
             .watched
             .iter()
@@ -878,14 +860,14 @@ mod tests {
         let text = "\u{feff}# b\u{fc}cher\r\nwarn_days = 20\r\n\r\n[[endpoint]]\r\nhost = \"b\u{fc}cher.example\"\r\nport = 0\r\n";
         let inventory = Inventory::parse(text);
         assert_eq!(inventory.thresholds.warn_days, 20);
-        let mistakes: Vec<_> = inventory.mistakes.iter().map(ToString::to_string).collect();
+        let problems: Vec<_> = inventory.problems.iter().map(ToString::to_string).collect();
         assert_eq!(
-            mistakes,
+            problems,
             ["line 6: [[endpoint]] port = 0 cannot be connected to (expected 1 to 65535)"]
         );
         for nothing in ["", "\n", "\u{feff}", "# nothing yet\r\n"] {
             let inventory = Inventory::parse(nothing);
-            assert_eq!((inventory.watched, inventory.mistakes), (vec![], vec![]), "{nothing:?}");
+            assert_eq!((inventory.watched, inventory.problems), (vec![], vec![]), "{nothing:?}");
         }
     }
 
@@ -897,8 +879,8 @@ mod tests {
         let good = bad.replace("warn_dayz", "warn_days");
         let began = std::time::Instant::now();
         let (bad, good) = (Inventory::parse(&bad), Inventory::parse(&good));
-        assert_eq!((bad.mistakes.len(), good.watched.len()), (10_000, 10_000));
-        assert_eq!(bad.mistakes[9_999].line, Some(30_000));
+        assert_eq!((bad.problems.len(), good.watched.len()), (10_000, 10_000));
+        assert_eq!(bad.problems[9_999].line, Some(30_000));
         assert_eq!(good.watched[9_999].line, Some(29_998));
         assert!(
             began.elapsed() < std::time::Duration::from_secs(10),
@@ -908,10 +890,10 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_not_toml_is_one_mistake() {
+    fn a_file_that_is_not_toml_is_one_problem() {
         let inventory = Inventory::parse("[[endpoint]]\nhost = \"a.b\n");
-        assert_eq!(inventory.mistakes.len(), 1);
-        assert_eq!(inventory.mistakes[0].line, Some(2));
+        assert_eq!(inventory.problems.len(), 1);
+        assert_eq!(inventory.problems[0].line, Some(2));
         assert!(inventory.watched.is_empty());
     }
 
@@ -919,7 +901,7 @@ mod tests {
     fn domains_of_the_template_are_an_inventory() {
         let inventory = Inventory::of_endpoints("a.example, b.example:8443\nexmple:https", Thresholds::default());
         assert_eq!(inventory.watched.len(), 2);
-        assert_eq!(inventory.mistakes.len(), 1);
-        assert!(inventory.mistakes[0].to_string().contains("exmple:https"));
+        assert_eq!(inventory.problems.len(), 1);
+        assert!(inventory.problems[0].to_string().contains("exmple:https"));
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::chain::roots::Roots;
 use crate::endpoint::{Endpoint, Host};
 use crate::finding::Thresholds;
-use crate::inventory::{Inventory, Mistake, Watched};
+use crate::inventory::{Inventory, Problem, Watched};
 
 /// An endpoint, and what it is judged by.
 #[derive(Clone, Debug)]
@@ -39,16 +39,16 @@ impl Target {
     /// Everything that an inventory wants probed. Each target has the roots of `base`, and its own from
     /// the PEM file that `load` finds for its `ca`.
     ///
-    /// An entry whose roots cannot be loaded is a mistake: judged without them, its chain would be wrong.
+    /// An entry whose roots cannot be loaded is a problem: judged without them, its chain would be wrong.
     pub async fn all(
         inventory: &Inventory,
         base: &Roots,
         load: impl AsyncFn(&str) -> Result<Vec<u8>, String>,
-    ) -> (Vec<Self>, Vec<Mistake>) {
+    ) -> (Vec<Self>, Vec<Problem>) {
         let shared = Arc::new(base.clone());
         let mut private = BTreeMap::<&str, Result<Arc<Roots>, String>>::new();
         let mut targets = Vec::with_capacity(inventory.watched.len());
-        let mut mistakes = Vec::new();
+        let mut problems = Vec::new();
 
         for watched in &inventory.watched {
             let Some(ca) = watched.ca.as_deref() else {
@@ -65,13 +65,13 @@ impl Target {
 
             match &private[ca] {
                 Ok(roots) => targets.push(Self::new(watched, roots.clone())),
-                Err(problem) => mistakes.push(Mistake {
+                Err(reason) => problems.push(Problem {
                     line: watched.line,
-                    problem: format!("{}: ca = {ca:?}: {problem}", watched.endpoint),
+                    message: format!("{}: ca = {ca:?}: {reason}", watched.endpoint),
                 }),
             }
         }
 
-        (targets, mistakes)
+        (targets, problems)
     }
 }

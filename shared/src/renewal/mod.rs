@@ -15,7 +15,7 @@ use time::Duration;
 pub use self::record::{Failure, PREFIX, Renewal, Wait};
 pub use self::renewal_info::RenewalInfo;
 use crate::bucket::version::{Current, Facts};
-use crate::inventory::{Certificate, KeyType};
+use crate::inventory::{KeyType, Managed};
 use crate::renewal::request::{Action, Observed, Request};
 use crate::timestamp::Timestamp;
 
@@ -74,7 +74,7 @@ pub enum Reason {
 
 /// Decides about one certificate, from nothing but what is given.
 pub fn decide(
-    certificate: &Certificate,
+    certificate: &Managed,
     current: Option<&Current>,
     renewal: Option<&Renewal>,
     request: Option<&Request>,
@@ -123,7 +123,7 @@ fn due(reason: Reason, renewal: Option<&Renewal>, request: Option<&Request>, now
 }
 
 /// What the inventory asks for and the current version does not have.
-fn changed(wanted: &Certificate, current: &Facts) -> Option<Reason> {
+fn changed(wanted: &Managed, current: &Facts) -> Option<Reason> {
     let issuer = &current.issuer;
 
     if sorted(&current.identifiers) != sorted(&wanted.identifiers) {
@@ -250,7 +250,7 @@ mod tests {
     const BORN: Timestamp = timestamp!(2026-10-01 00:00 UTC);
     const NOT_DUE: &str = "not due before 2026-11-30T00:00:00Z";
 
-    fn wanted(rest: &str) -> Certificate {
+    fn wanted(rest: &str) -> Managed {
         let text = format!("[[certificate]]\nidentifiers = [\"example.com\", \"*.example.com\"]\n{rest}");
         Inventory::parse(&text).certificates.remove(0)
     }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::certificate::Certificate;
 use crate::finding::{Finding, Kind, Severity};
+use crate::inventory::Problem;
 use crate::observation::{Observation, Skipped};
 use crate::text::instance_name;
 use crate::timestamp::Timestamp;
@@ -36,7 +37,7 @@ pub struct Report {
     pub not_reached: Vec<String>,
     /// Entries of the inventory that could not be used, each with line, key, value and accepted form.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub mistakes: Vec<String>,
+    pub mistakes: Vec<Problem>,
     /// When the endpoints were looked at, if that was in an earlier run than this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub looked_at: Option<Timestamp>,

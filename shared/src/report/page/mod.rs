@@ -52,7 +52,12 @@ pub fn page(report: &Report, place: Option<&str>) -> Result<String, askama::Erro
         counts: counts(report),
         shares: shares(report),
         shares_words: shares_words(report),
-        mistakes: report.mistakes.iter().take(LISTED).map(|text| cut(text)).collect(),
+        mistakes: report
+            .mistakes
+            .iter()
+            .take(LISTED)
+            .map(|problem| cut(&problem.to_string()))
+            .collect(),
         mistakes_more: report.mistakes.len().saturating_sub(LISTED),
         not_reached: joined(report.not_reached.iter().take(LISTED)),
         not_reached_more: report.not_reached.len().saturating_sub(LISTED),
