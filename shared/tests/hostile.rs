@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use neverlapse::certificate::Role;
 use neverlapse::chain::roots::Roots;
-use neverlapse::chain::{Question, judge};
+use neverlapse::chain::{Criteria, judge};
 use neverlapse::finding::Thresholds;
 use neverlapse::finding::{Kind, Phase, Severity};
 use neverlapse::probe::{Options, Prober, Target, Timeouts};
@@ -467,13 +467,13 @@ fn no_certificate_makes_it_panic() {
     let mut random = rand::rngs::StdRng::seed_from_u64(7);
     let judge = |chain: &[Vec<u8>]| {
         let chain: Vec<_> = chain.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
-        let question = Question {
+        let criteria = Criteria {
             name: &name,
             roots: &target.roots,
             thresholds: Thresholds::default(),
             now: Timestamp::now(),
         };
-        judge(&chain, &question)
+        judge(&chain, &criteria)
     };
     assert_eq!(judge(&chain).findings, []);
     let began = std::time::Instant::now();

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use neverlapse::chain::roots::Roots;
-use neverlapse::chain::{Question, judge};
+use neverlapse::chain::{Criteria, judge};
 use neverlapse::finding::Severity;
 use neverlapse::finding::Thresholds;
 use rcgen::{
@@ -552,13 +552,13 @@ fn ours(case: &Case) -> (Vec<&'static str>, bool) {
         warn_days: 1,
         critical_days: 0,
     };
-    let question = Question {
+    let criteria = Criteria {
         name: &name,
         roots: &roots,
         thresholds,
         now: case.at.into(),
     };
-    let verdict = judge(&case.chain, &question);
+    let verdict = judge(&case.chain, &criteria);
     let alarm = verdict
         .findings
         .iter()

@@ -1,143 +1,111 @@
-//! Judges a chain offline: expiry, name and path apart, because a verifier tells only the first thing that is wrong.
+//! Judges a chain offline. Expiry, name and path are judged separately, because a verifier reports
+//! only the first thing that is wrong.
 
+pub(crate) mod path;
 pub mod roots;
 
-use std::cell::RefCell;
-
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
-use webpki::{ALL_VERIFICATION_ALGS, EndEntityCert, KeyUsage, VerifiedPath};
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use webpki::EndEntityCert;
 use x509_parser::certificate::X509Certificate;
-use x509_parser::extensions::KeyUsage as X509KeyUsage;
 use x509_parser::prelude::FromDer;
 
-use crate::certificate::{Certificate, Role, describe, time_of};
+use self::path::{Path, candidates, parsed};
+use crate::certificate::{Certificate, Role, describe};
 use crate::chain::roots::Roots;
 use crate::finding::{Finding, Kind, Severity, Thresholds};
 use crate::timestamp::Timestamp;
 
 /// What a chain is judged by.
 #[derive(Clone, Copy, Debug)]
-pub struct Question<'a> {
+pub struct Criteria<'a> {
     /// The name that the client asks for.
     pub name: &'a ServerName<'a>,
-    /// What it trusts.
+    /// The roots that the client trusts.
     pub roots: &'a Roots,
-    /// When it alerts.
+    /// How close an expiry has to be for a finding.
     pub thresholds: Thresholds,
-    /// What time it is.
+    /// The time as of which to judge.
     pub now: Timestamp,
 }
 
-/// What a chain is.
+/// What a chain consists of, and what is wrong with it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Verdict {
     /// The leaf, unless it cannot be parsed.
     pub leaf: Option<Certificate>,
-    /// The rest of what was sent that can be parsed, in the server's order.
+    /// The other certificates that can be parsed, in the server's order.
     pub issuers: Vec<Certificate>,
     /// What is wrong.
     pub findings: Vec<Finding>,
-    /// Whether a path to a trusted root stands, expired or not.
+    /// Whether there is a path to a trusted root, expired or not.
     pub trusted: bool,
 }
 
-/// Judges what a server sent, leaf first.
-pub fn judge(chain: &[CertificateDer<'_>], question: &Question<'_>) -> Verdict {
-    let mut verdict = Verdict {
-        leaf: None,
-        issuers: Vec::new(),
-        findings: Vec::new(),
-        trusted: false,
-    };
+impl Verdict {
+    fn without_leaf(findings: Vec<Finding>) -> Self {
+        Self {
+            leaf: None,
+            issuers: Vec::new(),
+            findings,
+            trusted: false,
+        }
+    }
+}
+
+/// Judges what a server sent, leaf first. An empty chain has no findings: the handshake has one.
+pub fn judge(chain: &[CertificateDer<'_>], criteria: &Criteria<'_>) -> Verdict {
     let Some((leaf_der, sent)) = chain.split_first() else {
-        return verdict;
+        return Verdict::without_leaf(Vec::new());
     };
     let leaf = match X509Certificate::from_der(leaf_der) {
         Ok((_, leaf)) => leaf,
         Err(error) => {
             let reason = format!("the leaf is not a certificate that can be parsed ({error})");
-            verdict
-                .findings
-                .push(critical(Kind::InvalidChain { reason }, question.now));
-            return verdict;
+            return Verdict::without_leaf(vec![critical(Kind::InvalidChain { reason }, criteria.now)]);
         }
     };
-    let leaf_facts = describe(&leaf, leaf_der, Role::Leaf);
     let parsed = parsed(sent);
     let candidates = candidates(&leaf, &parsed);
 
-    verdict.findings.extend(validity(&leaf_facts, question));
-    verdict.findings.extend(name(leaf_der, &leaf_facts, question));
-    let path = path(leaf_der, &leaf, &candidates, &parsed, question);
-    verdict.trusted = path.trusted;
-    verdict.issuers = parsed
+    let path = Path::to_trusted_root(leaf_der, &leaf, &candidates, &parsed, criteria.roots, criteria.now);
+    let described = describe(&leaf, leaf_der, Role::Leaf);
+    let issuers: Vec<_> = parsed
         .iter()
-        .map(|(der, certificate)| {
-            let role = if path.issuers.contains(&der.as_ref()) {
-                Role::Path
-            } else {
-                Role::Extra
-            };
-            describe(certificate, der, role)
-        })
+        .map(|(der, certificate)| describe(certificate, der, path.role_of(der)))
         .collect();
-    let needed: Vec<_> = verdict
-        .issuers
-        .iter()
-        .filter(|issuer| issuer.role == Role::Path)
-        .collect();
-    verdict
-        .findings
-        .extend(issuers_validity(&leaf_facts, &needed, question));
-    let weak = weaknesses(&leaf_facts, &needed, question.now);
-    let broken_signature = weak
+    let needed: Vec<_> = issuers.iter().filter(|issuer| issuer.role == Role::Path).collect();
+
+    let mut findings = Vec::new();
+    findings.extend(validity(&described, criteria));
+    findings.extend(name(leaf_der, &described, criteria));
+    findings.extend(issuers_validity(&described, &needed, criteria));
+    let weaknesses = weaknesses(&described, &needed, criteria.now);
+
+    // The verifier refuses SHA-1 as "unsupported"; weak_signature explains it better.
+    let is_explained = weaknesses
         .iter()
         .any(|finding| matches!(finding.kind, Kind::WeakSignature { .. }));
-    verdict.findings.extend(weak);
-    // The verifier refuses SHA-1 as "unsupported"; weak_signature has said it better.
-    verdict
-        .findings
-        .extend(path.finding.filter(|_| !(path.unsupported && broken_signature)));
-    verdict.leaf = Some(leaf_facts);
-    verdict
-}
-
-/// What was sent, read; past some number nobody needs them, and each costs time.
-pub(crate) fn parsed<'a>(sent: &'a [CertificateDer<'a>]) -> Vec<Sent<'a>> {
-    let sent = sent.iter().take(ISSUERS_JUDGED);
-    sent.filter_map(|der| Some((der, X509Certificate::from_der(der).ok()?.1)))
-        .collect()
-}
-
-/// A certificate that was sent with the leaf.
-pub(crate) type Sent<'a> = (&'a CertificateDer<'a>, X509Certificate<'a>);
-
-/// Those that a path could go through, by name, from the leaf upwards. A verifier tries certificates of one name in every
-/// order: thirty that all name each other would keep it busy for seconds.
-pub(crate) fn candidates<'a>(leaf: &'a X509Certificate<'a>, parsed: &'a [Sent<'a>]) -> Vec<CertificateDer<'a>> {
-    let mut found = Vec::<CertificateDer<'a>>::new();
-    let mut names = vec![leaf.issuer().as_raw()];
-    let mut next = 0;
-    while let Some(&name) = names.get(next) {
-        next += 1;
-        let mut namesakes = 0;
-        for (der, issuer) in parsed.iter().filter(|(_, issuer)| issuer.subject().as_raw() == name) {
-            if namesakes == NAMESAKES || found.len() == CANDIDATES || found.iter().any(|known| known == *der) {
-                continue;
-            }
-            namesakes += 1;
-            found.push(CertificateDer::from(der.as_ref()));
-            if !names.contains(&issuer.issuer().as_raw()) {
-                names.push(issuer.issuer().as_raw());
-            }
-        }
+    findings.extend(weaknesses);
+    let trusted = path.is_trusted();
+    if let Some(problem) = path.problem
+        && !(problem.unsupported_signature && is_explained)
+    {
+        findings.push(critical(problem.kind, criteria.now));
     }
-    found
+
+    Verdict {
+        leaf: Some(described),
+        issuers,
+        findings,
+        trusted,
+    }
 }
 
-fn validity(leaf: &Certificate, question: &Question<'_>) -> Option<Finding> {
-    let now = question.now;
-    let (not_before, not_after) = (leaf.not_before, leaf.not_after);
+fn validity(leaf: &Certificate, criteria: &Criteria<'_>) -> Option<Finding> {
+    let now = criteria.now;
+    let not_before = leaf.not_before;
+    let not_after = leaf.not_after;
+
     // RFC 5280, 4.1.2.5: valid from notBefore through notAfter, inclusive.
     if now > not_after {
         return Some(critical(Kind::Expired { not_after }, now));
@@ -145,7 +113,8 @@ fn validity(leaf: &Certificate, question: &Question<'_>) -> Option<Finding> {
     if now < not_before {
         return Some(critical(Kind::NotYetValid { not_before }, now));
     }
-    let (severity, threshold) = question.thresholds.crossed(not_after - now, not_after - not_before)?;
+
+    let (severity, threshold) = criteria.thresholds.crossed(not_after - now, not_after - not_before)?;
     let kind = Kind::ExpiresSoon {
         not_after,
         threshold_seconds: threshold.whole_seconds(),
@@ -153,29 +122,35 @@ fn validity(leaf: &Certificate, question: &Question<'_>) -> Option<Finding> {
     Some(Finding::new(kind, severity, now))
 }
 
-fn name(der: &CertificateDer<'_>, leaf: &Certificate, question: &Question<'_>) -> Option<Finding> {
-    let valid = match EndEntityCert::try_from(der) {
-        Ok(leaf) => leaf.verify_is_valid_for_subject_name(question.name).is_ok(),
-        // The path says that the verifier cannot read it. Version 1 has no names to be valid for.
+fn name(der: &CertificateDer<'_>, leaf: &Certificate, criteria: &Criteria<'_>) -> Option<Finding> {
+    let is_valid = match EndEntityCert::try_from(der) {
+        Ok(leaf) => leaf.verify_is_valid_for_subject_name(criteria.name).is_ok(),
+        // The path has a finding that the verifier cannot read it. Version 1 has no names to be valid for.
         Err(_) => !leaf.names.is_empty(),
     };
-    let expected = question.name.to_str().into_owned();
-    let names = leaf.names.clone();
-    (!valid).then(|| critical(Kind::NameMismatch { expected, names }, question.now))
+    if is_valid {
+        return None;
+    }
+    let kind = Kind::NameMismatch {
+        expected: criteria.name.to_str().into_owned(),
+        names: leaf.names.clone(),
+    };
+    Some(critical(kind, criteria.now))
 }
 
-fn issuers_validity(leaf: &Certificate, path: &[&Certificate], question: &Question<'_>) -> Vec<Finding> {
-    let now = question.now;
+fn issuers_validity(leaf: &Certificate, path: &[&Certificate], criteria: &Criteria<'_>) -> Vec<Finding> {
+    let now = criteria.now;
     let mut findings = Vec::new();
     for issuer in path {
-        let (subject, not_after) = (issuer.subject.clone(), issuer.not_after);
+        let subject = issuer.subject.clone();
+        let not_after = issuer.not_after;
         if now > not_after {
-            // Once the leaf has expired, that is what is to be said; a new one comes with its issuers.
+            // Once the leaf has expired, that finding is enough; a new leaf comes with its issuers.
             if now <= leaf.not_after {
                 findings.push(critical(Kind::IssuerExpired { subject, not_after }, now));
             }
         } else if not_after < leaf.not_after {
-            let crossed = question
+            let crossed = criteria
                 .thresholds
                 .crossed(not_after - now, not_after - issuer.not_before);
             let kind = Kind::IssuerExpiresSoon { subject, not_after };
@@ -189,11 +164,11 @@ fn weaknesses(leaf: &Certificate, path: &[&Certificate], now: Timestamp) -> Vec<
     let mut findings = Vec::new();
     for certificate in std::iter::once(leaf).chain(path.iter().copied()) {
         let subject = if certificate.subject.is_empty() {
-            "the leaf"
+            "the leaf".to_owned()
         } else {
-            &certificate.subject
-        }
-        .to_owned();
+            certificate.subject.clone()
+        };
+
         if is_weak_key(&certificate.key) {
             let kind = Kind::WeakKey {
                 subject: subject.clone(),
@@ -201,9 +176,10 @@ fn weaknesses(leaf: &Certificate, path: &[&Certificate], now: Timestamp) -> Vec<
             };
             findings.push(Finding::new(kind, Severity::Warning, now));
         }
-        let signature = certificate.signature.clone();
+
         // A self-signature proves nothing to anyone, so its algorithm does not matter.
-        if certificate.subject != certificate.issuer && (signature.contains("sha1") || signature.contains("md5")) {
+        let signature = certificate.signature.clone();
+        if certificate.subject != certificate.issuer && is_weak_signature(&signature) {
             findings.push(critical(Kind::WeakSignature { subject, signature }, now));
         }
     }
@@ -217,281 +193,21 @@ fn is_weak_key(key: &str) -> bool {
         || key.starts_with("dsa")
 }
 
-struct Path<'a> {
-    trusted: bool,
-    issuers: Vec<&'a [u8]>,
-    finding: Option<Finding>,
-    unsupported: bool,
-}
-
-fn path<'a>(
-    leaf_der: &CertificateDer<'_>,
-    leaf: &X509Certificate<'_>,
-    sent: &'a [CertificateDer<'a>],
-    parsed: &'a [Sent<'a>],
-    question: &Question<'_>,
-) -> Path<'a> {
-    if question.roots.pins(leaf_der) {
-        return Path {
-            trusted: true,
-            issuers: Vec::new(),
-            finding: None,
-            unsupported: false,
-        };
-    }
-    let misused = RefCell::new(None);
-    let found = first_path(
-        leaf_der,
-        leaf,
-        sent,
-        parsed,
-        question.roots.anchors(),
-        question.now,
-        &misused,
-    );
-    let error = match found {
-        Ok(issuers) => {
-            return Path {
-                trusted: true,
-                issuers,
-                finding: None,
-                unsupported: false,
-            };
-        }
-        Err(error) => error,
-    };
-    let walk = walk(leaf, parsed);
-    // Without an issuer that was sent, nothing but a trusted root's signature can have been wrong.
-    let whole = walk.last().is_none_or(|(top, _)| {
-        let anchor = webpki::anchor_from_trusted_cert(top);
-        anchor.is_ok_and(|top| {
-            first_path(leaf_der, leaf, sent, parsed, &[top], question.now, &RefCell::default()).is_ok()
-        })
-    });
-    let kind = match misused.into_inner() {
-        Some(reason) => Kind::InvalidChain { reason },
-        None => no_path(leaf, &walk, &error, whole, question),
-    };
-    let finding = critical(kind, question.now);
-    let unsupported = is_unsupported_signature(&error);
-    let issuers = walk.iter().map(|(der, _)| AsRef::<[u8]>::as_ref(*der)).collect();
-    Path {
-        trusted: false,
-        issuers,
-        finding: Some(finding),
-        unsupported,
-    }
-}
-
-/// The issuers of the first path that stands: now if the leaf is valid now, otherwise at some time inside its validity,
-/// so that expiry (of leaf or issuer) is not mistaken for a wrong path. A path that only misuses a key is noted in `misused`.
-fn first_path<'a>(
-    leaf_der: &CertificateDer<'_>,
-    leaf: &X509Certificate<'_>,
-    sent: &'a [CertificateDer<'a>],
-    parsed: &[Sent<'_>],
-    anchors: &[TrustAnchor<'_>],
-    now: Timestamp,
-    misused: &RefCell<Option<String>>,
-) -> Result<Vec<&'a [u8]>, webpki::Error> {
-    let end_entity = EndEntityCert::try_from(leaf_der)?;
-    let (from, to) = (
-        leaf.validity().not_before.timestamp(),
-        leaf.validity().not_after.timestamp(),
-    );
-    let now = now.unix();
-    // webpki leaves key usage alone; browsers and OpenSSL do not.
-    let check = |path: &VerifiedPath<'_>| {
-        let issuers: Vec<_> = path.intermediate_certificates().map(|issuer| issuer.der()).collect();
-        let Some(reason) = misuse(leaf, &issuers) else {
-            return Ok(());
-        };
-        misused.borrow_mut().get_or_insert(reason);
-        Err(webpki::Error::UnknownIssuer)
-    };
-    let at = |time: i64| {
-        let time = UnixTime::since_unix_epoch(std::time::Duration::from_secs(time.try_into().unwrap_or(0)));
-        let usage = KeyUsage::server_auth();
-        let path =
-            end_entity.verify_for_usage(ALL_VERIFICATION_ALGS, anchors, sent, time, usage, None, Some(&check))?;
-        let issuers: Vec<_> = path.intermediate_certificates().map(|issuer| issuer.der()).collect();
-        Ok(sent
-            .iter()
-            .map(|der| der.as_ref())
-            .filter(|der| issuers.iter().any(|issuer| issuer.as_ref() == *der))
-            .collect())
-    };
-    let first = at(if from <= to { now.clamp(from, to) } else { now });
-    let Err(webpki::Error::CertExpired { .. } | webpki::Error::CertNotValidYet { .. }) = first else {
-        return first;
-    };
-    // All of a path is valid together from the moment when the last of it begins, if ever.
-    let mut begins: Vec<_> = parsed
-        .iter()
-        .filter(|(der, _)| sent.iter().any(|candidate| candidate == *der))
-        .map(|(_, issuer)| issuer.validity().not_before.timestamp())
-        .chain([from])
-        .filter(|time| (from..=to).contains(time))
-        .collect();
-    begins.sort_unstable();
-    begins.dedup();
-    begins
-        .into_iter()
-        .rev()
-        .find_map(|time| at(time).ok())
-        .map_or(first, Ok)
-}
-
-/// What the key of a path's certificate is used for although its key usage (RFC 5280, 4.2.1.3) does not allow it.
-fn misuse(leaf: &X509Certificate<'_>, issuers: &[CertificateDer<'_>]) -> Option<String> {
-    let usage = |certificate: &X509Certificate<'_>| Some(*certificate.key_usage().ok()??.value);
-    let for_tls = |usage: X509KeyUsage| usage.digital_signature() || usage.key_encipherment() || usage.key_agreement();
-    if usage(leaf).is_some_and(|usage| !for_tls(usage)) {
-        return Some("the leaf's key is not for TLS (key usage)".to_owned());
-    }
-    issuers.iter().find_map(|der| {
-        let (_, issuer) = X509Certificate::from_der(der).ok()?;
-        let forbidden = usage(&issuer).is_some_and(|usage| !usage.key_cert_sign());
-        forbidden.then(|| format!("the issuer {} may not sign certificates (key usage)", issuer.subject()))
-    })
-}
-
-/// From the leaf upwards by name, through what was sent.
-fn walk<'a>(
-    leaf: &X509Certificate<'_>,
-    parsed: &'a [Sent<'a>],
-) -> Vec<(&'a CertificateDer<'a>, &'a X509Certificate<'a>)> {
-    let mut walked: Vec<(&'a CertificateDer<'a>, &'a X509Certificate<'a>)> = Vec::new();
-    let mut issuer = leaf.issuer().as_raw();
-    let mut at_a_root = issuer == leaf.subject().as_raw();
-    while !at_a_root {
-        let next = parsed.iter().find(|(der, candidate)| {
-            candidate.subject().as_raw() == issuer && !walked.iter().any(|(seen, _)| seen == der)
-        });
-        let Some((der, certificate)) = next else { break };
-        issuer = certificate.issuer().as_raw();
-        at_a_root = issuer == certificate.subject().as_raw();
-        walked.push((der, certificate));
-    }
-    walked
-}
-
-/// Why no path stands; `whole` says whether one does as far as the server sends it, trusted or not.
-fn no_path(
-    leaf: &X509Certificate<'_>,
-    walk: &[(&CertificateDer<'_>, &X509Certificate<'_>)],
-    error: &webpki::Error,
-    whole: bool,
-    question: &Question<'_>,
-) -> Kind {
-    use webpki::Error as E;
-    let self_signed = leaf.subject().as_raw() == leaf.issuer().as_raw();
-    let wrong_key = is_wrong_key(error);
-    let untrusted = matches!(error, E::UnknownIssuer | E::CaUsedAsEndEntity);
-    if self_signed && (untrusted || wrong_key || is_unsupported(error)) {
-        return Kind::SelfSigned {
-            subject: leaf.subject().to_string(),
-        };
-    }
-    if wrong_key && whole {
-        let mut path = std::iter::once(leaf).chain(walk.iter().map(|(_, issuer)| *issuer));
-        if let Some(last) = path.find(|certificate| question.roots.has_subject(certificate.issuer().as_raw())) {
-            let root = last.issuer().to_string();
-            return Kind::UntrustedRoot {
-                root,
-                key_differs: true,
-            };
-        }
-    }
-    if !matches!(error, E::UnknownIssuer) {
-        return Kind::InvalidChain {
-            reason: reason(error, walk, question.now),
-        };
-    }
-    let top = walk.last().map_or(leaf, |(_, certificate)| certificate);
-    let missing = top.issuer().to_string();
-    if walk.is_empty() {
-        Kind::IncompleteChain { missing }
-    } else {
-        // The root itself need not be sent, so one intermediate that nobody vouches for means an unknown root.
-        Kind::UntrustedRoot {
-            root: missing,
-            key_differs: false,
-        }
-    }
-}
-
-fn reason(error: &webpki::Error, walk: &[(&CertificateDer<'_>, &X509Certificate<'_>)], now: Timestamp) -> String {
-    use webpki::Error as E;
-    let outside = walk.iter().find(|(_, issuer)| {
-        let now = now.unix();
-        !(issuer.validity().not_before.timestamp()..=issuer.validity().not_after.timestamp()).contains(&now)
-    });
-    match (error, outside) {
-        (E::CertExpired { .. } | E::CertNotValidYet { .. }, Some((_, issuer))) => format!(
-            "the issuer {} was valid at no time that the leaf was (from {} to {})",
-            issuer.subject(),
-            time_of(issuer.validity().not_before),
-            time_of(issuer.validity().not_after),
-        ),
-        (E::NameConstraintViolation, _) => "an issuer may not issue for this name (name constraints)".to_owned(),
-        (E::PathLenConstraintViolated, _) => "more issuers than one of them allows (path length)".to_owned(),
-        (E::RequiredEkuNotFoundContext(_), _) => {
-            "a certificate in it is not for servers (extended key usage)".to_owned()
-        }
-        (E::CaUsedAsEndEntity, _) => "the leaf is a CA certificate".to_owned(),
-        (E::EndEntityUsedAsCa, _) => "an issuer is not a CA (basic constraints)".to_owned(),
-        (E::InvalidSignatureForPublicKey, _) => "a signature in it is wrong".to_owned(),
-        (E::UnsupportedCertVersion, _) => "a certificate in it is not X.509 version 3".to_owned(),
-        (E::UnsupportedCriticalExtension, _) => "a critical extension is unknown".to_owned(),
-        (E::SignatureAlgorithmMismatch, _) => "a certificate in it names two signature algorithms".to_owned(),
-        (E::MaximumPathDepthExceeded, _) => "more issuers in a row than clients follow".to_owned(),
-        (E::MaximumNameConstraintComparisonsExceeded, _) => {
-            "more names and name constraints than clients compare".to_owned()
-        }
-        (E::MaximumPathBuildCallsExceeded | E::MaximumSignatureChecksExceeded, _) => {
-            "more ways through its issuers than clients try".to_owned()
-        }
-        (E::MalformedNameConstraint | E::InvalidNetworkMaskConstraint | E::UnsupportedNameType, _) => {
-            "name constraints that cannot be understood".to_owned()
-        }
-        (error, _) if is_unsupported_signature(error) => {
-            "a signature in it is of a kind that clients do not accept".to_owned()
-        }
-        (error, _) => format!("a certificate in it is not encoded as RFC 5280 wants it ({error:?})"),
-    }
-}
-
-/// Whether a signature was made by another key than the one it was checked with. A key of another type has another error.
-fn is_wrong_key(error: &webpki::Error) -> bool {
-    let name = format!("{error:?}");
-    matches!(error, webpki::Error::InvalidSignatureForPublicKey)
-        || name.starts_with("UnsupportedSignatureAlgorithmForPublicKey")
-}
-
-fn is_unsupported(error: &webpki::Error) -> bool {
-    matches!(error, webpki::Error::UnsupportedCertVersion) || is_unsupported_signature(error)
-}
-
-fn is_unsupported_signature(error: &webpki::Error) -> bool {
-    let name = format!("{error:?}");
-    name.starts_with("UnsupportedSignatureAlgorithm")
+fn is_weak_signature(signature: &str) -> bool {
+    signature.contains("sha1") || signature.contains("md5")
 }
 
 fn critical(kind: Kind, now: Timestamp) -> Finding {
     Finding::new(kind, Severity::Critical, now)
 }
 
-const ISSUERS_JUDGED: usize = 32;
-const CANDIDATES: usize = 12;
-const NAMESAKES: usize = 4;
 #[cfg(test)]
 mod tests {
-    use crate::timestamp;
     use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
+    use time::{Duration, OffsetDateTime};
 
     use super::*;
-    use time::{Duration, OffsetDateTime};
+    use crate::timestamp;
 
     const ISSUED: Timestamp = timestamp!(2026-10-01 00:00 UTC);
     const DAY: Duration = Duration::DAY;
@@ -545,11 +261,11 @@ mod tests {
         params
     }
 
-    fn look(chain: &[CertificateDer<'_>], name: &str, roots: &Roots, now: Timestamp) -> Verdict {
+    fn verdict(chain: &[CertificateDer<'_>], name: &str, roots: &Roots, now: Timestamp) -> Verdict {
         let name = ServerName::try_from(name).unwrap();
         judge(
             chain,
-            &Question {
+            &Criteria {
                 name: &name,
                 roots,
                 thresholds: Thresholds::default(),
@@ -593,7 +309,7 @@ mod tests {
             (47, 3 * DAY - second, Some((soon, Critical))),
         ] {
             let chain = [authority.leaf(days), authority.intermediate()];
-            let verdict = look(&chain, "shop.example", &authority.roots(), ISSUED + days * DAY - left);
+            let verdict = verdict(&chain, "shop.example", &authority.roots(), ISSUED + days * DAY - left);
             assert_eq!(codes(&verdict), Vec::from_iter(expected), "{days} days, {left} left");
             assert!(verdict.trusted, "expiry is no fault of the path");
         }
@@ -609,7 +325,7 @@ mod tests {
             ("a.b.shop.example", false),
             ("10.0.0.1", false),
         ] {
-            let verdict = look(&chain, name, &authority.roots(), ISSUED + DAY);
+            let verdict = verdict(&chain, name, &authority.roots(), ISSUED + DAY);
             assert_eq!(verdict.findings.is_empty(), matches, "{name}");
         }
     }
@@ -618,7 +334,7 @@ mod tests {
     fn expired_and_wrong_name_and_unknown_issuer_are_three_findings() {
         let authority = Authority::new(ISSUED + 3000 * DAY);
         let chain = [authority.leaf(90), authority.intermediate()];
-        let verdict = look(&chain, "other.example", &Roots::public(), ISSUED + 91 * DAY);
+        let verdict = verdict(&chain, "other.example", &Roots::public(), ISSUED + 91 * DAY);
         let codes: Vec<_> = codes(&verdict).into_iter().map(|(code, _)| code).collect();
         assert_eq!(codes, ["expired", "name_mismatch", "untrusted_root"]);
         assert!(!verdict.trusted);
@@ -697,14 +413,14 @@ mod tests {
             ),
             ("nothing", vec![], &roots, vec![]),
         ] {
-            let verdict = look(&chain, "shop.example", roots, ISSUED + DAY);
+            let verdict = verdict(&chain, "shop.example", roots, ISSUED + DAY);
             let codes: Vec<_> = codes(&verdict).into_iter().map(|(code, _)| code).collect();
             assert_eq!(codes, expected, "{what}: {:?}", verdict.findings);
         }
     }
 
     #[test]
-    fn a_root_made_anew_by_the_same_name_is_another_root() {
+    fn a_recreated_root_of_the_same_name_is_another_root() {
         let (new, old) = (Authority::new(ISSUED + 3000 * DAY), Authority::new(ISSUED + 3000 * DAY));
         let (good, intermediate, root) = (new.leaf(90), new.intermediate(), new.root.der().clone());
         let direct = leaf(ISSUED + 90 * DAY).signed_by(&key(), &new.root).unwrap();
@@ -764,7 +480,7 @@ mod tests {
                 wrong,
             ),
         ] {
-            let verdict = look(&chain, "shop.example", &roots, ISSUED + DAY);
+            let verdict = verdict(&chain, "shop.example", &roots, ISSUED + DAY);
             let messages: Vec<_> = verdict.findings.iter().map(|finding| &finding.message).collect();
             assert_eq!(messages, [expected], "{what}");
             assert!(!verdict.trusted, "{what}");
@@ -776,7 +492,7 @@ mod tests {
         let authority = Authority::new(ISSUED + 3000 * DAY);
         let stray = ca("Stray", ISSUED - 1 * DAY).self_signed(&key()).unwrap().der().clone();
         let chain = [authority.leaf(90), authority.intermediate(), stray];
-        let verdict = look(&chain, "shop.example", &authority.roots(), ISSUED + DAY);
+        let verdict = verdict(&chain, "shop.example", &authority.roots(), ISSUED + DAY);
         assert_eq!(verdict.findings, []);
         let roles: Vec<_> = verdict.issuers.iter().map(|issuer| issuer.role).collect();
         assert_eq!(roles, [Role::Path, Role::Extra]);
@@ -808,7 +524,7 @@ mod tests {
             (expired, &["issuer_expired", "invalid_chain"]),
             (behind, &[]),
         ] {
-            let verdict = look(&chain, "shop.example", &authority.roots(), ISSUED + DAY);
+            let verdict = verdict(&chain, "shop.example", &authority.roots(), ISSUED + DAY);
             let codes: Vec<_> = codes(&verdict).into_iter().map(|(code, _)| code).collect();
             assert_eq!(codes, expected);
         }
@@ -829,7 +545,7 @@ mod tests {
             (ISSUED + 31 * DAY, vec![("issuer_expired", Severity::Critical)]),
             (ISSUED + 91 * DAY, vec![("expired", Severity::Critical)]),
         ] {
-            let verdict = look(&chain, "shop.example", &authority.roots(), now);
+            let verdict = verdict(&chain, "shop.example", &authority.roots(), now);
             assert_eq!(codes(&verdict), expected, "{now}");
         }
     }
@@ -842,13 +558,13 @@ mod tests {
         for at in 0..leaf.len() {
             let mut broken = leaf.to_vec();
             broken[at] ^= 0xff;
-            look(
+            verdict(
                 &[CertificateDer::from(broken), intermediate.clone()],
                 "shop.example",
                 &roots,
                 ISSUED + DAY,
             );
-            look(
+            verdict(
                 &[CertificateDer::from(leaf[..at].to_vec())],
                 "shop.example",
                 &roots,

@@ -20,8 +20,8 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{DistributionPointName, GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer;
 
+use crate::chain::path::{candidates, parsed};
 use crate::chain::roots::Roots;
-use crate::chain::{candidates, parsed};
 use crate::endpoint::Host;
 use crate::finding::Kind;
 use crate::observation::Revocation;

@@ -25,7 +25,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 
 pub use self::target::Target;
 use crate::chain::roots::Roots;
-use crate::chain::{Question, judge};
+use crate::chain::{Criteria, judge};
 use crate::crl::Crls;
 use crate::endpoint::Host;
 use crate::finding::{Finding, Kind, Phase, Served, Severity};
@@ -381,13 +381,13 @@ impl Prober {
         let (mut leaf, mut issuers, mut revocation) = (None, Vec::new(), None);
         if !sight.chain.is_empty() {
             let name = server_name(target);
-            let question = Question {
+            let criteria = Criteria {
                 name: &name,
                 roots: &target.roots,
                 thresholds: target.thresholds,
                 now,
             };
-            let verdict = judge(&sight.chain, &question);
+            let verdict = judge(&sight.chain, &criteria);
             findings.extend(verdict.findings);
             if verdict.trusted && self.shared.options.revocation {
                 let (state, revoked) = self.revocation(&sight.chain, &target.roots, now).await;
