@@ -1,4 +1,6 @@
-//! Text for people: foreign text is made harmless and cut to a length; bytes and names are written in one way.
+//! Text for people: foreign text is made harmless and cut to a length; bytes, names and errors are written in one way.
+
+use std::error::Error;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use data_encoding::HEXLOWER;
@@ -53,6 +55,24 @@ pub fn instance_name(user_id: &str) -> &str {
     user_id.rsplit_once(':').map_or(user_id, |(_, session)| session)
 }
 
+/// An error and all its sources, outermost first, joined by `: `.
+///
+/// A source that repeats an outer text is left out, because many wrappers print what they wrap.
+pub fn causes(error: &dyn Error) -> String {
+    let mut texts = vec![error.to_string()];
+    let mut source = error.source();
+
+    while let Some(error) = source {
+        let text = error.to_string();
+        if !texts.contains(&text) {
+            texts.push(text);
+        }
+        source = error.source();
+    }
+
+    texts.join(": ")
+}
+
 /// Whether Rust shows it as it is, or escapes it only because it would end a literal.
 fn is_harmless(c: char) -> bool {
     matches!(c, '"' | '\'' | '\\') || c.escape_debug().len() == 1
@@ -61,6 +81,19 @@ fn is_harmless(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io;
+
+    #[test]
+    fn every_cause_is_named_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("cannot send the request")]
+        struct Outer(#[source] io::Error);
+
+        let inner = io::Error::new(io::ErrorKind::ConnectionRefused, "connection refused");
+        let wrapped = io::Error::other(io::Error::other(inner));
+        assert_eq!(causes(&Outer(wrapped)), "cannot send the request: connection refused");
+        assert_eq!(causes(&io::Error::other("alone")), "alone");
+    }
 
     #[test]
     fn nothing_of_a_certificate_moves_the_cursor_or_turns_a_line() {
