@@ -102,6 +102,9 @@ impl fmt::Display for KeyType {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Issuer {
+    /// Its name in the inventory: `[issuer.NAME]`.
+    #[serde(skip)]
+    pub name: String,
     /// URL of its directory (RFC 8555, 7.1.1).
     pub directory: String,
     /// `mailto:` URLs for the account.
@@ -424,7 +427,14 @@ impl Reader<'_> {
                 )),
             });
         match checked {
-            Ok(issuer) => drop(self.inventory.issuers.insert(name.into_inner(), issuer)),
+            Ok(issuer) => {
+                let name = name.into_inner();
+                let issuer = Issuer {
+                    name: name.clone(),
+                    ..issuer
+                };
+                self.inventory.issuers.insert(name, issuer);
+            }
             Err((span, problem)) => self.problem(span, format!("[issuer.{}] {problem}", name.get_ref())),
         }
     }
@@ -633,7 +643,8 @@ fn identifier(text: Spanned<String>) -> Result<String, Unplaced> {
 }
 
 fn built_in() -> BTreeMap<String, Issuer> {
-    let issuer = |directory: &str, staging: bool| Issuer {
+    let issuer = |name: &str, directory: &str, staging: bool| Issuer {
+        name: name.to_owned(),
         directory: directory.to_owned(),
         staging_directory: (!staging).then(|| STAGING_DIRECTORY.to_owned()),
         contact: Vec::new(),
@@ -641,13 +652,12 @@ fn built_in() -> BTreeMap<String, Issuer> {
         ca: None,
         staging,
     };
-    BTreeMap::from([
-        (
-            DEFAULT_ISSUER.to_owned(),
-            issuer("https://acme-v02.api.letsencrypt.org/directory", false),
-        ),
-        ("letsencrypt-staging".to_owned(), issuer(STAGING_DIRECTORY, true)),
-    ])
+    [
+        issuer(DEFAULT_ISSUER, "https://acme-v02.api.letsencrypt.org/directory", false),
+        issuer("letsencrypt-staging", STAGING_DIRECTORY, true),
+    ]
+    .map(|issuer| (issuer.name.clone(), issuer))
+    .into()
 }
 
 fn one_line(message: &str) -> String {
