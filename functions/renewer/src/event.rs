@@ -10,7 +10,7 @@ use neverlapse::timestamp::Timestamp;
 use thiserror::Error;
 use tokio::time::{Duration, Instant, timeout_at};
 
-use crate::fault::Fault;
+use crate::error::Fault;
 use crate::outcome::Outcome;
 use crate::renew::Renewer;
 

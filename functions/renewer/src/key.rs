@@ -9,7 +9,7 @@ use rcgen::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::fault::Fault;
+use crate::error::Fault;
 
 /// A private key in PEM, PKCS#8. Nothing prints it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,26 +6,17 @@
 //! looks at the chain before anybody serves it. [`advice`] comes from the CA, a [`revocation`] or a [`rehearsal`] from a person. A
 //! [`fault`] says whose it is; [`memory`] keeps it, and people hear of it through [`tell`].
 
-mod account;
 mod acme;
-mod advice;
-mod case;
+mod bucket;
+mod dns;
+mod error;
 mod event;
-mod fault;
-mod jws;
+mod history;
 mod key;
-mod lookup;
-mod memory;
-mod order;
+mod notify;
 mod outcome;
-mod publish;
-mod record;
-mod rehearsal;
 mod renew;
-mod revocation;
 mod settings;
-mod tell;
-mod zone;
 
 use aws_lambda_events::sqs::SqsEvent;
 use lambda_runtime::{LambdaEvent, service_fn, tracing};

@@ -11,8 +11,8 @@ use instant_acme::Problem;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::acme::{Http, is};
-use crate::fault::Fault;
+use crate::acme::http::{Http, is};
+use crate::error::Fault;
 
 /// An account's key, P-256.
 pub(crate) struct Key(EcdsaKeyPair);
@@ -206,7 +206,7 @@ pub(crate) fn unreachable(url: &str, reason: &str, http: &Http) -> Fault {
 
 fn refusal(response: &Response<bytes::Bytes>, http: &Http) -> Fault {
     match serde_json::from_slice::<Problem>(response.body()) {
-        Ok(problem) => crate::acme::fault(instant_acme::Error::Api(problem), http),
+        Ok(problem) => crate::acme::http::fault(instant_acme::Error::Api(problem), http),
         Err(error) => Fault::Issuer {
             said: format!("HTTP {} without a problem document: {error}", response.status()),
             retry_after: http.asked_to_wait(),

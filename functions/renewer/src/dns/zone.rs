@@ -17,7 +17,7 @@ use neverlapse::inventory;
 use rand::RngExt as _;
 use tokio::time::{Instant, sleep};
 
-use crate::fault::Fault;
+use crate::error::Fault;
 
 /// The hosted zones that we can write.
 pub(crate) struct Zones {

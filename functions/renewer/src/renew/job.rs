@@ -4,7 +4,7 @@ use neverlapse::inventory::{Inventory, Issuer, Managed};
 use neverlapse::renewal::request::Request;
 use tokio::time::Instant;
 
-use crate::fault::Fault;
+use crate::error::Fault;
 
 /// What is asked for, what the inventory wants, and how much time there is.
 #[derive(Clone, Copy)]

@@ -3,11 +3,11 @@
 use neverlapse::inventory::Issuer;
 use neverlapse::renewal::{Reason, Renewal};
 
-use crate::case::Case;
-use crate::fault::Fault;
+use crate::bucket::lease::{self as record, Lease};
+use crate::error::Fault;
 use crate::outcome::Outcome;
-use crate::record::{self, Lease};
 use crate::renew::Renewer;
+use crate::renew::job::Case;
 
 impl Renewer {
     /// Orders what the case wants from the staging directory of its first issuer, and throws it away.

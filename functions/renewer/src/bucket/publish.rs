@@ -17,8 +17,8 @@ use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use crate::fault::Fault;
-use crate::record::Attempt;
+use crate::bucket::lease::Attempt;
+use crate::error::Fault;
 
 /// A version that can be published.
 pub(crate) struct Issued {

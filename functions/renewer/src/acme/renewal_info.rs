@@ -9,11 +9,11 @@ use neverlapse::timestamp::Timestamp;
 use serde::Deserialize;
 use time::Duration;
 
-use crate::acme::{Http, retry_after};
-use crate::case::Case;
-use crate::fault::Fault;
-use crate::jws::{Directory, get, unreachable};
+use crate::acme::http::{Http, retry_after};
+use crate::acme::jws::{Directory, get, unreachable};
+use crate::error::Fault;
 use crate::renew::Renewer;
+use crate::renew::job::Case;
 
 impl Renewer {
     /// What is remembered, with the CA's advice brought up to date if it is time to ask.

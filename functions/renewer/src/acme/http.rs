@@ -18,7 +18,7 @@ use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 
-use crate::fault::Fault;
+use crate::error::Fault;
 
 /// One issuer's server, as HTTP sees it.
 #[derive(Clone)]

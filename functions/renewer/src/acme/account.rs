@@ -10,9 +10,9 @@ use neverlapse::inventory::Issuer;
 use neverlapse::timestamp::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::acme::{Http, fault, patiently};
-use crate::fault::Fault;
-use crate::jws::{Directory, ExternalAccount, Key};
+use crate::acme::http::{Http, fault, patiently};
+use crate::acme::jws::{Directory, ExternalAccount, Key};
+use crate::error::Fault;
 
 /// `accounts/{issuer}/account.json`. The key is in it before the CA hears of it, so that a crash cannot make a second account.
 #[derive(Clone, Serialize, Deserialize)]

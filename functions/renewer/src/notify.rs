@@ -10,7 +10,7 @@ use neverlapse::finding::{Severity, Span};
 use neverlapse::renewal::Failure;
 use neverlapse::timestamp::Timestamp;
 
-use crate::fault::Fault;
+use crate::error::Fault;
 
 /// Where alerts go, and in whose name.
 pub(crate) struct Teller {

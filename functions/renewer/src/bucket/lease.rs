@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, Notify};
 use tokio::time::timeout;
 
-use crate::fault::Fault;
+use crate::error::Fault;
 use crate::key::PrivateKey;
 
 /// What the object holds.

@@ -11,11 +11,11 @@ use instant_acme::{
 use lambda_runtime::tracing::{info, warn};
 use tokio::time::{Instant, sleep};
 
-use crate::acme::{Http, fault, patiently, said};
-use crate::fault::Fault;
-use crate::lookup::Lookup;
-use crate::record::{Attempt, Lease, Txt};
-use crate::zone::{Edit, Edits, Zones};
+use crate::acme::http::{Http, fault, patiently, said};
+use crate::bucket::lease::{Attempt, Lease, Txt};
+use crate::dns::lookup::Lookup;
+use crate::dns::zone::{Edit, Edits, Zones};
+use crate::error::Fault;
 
 /// What it takes to bring an order to its end.
 pub(crate) struct Ordering<'a> {

@@ -4,11 +4,11 @@ use instant_acme::{Error, RevocationReason, RevocationRequest};
 use lambda_runtime::tracing::info;
 use neverlapse::bucket::version::{MANIFEST, Manifest, PRIVKEY, file_key};
 
-use crate::acme::{Http, fault, is, patiently, said};
-use crate::case::Case;
-use crate::fault::Fault;
-use crate::record::Attempt;
+use crate::acme::http::{Http, fault, is, patiently, said};
+use crate::bucket::lease::Attempt;
+use crate::error::Fault;
 use crate::renew::Renewer;
+use crate::renew::job::Case;
 
 impl Renewer {
     /// Revokes the version that the request names, be it the current one or not: a renewal may have overtaken the request, and the key

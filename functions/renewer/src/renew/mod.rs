@@ -1,5 +1,9 @@
 //! One request, from the question whether anything is due to the version that is published.
 
+mod dry_run;
+pub(crate) mod job;
+mod revoke;
+
 use std::fmt::Display;
 
 use aws_config::SdkConfig;
@@ -17,19 +21,19 @@ use tokio::time::{Duration, Instant, sleep, timeout_at};
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 
-use crate::account::Accounts;
-use crate::acme::Http;
-use crate::case::Case;
-use crate::fault::Fault;
+use crate::acme::account::Accounts;
+use crate::acme::http::Http;
+use crate::acme::order::{self, Ordering};
+use crate::bucket::lease::{self as record, Attempt, Lease};
+use crate::bucket::publish::{self, Issued};
+use crate::dns::lookup::Lookup;
+use crate::dns::zone::Zones;
+use crate::error::Fault;
 use crate::key::PrivateKey;
-use crate::lookup::Lookup;
-use crate::order::{self, Ordering};
+use crate::notify::Teller;
 use crate::outcome::Outcome;
-use crate::publish::{self, Issued};
-use crate::record::{self, Attempt, Lease};
+use crate::renew::job::Case;
 use crate::settings::Settings;
-use crate::tell::Teller;
-use crate::zone::Zones;
 
 /// Everything that outlives one request.
 pub(crate) struct Renewer {

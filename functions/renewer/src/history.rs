@@ -6,7 +6,7 @@ use neverlapse::bucket::version::{Current, current_key};
 use neverlapse::renewal::{Failure, Renewal};
 use neverlapse::timestamp::Timestamp;
 
-use crate::fault::Fault;
+use crate::error::Fault;
 use crate::outcome::Outcome;
 use crate::renew::Renewer;
 

@@ -14,7 +14,7 @@ use neverlapse::resolve;
 use neverlapse::text::printable;
 use tokio::time::{Instant, sleep};
 
-use crate::fault::Fault;
+use crate::error::Fault;
 
 /// Asks the system's resolver where the name servers are, and these for what they hold; or only the one that was set.
 pub(crate) struct Lookup {
