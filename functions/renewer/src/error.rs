@@ -1,104 +1,122 @@
-//! Why a renewal did not come to its end, and whose fault that is.
+//! Why a renewal stopped, and whether another issuer could help.
 
 use neverlapse::bucket::store;
 use neverlapse::timestamp::Timestamp;
 use thiserror::Error;
 
 /// Why a renewal stopped.
+///
+/// The variant decides what happens next: only [`Error::CaUnavailable`] moves on to the next
+/// issuer, and [`Error::should_notify`] says which of them people are notified of.
 #[derive(Debug, Error)]
-pub(crate) enum Fault {
-    /// Our own mistake, or AWS's: another issuer would not help.
+pub(crate) enum Error {
+    /// A failure of our own, or of AWS: another issuer would not help.
     #[error("{0}")]
-    Ours(String),
-    /// The CA says no to what we ask: another issuer would hear the same.
-    #[error("{said}")]
-    Refused { said: String },
-    /// The CA is down, busy, or says something else than ACME: another issuer may help.
-    #[error("{said}")]
-    Issuer {
-        said: String,
+    Internal(String),
+    /// The CA refuses what we ask for: another issuer would refuse it too.
+    #[error("{0}")]
+    CaRefused(String),
+    /// The CA is down, busy, or does not speak ACME: another issuer may help.
+    #[error("{problem}")]
+    CaUnavailable {
+        problem: String,
+        /// When the CA may be asked again, if it said so.
         retry_after: Option<Timestamp>,
     },
-    /// Whether anything is due is not known, because the bucket cannot be read.
+    /// Nobody knows whether anything is due, because the bucket cannot be read.
     #[error("{0}")]
-    Blind(String),
+    BucketUnreadable(String),
     /// Lambda's time is nearly over, or the CA's work takes longer; the next delivery goes on.
     #[error("out of time while {0}; goes on with the next delivery")]
     OutOfTime(&'static str),
-    /// Another renewer has the certificate's lease now.
+    /// Another renewer holds the certificate's lease now.
     #[error("another renewer has taken over")]
-    Overtaken,
+    LeaseLost,
 }
 
-impl Fault {
-    /// Whether it is a failure to remember and to tell, at this delivery of the request. `patient` says that nobody waits for what was asked.
-    pub(crate) fn is_news(&self, patient: bool, deliveries: u32) -> bool {
-        match self {
-            Self::Ours(_) | Self::Refused { .. } | Self::Issuer { .. } => true,
-            // The probe tells that once for all certificates: it reads the same objects.
-            Self::Blind(_) => !patient,
-            // It goes on with the next delivery. That this happens again and again is a failure like others.
-            Self::OutOfTime(_) => deliveries >= OUT_OF_TIME,
-            Self::Overtaken => false,
+impl Error {
+    /// The CA cannot be used, and does not say until when.
+    pub(crate) fn unavailable(problem: impl Into<String>) -> Self {
+        Self::CaUnavailable {
+            problem: problem.into(),
+            retry_after: None,
         }
     }
 
-    /// The same, and what it kept from being done.
+    /// The same error from an operation that cannot even begin without the bucket.
+    pub(crate) fn bucket_unreadable(self) -> Self {
+        Self::BucketUnreadable(self.to_string())
+    }
+
+    /// Whether it is a failure to remember and to notify people of, at this delivery of the
+    /// request. Nobody waits for a request `by_probe`.
+    pub(crate) fn should_notify(&self, by_probe: bool, deliveries: u32) -> bool {
+        match self {
+            Self::Internal(_) | Self::CaRefused(_) | Self::CaUnavailable { .. } => true,
+            // The probe reads the same objects, and reports that once for all certificates.
+            Self::BucketUnreadable(_) => !by_probe,
+            // It goes on with the next delivery. If it happens again and again, it is a failure
+            // like others.
+            Self::OutOfTime(_) => deliveries >= OUT_OF_TIME,
+            Self::LeaseLost => false,
+        }
+    }
+
+    /// The same error, preceded by what it kept from being done.
     pub(crate) fn context(self, what: &str) -> Self {
         match self {
-            Self::Ours(said) => Self::Ours(format!("{what}: {said}")),
-            Self::Refused { said } => Self::Refused {
-                said: format!("{what}: {said}"),
-            },
-            Self::Issuer { said, retry_after } => Self::Issuer {
-                said: format!("{what}: {said}"),
+            Self::Internal(problem) => Self::Internal(format!("{what}: {problem}")),
+            Self::CaRefused(problem) => Self::CaRefused(format!("{what}: {problem}")),
+            Self::CaUnavailable { problem, retry_after } => Self::CaUnavailable {
+                problem: format!("{what}: {problem}"),
                 retry_after,
             },
-            other => other,
+            other @ (Self::BucketUnreadable(_) | Self::OutOfTime(_) | Self::LeaseLost) => other,
         }
     }
 }
 
-impl From<store::Error> for Fault {
+impl From<store::Error> for Error {
     fn from(error: store::Error) -> Self {
-        Self::Ours(error.to_string())
+        Self::Internal(error.to_string())
     }
 }
 
-impl From<serde_json::Error> for Fault {
+impl From<serde_json::Error> for Error {
     fn from(error: serde_json::Error) -> Self {
-        Self::Ours(format!("cannot write JSON: {error}"))
+        Self::Internal(format!("cannot write JSON: {error}"))
     }
 }
 
-/// The delivery from which on it is a failure to run out of time; the queue gives a request up after four.
+/// The delivery from which on running out of time is a failure; the queue gives a request up after
+/// four.
 const OUT_OF_TIME: u32 = 3;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Running out of time again and again was in nobody's digest; a bucket that could not be read was told by every certificate.
+    /// Running out of time again and again was in nobody's digest; every certificate reported that
+    /// the bucket could not be read.
     #[test]
     fn what_is_news_and_to_whom() {
-        let (ours, blind, late) = (
-            || Fault::Ours("no zone".into()),
-            || Fault::Blind("AccessDenied".into()),
-            || Fault::OutOfTime("waiting"),
-        );
-        for (fault, patient, deliveries, expected) in [
-            (ours(), true, 1, true),
-            (ours(), false, 1, true),
-            (blind(), true, 1, false),
-            (blind(), true, 4, false),
-            (blind(), false, 1, true),
+        let internal = || Error::Internal("no zone".into());
+        let unreadable = || Error::BucketUnreadable("AccessDenied".into());
+        let late = || Error::OutOfTime("waiting");
+
+        for (error, by_probe, deliveries, expected) in [
+            (internal(), true, 1, true),
+            (internal(), false, 1, true),
+            (unreadable(), true, 1, false),
+            (unreadable(), true, 4, false),
+            (unreadable(), false, 1, true),
             (late(), true, 1, false),
             (late(), false, 2, false),
             (late(), true, 3, true),
-            (Fault::Overtaken, false, 4, false),
+            (Error::LeaseLost, false, 4, false),
         ] {
-            let is_news = fault.is_news(patient, deliveries);
-            assert_eq!(is_news, expected, "{fault:?}, {patient}, {deliveries}");
+            let notifies = error.should_notify(by_probe, deliveries);
+            assert_eq!(notifies, expected, "{error:?}, {by_probe}, {deliveries}");
         }
     }
 }

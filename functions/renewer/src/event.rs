@@ -1,4 +1,7 @@
-//! A batch of requests from the queue, each on its own; those that failed are handed back to be delivered again.
+//! A batch of requests from the queue, each on its own; those that failed are handed back to be
+//! delivered again.
+
+use std::time::SystemTime;
 
 use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent, SqsMessage};
 use futures::future::join_all;
@@ -7,24 +10,25 @@ use lambda_runtime::tracing::{error, info};
 use neverlapse::metric::{self, Metric};
 use neverlapse::renewal::request::Request;
 use neverlapse::timestamp::Timestamp;
-use thiserror::Error;
 use tokio::time::{Duration, Instant, timeout_at};
 
-use crate::error::Fault;
+use crate::error::Error;
 use crate::outcome::Outcome;
 use crate::renew::Renewer;
 
-#[derive(Debug, Error)]
-enum Error {
+/// Why a message has to be delivered again.
+#[derive(Debug, thiserror::Error)]
+enum RequestError {
     #[error(
         "the message is no renewal request: {0} (expected {{\"schema\": \"neverlapse.renewal-request/1\", \"name\": …}})"
     )]
     NoRequest(String),
     #[error(transparent)]
-    Failed(#[from] Fault),
+    Failed(#[from] Error),
 }
 
-/// Answers with the messages that failed, so that the others are not delivered again (ReportBatchItemFailures).
+/// Answers with the messages that failed, so that the others are not delivered again
+/// (ReportBatchItemFailures).
 pub(crate) async fn handle(
     renewer: &Renewer,
     event: LambdaEvent<SqsEvent>,
@@ -32,37 +36,29 @@ pub(crate) async fn handle(
     let left = event
         .context
         .deadline()
-        .duration_since(std::time::SystemTime::now())
+        .duration_since(SystemTime::now())
         .unwrap_or_default();
     let deadline = Instant::now() + left.saturating_sub(TIDYING.min(left / 3));
-    let outcomes = join_all(
-        event
-            .payload
-            .records
-            .iter()
-            .map(|message| one(renewer, message, deadline)),
-    )
-    .await;
-    let failed = event
-        .payload
-        .records
-        .into_iter()
-        .zip(outcomes)
-        .filter(|(_, succeeded)| !succeeded);
+
+    let messages = event.payload.records;
+    let succeeded = join_all(messages.iter().map(|message| respond(renewer, message, deadline))).await;
+
     let mut response = SqsBatchResponse::default();
-    response.batch_item_failures = failed
-        .map(|(message, _)| {
+    for (message, succeeded) in messages.into_iter().zip(succeeded) {
+        if !succeeded {
             let mut failure = BatchItemFailure::default();
             failure.item_identifier = message.message_id.unwrap_or_default();
-            failure
-        })
-        .collect();
+            response.batch_item_failures.push(failure);
+        }
+    }
     Ok(response)
 }
 
-async fn one(renewer: &Renewer, message: &SqsMessage, deadline: Instant) -> bool {
+/// Does what one message asks for, logs and counts the result, and answers whether it succeeded.
+async fn respond(renewer: &Renewer, message: &SqsMessage, deadline: Instant) -> bool {
     let message_id = message.message_id.as_deref().unwrap_or_default();
     let result = attempt(renewer, message, deadline).await;
+
     if let Some(failed) = tried(&result) {
         // As CloudWatch wants it: on standard output, with nothing around it.
         println!("{}", metrics(renewer.stack(), failed, Timestamp::now()));
@@ -79,15 +75,20 @@ async fn one(renewer: &Renewer, message: &SqsMessage, deadline: Instant) -> bool
     }
 }
 
-async fn attempt(renewer: &Renewer, message: &SqsMessage, deadline: Instant) -> Result<(String, Outcome), Error> {
+async fn attempt(
+    renewer: &Renewer,
+    message: &SqsMessage,
+    deadline: Instant,
+) -> Result<(String, Outcome), RequestError> {
     let request = read(message.body.as_deref().unwrap_or_default())?;
-    // What is done outside the lease has its own timeouts, but many of them could add up.
+
+    // Each step outside the lease has its own timeout, but many of them could add up.
     let outcome = timeout_at(
         deadline + GIVING_UP,
         renewer.handle(&request, deliveries(message), deadline),
     )
-    .await;
-    let outcome = outcome.unwrap_or(Err(Fault::OutOfTime("something does not answer")))?;
+    .await
+    .unwrap_or(Err(Error::OutOfTime("something does not answer")))?;
     Ok((request.name, outcome))
 }
 
@@ -97,22 +98,25 @@ fn deliveries(message: &SqsMessage) -> u32 {
     count.and_then(|count| count.parse().ok()).unwrap_or(1)
 }
 
-fn read(body: &str) -> Result<Request, Error> {
-    let request: Request = serde_json::from_str(body).map_err(|error| Error::NoRequest(error.to_string()))?;
-    match request.schema == Request::SCHEMA {
-        true => Ok(request),
-        false => Err(Error::NoRequest(format!("schema {:?}", request.schema))),
+fn read(body: &str) -> Result<Request, RequestError> {
+    let request: Request = serde_json::from_str(body).map_err(|error| RequestError::NoRequest(error.to_string()))?;
+    if request.schema == Request::SCHEMA {
+        Ok(request)
+    } else {
+        Err(RequestError::NoRequest(format!("schema {:?}", request.schema)))
     }
 }
 
-/// Whether a renewal was tried, and if so, whether it failed. One that goes on with the next delivery, or elsewhere, is not over.
-fn tried(result: &Result<(String, Outcome), Error>) -> Option<bool> {
+/// Whether a renewal was tried, and if so, whether it failed. One that goes on with the next
+/// delivery, or elsewhere, is not over.
+fn tried(result: &Result<(String, Outcome), RequestError>) -> Option<bool> {
     match result {
         Ok((_, Outcome::Published(_))) => Some(false),
-        Ok(_) | Err(Error::NoRequest(_) | Error::Failed(Fault::Blind(_) | Fault::OutOfTime(_) | Fault::Overtaken)) => {
-            None
-        }
-        Err(Error::Failed(_)) => Some(true),
+        Ok(_) | Err(RequestError::NoRequest(_)) => None,
+        Err(RequestError::Failed(error)) => match error {
+            Error::Internal(_) | Error::CaRefused(_) | Error::CaUnavailable { .. } => Some(true),
+            Error::BucketUnreadable(_) | Error::OutOfTime(_) | Error::LeaseLost => None,
+        },
     }
 }
 
@@ -124,9 +128,10 @@ fn metrics(stack: &str, failed: bool, now: Timestamp) -> String {
     metric::line(now, &[("Stack", stack)], &counts)
 }
 
-/// What is kept of Lambda's time for taking TXT records out and giving the lease up.
+/// How much of Lambda's time is kept for removing TXT records and giving the lease up.
 const TIDYING: Duration = Duration::from_secs(30);
-/// How much of it there is before a request is given up in any case, so that the others' answers are not lost with it.
+/// How much of that may pass before a request is given up in any case, so that the answers of the
+/// others are not lost with it.
 const GIVING_UP: Duration = Duration::from_secs(25);
 
 #[cfg(test)]
@@ -152,16 +157,16 @@ mod tests {
     #[test]
     fn what_counts_as_tried() {
         let name = || "example.com".to_owned();
-        let failed = |fault: Fault| Err(Error::Failed(fault));
+        let failed = |error| Err(RequestError::Failed(error));
         for (result, expected) in [
             (Ok((name(), Outcome::Busy)), None),
             (Ok((name(), Outcome::DryRun)), None),
-            (failed(Fault::OutOfTime("waiting")), None),
-            (failed(Fault::Overtaken), None),
-            (failed(Fault::Blind("AccessDenied".into())), None),
-            (Err(Error::NoRequest("no JSON".into())), None),
-            (failed(Fault::Ours("no zone".into())), Some(true)),
-            (failed(Fault::Refused { said: "no".into() }), Some(true)),
+            (failed(Error::OutOfTime("waiting")), None),
+            (failed(Error::LeaseLost), None),
+            (failed(Error::BucketUnreadable("AccessDenied".into())), None),
+            (Err(RequestError::NoRequest("no JSON".into())), None),
+            (failed(Error::Internal("no zone".into())), Some(true)),
+            (failed(Error::CaRefused("no".into())), Some(true)),
         ] {
             assert_eq!(tried(&result), expected, "{result:?}");
         }

@@ -1,15 +1,16 @@
-//! Private keys for certificates, and the certificate signing request that one makes.
+//! A certificate's private key, and the certificate signing request (RFC 2986) that is made with
+//! it.
 
 use std::fmt;
 
 use neverlapse::inventory::KeyType;
 use rcgen::{
     CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_RSA_SHA256,
-    RsaKeySize,
+    PublicKeyData as _, RsaKeySize,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::error::Fault;
+use crate::error::Error;
 
 /// A private key in PEM, PKCS#8. Nothing prints it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,46 +24,47 @@ impl fmt::Debug for PrivateKey {
 }
 
 impl PrivateKey {
-    /// A new one. RSA takes seconds, so this belongs where blocking is allowed.
-    pub(crate) fn generate(kind: KeyType) -> Result<Self, Fault> {
+    /// A new key. RSA takes seconds, so this belongs where blocking is allowed.
+    pub(crate) fn generate(kind: KeyType) -> Result<Self, Error> {
         let pair = match kind {
             KeyType::EcdsaP256 => KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256),
             KeyType::EcdsaP384 => KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384),
             KeyType::Rsa2048 => KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048),
             KeyType::Rsa4096 => KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_4096),
         };
-        let pair = pair.map_err(|error| Fault::Ours(format!("cannot generate a key of type {kind}: {error}")))?;
+        let pair = pair.map_err(|error| Error::Internal(format!("cannot generate a key of type {kind}: {error}")))?;
         Ok(Self(pair.serialize_pem()))
     }
 
-    /// One that is stored already.
+    /// A key that is stored already.
     pub(crate) fn from_pem(pem: String) -> Self {
         Self(pem)
     }
 
-    /// What `privkey.pem` holds.
+    /// The content of `privkey.pem`.
     pub(crate) fn pem(&self) -> &str {
         &self.0
     }
 
     /// The request for a certificate with these names, DER.
-    pub(crate) fn request(&self, identifiers: &[String]) -> Result<Vec<u8>, Fault> {
-        let wrong = |error: rcgen::Error| Fault::Ours(format!("cannot make a signing request: {error}"));
-        let mut params = CertificateParams::new(identifiers).map_err(wrong)?;
-        params.distinguished_name = DistinguishedName::new();
-        let request = params.serialize_request(&self.pair()?).map_err(wrong)?;
+    pub(crate) fn request(&self, identifiers: &[String]) -> Result<Vec<u8>, Error> {
+        let pair = self.pair()?;
+        let request = CertificateParams::new(identifiers).and_then(|mut params| {
+            params.distinguished_name = DistinguishedName::new();
+            params.serialize_request(&pair)
+        });
+        let request = request.map_err(|error| Error::Internal(format!("cannot make a signing request: {error}")))?;
         Ok(request.der().to_vec())
     }
 
     /// Its public half, as a certificate's SubjectPublicKeyInfo has it.
-    pub(crate) fn public(&self) -> Result<Vec<u8>, Fault> {
-        use rcgen::PublicKeyData as _;
+    pub(crate) fn public(&self) -> Result<Vec<u8>, Error> {
         Ok(self.pair()?.subject_public_key_info())
     }
 
-    fn pair(&self) -> Result<KeyPair, Fault> {
+    fn pair(&self) -> Result<KeyPair, Error> {
         KeyPair::from_pem(&self.0)
-            .map_err(|error| Fault::Ours(format!("the stored private key cannot be used: {error}")))
+            .map_err(|error| Error::Internal(format!("the stored private key cannot be used: {error}")))
     }
 }
 

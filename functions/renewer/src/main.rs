@@ -1,10 +1,11 @@
-//! The renewer function: a request names a certificate; if it is due, the renewer orders it by ACME, proves control by TXT records
-//! in Route 53, and publishes what comes of it in the bucket.
+//! The renewer function: a request names a certificate; if it is due, the renewer orders it by
+//! ACME, proves control by TXT records in Route 53, and publishes the result in the bucket.
 //!
-//! [`renew`] tells the story of one request. A [`record`] is lease and resume point, an [`account`] is what a CA knows us by, an
-//! [`order`] goes from identifiers to a chain, a [`zone`] holds the TXT values that [`lookup`] sees through DNS, and [`publish`]
-//! looks at the chain before anybody serves it. [`advice`] comes from the CA, a [`revocation`] or a [`rehearsal`] from a person. A
-//! [`fault`] says whose it is; [`memory`] keeps it, and people hear of it through [`tell`].
+//! An [`event`] is a batch of requests, and [`renew`] tells the story of one of them. It reads a
+//! certificate's [`history`] and the CA's renewal information to decide whether it is due, takes
+//! the lease in the [`bucket`], orders by [`acme`] with proof in [`dns`], and has the chain checked
+//! before it is published. The result is an [`outcome`] or an [`error`], and [`notify`] remembers
+//! it and notifies people.
 
 mod acme;
 mod bucket;
@@ -16,6 +17,7 @@ mod key;
 mod notify;
 mod outcome;
 mod renew;
+mod services;
 mod settings;
 
 use aws_lambda_events::sqs::SqsEvent;

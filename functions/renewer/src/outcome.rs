@@ -1,11 +1,11 @@
-//! What became of a request.
+//! The result of a request that did not fail.
 
 use std::fmt;
 
 use neverlapse::bucket::version::Current;
 use neverlapse::timestamp::Timestamp;
 
-/// What became of a request that did not fail.
+/// The result of a request that did not fail: nothing has to be delivered again.
 #[derive(Debug)]
 pub(crate) enum Outcome {
     /// The inventory no longer has the certificate.
@@ -17,13 +17,13 @@ pub(crate) enum Outcome {
     Waiting {
         until: Timestamp,
     },
-    /// Another renewer is at it.
+    /// Another renewer holds the lease.
     Busy,
     Published(Box<Current>),
     /// A staging directory issued, and nothing was published.
     DryRun,
     AccountKeyReplaced,
-    /// What a person asked for cannot be done; they were told why.
+    /// A person's request cannot be fulfilled; an alert gave the reason.
     Refused,
 }
 
@@ -31,8 +31,8 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Gone => f.write_str("the inventory does not have it any more"),
-            Self::NotDue { next } => write!(f, "not due before {}", *next),
-            Self::Waiting { until } => write!(f, "due, but after a failure not before {}", *until),
+            Self::NotDue { next } => write!(f, "not due before {next}"),
+            Self::Waiting { until } => write!(f, "due, but after a failure not before {until}"),
             Self::Busy => f.write_str("another renewer is at it"),
             Self::Published(current) => write!(f, "published {}", current.facts.version),
             Self::AccountKeyReplaced => f.write_str("the account has a new key"),

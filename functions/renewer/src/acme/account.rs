@@ -1,4 +1,5 @@
-//! The account at an issuer: made once, kept in the bucket under its own KMS key, never made again because something could not be read.
+//! The account at an issuer: made once, kept in the bucket under its own KMS key, and never made
+//! again because something could not be read.
 
 use std::fmt;
 
@@ -9,12 +10,22 @@ use neverlapse::bucket::store::{self, Expecting, Object, Store, Tagged};
 use neverlapse::inventory::Issuer;
 use neverlapse::timestamp::Timestamp;
 use serde::{Deserialize, Serialize};
+use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
 
-use crate::acme::http::{Http, fault, patiently};
-use crate::acme::jws::{Directory, ExternalAccount, Key};
-use crate::error::Fault;
+use super::directory::Directory;
+use super::http::{Http, retry_bad_nonce};
+use super::jws::{ExternalAccount, Key};
+use super::problem::ProblemType;
+use crate::error::Error;
 
-/// `accounts/{issuer}/account.json`. The key is in it before the CA hears of it, so that a crash cannot make a second account.
+/// Where accounts are kept, and under which KMS key.
+pub(crate) struct Accounts<'a> {
+    pub(crate) store: &'a Store,
+    pub(crate) kms_key: &'a str,
+}
+
+/// `accounts/{issuer}/account.json`. The key is in it before the CA hears of it, so that a crash
+/// cannot make a second account.
 #[derive(Clone, Serialize, Deserialize)]
 struct Stored {
     schema: String,
@@ -22,14 +33,15 @@ struct Stored {
     /// The account's URL, once the CA has given it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     account: Option<String>,
-    /// What the CA was last told.
+    /// The contact that the CA knows.
     contact: Vec<String>,
     /// PKCS#8, base64url.
     key: String,
     /// The key that is about to replace it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     next_key: Option<String>,
-    /// When the last replacement was asked for: whoever asks for it again, late or repeatedly, has it.
+    /// When the last replacement was requested: late and repeated deliveries of that request do
+    /// nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     replacement_asked_at: Option<Timestamp>,
 }
@@ -42,108 +54,112 @@ impl fmt::Debug for Stored {
     }
 }
 
-/// Where accounts are kept, and under which KMS key.
-pub(crate) struct Accounts<'a> {
-    pub(crate) store: &'a Store,
-    pub(crate) kms_key: &'a str,
-}
-
 impl Accounts<'_> {
-    /// The account at `issuer`, whose name is the folder that it is kept in; made if the bucket says that there is none.
-    pub(crate) async fn open(&self, name: &str, issuer: &Issuer, http: &Http) -> Result<Account, Fault> {
-        let mut stored = self.stored(name, issuer).await?;
-        let other_directory = stored.value.directory != issuer.directory;
-        if other_directory {
-            return Err(Fault::Ours(format!(
-                "{} is an account at {}, but the inventory's [issuer.{name}] has directory = {:?} (expected another name for another CA)",
-                key_of(name),
+    /// The account at `issuer`, whose name is the folder that it is kept in; made if the bucket has
+    /// none.
+    pub(crate) async fn open(&self, issuer: &Issuer, http: &Http) -> Result<Account, Error> {
+        let mut stored = self.stored(issuer).await?;
+        if stored.value.directory != issuer.directory {
+            return Err(Error::Internal(format!(
+                "{} is an account at {}, but the inventory's [issuer.{}] has directory = {:?} (expected another name for another CA)",
+                key_of(issuer),
                 stored.value.directory,
+                issuer.name,
                 issuer.directory
             )));
         }
         if stored.value.next_key.is_some() {
-            stored = self.finish_rollover(name, stored, http).await?;
+            stored = self.finish_rollover(issuer, stored, http).await?;
         }
-        let (account, registered) = match &stored.value.account {
-            Some(account) => (account.clone(), true),
-            None => (self.register(name, issuer, &stored.value, http).await?, false),
+
+        let (account, is_new) = match &stored.value.account {
+            Some(account) => (account.clone(), false),
+            None => (self.register(issuer, &stored.value, http).await?, true),
         };
         let key = decode(&stored.value.key)?;
         let opened = Account::builder_with_http(Box::new(http.clone()))
             .from_parts(account.clone(), key.as_slice().into(), issuer.directory.clone())
             .await
-            .map_err(|error| fault(error, http))?;
-        let told = stored.value.contact == issuer.contact;
-        if registered && !told {
+            .map_err(|error| http.error(error))?;
+
+        let contact_changed = stored.value.contact != issuer.contact;
+        if contact_changed && !is_new {
             let contact: Vec<_> = issuer.contact.iter().map(String::as_str).collect();
-            let update = patiently(async || opened.update_contacts(&contact).await).await;
-            update.map_err(|error| fault(error, http))?;
-            info!(issuer = name, "contact changed");
+            retry_bad_nonce(async || opened.update_contacts(&contact).await)
+                .await
+                .map_err(|error| http.error(error))?;
+            info!(issuer = issuer.name, "contact changed");
         }
-        if !registered || !told {
+        if contact_changed || is_new {
             let value = Stored {
                 account: Some(account),
                 contact: issuer.contact.clone(),
                 ..stored.value
             };
-            self.write(name, &value, Expecting::Tag(&stored.tag)).await?;
+            self.write(issuer, &value, Expecting::Tag(&stored.tag)).await?;
         }
         Ok(opened)
     }
 
-    /// Replaces the account's key: stored as the next one, told to the CA, then stored as the only one.
-    pub(crate) async fn replace_key(
-        &self,
-        name: &str,
-        issuer: &Issuer,
-        asked_at: Timestamp,
-        http: &Http,
-    ) -> Result<(), Fault> {
-        self.open(name, issuer, http).await?;
-        let Tagged { mut value, tag } = self.stored(name, issuer).await?;
-        if value.replacement_asked_at.is_some_and(|before| before >= asked_at) {
+    /// Replaces the account's key. The new key is stored as the next one, sent to the CA, and then
+    /// stored as the only one.
+    pub(crate) async fn replace_key(&self, issuer: &Issuer, requested_at: Timestamp, http: &Http) -> Result<(), Error> {
+        self.open(issuer, http).await?;
+
+        let Tagged { mut value, tag } = self.stored(issuer).await?;
+        if value.replacement_asked_at.is_some_and(|before| before >= requested_at) {
             return Ok(());
         }
-        value.replacement_asked_at = Some(asked_at);
+        value.replacement_asked_at = Some(requested_at);
         value.next_key = Some(BASE64URL_NOPAD.encode(&Key::generate()?));
-        let tag = self.write(name, &value, Expecting::Tag(&tag)).await?;
-        self.finish_rollover(name, Tagged { value, tag }, http).await?;
-        info!(issuer = name, "account key replaced");
+        let tag = self.write(issuer, &value, Expecting::Tag(&tag)).await?;
+
+        self.finish_rollover(issuer, Tagged { value, tag }, http).await?;
+        info!(issuer = issuer.name, "account key replaced");
         Ok(())
     }
 
-    /// From wherever a rollover stopped: whether the CA has heard of the next key already is for the CA to say.
-    async fn finish_rollover(&self, name: &str, stored: Tagged<Stored>, http: &Http) -> Result<Tagged<Stored>, Fault> {
+    /// Finishes a rollover from wherever it stopped. Only the CA knows whether it has the next key
+    /// already.
+    async fn finish_rollover(
+        &self,
+        issuer: &Issuer,
+        stored: Tagged<Stored>,
+        http: &Http,
+    ) -> Result<Tagged<Stored>, Error> {
         let Tagged { mut value, tag } = stored;
         let (Some(next), Some(account)) = (value.next_key.take(), value.account.clone()) else {
             return Ok(Tagged { value, tag });
         };
-        let directory = Directory::fetch(&value.directory, http).await?;
-        let (old, new) = (
-            Key::from_pkcs8(&decode(&value.key)?)?,
-            Key::from_pkcs8(&decode(&next)?)?,
-        );
-        let has_it =
-            async || Ok::<_, Fault>(directory.account_of(&new, http).await?.as_deref() == Some(account.as_str()));
-        if !has_it().await?
-            && let Err(fault) = directory.change_key(&account, &old, &new, http).await
-        {
-            // Another renewer may have told the CA this very moment.
-            if !has_it().await? {
-                return Err(fault);
+
+        let old = decode(&value.key)?;
+        let new = decode(&next)?;
+        if !has_key(&account, &new, &value.directory, http).await? {
+            let directory = Directory::fetch(&value.directory, http).await?;
+            let changed = directory
+                .change_key(&account, &Key::from_pkcs8(&old)?, &Key::from_pkcs8(&new)?, http)
+                .await;
+            // Another renewer may have sent it to the CA this very moment.
+            if let Err(error) = changed
+                && !has_key(&account, &new, &value.directory, http).await?
+            {
+                return Err(error);
             }
         }
+
         value.key = next;
-        let tag = self.write(name, &value, Expecting::Tag(&tag)).await?;
+        let tag = self.write(issuer, &value, Expecting::Tag(&tag)).await?;
         Ok(Tagged { value, tag })
     }
 
-    /// What is stored, or a new key that is stored first. Two renewers that find nothing both end with the same key.
-    async fn stored(&self, name: &str, issuer: &Issuer) -> Result<Tagged<Stored>, Fault> {
-        let key = key_of(name);
+    /// What is stored, or a new key that is stored first. Two renewers that find nothing both end
+    /// with the same key.
+    async fn stored(&self, issuer: &Issuer) -> Result<Tagged<Stored>, Error> {
+        let key = key_of(issuer);
         if let Some(stored) = self.store.json::<Stored>(&key).await? {
             return Ok(stored);
         }
+
         let value = Stored {
             schema: SCHEMA.to_owned(),
             directory: issuer.directory.clone(),
@@ -158,62 +174,86 @@ impl Accounts<'_> {
             Ok(tag) => Ok(Tagged { value, tag }),
             Err(store::Error::Changed { .. }) => {
                 let theirs = self.store.json::<Stored>(&key).await?;
-                theirs.ok_or_else(|| Fault::Ours(format!("{key} came and went")))
+                theirs.ok_or_else(|| Error::Internal(format!("{key} came and went")))
             }
             Err(error) => Err(error.into()),
         }
     }
 
-    async fn register(&self, name: &str, issuer: &Issuer, stored: &Stored, http: &Http) -> Result<String, Fault> {
-        let external = match issuer.eab {
-            true => Some(self.external(name).await?),
-            false => None,
+    async fn register(&self, issuer: &Issuer, stored: &Stored, http: &Http) -> Result<String, Error> {
+        let external = if issuer.eab {
+            Some(self.external(issuer).await?)
+        } else {
+            None
         };
         let directory = Directory::fetch(&issuer.directory, http).await?;
         let key = Key::from_pkcs8(&decode(&stored.key)?)?;
+
         let account = directory
             .register(&key, &issuer.contact, external.as_ref(), http)
             .await?;
-        info!(issuer = name, account, "account registered");
+        info!(issuer = issuer.name, account, "account registered");
         Ok(account)
     }
 
-    async fn external(&self, name: &str) -> Result<ExternalAccount, Fault> {
+    async fn external(&self, issuer: &Issuer) -> Result<ExternalAccount, Error> {
+        let name = &issuer.name;
         let key = format!("accounts/{name}/eab.json");
-        let text = self.store.text(&key).await?;
         let expected = r#"expected {"key_id": "…", "hmac_key": "…"}"#;
-        let text = text.ok_or_else(|| {
-            Fault::Ours(format!(
+        let Some(text) = self.store.text(&key).await? else {
+            return Err(Error::Internal(format!(
                 "[issuer.{name}] has eab = true, but the bucket has no {key} ({expected})"
-            ))
-        })?;
+            )));
+        };
+
         // The parser's own words could repeat a piece of the secret.
         serde_json::from_str(&text).map_err(|error| {
-            let (line, column) = (error.line(), error.column());
-            Fault::Ours(format!(
-                "{key} cannot be read at line {line}, column {column} ({expected})"
+            Error::Internal(format!(
+                "{key} cannot be read at line {}, column {} ({expected})",
+                error.line(),
+                error.column()
             ))
         })
     }
 
-    async fn write(&self, name: &str, value: &Stored, expecting: Expecting<'_>) -> Result<String, Fault> {
+    async fn write(&self, issuer: &Issuer, value: &Stored, expecting: Expecting<'_>) -> Result<String, Error> {
         let object = Object::json(value)?.under(self.kms_key);
-        match self.store.put(&key_of(name), object, expecting).await {
+        match self.store.put(&key_of(issuer), object, expecting).await {
             Ok(tag) => Ok(tag),
-            Err(store::Error::Changed { .. }) => Err(Fault::OutOfTime("another renewer changes the account")),
+            Err(store::Error::Changed { .. }) => Err(Error::OutOfTime("another renewer changes the account")),
             Err(error) => Err(error.into()),
         }
     }
 }
 
-fn decode(key: &str) -> Result<Vec<u8>, Fault> {
-    BASE64URL_NOPAD
-        .decode(key.as_bytes())
-        .map_err(|_| Fault::Ours("the stored account key is not base64url".to_owned()))
+/// Whether the CA knows this key (PKCS#8) as the account's.
+async fn has_key(account: &str, key: &[u8], directory: &str, http: &Http) -> Result<bool, Error> {
+    let found = retry_bad_nonce(async || {
+        let pkcs8 = PrivatePkcs8KeyDer::from(key.to_vec());
+        let key = instant_acme::Key::from_pkcs8_der(pkcs8.clone_key())?;
+        Account::builder_with_http(Box::new(http.clone()))
+            .from_key((key, pkcs8.into()), directory.to_owned())
+            .await
+    })
+    .await;
+
+    match found {
+        Ok((found, _)) => Ok(found.id() == account),
+        Err(instant_acme::Error::Api(problem)) if ProblemType::of(&problem) == ProblemType::AccountDoesNotExist => {
+            Ok(false)
+        }
+        Err(error) => Err(http.error(error)),
+    }
 }
 
-fn key_of(name: &str) -> String {
-    format!("accounts/{name}/account.json")
+fn decode(key: &str) -> Result<Vec<u8>, Error> {
+    BASE64URL_NOPAD
+        .decode(key.as_bytes())
+        .map_err(|_| Error::Internal("the stored account key is not base64url".to_owned()))
+}
+
+fn key_of(issuer: &Issuer) -> String {
+    format!("accounts/{}/account.json", issuer.name)
 }
 
 const SCHEMA: &str = "neverlapse.account/1";

@@ -1,116 +1,73 @@
-//! When the CA suggests to renew (RFC 9773). Trouble with it never keeps a certificate from being renewed.
+//! When the CA suggests to renew a version (RFC 9773).
 
 use instant_acme::CertificateIdentifier;
-use lambda_runtime::tracing::warn;
-use neverlapse::bucket::store::Tagged;
-use neverlapse::bucket::version::Current;
-use neverlapse::renewal::{Renewal, RenewalInfo as Advice};
+use neverlapse::bucket::store::Store;
+use neverlapse::bucket::version::Facts;
+use neverlapse::inventory::Issuer;
+use neverlapse::renewal::RenewalInfo;
 use neverlapse::timestamp::Timestamp;
-use serde::Deserialize;
 use time::Duration;
 
-use crate::acme::http::{Http, retry_after};
-use crate::acme::jws::{Directory, get, unreachable};
-use crate::error::Fault;
-use crate::renew::Renewer;
-use crate::renew::job::Case;
+use super::directory::Directory;
+use super::http::{Http, retry_after};
+use crate::bucket::version;
+use crate::error::Error;
 
-impl Renewer {
-    /// What is remembered, with the CA's advice brought up to date if it is time to ask.
-    pub(crate) async fn advised(&self, case: &Case<'_>, current: Option<&Tagged<Current>>) -> Result<Renewal, Fault> {
-        let (name, now) = (&case.wanted.name, Timestamp::now());
-        let renewal = self.renewal(name).await?;
-        let Some(Tagged { value: current, .. }) = current else {
-            return Ok(renewal);
-        };
-        let before = renewal
-            .renewal_info
-            .as_ref()
-            .filter(|advice| advice.version == current.facts.version);
-        if before.is_some_and(|advice| advice.ask_again_at > now) {
-            return Ok(renewal);
-        }
-        match self.ask(case, current, before, now).await {
-            Ok(None) => Ok(renewal),
-            Ok(advice) => {
-                let remembered = self.remember(name, |renewal| {
-                    renewal.renewal_info = advice.clone();
-                    renewal.clone()
-                });
-                remembered.await.or_else(|fault| {
-                    warn!(name, %fault, "the CA's renewal information cannot be remembered");
-                    Ok(Renewal {
-                        renewal_info: advice,
-                        ..renewal
-                    })
-                })
-            }
-            Err(fault) => {
-                warn!(name, %fault, "the CA's renewal information could not be had");
-                Ok(renewal)
-            }
-        }
+/// Asks the issuer of a version when to replace it. None if the issuer is by now another CA, or has
+/// no answer. `before` is its last answer about the version.
+pub(crate) async fn fetch(
+    store: &Store,
+    issuer: &Issuer,
+    facts: &Facts,
+    before: Option<&RenewalInfo>,
+    now: Timestamp,
+) -> Result<Option<RenewalInfo>, Error> {
+    if issuer.directory != facts.issuer.directory {
+        return Ok(None);
     }
+    let http = Http::of(issuer, store).await?;
+    let Some(url) = Directory::fetch(&issuer.directory, &http).await?.renewal_info else {
+        return Ok(None);
+    };
 
-    /// Asks the CA that issued the current version when to replace it.
-    async fn ask(
-        &self,
-        case: &Case<'_>,
-        current: &Current,
-        before: Option<&Advice>,
-        now: Timestamp,
-    ) -> Result<Option<Advice>, Fault> {
-        let issuer = case.issuer(&current.facts.issuer.name)?;
-        if issuer.directory != current.facts.issuer.directory {
-            return Ok(None);
-        }
-        let http = Http::new(&self.roots(issuer).await?)?;
-        let Some(url) = Directory::fetch(&issuer.directory, &http).await?.renewal_info else {
-            return Ok(None);
-        };
-        let leaf = self.leaf(&current.facts).await?;
-        let id = CertificateIdentifier::try_from(&leaf).map_err(Fault::Ours)?;
-        let url = format!("{url}/{id}");
-        let response = http
-            .send(get(&url)?)
-            .await
-            .map_err(|reason| unreachable(&url, &reason, &http))?;
-        let info: RenewalInfo = serde_json::from_slice(response.body()).map_err(|error| Fault::Issuer {
-            said: format!(
-                "{url} gave no renewal information (HTTP {}): {error}",
-                response.status()
-            ),
-            retry_after: None,
-        })?;
-        let ask_again = retry_after(response.headers(), now).unwrap_or(now + ASK_AGAIN);
-        let ask_again = ask_again.clamp(now + Duration::MINUTE, now + Duration::DAY);
-        let window = (info.suggested_window.start, info.suggested_window.end);
-        Ok(Advice::of(
-            &current.facts.version,
-            window,
-            info.explanation_url.filter(|url| is_link(url)),
-            ask_again,
-            before,
-            rand::random(),
+    let leaf = version::leaf(store, facts).await?;
+    let id = CertificateIdentifier::try_from(&leaf).map_err(Error::Internal)?;
+    let url = format!("{url}/{id}");
+    let response = http.get(&url).await?;
+    let answer = serde_json::from_slice(response.body()).map_err(|error| {
+        Error::unavailable(format!(
+            "{url} gave no renewal information (HTTP {}): {error}",
+            response.status()
         ))
-    }
+    })?;
+
+    // Retry-After is a wish of the CA's (RFC 9773, 4.3): neither hammered nor forgotten.
+    let ask_again = retry_after(response.headers(), now)
+        .unwrap_or(now + ASK_AGAIN)
+        .clamp(now + Duration::MINUTE, now + Duration::DAY);
+    Ok(drawn(answer, &facts.version, ask_again, before, rand::random()))
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct RenewalInfo {
-    suggested_window: Window,
-    #[serde(rename = "explanationURL")]
-    explanation_url: Option<String>,
+/// The answer with the moment in its window that is ours. A server wrote the answer: a time that
+/// UTC cannot have becomes the nearest that it can, and only a link is kept for people to see.
+fn drawn(
+    answer: instant_acme::RenewalInfo,
+    version: &str,
+    ask_again_at: Timestamp,
+    before: Option<&RenewalInfo>,
+    draw: f64,
+) -> Option<RenewalInfo> {
+    let window = answer.suggested_window;
+    RenewalInfo::of(
+        version,
+        (window.start.into(), window.end.into()),
+        answer.explanation_url.filter(|url| is_link(url)),
+        ask_again_at,
+        before,
+        draw,
+    )
 }
 
-#[derive(Deserialize)]
-struct Window {
-    start: Timestamp,
-    end: Timestamp,
-}
-
-/// People are shown it, and a server wrote it.
 fn is_link(url: &str) -> bool {
     url.starts_with("https://") && url.len() <= LONGEST_LINK && url.bytes().all(|byte| byte.is_ascii_graphic())
 }
@@ -122,6 +79,28 @@ const LONGEST_LINK: usize = 500;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use neverlapse::timestamp;
+    use serde_json::json;
+
+    /// The sum of its start and nine tenths of its length has a year of five digits, which no clock
+    /// can show.
+    #[test]
+    fn a_hostile_window_does_not_panic() {
+        let now = timestamp!(2026-11-24 12:00 UTC);
+        for (start, end) in [
+            ("9999-12-31T23:59:59+23:59", "9999-12-31T23:59:59-23:59"),
+            ("0000-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"),
+            ("0000-01-01T00:00:00+23:59", "0000-01-01T00:00:00-23:59"),
+        ] {
+            let answer = json!({ "suggestedWindow": { "start": start, "end": end } });
+            let answer = serde_json::from_value(answer).unwrap();
+            let info = drawn(answer, "v", now, None, 0.9).unwrap();
+            assert!(info.start <= info.renew_at && info.renew_at <= info.end, "{info:?}");
+
+            let written = serde_json::to_string(&info).unwrap();
+            assert_eq!(serde_json::from_str::<RenewalInfo>(&written).unwrap(), info);
+        }
+    }
 
     #[test]
     fn only_a_link_is_shown() {

@@ -1,28 +1,58 @@
-//! `orders/{name}.json`: the lease on a certificate, and where to resume. It exists while an order is under way.
+//! `orders/{name}.json`: the lease on a certificate, and where to resume. It exists while an order
+//! is under way.
 
-use std::fmt;
 use std::pin::pin;
 use std::time::Duration;
 
-use instant_acme::Account;
 use lambda_runtime::tracing::warn;
 use neverlapse::bucket::store::{self, Expecting, Object, Store};
-use neverlapse::bucket::version;
-use neverlapse::inventory::{Issuer, KeyType, Managed};
 use neverlapse::timestamp::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, Notify};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use crate::error::Fault;
-use crate::key::PrivateKey;
+use super::attempt::Attempt;
+use crate::error::Error;
 
-/// What the object holds.
+/// Where leases are kept, and under which KMS key.
+pub(crate) struct Leases<'a> {
+    pub(crate) store: &'a Store,
+    pub(crate) kms_key: &'a str,
+}
+
+/// What a lease is wanted for.
+pub(crate) struct Claim<'a> {
+    /// The object's key: see [`key`] and [`dry_run_key`].
+    pub(crate) key: String,
+    /// The certificate's name.
+    pub(crate) name: &'a str,
+    /// Whether to wait for the lease if another renewer holds it.
+    pub(crate) wait: bool,
+    /// When the work has to be done.
+    pub(crate) deadline: Instant,
+}
+
+/// The right to work on a certificate. Each write insists on the ETag of the one before, so a
+/// renewer that has lost the lease cannot go on.
+pub(crate) struct Lease<'a> {
+    store: &'a Store,
+    kms_key: &'a str,
+    key: String,
+    held: Mutex<Held>,
+}
+
+/// What was written last, and its ETag.
+struct Held {
+    record: Record,
+    tag: String,
+}
+
+/// The object's content.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Record {
+struct Record {
     schema: String,
     name: String,
-    /// Drawn by whoever holds it, so that no two of them ever write the same.
+    /// Drawn by each holder, so that no two of them ever write the same content.
     #[serde(default)]
     holder: String,
     /// Until when nobody else may touch it; renewed while the holder lives.
@@ -31,174 +61,111 @@ pub(crate) struct Record {
     attempt: Option<Attempt>,
 }
 
-/// One attempt to get one version from one issuer.
-#[derive(Clone, Serialize, Deserialize)]
-pub(crate) struct Attempt {
-    /// The version that it will become.
-    pub(crate) version: String,
-    /// The issuer's name in the inventory, its directory, and our account there.
-    pub(crate) issuer: String,
-    pub(crate) directory: String,
-    pub(crate) account: String,
-    pub(crate) identifiers: Vec<String>,
-    pub(crate) key_type: KeyType,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) profile: Option<String>,
-    /// Stored before the CA sees a request made with it.
-    pub(crate) key: PrivateKey,
-    /// The order's URL, once the CA has made it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) order: Option<String>,
-    /// TXT values of ours: noted before they are written, forgotten after they are removed.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) txt: Vec<Txt>,
-}
+impl<'a> Leases<'a> {
+    /// Does `work` while nobody else can, and stops it when Lambda's time is over. None if another
+    /// renewer holds the lease and the claim does not wait.
+    pub(crate) async fn hold<T>(
+        &self,
+        claim: Claim<'_>,
+        work: impl AsyncFnOnce(&Lease<'_>) -> Result<T, Error>,
+    ) -> Result<Option<T>, Error> {
+        let lease = loop {
+            match self.take(&claim, Timestamp::now()).await? {
+                Some(lease) => break lease,
+                None if !claim.wait => return Ok(None),
+                None if Instant::now() + POLL > claim.deadline => {
+                    return Err(Error::OutOfTime("another renewer is at the certificate"));
+                }
+                None => sleep(POLL).await,
+            }
+        };
 
-/// A TXT value, and the hosted zone that it is in.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(crate) struct Txt {
-    pub(crate) zone: String,
-    pub(crate) name: String,
-    pub(crate) value: String,
-}
+        let work = timeout_at(claim.deadline + LAST_CALL, work(&lease));
+        let result = match lease.while_held(work).await {
+            Ok(Ok(result)) => result.map(Some),
+            Ok(Err(_)) => Err(Error::OutOfTime("working on it")),
+            Err(lost) => Err(lost),
+        };
 
-impl fmt::Debug for Attempt {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut attempt = f.debug_struct("Attempt");
-        attempt
-            .field("version", &self.version)
-            .field("issuer", &self.issuer)
-            .field("order", &self.order);
-        attempt.finish_non_exhaustive()
-    }
-}
-
-impl Attempt {
-    /// A new one for what the inventory wants. What an attempt before it could not take out of DNS is taken out by this one.
-    pub(crate) fn new(
-        (name, issuer): (&str, &Issuer),
-        account: &str,
-        wanted: &Managed,
-        key: PrivateKey,
-        before: Option<&Attempt>,
-    ) -> Self {
-        Self {
-            version: version::id(Timestamp::now(), rand::random()),
-            issuer: name.to_owned(),
-            directory: issuer.directory.clone(),
-            account: account.to_owned(),
-            identifiers: wanted.identifiers.clone(),
-            key_type: wanted.key_type,
-            profile: wanted.profile.clone(),
-            key,
-            order: None,
-            txt: before.map(|before| before.txt.clone()).unwrap_or_default(),
+        // A lease that cannot be given up expires by itself.
+        if let Err(error) = lease.release().await {
+            warn!(name = claim.name, fault = %error, "cannot give the lease up");
         }
+        result
     }
 
-    /// Whether what it orders is still what the inventory wants.
-    pub(crate) fn fits(&self, wanted: &Managed, issuers: impl Fn(&str) -> Option<Issuer>) -> bool {
-        let issuer = wanted
-            .issuers
-            .contains(&self.issuer)
-            .then(|| issuers(&self.issuer))
-            .flatten();
-        issuer.is_some_and(|issuer| issuer.directory == self.directory)
-            && self.identifiers == wanted.identifiers
-            && self.key_type == wanted.key_type
-            && self.profile == wanted.profile
-    }
-
-    /// Whether the order is one of this account's.
-    pub(crate) fn is_of(&self, account: &Account) -> bool {
-        self.account == account.id()
-    }
-}
-
-/// The right to work on a certificate. Each write insists on the ETag of the one before, so that who lost it cannot go on.
-pub(crate) struct Lease<'a> {
-    store: &'a Store,
-    kms_key: &'a str,
-    key: String,
-    held: Mutex<(Record, String)>,
-}
-
-impl<'a> Lease<'a> {
-    /// Takes the lease, also that of a renewer that died; nothing if another one holds it.
-    pub(crate) async fn take(
-        store: &'a Store,
-        kms_key: &'a str,
-        key: String,
-        name: &str,
-        now: Timestamp,
-    ) -> Result<Option<Self>, Fault> {
-        let found = store.json::<Record>(&key).await?;
+    /// Takes the lease, also that of a renewer that died; none if another renewer holds it.
+    async fn take(&self, claim: &Claim<'_>, now: Timestamp) -> Result<Option<Lease<'a>>, Error> {
+        let found = self.store.json::<Record>(&claim.key).await?;
         if found.as_ref().is_some_and(|found| found.value.leased_until > now) {
             return Ok(None);
         }
+
         let record = Record {
             schema: SCHEMA.to_owned(),
-            name: name.to_owned(),
+            name: claim.name.to_owned(),
             holder: format!("{:016x}", rand::random::<u64>()),
             leased_until: now + LEASE,
             attempt: found.as_ref().and_then(|found| found.value.attempt.clone()),
         };
-        let object = Object::json(&record)?.under(kms_key);
-        match store.put(&key, object, Expecting::unchanged(found.as_ref())).await {
-            Ok(tag) => {
-                let held = Mutex::new((record, tag));
-                Ok(Some(Self {
-                    store,
-                    kms_key,
-                    key,
-                    held,
-                }))
-            }
+        let object = Object::json(&record)?.under(self.kms_key);
+        let expecting = Expecting::unchanged(found.as_ref());
+        match self.store.put(&claim.key, object, expecting).await {
+            Ok(tag) => Ok(Some(Lease {
+                store: self.store,
+                kms_key: self.kms_key,
+                key: claim.key.clone(),
+                held: Mutex::new(Held { record, tag }),
+            })),
             Err(store::Error::Changed { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
+}
 
+impl Lease<'_> {
     /// The attempt under way, if there is one.
     pub(crate) async fn attempt(&self) -> Option<Attempt> {
-        self.held.lock().await.0.attempt.clone()
+        self.held.lock().await.record.attempt.clone()
     }
 
     /// Stores the attempt, or that there is none.
-    pub(crate) async fn note(&self, attempt: Option<&Attempt>) -> Result<(), Fault> {
+    pub(crate) async fn note(&self, attempt: Option<&Attempt>) -> Result<(), Error> {
         self.write(|record| record.attempt = attempt.cloned()).await
     }
 
     /// Renews the lease while `work` goes on, and stops it when the lease is lost.
-    pub(crate) async fn while_held<T>(&self, work: impl Future<Output = T>) -> Result<T, Fault> {
+    async fn while_held<T>(&self, work: impl Future<Output = T>) -> Result<T, Error> {
         let done = Notify::new();
         let mut beat = pin!(self.beat(&done));
         tokio::select! {
             result = work => {
-                // A beat that is being written is waited for: its ETag is needed to give the lease up.
+                // A beat that is being written is waited for: its ETag is needed to give the lease
+                // up.
                 done.notify_one();
                 beat.await;
                 Ok(result)
             }
-            () = &mut beat => Err(Fault::Overtaken),
+            () = &mut beat => Err(Error::LeaseLost),
         }
     }
 
-    /// Ends when the work is done, or when the lease is lost.
+    /// Returns when the work is done, or when the lease is lost.
     async fn beat(&self, done: &Notify) {
         while timeout(BEAT, done.notified()).await.is_err() {
             match self.write(|_| {}).await {
                 Ok(()) => {}
-                Err(Fault::Overtaken) => return,
-                // The next beat may succeed; if none does, the lease ends, and the next write finds out.
-                Err(fault) => warn!(%fault, key = self.key, "cannot renew the lease"),
+                Err(Error::LeaseLost) => return,
+                // The next beat may succeed; if none does, the lease expires, and the next write
+                // finds out.
+                Err(error) => warn!(fault = %error, key = self.key, "cannot renew the lease"),
             }
         }
     }
 
-    /// Gives the lease up: removes the record, or leaves the attempt to whoever comes next.
-    pub(crate) async fn release(self) -> Result<(), Fault> {
-        let (mut record, tag) = self.held.into_inner();
+    /// Gives the lease up: removes the record, or leaves the attempt to the next renewer.
+    async fn release(self) -> Result<(), Error> {
+        let Held { mut record, tag } = self.held.into_inner();
         let done = match record.attempt {
             None => self.store.delete_unchanged(&self.key, &tag).await,
             Some(_) => {
@@ -207,35 +174,44 @@ impl<'a> Lease<'a> {
                 self.store.put(&self.key, object, Expecting::Tag(&tag)).await.map(drop)
             }
         };
+
         match done {
             Ok(()) | Err(store::Error::Changed { .. }) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
 
-    async fn write(&self, change: impl FnOnce(&mut Record)) -> Result<(), Fault> {
+    async fn write(&self, change: impl FnOnce(&mut Record)) -> Result<(), Error> {
         let mut held = self.held.lock().await;
-        let (record, tag) = &mut *held;
-        let mut next = record.clone();
+        let mut next = held.record.clone();
         change(&mut next);
         next.leased_until = Timestamp::now() + LEASE;
+
         let object = Object::json(&next)?.under(self.kms_key);
-        match self.store.put(&self.key, object, Expecting::Tag(tag)).await {
-            Ok(written) => {
-                (*record, *tag) = (next, written);
+        match self.store.put(&self.key, object, Expecting::Tag(&held.tag)).await {
+            Ok(tag) => {
+                *held = Held { record: next, tag };
                 Ok(())
             }
-            Err(store::Error::Changed { .. }) => Err(Fault::Overtaken),
+            Err(store::Error::Changed { .. }) => Err(Error::LeaseLost),
             Err(error) => Err(error.into()),
         }
     }
 }
 
-/// Where a certificate's record is.
+/// Where a certificate's lease is.
 pub(crate) fn key(name: &str) -> String {
     format!("orders/{name}.json")
+}
+
+/// Where the lease of its dry runs is.
+pub(crate) fn dry_run_key(name: &str) -> String {
+    key(&format!("dry-run/{name}"))
 }
 
 const SCHEMA: &str = "neverlapse.order/1";
 const LEASE: Duration = Duration::from_secs(60);
 const BEAT: Duration = Duration::from_secs(20);
+const POLL: Duration = Duration::from_secs(2);
+/// Work may go on for longer than the deadline only in order to tidy up.
+const LAST_CALL: Duration = Duration::from_secs(15);

@@ -1,4 +1,8 @@
-//! What the renewer keeps in the bucket: the lease on a certificate with the attempt under way, and published versions.
+//! What the renewer keeps in the bucket: the lease on a certificate with the attempt under way, and
+//! its versions.
 
+pub(crate) mod attempt;
+pub(crate) mod issued;
 pub(crate) mod lease;
 pub(crate) mod publish;
+pub(crate) mod version;

@@ -1,7 +1,7 @@
 //! DNS as the CA will see it: where a CNAME leads, and whether a TXT value has arrived.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -14,16 +14,35 @@ use neverlapse::resolve;
 use neverlapse::text::printable;
 use tokio::time::{Instant, sleep};
 
-use crate::error::Fault;
+use super::plain;
+use super::record::TxtRecord;
+use crate::error::Error;
 
-/// Asks the system's resolver where the name servers are, and these for what they hold; or only the one that was set.
+/// Asks the system's resolver for a zone's name servers, and asks these for the records; or asks
+/// only the name server of the settings.
 pub(crate) struct Lookup {
     resolver: TokioResolver,
     nameserver: Option<SocketAddr>,
 }
 
+/// One of a zone's name servers.
+struct NameServer {
+    /// Its name and address, as messages show it.
+    label: String,
+    resolver: TokioResolver,
+}
+
+/// What a name server answers about a TXT record.
+enum Answer {
+    Shown,
+    /// It has other values, or none.
+    Denied(String),
+    /// It does not answer.
+    Silent(String),
+}
+
 impl Lookup {
-    pub(crate) fn new(nameserver: Option<SocketAddr>) -> Result<Self, Fault> {
+    pub(crate) fn new(nameserver: Option<SocketAddr>) -> Result<Self, Error> {
         let resolver = match nameserver {
             Some(server) => only(server)?,
             None => system().map_err(unreadable)?,
@@ -32,14 +51,15 @@ impl Lookup {
     }
 
     /// Where a name's CNAMEs lead, or the name itself.
-    pub(crate) async fn canonical(&self, name: &str) -> Result<String, Fault> {
+    pub(crate) async fn canonical(&self, name: &str) -> Result<String, Error> {
         let mut path = vec![name.to_owned()];
         while let Some(next) = self.cname(path.last().map_or(name, String::as_str)).await? {
             let looped = path.contains(&next);
             path.push(next);
+
             if looped || path.len() > LONGEST {
                 let what = if looped { "runs in a circle" } else { "is too long" };
-                return Err(Fault::Ours(format!(
+                return Err(Error::Internal(format!(
                     "the chain of CNAMEs {what}: {}",
                     path.join(" -> ")
                 )));
@@ -48,45 +68,51 @@ impl Lookup {
         Ok(path.pop().unwrap_or_default())
     }
 
-    async fn cname(&self, name: &str) -> Result<Option<String>, Fault> {
+    async fn cname(&self, name: &str) -> Result<Option<String>, Error> {
         match self.resolver.lookup(format!("{name}."), RecordType::CNAME).await {
-            Ok(found) => {
-                let mut targets = found.answers().iter().filter_map(|record| match &record.data {
-                    RData::CNAME(target) => Some(plain(&target.0.to_string())),
-                    _ => None,
-                });
-                Ok(targets.next())
-            }
+            Ok(found) => Ok(found.answers().iter().find_map(|record| match &record.data {
+                RData::CNAME(target) => Some(plain(&target.0.to_string())),
+                _ => None,
+            })),
             Err(error) if error.is_no_records_found() || error.is_nx_domain() => Ok(None),
-            Err(error) => Err(Fault::Ours(format!("cannot look up the CNAME of {name}: {error}"))),
+            Err(error) => Err(Error::Internal(format!("cannot look up the CNAME of {name}: {error}"))),
         }
     }
 
-    /// Waits until every name server of the zone that answers shows every value, or says which of them answered what. One that does not
-    /// answer says nothing about the value; a resolver asks the others.
-    pub(crate) async fn see(&self, zone: &str, wanted: &[(String, String)], deadline: Instant) -> Result<(), Fault> {
+    /// Waits until every name server of the zone that answers shows every record, or fails with
+    /// what each of them answered instead. A server that does not answer proves nothing about the
+    /// records, because a resolver would ask the others; but one has to answer.
+    pub(crate) async fn see(&self, zone: &str, records: &[TxtRecord], deadline: Instant) -> Result<(), Error> {
         let longest = Instant::now() + VISIBLE;
         let servers = self.servers(zone).await?;
         loop {
-            let answers = servers.iter().flat_map(|(server, resolver)| {
-                wanted
-                    .iter()
-                    .map(move |(name, value)| ask(server, resolver, name, value))
-            });
-            let answers = join_all(answers).await;
-            let said = |of: fn(&Answer) -> Option<&String>| answers.iter().filter_map(of).cloned().collect::<Vec<_>>();
-            let (denied, silent) = (said(Answer::denied), said(Answer::silent));
-            if denied.is_empty() && silent.len() < answers.len() {
+            let queries = servers
+                .iter()
+                .flat_map(|server| records.iter().map(move |record| server.ask(record)));
+            let answers = join_all(queries).await;
+
+            let count = answers.len();
+            let mut denied = Vec::new();
+            let mut silent = Vec::new();
+            for answer in answers {
+                match answer {
+                    Answer::Shown => {}
+                    Answer::Denied(reason) => denied.push(reason),
+                    Answer::Silent(reason) => silent.push(reason),
+                }
+            }
+
+            if denied.is_empty() && silent.len() < count {
                 if !silent.is_empty() {
                     warn!(zone, silent = silent.join("; "), "not all name servers answer");
                 }
                 return Ok(());
             }
             if Instant::now() + POLL > deadline {
-                return Err(Fault::OutOfTime("DNS spreads the TXT records"));
+                return Err(Error::OutOfTime("DNS spreads the TXT records"));
             }
             if Instant::now() > longest {
-                return Err(Fault::Ours(format!(
+                return Err(Error::Internal(format!(
                     "the TXT records are in hosted zone {zone}, but DNS does not show them, so the CA was not asked to look:\n  - {}\n  \
                      hint: is {zone} delegated (NS records at the registrar) to the name servers of this very hosted zone?",
                     [denied, silent].concat().join("\n  - ")
@@ -96,76 +122,68 @@ impl Lookup {
         }
     }
 
-    /// Those that the world is told to ask, not those that Route 53 thinks are asked.
-    async fn servers(&self, zone: &str) -> Result<Vec<(String, TokioResolver)>, Fault> {
+    /// The servers that the world asks by the zone's delegation, not the ones that Route 53
+    /// assigned to it.
+    async fn servers(&self, zone: &str) -> Result<Vec<NameServer>, Error> {
         if let Some(server) = self.nameserver {
-            return Ok(vec![(server.to_string(), only(server)?)]);
+            let label = server.to_string();
+            let resolver = only(server)?;
+            return Ok(vec![NameServer { label, resolver }]);
         }
-        let wrong = |error| Fault::Ours(format!("cannot look up the name servers of {zone}: {error}"));
-        let found = self.resolver.ns_lookup(format!("{zone}.")).await.map_err(wrong)?;
+
+        let found = self.resolver.ns_lookup(format!("{zone}.")).await;
+        let found =
+            found.map_err(|error| Error::Internal(format!("cannot look up the name servers of {zone}: {error}")))?;
         let mut servers = Vec::new();
         for record in found.answers() {
             let RData::NS(name) = &record.data else { continue };
             let host = plain(&name.0.to_string());
-            let addresses = self.resolver.lookup_ip(format!("{host}.")).await;
-            let address = addresses
-                .ok()
-                .and_then(|found| found.iter().find(std::net::IpAddr::is_ipv4));
-            if let Some(address) = address {
-                servers.push((format!("{host} ({address})"), only(SocketAddr::new(address, 53))?));
+            let Ok(addresses) = self.resolver.lookup_ip(format!("{host}.")).await else {
+                continue;
+            };
+            // A Lambda function in a VPC may have no route for IPv6, and every server of Route 53
+            // has IPv4.
+            if let Some(address) = addresses.iter().find(IpAddr::is_ipv4) {
+                servers.push(NameServer {
+                    label: format!("{host} ({address})"),
+                    resolver: only(SocketAddr::new(address, 53))?,
+                });
             }
         }
-        match servers.is_empty() {
-            true => Err(Fault::Ours(format!(
+
+        if servers.is_empty() {
+            return Err(Error::Internal(format!(
                 "none of the name servers of {zone} has an IPv4 address"
-            ))),
-            false => Ok(servers),
+            )));
         }
+        Ok(servers)
     }
 }
 
-/// What a name server says about a value.
-enum Answer {
-    Shown,
-    /// It answers something else.
-    Denied(String),
-    Silent(String),
-}
+impl NameServer {
+    async fn ask(&self, record: &TxtRecord) -> Answer {
+        let TxtRecord { name, value } = record;
+        let query = format!("{name} TXT {value:?}: {}", self.label);
 
-impl Answer {
-    fn denied(&self) -> Option<&String> {
-        match self {
-            Self::Denied(said) => Some(said),
-            _ => None,
-        }
-    }
-
-    fn silent(&self) -> Option<&String> {
-        match self {
-            Self::Silent(said) => Some(said),
-            _ => None,
-        }
-    }
-}
-
-async fn ask(server: &str, resolver: &TokioResolver, name: &str, value: &str) -> Answer {
-    let about = |said: String| format!("{name} TXT {value:?}: {server} {said}");
-    match resolver.txt_lookup(format!("{name}.")).await {
-        Ok(found) => {
-            let texts = found.answers().iter().filter_map(|record| match &record.data {
-                RData::TXT(text) => Some(text.to_string()),
-                _ => None,
-            });
-            let values: BTreeSet<String> = texts.collect();
-            if values.contains(value) {
-                return Answer::Shown;
+        match self.resolver.txt_lookup(format!("{name}.")).await {
+            Ok(found) => {
+                let texts = found.answers().iter().filter_map(|record| match &record.data {
+                    RData::TXT(text) => Some(text.to_string()),
+                    _ => None,
+                });
+                let values: BTreeSet<String> = texts.collect();
+                if values.contains(value) {
+                    return Answer::Shown;
+                }
+                let values = values.into_iter().collect::<Vec<_>>().join(", ");
+                Answer::Denied(format!("{query} has {}", printable(&values)))
             }
-            let values = values.into_iter().collect::<Vec<_>>().join(", ");
-            Answer::Denied(about(format!("has {}", printable(&values))))
+            Err(error) if error.is_nx_domain() => Answer::Denied(format!("{query} says that there is no such name")),
+            Err(error) if error.is_no_records_found() => {
+                Answer::Denied(format!("{query} says that it has no TXT record"))
+            }
+            Err(error) => Answer::Silent(format!("{query} did not answer: {error}")),
         }
-        Err(error) if error.is_nx_domain() => Answer::Denied(about("says that there is no such name".to_owned())),
-        Err(error) if error.is_no_records_found() => Answer::Denied(about("says that it has no TXT record".to_owned())),
-        Err(error) => Answer::Silent(about(format!("did not answer: {error}"))),
     }
 }
 
@@ -175,21 +193,18 @@ fn system() -> Result<TokioResolver, NetError> {
     builder.build()
 }
 
-fn only(server: SocketAddr) -> Result<TokioResolver, Fault> {
+fn only(server: SocketAddr) -> Result<TokioResolver, Error> {
     let mut builder = TokioResolver::builder_with_config(resolve::only(server), TokioRuntimeProvider::default());
     let options = builder.options_mut();
+    // An answer from a moment ago is what we wait to see changed.
     options.cache_size = 0;
     options.attempts = 2;
     options.timeout = Duration::from_secs(3);
     builder.build().map_err(unreadable)
 }
 
-fn unreadable(error: NetError) -> Fault {
-    Fault::Ours(format!("cannot read the system's DNS configuration: {error}"))
-}
-
-fn plain(name: &str) -> String {
-    name.trim_end_matches('.').to_ascii_lowercase()
+fn unreadable(error: NetError) -> Error {
+    Error::Internal(format!("cannot read the system's DNS configuration: {error}"))
 }
 
 const LONGEST: usize = 9;

@@ -1,53 +1,84 @@
-//! A dry run: all of an order, from the issuer's staging directory, with a record and an account of its own. Nothing is published.
+//! A dry run: all of an order, at the issuer's staging directory, with a lease and an account of
+//! its own. Nothing is published.
 
 use neverlapse::inventory::Issuer;
 use neverlapse::renewal::{Reason, Renewal};
 
-use crate::bucket::lease::{self as record, Lease};
-use crate::error::Fault;
+use super::job::Job;
+use super::task::Task;
+use crate::bucket::lease;
+use crate::error::Error;
+use crate::notify::Notifier;
 use crate::outcome::Outcome;
-use crate::renew::Renewer;
-use crate::renew::job::Case;
 
-impl Renewer {
-    /// Orders what the case wants from the staging directory of its first issuer, and throws it away.
-    pub(crate) async fn rehearse(&self, case: &Case<'_>) -> Result<Outcome, Fault> {
-        let mut inventory = case.inventory.clone();
-        let mut wanted = case.wanted.clone();
-        let name = wanted.issuers[0].clone();
-        let issuer = case.issuer(&name)?;
-        let Some(directory) = issuer
-            .staging_directory
-            .clone()
-            .or_else(|| issuer.staging.then(|| issuer.directory.clone()))
-        else {
-            return Err(Fault::Ours(format!(
-                "[issuer.{name}] has no staging_directory to order from in a dry run"
-            )));
-        };
-        let staging = format!("{name}.staging");
-        inventory.issuers.insert(
-            staging.clone(),
-            Issuer {
-                directory,
-                staging: true,
-                staging_directory: None,
-                ..issuer.clone()
-            },
-        );
-        wanted.issuers = vec![staging];
-        let case = Case {
-            wanted: &wanted,
-            inventory: &inventory,
-            ..*case
-        };
-        let key = record::key(&format!("dry-run/{}", wanted.name));
-        let nothing = Renewal::new(&wanted.name);
-        let order = async |lease: &Lease<'_>| self.order(&case, lease, None, None, &Reason::Requested, &nothing).await;
-        let outcome = self.with_lease(&case, key, order).await?;
-        if let Outcome::DryRun = outcome {
-            self.teller.tell(self.teller.dry_run(&wanted.name, &name)).await;
-        }
-        Ok(outcome)
+/// Orders the certificate from the staging directory of its first issuer, and drops what is issued.
+pub(crate) async fn dry_run(task: Task<'_>, notifier: &Notifier) -> Result<Outcome, Error> {
+    let name = &task.wanted.name;
+    let Some(issuer) = task.issuers()?.into_iter().next() else {
+        return Err(Error::Internal(format!("{name} has no issuer to order from")));
+    };
+    let staging = staging(issuer)?;
+    let nothing = Renewal::new(name);
+
+    let outcome = task
+        .hold(lease::dry_run_key(name), async |lease| {
+            let job = Job {
+                task,
+                lease,
+                issuers: vec![&staging],
+                current: None,
+                reason: &Reason::Requested,
+                renewal: &nothing,
+                history: None,
+            };
+            job.order(None).await?;
+            lease.note(None).await?;
+            Ok(Outcome::DryRun)
+        })
+        .await?;
+
+    if let Outcome::DryRun = outcome {
+        notifier.dry_run(name, &issuer.name).await;
+    }
+    Ok(outcome)
+}
+
+/// The same issuer at its staging directory, under a name of its own: the name is the account's
+/// folder.
+fn staging(issuer: &Issuer) -> Result<Issuer, Error> {
+    let own = issuer.staging.then_some(&issuer.directory);
+    let Some(directory) = issuer.staging_directory.as_ref().or(own) else {
+        return Err(Error::Internal(format!(
+            "[issuer.{}] has no staging_directory to order from in a dry run",
+            issuer.name
+        )));
+    };
+    Ok(Issuer {
+        name: format!("{}.staging", issuer.name),
+        directory: directory.clone(),
+        staging: true,
+        staging_directory: None,
+        ..issuer.clone()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use neverlapse::inventory::Inventory;
+
+    #[test]
+    fn a_dry_run_has_a_directory_and_an_account_of_its_own() {
+        let own = "[issuer.own]\ndirectory = \"https://ca.example/dir\"\n";
+        let issuers = Inventory::parse(own).issuers;
+
+        let letsencrypt = staging(&issuers["letsencrypt"]).unwrap();
+        assert_eq!(letsencrypt.name, "letsencrypt.staging");
+        assert_eq!(letsencrypt.directory, issuers["letsencrypt-staging"].directory);
+        let already = staging(&issuers["letsencrypt-staging"]).unwrap();
+        assert_eq!(already.directory, letsencrypt.directory);
+
+        let error = staging(&issuers["own"]).unwrap_err().to_string();
+        assert!(error.starts_with("[issuer.own] has no staging_directory"), "{error}");
     }
 }

@@ -1,58 +1,57 @@
-//! Revoking a version because a person asks.
+//! Revoking a version at a person's request (RFC 8555, 7.6).
 
-use instant_acme::{Error, RevocationReason, RevocationRequest};
+use instant_acme::{RevocationReason, RevocationRequest};
 use lambda_runtime::tracing::info;
-use neverlapse::bucket::version::{MANIFEST, Manifest, PRIVKEY, file_key};
+use neverlapse::bucket::version::{MANIFEST, Manifest, file_key};
 
-use crate::acme::http::{Http, fault, is, patiently, said};
-use crate::bucket::lease::Attempt;
-use crate::error::Fault;
-use crate::renew::Renewer;
-use crate::renew::job::Case;
+use super::task::Task;
+use crate::acme::http::{Http, retry_bad_nonce};
+use crate::acme::problem::{ProblemType, describe};
+use crate::bucket::version;
+use crate::error::Error;
 
-impl Renewer {
-    /// Revokes the version that the request names, be it the current one or not: a renewal may have overtaken the request, and the key
-    /// that somebody else has is still that version's. That it is revoked already is as good.
-    pub(crate) async fn revoke(&self, case: &Case<'_>) -> Result<(), Fault> {
-        let name = &case.wanted.name;
-        let Some(version) = &case.request.version else {
-            return Err(Fault::Ours(
-                "the request to revoke does not say which version".to_owned(),
-            ));
-        };
-        let key = file_key(name, version, MANIFEST);
-        let Some(manifest) = self.store.json::<Manifest>(&key).await? else {
-            return Err(Fault::Ours(format!(
-                "cannot revoke version {version}: {key} is not there"
-            )));
-        };
-        let facts = manifest.value.facts;
-        let issuer = case.issuer(&facts.issuer.name)?;
-        let http = Http::new(&self.roots(issuer).await?)?;
-        let account = self.accounts().open(&facts.issuer.name, issuer, &http).await?;
-        let leaf = self.leaf(&facts).await?;
-        let reason = match case.request.key_compromise {
-            true => RevocationReason::KeyCompromise,
-            false => RevocationReason::Superseded,
-        };
-        let request = RevocationRequest {
-            certificate: &leaf,
-            reason: Some(reason),
-        };
-        match patiently(async || account.revoke(&request).await).await {
-            Ok(()) => info!(name, version, "revoked"),
-            Err(Error::Api(problem)) if is(&problem, "alreadyRevoked") => {
-                info!(name, version, problem = said(&problem), "revoked already")
-            }
-            Err(error) => return Err(fault(error, &http).context(&format!("cannot revoke version {version}"))),
+/// Revokes the version that the request names, whether or not it is the current one: a renewal may
+/// have overtaken the request, and a stolen key is still that version's. A version that is revoked
+/// already is no error.
+pub(crate) async fn revoke(task: &Task<'_>) -> Result<(), Error> {
+    let name = &task.wanted.name;
+    let store = &task.services.store;
+    let Some(version) = &task.request.version else {
+        return Err(Error::Internal(
+            "the request to revoke does not say which version".to_owned(),
+        ));
+    };
+    let key = file_key(name, version, MANIFEST);
+    let Some(manifest) = store.json::<Manifest>(&key).await? else {
+        return Err(Error::Internal(format!(
+            "cannot revoke version {version}: {key} is not there"
+        )));
+    };
+    let facts = manifest.value.facts;
+
+    let issuer = task.issuer(&facts.issuer.name)?;
+    let http = Http::of(issuer, store).await?;
+    let account = task.services.accounts().open(issuer, &http).await?;
+    let leaf = version::leaf(store, &facts).await?;
+    let reason = if task.request.key_compromise {
+        RevocationReason::KeyCompromise
+    } else {
+        RevocationReason::Superseded
+    };
+    let request = RevocationRequest {
+        certificate: &leaf,
+        reason: Some(reason),
+    };
+
+    match retry_bad_nonce(async || account.revoke(&request).await).await {
+        Ok(()) => info!(name, version, "revoked"),
+        Err(instant_acme::Error::Api(problem)) if ProblemType::of(&problem) == ProblemType::AlreadyRevoked => {
+            info!(name, version, problem = describe(&problem), "revoked already");
         }
-        Ok(())
+        Err(error) => {
+            let what = format!("cannot revoke version {version}");
+            return Err(http.error(error).context(&what));
+        }
     }
-
-    /// Whether an attempt would issue once more for the key of a version that is revoked.
-    pub(crate) async fn keeps_the_key(&self, attempt: &Attempt, name: &str, version: &str) -> Result<bool, Fault> {
-        let key = file_key(name, version, PRIVKEY);
-        let pem = self.store.text(&key).await?;
-        Ok(pem.is_some_and(|pem| pem == attempt.key.pem()))
-    }
+    Ok(())
 }

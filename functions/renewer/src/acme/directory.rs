@@ -1,0 +1,133 @@
+//! A CA's directory, and the two requests of an account's life that must survive a crash:
+//! newAccount and keyChange (RFC 8555, 7.3 and 7.3.5).
+//!
+//! Their key has to be stored before the CA hears of it. The library can make an account for a
+//! given key (`AccountBuilder::create_from_key`), but then sends neither contact nor external
+//! account binding; and `Account::update_key` generates the new key inside the call. So these two
+//! are signed here, and everything else is the library's.
+
+use bytes::Bytes;
+use http::Response;
+use http::header::LOCATION;
+use instant_acme::Problem;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::http::Http;
+use super::jws::{ExternalAccount, Key};
+use super::problem::ProblemType;
+use crate::error::Error;
+
+/// What we need of a directory (RFC 8555, 7.1.1; RFC 9773, 4).
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Directory {
+    new_nonce: String,
+    new_account: String,
+    key_change: Option<String>,
+    pub(crate) renewal_info: Option<String>,
+}
+
+impl Directory {
+    pub(crate) async fn fetch(url: &str, http: &Http) -> Result<Self, Error> {
+        let response = http.get(url).await?;
+        let response = accepted(response, http)?;
+        serde_json::from_slice(response.body())
+            .map_err(|error| Error::unavailable(format!("{url} is no ACME directory: {error}")))
+    }
+
+    /// Registers `key` and answers with the account's URL. If the CA knows the key already, it
+    /// answers with the account that has it.
+    pub(crate) async fn register(
+        &self,
+        key: &Key,
+        contact: &[String],
+        external: Option<&ExternalAccount>,
+        http: &Http,
+    ) -> Result<String, Error> {
+        let mut payload = json!({ "termsOfServiceAgreed": true, "contact": contact });
+        if let Some(external) = external {
+            payload["externalAccountBinding"] = external.bind(key, &self.new_account)?;
+        }
+
+        let header = json!({ "jwk": key.jwk() });
+        let response = self.post(&self.new_account, key, header, &payload, http).await?;
+        let location = response.headers().get(LOCATION).and_then(|url| url.to_str().ok());
+        location
+            .map(str::to_owned)
+            .ok_or_else(|| Error::unavailable("the CA answered newAccount without the account's URL"))
+    }
+
+    /// Replaces an account's key. The new key signs the inner JWS, so it proves that we have it.
+    pub(crate) async fn change_key(&self, account: &str, old: &Key, new: &Key, http: &Http) -> Result<(), Error> {
+        let Some(url) = &self.key_change else {
+            return Err(Error::Internal(
+                "this CA cannot change an account's key (its directory has no keyChange)".to_owned(),
+            ));
+        };
+
+        let inner_header = json!({ "alg": "ES256", "jwk": new.jwk(), "url": url });
+        let inner = new.sign(&inner_header, &json!({ "account": account, "oldKey": old.jwk() }))?;
+        self.post(url, old, json!({ "kid": account }), &inner, http)
+            .await
+            .map(drop)
+    }
+
+    /// Posts a payload that `key` signs. `header` says whose the key is: `jwk` or `kid`.
+    async fn post(
+        &self,
+        url: &str,
+        key: &Key,
+        mut header: Value,
+        payload: &Value,
+        http: &Http,
+    ) -> Result<Response<Bytes>, Error> {
+        header["alg"] = "ES256".into();
+        header["url"] = url.into();
+
+        let mut tries = 1;
+        loop {
+            header["nonce"] = self.nonce(http).await?.into();
+            let response = http.post(url, &key.sign(&header, payload)?).await?;
+            if tries == NONCES || !is_bad_nonce(&response) {
+                return accepted(response, http);
+            }
+            tries += 1;
+        }
+    }
+
+    async fn nonce(&self, http: &Http) -> Result<String, Error> {
+        let response = http.head(&self.new_nonce).await?;
+        let nonce = response
+            .headers()
+            .get("Replay-Nonce")
+            .and_then(|nonce| nonce.to_str().ok());
+        nonce.map(str::to_owned).ok_or_else(|| Error::CaUnavailable {
+            problem: format!("{} gave no nonce (HTTP {})", self.new_nonce, response.status()),
+            retry_after: http.asked_to_wait(),
+        })
+    }
+}
+
+/// The response, or what the CA answers instead.
+fn accepted(response: Response<Bytes>, http: &Http) -> Result<Response<Bytes>, Error> {
+    if response.status().is_success() {
+        return Ok(response);
+    }
+
+    match serde_json::from_slice::<Problem>(response.body()) {
+        Ok(problem) => Err(http.error(instant_acme::Error::Api(problem))),
+        Err(error) => Err(Error::CaUnavailable {
+            problem: format!("HTTP {} without a problem document: {error}", response.status()),
+            retry_after: http.asked_to_wait(),
+        }),
+    }
+}
+
+fn is_bad_nonce(response: &Response<Bytes>) -> bool {
+    !response.status().is_success()
+        && serde_json::from_slice::<Problem>(response.body())
+            .is_ok_and(|problem| ProblemType::of(&problem) == ProblemType::BadNonce)
+}
+
+const NONCES: u32 = 15;

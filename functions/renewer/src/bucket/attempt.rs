@@ -1,0 +1,86 @@
+//! One attempt to get a version from an issuer: everything that has to survive a crash.
+
+use std::fmt;
+
+use instant_acme::Account;
+use neverlapse::bucket::version;
+use neverlapse::inventory::{Inventory, Issuer, KeyType, Managed};
+use neverlapse::timestamp::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::dns::record::ZoneRecord;
+use crate::key::PrivateKey;
+
+/// One attempt to get one version from one issuer.
+///
+/// It is stored with the [lease](super::lease). Each of its facts is stored before it is used: the
+/// key before the CA sees a request that it signed, the order's URL before its authorizations are
+/// fetched, and the TXT records before they are written. So the next renewer can resume wherever
+/// this one died.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct Attempt {
+    /// The version that it will become.
+    pub(crate) version: String,
+    /// The issuer's name in the inventory.
+    pub(crate) issuer: String,
+    /// URL of the issuer's directory.
+    pub(crate) directory: String,
+    /// URL of our account there.
+    pub(crate) account: String,
+    pub(crate) identifiers: Vec<String>,
+    pub(crate) key_type: KeyType,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) profile: Option<String>,
+    pub(crate) key: PrivateKey,
+    /// The order's URL, once the CA has made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) order: Option<String>,
+    /// TXT records of ours: noted before they are written, forgotten after they are removed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) txt: Vec<ZoneRecord>,
+}
+
+impl Attempt {
+    /// A new attempt to get what the inventory wants.
+    pub(crate) fn new(issuer: &Issuer, account: &Account, wanted: &Managed, key: PrivateKey) -> Self {
+        Self {
+            version: version::id(Timestamp::now(), rand::random()),
+            issuer: issuer.name.clone(),
+            directory: issuer.directory.clone(),
+            account: account.id().to_owned(),
+            identifiers: wanted.identifiers.clone(),
+            key_type: wanted.key_type,
+            profile: wanted.profile.clone(),
+            key,
+            order: None,
+            txt: Vec::new(),
+        }
+    }
+
+    /// Whether it orders what the inventory wants by now.
+    pub(crate) fn fits(&self, wanted: &Managed, inventory: &Inventory) -> bool {
+        let issuer = inventory
+            .issuers
+            .get(&self.issuer)
+            .filter(|issuer| wanted.issuers.contains(&issuer.name));
+        issuer.is_some_and(|issuer| issuer.directory == self.directory)
+            && self.identifiers == wanted.identifiers
+            && self.key_type == wanted.key_type
+            && self.profile == wanted.profile
+    }
+
+    /// Whether its order belongs to this account.
+    pub(crate) fn is_of(&self, account: &Account) -> bool {
+        self.account == account.id()
+    }
+}
+
+impl fmt::Debug for Attempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attempt")
+            .field("version", &self.version)
+            .field("issuer", &self.issuer)
+            .field("order", &self.order)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,300 @@
+//! Changes to TXT records: our values come and go by compare-and-swap, and all other values stay.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use aws_sdk_route53::error::{BuildError, ProvideErrorMetadata};
+use aws_sdk_route53::types::{
+    Change, ChangeAction, ChangeBatch, ChangeStatus, ResourceRecord, ResourceRecordSet, RrType,
+};
+use futures::future::try_join_all;
+use neverlapse::aws::reason;
+use rand::RngExt as _;
+use tokio::time::{Instant, sleep};
+
+use super::plain;
+use super::record::ZoneRecord;
+use super::zone::{HostedZone, Zones};
+use crate::error::Error;
+
+/// Values to add and to remove, by the zone's id, then by name.
+#[derive(Debug, Default)]
+pub(crate) struct Edits(BTreeMap<String, BTreeMap<String, Edit>>);
+
+/// What is to become of one name's TXT values; all others stay.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Edit {
+    add: BTreeSet<String>,
+    remove: BTreeSet<String>,
+}
+
+impl Edits {
+    pub(crate) fn add<'r>(mut self, records: impl IntoIterator<Item = &'r ZoneRecord>) -> Self {
+        for record in records {
+            self.edit(record).add.insert(record.record.value.clone());
+        }
+        self
+    }
+
+    pub(crate) fn remove<'r>(mut self, records: impl IntoIterator<Item = &'r ZoneRecord>) -> Self {
+        for record in records {
+            self.edit(record).remove.insert(record.record.value.clone());
+        }
+        self
+    }
+
+    /// How many zones they are in.
+    pub(crate) fn zones(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Makes the changes, one batch per zone.
+    pub(crate) async fn apply(&self, zones: &Zones) -> Result<(), Error> {
+        let changes = self
+            .0
+            .iter()
+            .map(|(zone, edits)| async { change(zones.by_id(zone)?, edits).await });
+        try_join_all(changes).await.map(drop)
+    }
+
+    /// The same, and waits until all of Route 53's name servers have the changes.
+    pub(crate) async fn apply_in_sync(&self, zones: &Zones, deadline: Instant) -> Result<(), Error> {
+        let changes = self.0.iter().map(|(zone, edits)| async {
+            let zone = zones.by_id(zone)?;
+            match change(zone, edits).await? {
+                Some(change) => in_sync(zone, &change, deadline).await,
+                None => Ok(()),
+            }
+        });
+        try_join_all(changes).await.map(drop)
+    }
+
+    fn edit(&mut self, at: &ZoneRecord) -> &mut Edit {
+        let zone = self.0.entry(at.zone.clone()).or_default();
+        zone.entry(at.record.name.clone()).or_default()
+    }
+}
+
+/// Removes TXT records of ours. A record that is no longer there is no error, and neither is its
+/// zone.
+pub(crate) async fn remove(zones: &Zones, records: &[ZoneRecord]) -> Result<(), Error> {
+    let left = records.iter().filter(|record| !zones.is_gone(&record.zone));
+    Edits::default().remove(left).apply(zones).await
+}
+
+/// Changes TXT values by compare-and-swap, all names in one batch. Answers with the change's id, or
+/// with none if there was nothing to change.
+async fn change(zone: &HostedZone, edits: &BTreeMap<String, Edit>) -> Result<Option<String>, Error> {
+    let mut last = String::new();
+    for attempt in 0..TRIES {
+        let mut changes = Vec::new();
+        for (name, edit) in edits {
+            let old = records(zone, name).await?;
+            changes.extend(swap(name, edit, old.as_ref())?);
+        }
+        if changes.is_empty() {
+            return Ok(None);
+        }
+
+        let batch = ChangeBatch::builder()
+            .comment("neverlapse: ACME DNS-01")
+            .set_changes(Some(changes))
+            .build()
+            .map_err(not_built)?;
+        let request = zone
+            .client
+            .change_resource_record_sets()
+            .hosted_zone_id(&zone.id)
+            .change_batch(batch);
+        let error = match request.send().await {
+            Ok(answer) => return Ok(answer.change_info.map(|change| change.id)),
+            Err(error) => error,
+        };
+
+        last = reason(&error);
+        let code = error.as_service_error().and_then(ProvideErrorMetadata::code);
+        if !is_transient(code.unwrap_or_default()) {
+            break;
+        }
+        let longest = (200 << attempt.min(5)).min(5_000);
+        let pause = rand::rng().random_range(50..=longest);
+        sleep(Duration::from_millis(pause)).await;
+    }
+
+    Err(Error::Internal(format!(
+        "cannot change TXT records in hosted zone {} ({}): {last}",
+        zone.id, zone.name
+    )))
+}
+
+/// Whether a change that Route 53 refused can be tried again: another writer won the race for a
+/// name (the values to delete are no longer there), or Route 53 is busy.
+fn is_transient(code: &str) -> bool {
+    matches!(
+        code,
+        "InvalidChangeBatch" | "PriorRequestNotComplete" | "Throttling" | "ThrottlingException"
+    )
+}
+
+/// Waits until all of the zone's name servers have a change.
+async fn in_sync(zone: &HostedZone, change: &str, deadline: Instant) -> Result<(), Error> {
+    let longest = Instant::now() + IN_SYNC;
+    loop {
+        let answer = zone.client.get_change().id(change).send().await;
+        let answer = answer.map_err(|error| failed(zone, "ask for a change in", &reason(&error)))?;
+        let status = answer.change_info.map(|change| change.status);
+        if status == Some(ChangeStatus::Insync) {
+            return Ok(());
+        }
+
+        if Instant::now() + POLL > deadline {
+            return Err(Error::OutOfTime("Route 53 spreads the change"));
+        }
+        if Instant::now() > longest {
+            let problem = "it is not INSYNC after three minutes";
+            return Err(failed(zone, "wait for a change in", problem));
+        }
+        sleep(POLL).await;
+    }
+}
+
+/// A name's TXT records, if it has any.
+async fn records(zone: &HostedZone, name: &str) -> Result<Option<ResourceRecordSet>, Error> {
+    let request = zone
+        .client
+        .list_resource_record_sets()
+        .hosted_zone_id(&zone.id)
+        .start_record_name(name)
+        .start_record_type(RrType::Txt)
+        .max_items(1);
+    let page = request.send().await;
+    let page = page.map_err(|error| failed(zone, "read", &reason(&error)))?;
+
+    // The list begins at this name, but may begin with another one if there is no such set.
+    let first = page.resource_record_sets.into_iter().next();
+    Ok(first.filter(|set| set.r#type == RrType::Txt && plain(&set.name) == name))
+}
+
+/// DELETE of exactly what was read and CREATE of what is wanted, or nothing if that is the same.
+fn swap(name: &str, edit: &Edit, old: Option<&ResourceRecordSet>) -> Result<Vec<Change>, Error> {
+    if old.is_some_and(|old| old.set_identifier.is_some() || old.alias_target.is_some()) {
+        return Err(Error::Internal(format!(
+            "the TXT records of {name} have a routing policy (expected a simple record)"
+        )));
+    }
+
+    let before: Vec<_> = old
+        .map(ResourceRecordSet::resource_records)
+        .unwrap_or_default()
+        .iter()
+        .map(|record| record.value.clone())
+        .collect();
+    let add = quoted(&edit.add);
+    let remove = quoted(&edit.remove);
+    let mut after: Vec<_> = before.iter().filter(|value| !remove.contains(value)).cloned().collect();
+    after.extend(add.into_iter().filter(|value| !before.contains(value)));
+    if after == before {
+        return Ok(Vec::new());
+    }
+
+    let mut changes = Vec::new();
+    if let Some(old) = old {
+        changes.push(one_change(ChangeAction::Delete, old.clone())?);
+    }
+    if !after.is_empty() {
+        // Someone else's set keeps its TTL.
+        let ttl = old.and_then(|old| old.ttl).unwrap_or(TTL);
+        changes.push(one_change(ChangeAction::Create, record_set(name, after, ttl)?)?);
+    }
+    Ok(changes)
+}
+
+/// Values as Route 53 writes them. Ours are base64url (RFC 8555, 8.4), so nothing in them needs
+/// escaping.
+fn quoted(values: &BTreeSet<String>) -> Vec<String> {
+    values.iter().map(|value| format!("{value:?}")).collect()
+}
+
+fn record_set(name: &str, values: Vec<String>, ttl: i64) -> Result<ResourceRecordSet, Error> {
+    let mut set = ResourceRecordSet::builder()
+        .name(format!("{name}."))
+        .r#type(RrType::Txt)
+        .ttl(ttl);
+    for value in values {
+        set = set.resource_records(ResourceRecord::builder().value(value).build().map_err(not_built)?);
+    }
+    set.build().map_err(not_built)
+}
+
+fn one_change(action: ChangeAction, set: ResourceRecordSet) -> Result<Change, Error> {
+    let change = Change::builder().action(action).resource_record_set(set);
+    change.build().map_err(not_built)
+}
+
+fn not_built(error: BuildError) -> Error {
+    Error::Internal(format!("cannot make a change for Route 53: {error}"))
+}
+
+fn failed(zone: &HostedZone, what: &str, reason: &str) -> Error {
+    Error::Internal(format!(
+        "cannot {what} hosted zone {} ({}): {reason}",
+        zone.id, zone.name
+    ))
+}
+
+const TTL: i64 = 60;
+const TRIES: u32 = 12;
+const IN_SYNC: Duration = Duration::from_secs(180);
+const POLL: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(values: &[&str], ttl: i64) -> ResourceRecordSet {
+        let values = values.iter().map(|value| format!("{value:?}")).collect();
+        record_set("_acme-challenge.example.com", values, ttl).unwrap()
+    }
+
+    fn edit(add: &[&str], remove: &[&str]) -> Edit {
+        Edit {
+            add: add.iter().map(|&value| value.to_owned()).collect(),
+            remove: remove.iter().map(|&value| value.to_owned()).collect(),
+        }
+    }
+
+    #[test]
+    fn only_our_values_come_and_go_and_the_rest_keeps_its_ttl() {
+        for (old, edit, expected) in [
+            (None, edit(&["a", "b"], &[]), vec!["CREATE 60 \"a\" \"b\""]),
+            (
+                Some(set(&["theirs"], 300)),
+                edit(&["a"], &[]),
+                vec!["DELETE 300 \"theirs\"", "CREATE 300 \"theirs\" \"a\""],
+            ),
+            (
+                Some(set(&["theirs", "a"], 300)),
+                edit(&[], &["a"]),
+                vec!["DELETE 300 \"theirs\" \"a\"", "CREATE 300 \"theirs\""],
+            ),
+            (Some(set(&["a"], 60)), edit(&[], &["a"]), vec!["DELETE 60 \"a\""]),
+            (Some(set(&["a"], 60)), edit(&["a"], &[]), vec![]),
+            (None, edit(&[], &["a"]), vec![]),
+        ] {
+            let written: Vec<_> = swap("_acme-challenge.example.com", &edit, old.as_ref())
+                .unwrap()
+                .iter()
+                .map(|change| {
+                    let set = change.resource_record_set.as_ref().unwrap();
+                    let values: Vec<_> = set
+                        .resource_records()
+                        .iter()
+                        .map(|record| record.value.as_str())
+                        .collect();
+                    format!("{} {} {}", change.action, set.ttl.unwrap(), values.join(" "))
+                })
+                .collect();
+            assert_eq!(written, expected);
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! The services that the renewer works with, set up once in `main` and passed on from there.
+
+use std::net::SocketAddr;
+
+use aws_config::SdkConfig;
+use neverlapse::bucket::store::Store;
+use neverlapse::inventory;
+
+use crate::acme::account::Accounts;
+use crate::bucket::lease::Leases;
+use crate::dns::lookup::Lookup;
+use crate::dns::zone::Zones;
+use crate::error::Error;
+
+/// The bucket, Route 53 and DNS.
+pub(crate) struct Services {
+    pub(crate) store: Store,
+    /// The KMS key for accounts and leases: for objects with private keys that no instance may
+    /// read.
+    pub(crate) kms_key: String,
+    pub(crate) config: SdkConfig,
+    pub(crate) nameserver: Option<SocketAddr>,
+}
+
+impl Services {
+    pub(crate) fn accounts(&self) -> Accounts<'_> {
+        Accounts {
+            store: &self.store,
+            kms_key: &self.kms_key,
+        }
+    }
+
+    pub(crate) fn leases(&self) -> Leases<'_> {
+        Leases {
+            store: &self.store,
+            kms_key: &self.kms_key,
+        }
+    }
+
+    /// The hosted zones that can be written, as the inventory says how to reach them.
+    pub(crate) async fn zones(&self, written: &[inventory::Zone]) -> Result<Zones, Error> {
+        Zones::list(&self.config, written).await
+    }
+
+    pub(crate) fn lookup(&self) -> Result<Lookup, Error> {
+        Lookup::new(self.nameserver)
+    }
+}
