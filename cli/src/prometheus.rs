@@ -8,7 +8,7 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 
-use neverlapse::finding::Severity;
+use neverlapse::finding::{Code, Severity};
 use neverlapse::report::EndpointReport;
 
 use crate::output::Summary;
@@ -17,7 +17,7 @@ use crate::output::Summary;
 #[derive(Default)]
 pub(crate) struct Metrics {
     endpoints: BTreeMap<String, State>,
-    findings: BTreeSet<(String, Option<SocketAddr>, &'static str, Severity)>,
+    findings: BTreeSet<(String, Option<SocketAddr>, &'static Code, Severity)>,
 }
 
 struct State {

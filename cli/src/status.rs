@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use neverlapse::bucket::store::{LATEST_JSON, Store};
 use neverlapse::chain::roots::Roots;
 use neverlapse::delivery;
-use neverlapse::finding::{Severity, Span};
+use neverlapse::finding::{Kind, Severity, Span};
 use neverlapse::inventory::{Inventory, Managed, Problem};
 use neverlapse::probe::{Options, Prober, Target};
 use neverlapse::renewal::{Decision, decide};
@@ -181,10 +181,8 @@ impl Status {
             _ => {}
         }
         let findings = self.certificates.iter().flat_map(|certificate| &certificate.findings);
-        if findings
-            .map(|finding| finding.kind.code())
-            .any(|code| code == "certificate_unreadable")
-        {
+        let mut kinds = findings.map(|finding| &finding.kind);
+        if kinds.any(|kind| matches!(kind, Kind::CertificateUnreadable { .. })) {
             eprintln!("hint: {RIGHTS}");
         }
     }

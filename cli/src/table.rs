@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use comfy_table::{Attribute, Cell, Color};
 use neverlapse::finding::{Severity, Span};
 use neverlapse::report::EndpointReport;
-use neverlapse::text::printable;
+use neverlapse::text::{self, printable, some_of};
 use neverlapse::timestamp::Timestamp;
 use time::Duration;
 
@@ -121,7 +121,7 @@ fn lines(report: &EndpointReport) -> Vec<String> {
         skipped.entry(&left_out.reason).or_default().push(left_out.address);
     }
     for (reason, addresses) in skipped {
-        lines.push(cut(&format!("skipped {}: {reason}", some_of(addresses))));
+        lines.push(cut(&format!("skipped {}: {reason}", some_of(addresses, ADDRESSES))));
     }
     lines
 }
@@ -150,28 +150,16 @@ fn findings(report: &EndpointReport) -> Vec<String> {
         let place = if everywhere {
             String::new()
         } else {
-            format!(" [{}]", some_of(addresses))
+            format!(" [{}]", some_of(addresses, ADDRESSES))
         };
         format!("- {milder}{}{place}", cut(message))
     };
     merged.into_iter().map(line).collect()
 }
 
-fn some_of(addresses: impl IntoIterator<Item = IpAddr>) -> String {
-    let addresses: Vec<_> = addresses.into_iter().map(|address| address.to_string()).collect();
-    match addresses.len().saturating_sub(ADDRESSES) {
-        0 => addresses.join(", "),
-        more => format!("{} and {more} more", addresses[..ADDRESSES].join(", ")),
-    }
-}
-
 /// No server gets more of the screen than this, nor of the memory.
 pub(crate) fn cut(text: &str) -> String {
-    let text = printable(text);
-    match text.char_indices().nth(LENGTH) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
-    }
+    text::cut(&printable(text), LENGTH)
 }
 
 fn sentence(summary: &Summary) -> String {

@@ -228,7 +228,7 @@ async fn another_time_and_other_thresholds() {
         .find(|endpoint| endpoint.endpoint.starts_with("healthy"))
         .unwrap();
     assert_eq!(healthy.findings.len() + healthy.observations[0].findings.len(), 1);
-    assert_eq!(healthy.observations[0].findings[0].kind.code(), "expired");
+    assert_eq!(healthy.observations[0].findings[0].kind.code().as_str(), "expired");
 
     let out = bench
         .check(&["--warn-days", "5", "--critical-days", "1", "--format", "json"])

@@ -45,6 +45,41 @@ pub fn cut(text: &str, longest: usize) -> String {
     }
 }
 
+/// The text, or its start with `…` after it: at most this many characters as JavaScript and Java count
+/// them, which is how chats limit a message.
+pub fn cut_utf16(text: &str, units: usize) -> String {
+    if utf16_length(text) <= units {
+        return text.to_owned();
+    }
+    let mut length = 0;
+    let end = text.char_indices().find(|(_, c)| {
+        length += c.len_utf16();
+        length >= units
+    });
+    format!("{}…", &text[..end.map_or(text.len(), |(end, _)| end)])
+}
+
+/// The length of a text as JavaScript and Java count it.
+pub fn utf16_length(text: &str) -> usize {
+    text.encode_utf16().count()
+}
+
+/// The first bytes of a text, to a whole character.
+pub fn cut_bytes(text: &str, bytes: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes)]
+}
+
+/// The first of them with commas between, and how many more there are.
+pub fn some_of<T: ToString>(all: impl IntoIterator<Item = T>, shown: usize) -> String {
+    let mut all = all.into_iter();
+    let first: Vec<_> = all.by_ref().take(shown).map(|one| one.to_string()).collect();
+    let first = first.join(", ");
+    match all.count() {
+        0 => first,
+        more => format!("{first} and {more} more"),
+    }
+}
+
 /// The SHA-256 of `content` in lower-case hex.
 pub fn sha256(content: &[u8]) -> String {
     HEXLOWER.encode(digest(&SHA256, content).as_ref())
@@ -93,6 +128,32 @@ mod tests {
         let wrapped = io::Error::other(io::Error::other(inner));
         assert_eq!(causes(&Outer(wrapped)), "cannot send the request: connection refused");
         assert_eq!(causes(&io::Error::other("alone")), "alone");
+    }
+
+    #[test]
+    fn no_way_to_shorten_a_text_splits_a_character() {
+        let text = "aß書𝄞z";
+        for (length, characters, utf16, bytes) in [
+            (0, "…", "…", ""),
+            (1, "a…", "…", "a"),
+            (2, "aß…", "a…", "a"),
+            (3, "aß書…", "aß…", "aß"),
+            (4, "aß書𝄞…", "aß書…", "aß"),
+            (5, "aß書𝄞z", "aß書…", "aß"),
+            (6, "aß書𝄞z", "aß書𝄞z", "aß書"),
+            (11, "aß書𝄞z", "aß書𝄞z", "aß書𝄞z"),
+        ] {
+            assert_eq!(cut(text, length), characters);
+            assert_eq!(cut_utf16(text, length), utf16);
+            assert_eq!(cut_bytes(text, length), bytes);
+        }
+    }
+
+    #[test]
+    fn of_many_some_are_named_and_the_others_counted() {
+        assert_eq!(some_of([1, 2, 3], 3), "1, 2, 3");
+        assert_eq!(some_of([1, 2, 3], 1), "1 and 2 more");
+        assert_eq!(some_of([""; 0], 3), "");
     }
 
     #[test]

@@ -643,9 +643,18 @@ async fn addresses_are_looked_at_one_by_one() {
         target.addresses = vec![IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2])];
         let report = run(vec![target], 1).await;
         let seen = &report.endpoints[0];
-        let own: Vec<_> = seen.findings.iter().map(|finding| finding.kind.code()).collect();
+        let own: Vec<_> = seen
+            .findings
+            .iter()
+            .map(|finding| finding.kind.code().as_str())
+            .collect();
         assert_eq!(own, endpoint_codes, "{seen:?}");
-        let found = |at: usize| seen.observations[at].findings.iter().map(|finding| finding.kind.code());
+        let found = |at: usize| {
+            seen.observations[at]
+                .findings
+                .iter()
+                .map(|finding| finding.kind.code().as_str())
+        };
         assert_eq!(found(0).count(), 0, "{seen:?}");
         assert_eq!(found(1).collect::<Vec<_>>(), address_codes, "{seen:?}");
     }
@@ -698,7 +707,9 @@ fn of<'a>(report: &'a Report, endpoint: &str) -> &'a EndpointReport {
 }
 
 fn codes(seen: &EndpointReport) -> Vec<&'static str> {
-    seen.all_findings().map(|(_, finding)| finding.kind.code()).collect()
+    seen.all_findings()
+        .map(|(_, finding)| finding.kind.code().as_str())
+        .collect()
 }
 
 /// Listens on loopback and treats every client the same way.

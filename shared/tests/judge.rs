@@ -564,7 +564,11 @@ fn ours(case: &Case) -> (Vec<&'static str>, bool) {
         .iter()
         .any(|finding| finding.severity == Severity::Critical);
     (
-        verdict.findings.iter().map(|finding| finding.kind.code()).collect(),
+        verdict
+            .findings
+            .iter()
+            .map(|finding| finding.kind.code().as_str())
+            .collect(),
         alarm,
     )
 }

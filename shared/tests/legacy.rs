@@ -68,7 +68,10 @@ async fn a_modern_server_that_rustls_cannot_finish_with_still_shows_the_chain() 
     let options = ["-tls1_2", "-cipher", "ECDHE-RSA-AES128-GCM-SHA256", "-curves", "P-521"];
     let server = Server::start(&pki, &options);
     let report = probe(&pki.root.pem(), &server).await;
-    let codes: Vec<_> = report.all_findings().map(|(_, finding)| finding.kind.code()).collect();
+    let codes: Vec<_> = report
+        .all_findings()
+        .map(|(_, finding)| finding.kind.code().as_str())
+        .collect();
     assert_eq!(codes, ["handshake_failed"], "{report:?}");
     let seen = &report.observations[0];
     assert_eq!(seen.leaf.as_ref().unwrap().names, ["old.example"]);
@@ -113,7 +116,10 @@ async fn a_certificate_that_rustls_does_not_take_is_shown() {
         let root = std::fs::read_to_string(files.path().join("leaf.pem")).unwrap();
         let server = Server::run(files, &["-cipher", "ALL:@SECLEVEL=0"]);
         let report = probe(&root, &server).await;
-        let mut codes: Vec<_> = report.all_findings().map(|(_, finding)| finding.kind.code()).collect();
+        let mut codes: Vec<_> = report
+            .all_findings()
+            .map(|(_, finding)| finding.kind.code().as_str())
+            .collect();
         codes.sort_unstable();
         assert_eq!(codes, expected, "{what}: {report:?}");
         assert_eq!(report.observations[0].leaf.as_ref().unwrap().key, key_type, "{what}");
@@ -123,7 +129,10 @@ async fn a_certificate_that_rustls_does_not_take_is_shown() {
 /// What a user sees: the certificate, judged like any other, and one warning.
 async fn is_legacy_and_nothing_else(pki: &Pki, server: &Server, version: &str, cipher_suite: Option<&str>) {
     let report = probe(&pki.root.pem(), server).await;
-    let codes: Vec<_> = report.all_findings().map(|(_, finding)| finding.kind.code()).collect();
+    let codes: Vec<_> = report
+        .all_findings()
+        .map(|(_, finding)| finding.kind.code().as_str())
+        .collect();
     assert_eq!(codes, ["legacy_tls"], "{report:?}");
     let seen = &report.observations[0];
     let tls = seen.tls.as_ref().unwrap();

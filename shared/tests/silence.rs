@@ -409,7 +409,7 @@ fn a_six_day_certificate_expired_after_one_warning() {
         }
         let report = world.report(now);
         let found: Vec<_> = (report.findings.iter())
-            .map(|finding| (finding.kind.code(), finding.severity))
+            .map(|finding| (finding.kind.code().as_str(), finding.severity))
             .collect();
         assert_eq!(found, expected, "{hours} {left} {fails}");
     }
@@ -579,7 +579,7 @@ fn tell(memory: &mut Memory, report: &Report, now: Timestamp) -> (Vec<(Change, S
     let said = news
         .notices
         .iter()
-        .map(|notice| (notice.change, notice.matter.code.clone()));
+        .map(|notice| (notice.change, notice.matter.code.to_string()));
     let said = said.collect();
     *memory = Memory::read(&serde_json::to_vec(&state).unwrap());
     (said, digest::digest(&news, Some(report), &circle, &sender(), now))

@@ -143,10 +143,10 @@ impl Alerts {
 fn log(news: &News) {
     for notice in &news.notices {
         let (matter, change) = (&notice.matter, format!("{:?}", notice.change));
-        info!(place = %matter.place, code = matter.code, severity = %matter.severity, change, what = matter.message, "to be said");
+        info!(place = %matter.place, code = matter.code.as_str(), severity = %matter.severity, change, what = matter.message, "to be said");
     }
     for matter in &news.open {
-        info!(place = %matter.place, code = matter.code, severity = %matter.severity, "open, and said before");
+        info!(place = %matter.place, code = matter.code.as_str(), severity = %matter.severity, "open, and said before");
     }
 }
 

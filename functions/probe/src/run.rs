@@ -301,13 +301,13 @@ fn log(report: &Report) {
     for endpoint in &report.endpoints {
         for (address, finding) in endpoint.all_findings() {
             let address = address.map(|address| address.to_string());
-            let (code, severity) = (finding.kind.code(), finding.severity.to_string());
+            let (code, severity) = (finding.kind.code().as_str(), finding.severity.to_string());
             warn!(endpoint = %endpoint.endpoint, address, code, severity, message = %finding.message);
         }
     }
     for certificate in &report.certificates {
         for finding in &certificate.findings {
-            let (code, severity) = (finding.kind.code(), finding.severity.to_string());
+            let (code, severity) = (finding.kind.code().as_str(), finding.severity.to_string());
             warn!(certificate = %certificate.name, code, severity, message = %finding.message);
         }
     }

@@ -2,9 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
-use super::digest::{Digest, Entry, Section, cut};
+use super::digest::{Digest, Entry, Section};
 use super::slack::{escaped, mark};
 use super::{Sender, slack};
+use crate::text::{cut_utf16, utf16_length};
 
 /// What SNS takes as one message, all its bodies together.
 pub const LIMIT: usize = 262_144;
@@ -71,21 +72,21 @@ pub fn custom_notification(digest: &Digest, sender: &Sender) -> Value {
         let step = |step: &String| format!("`{}`: {}", escaped(&section.title), escaped(step));
         section.next.iter().map(step)
     });
-    let steps: Vec<_> = steps.take(STEPS).map(|step| first(&step, STEP)).collect();
+    let steps: Vec<_> = steps.take(STEPS).map(|step| cut_utf16(&step, STEP)).collect();
     let places: Vec<_> = digest
         .sections
         .iter()
         .take(STEPS)
-        .map(|section| first(&section.title, CONTEXT))
+        .map(|section| cut_utf16(&section.title, CONTEXT))
         .collect();
     let mut content = Map::new();
     content.insert("textType".into(), "client-markdown".into());
-    content.insert("title".into(), first(&title, TITLE).into());
+    content.insert("title".into(), cut_utf16(&title, TITLE).into());
     content.insert("description".into(), description(digest, sender).into());
     if !steps.is_empty() {
         content.insert("nextSteps".into(), steps.into());
     }
-    let keywords = ["neverlapse", &sender.stack, &digest.severity.to_string()].map(|word| first(word, KEYWORD));
+    let keywords = ["neverlapse", &sender.stack, &digest.severity.to_string()].map(|word| cut_utf16(word, KEYWORD));
     content.insert("keywords".into(), keywords.to_vec().into());
     json!({
         "version": "1.0",
@@ -94,14 +95,14 @@ pub fn custom_notification(digest: &Digest, sender: &Sender) -> Value {
         "content": content,
         "metadata": {
             "threadId": format!("neverlapse-{}", digest.thread),
-            "summary": first(&digest.subject, TITLE),
+            "summary": cut_utf16(&digest.subject, TITLE),
             "eventType": "neverlapse.alert",
             "relatedResources": places,
             "additionalContext": {
                 "account": sender.account,
                 "region": sender.region,
-                "stack": first(&sender.stack, CONTEXT),
-                "report": first(&sender.report(), CONTEXT),
+                "stack": cut_utf16(&sender.stack, CONTEXT),
+                "report": cut_utf16(&sender.report(), CONTEXT),
             },
         },
     })
@@ -110,10 +111,10 @@ pub fn custom_notification(digest: &Digest, sender: &Sender) -> Value {
 /// What a chat shows under the title.
 fn description(digest: &Digest, sender: &Sender) -> String {
     let tail = format!("\n\n{}", slack::origin(sender));
-    let mut text = first(&escaped(&digest.summary), DESCRIPTION / 2);
+    let mut text = cut_utf16(&escaped(&digest.summary), DESCRIPTION / 2);
     for (index, section) in digest.sections.iter().enumerate() {
         let section = format!("\n\n{}", slack::section(section));
-        if length(&text) + length(&section) + length(&tail) + RESERVE > DESCRIPTION {
+        if utf16_length(&text) + utf16_length(&section) + utf16_length(&tail) + RESERVE > DESCRIPTION {
             let more = digest.sections.len() - index;
             text.push_str(&format!("\n\n+{more} more; {}", escaped(&sender.elsewhere())));
             break;
@@ -122,12 +123,12 @@ fn description(digest: &Digest, sender: &Sender) -> String {
     }
     for note in &digest.notes {
         let note = format!("\n\n{}", escaped(note));
-        if length(&text) + length(&note) + length(&tail) <= DESCRIPTION {
+        if utf16_length(&text) + utf16_length(&note) + utf16_length(&tail) <= DESCRIPTION {
             text.push_str(&note);
         }
     }
     text.push_str(&tail);
-    first(&text, DESCRIPTION)
+    cut_utf16(&text, DESCRIPTION)
 }
 
 impl Section {
@@ -135,23 +136,6 @@ impl Section {
     pub fn headline(&self) -> &str {
         self.entries.first().map_or("", |entry: &Entry| entry.message.as_str())
     }
-}
-
-/// At most so many characters, as JavaScript and Java count them.
-pub(super) fn first(text: &str, characters: usize) -> String {
-    if length(text) <= characters {
-        return text.to_owned();
-    }
-    let mut count = 0;
-    let end = text.char_indices().find(|(_, c)| {
-        count += c.len_utf16();
-        count > characters - 1
-    });
-    format!("{}…", cut(text, end.map_or(text.len(), |(at, _)| at)))
-}
-
-pub(super) fn length(text: &str) -> usize {
-    text.encode_utf16().count()
 }
 
 /// Name and version of [`machine`]'s format.

@@ -56,7 +56,7 @@ impl Sender {
         self.object(REPORT)
     }
 
-    fn object(&self, key: &str) -> String {
+    pub(crate) fn object(&self, key: &str) -> String {
         match self.bucket.as_str() {
             "" => key.to_owned(),
             bucket => format!("s3://{bucket}/{key}"),

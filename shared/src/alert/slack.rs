@@ -8,11 +8,11 @@ use thiserror::Error;
 use tokio::time::timeout;
 
 use super::Sender;
-use super::bodies::{first, length};
 use super::digest::{Digest, Section};
 use crate::bucket::store::{self, Store};
 use crate::chain::roots::Roots;
 use crate::finding::Severity;
+use crate::text::{cut_utf16, utf16_length};
 
 /// Where the webhook's URL is in the bucket: one line of text. Whoever has it can write into the channel.
 pub const KEY: &str = "secrets/slack-webhook";
@@ -31,25 +31,25 @@ pub async fn tell(store: &Store, digest: &Digest, sender: &Sender) -> Result<boo
 /// The alert in Block Kit: <https://docs.slack.dev/reference/block-kit/blocks>.
 pub fn message(digest: &Digest, sender: &Sender) -> Value {
     let mut blocks = vec![
-        json!({"type": "header", "text": {"type": "plain_text", "text": first(&format!("{} {}", mark(digest.severity), digest.subject), HEADER), "emoji": true}}),
+        json!({"type": "header", "text": {"type": "plain_text", "text": cut_utf16(&format!("{} {}", mark(digest.severity), digest.subject), HEADER), "emoji": true}}),
         block(&escaped(&digest.summary)),
     ];
-    let mut room = TOTAL - length(&digest.summary).min(TEXT);
+    let mut room = TOTAL - utf16_length(&digest.summary).min(TEXT);
     for (index, one) in digest.sections.iter().enumerate() {
         let mut text = section(one);
         for step in &one.next {
             text.push_str(&format!("\n*What to do:* {}", escaped(step)));
         }
-        if index == SECTIONS || length(&text) > room {
+        if index == SECTIONS || utf16_length(&text) > room {
             let more = digest.sections.len() - index;
             blocks.push(block(&format!("*+{more} more*; {}", escaped(&sender.elsewhere()))));
             break;
         }
-        room -= length(&text).min(TEXT);
+        room -= utf16_length(&text).min(TEXT);
         blocks.push(json!({"type": "divider"}));
         blocks.push(block(&text));
     }
-    for note in digest.notes.iter().filter(|note| length(note) <= room) {
+    for note in digest.notes.iter().filter(|note| utf16_length(note) <= room) {
         blocks.push(block(&escaped(note)));
     }
     blocks.push(json!({"type": "context", "elements": [text(&origin(sender))]}));
@@ -106,7 +106,7 @@ fn block(markdown: &str) -> Value {
 
 /// `verbatim`: names and addresses in it are not made into links.
 fn text(markdown: &str) -> Value {
-    json!({"type": "mrkdwn", "text": first(markdown, TEXT), "verbatim": true})
+    json!({"type": "mrkdwn", "text": cut_utf16(markdown, TEXT), "verbatim": true})
 }
 
 /// An incoming webhook. Its URL is a secret, and is never shown.
@@ -187,7 +187,7 @@ impl Webhook {
         let again =
             (status.as_u16() == 429 || status.is_server_error()).then(|| Duration::from_secs(asked.unwrap_or(0)));
         let answer = response.text().await.unwrap_or_default();
-        let answer = first(&super::printable(&answer), ANSWER);
+        let answer = cut_utf16(&crate::text::printable(&answer), ANSWER);
         let status = status.as_u16();
         Err((Error::Refused { status, answer }, again))
     }

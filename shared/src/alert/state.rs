@@ -5,12 +5,13 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use time::Duration;
 
-use crate::finding::{Finding, Kind, Severity};
+use crate::finding::{Code, Finding, Kind, Severity};
 use crate::inventory::Inventory;
 use crate::report::{AddressStage, CertificateReport, EndpointReport, Report, Stage};
-use crate::text::{instance_name, sha256};
+use crate::text::{instance_name, sha256, some_of};
 use crate::timestamp::Timestamp;
 
 /// Name and version of the format.
@@ -40,7 +41,7 @@ pub struct Matter {
     /// Where.
     pub place: Place,
     /// The finding's code; the worst of them, if several belong together.
-    pub code: String,
+    pub code: Code,
     /// How bad it is now.
     pub severity: Severity,
     /// In words, as of the run that saw it last.
@@ -57,6 +58,9 @@ pub struct Matter {
     /// The end of the certificate that it is about, or that was served with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_after: Option<Timestamp>,
+    /// How many endpoints it is, of [`Code::ManyUnreachable`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outage: Option<Outage>,
     /// When it was first seen.
     pub since: Timestamp,
     /// In how many runs in a row it was seen, counted to [`CONFIRMED`].
@@ -64,6 +68,22 @@ pub struct Matter {
     /// When people were last told, and how bad it was then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub said: Option<Said>,
+}
+
+/// How many endpoints fail together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outage {
+    /// So many cannot be reached.
+    pub unreachable: usize,
+    /// Of so many.
+    pub endpoints: usize,
+}
+
+impl fmt::Display for Outage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { unreachable, endpoints } = self;
+        write!(f, "{unreachable} of {endpoints} endpoints cannot be reached together")
+    }
 }
 
 /// What people were told of a matter.
@@ -74,7 +94,7 @@ pub struct Said {
     /// How bad it was.
     pub severity: Severity,
     /// Under which code.
-    pub code: String,
+    pub code: Code,
     /// At how many instances.
     #[serde(default)]
     pub instances: usize,
@@ -161,7 +181,7 @@ impl Memory {
                 "the record of earlier alerts is in a format of a later version ({schema}); it is left as it is, so everything that is open is reported again in every run"
             ),
         };
-        Some(Found::new(Place::Probe, "memory_lost", Severity::Warning, problem))
+        Some(Found::new(Place::Probe, Code::MemoryLost, Severity::Warning, problem))
     }
 }
 
@@ -285,7 +305,7 @@ impl Notice {
             .then_with(|| self.matter.expiry().cmp(&other.matter.expiry()))
             .then_with(|| self.change.cmp(&other.change))
             // What is not issued cannot be installed.
-            .then_with(|| (other.matter.code == RENEWAL_FAILED).cmp(&(self.matter.code == RENEWAL_FAILED)))
+            .then_with(|| (other.matter.code == Code::RenewalFailed).cmp(&(self.matter.code == Code::RenewalFailed)))
             .then_with(|| self.matter.place.cmp(&other.matter.place))
     }
 }
@@ -387,38 +407,35 @@ pub fn next(run: &Run<'_>, memory: &Memory, now: Timestamp) -> (News, State) {
 struct Found {
     id: String,
     place: Place,
-    code: String,
+    code: Code,
     severity: Severity,
     message: String,
     addresses: Vec<SocketAddr>,
     instances: Vec<String>,
     not_after: Option<Timestamp>,
+    outage: Option<Outage>,
     network: bool,
 }
 
 impl Found {
-    fn new(place: Place, code: &str, severity: Severity, message: String) -> Self {
+    fn new(place: Place, code: Code, severity: Severity, message: String) -> Self {
         Self {
-            id: id(&place, code, ""),
+            id: id(&place, code.as_str(), ""),
             place,
-            code: code.to_owned(),
+            code,
             severity,
             message,
             addresses: Vec::new(),
             instances: Vec::new(),
             not_after: None,
+            outage: None,
             network: false,
         }
     }
 
     fn of(place: Place, finding: &Finding, address: Option<SocketAddr>, not_after: Option<Timestamp>) -> Self {
-        let network = finding.is_network() && matches!(place, Place::Endpoint(_));
         let code = finding.kind.code();
-        let id = match network {
-            // Refused today and timed out tomorrow is the same trouble.
-            true => id(&place, UNREACHABLE, ""),
-            false => id(&place, family(code), &facts(finding)),
-        };
+        let id = id(&place, code.family().as_str(), &facts(&finding.kind));
         let addresses = match address {
             Some(address) => vec![address],
             None => addresses(&finding.kind),
@@ -428,8 +445,8 @@ impl Found {
             addresses,
             instances: instance(&finding.kind).into_iter().collect(),
             not_after,
-            network,
-            ..Self::new(place, code, finding.severity, finding.message.clone())
+            network: finding.is_network(),
+            ..Self::new(place, code.clone(), finding.severity, finding.message.clone())
         }
     }
 
@@ -469,6 +486,7 @@ impl Found {
             gone: gone(&left),
             instances: self.instances.clone(),
             not_after: self.not_after,
+            outage: self.outage,
             since: before.map_or(now, |before| before.since),
             runs: before.map_or(1, |before| (before.runs + 1).min(CONFIRMED)),
             said: before.and_then(|before| before.said.clone()),
@@ -488,7 +506,7 @@ fn found(run: &Run<'_>) -> BTreeMap<String, Found> {
         Ok(report) => report,
         Err(reason) => {
             let message = format!("could not look at anything: {reason}");
-            add(Found::new(Place::Probe, "run_failed", Severity::Critical, message));
+            add(Found::new(Place::Probe, Code::RunFailed, Severity::Critical, message));
             return all;
         }
     };
@@ -505,18 +523,19 @@ fn found(run: &Run<'_>) -> BTreeMap<String, Found> {
         }
     }
     for problem in &report.mistakes {
-        let mut found = Found::new(Place::Inventory, "mistake", Severity::Unknown, problem.to_string());
+        let code = Code::InventoryProblem;
         // Lines above it may come and go.
-        found.id = id(&Place::Inventory, "mistake", &problem.message);
-        add(found);
+        let id = id(&Place::Inventory, code.as_str(), &problem.message);
+        let found = Found::new(Place::Inventory, code, Severity::Unknown, problem.to_string());
+        add(Found { id, ..found });
     }
     if !report.not_reached.is_empty() {
         let message = format!(
             "the run's deadline left no time for {} endpoints: {}",
             report.not_reached.len(),
-            some_of(report.not_reached.iter().map(String::as_str))
+            some_of(&report.not_reached, NAMED)
         );
-        add(Found::new(Place::Probe, "not_reached", Severity::Unknown, message));
+        add(Found::new(Place::Probe, Code::NotReached, Severity::Unknown, message));
     }
     all
 }
@@ -534,13 +553,15 @@ fn mute_storm(run: &Run<'_>, before: &State, found: &mut BTreeMap<String, Found>
     if dark.len() < STORM || dark.len() * STORM_SHARE <= all.len() {
         return false;
     }
-    let message = format!(
-        "{} of {} endpoints cannot be reached together: {}",
-        dark.len(),
-        all.len(),
-        some_of(dark.iter().map(String::as_str))
-    );
-    let storm = Found::new(Place::Probe, "many_unreachable", Severity::Critical, message);
+    let outage = Outage {
+        unreachable: dark.len(),
+        endpoints: all.len(),
+    };
+    let message = format!("{outage}: {}", some_of(&dark, NAMED));
+    let storm = Found {
+        outage: Some(outage),
+        ..Found::new(Place::Probe, Code::ManyUnreachable, Severity::Critical, message)
+    };
     found.insert(storm.id.clone(), storm);
     true
 }
@@ -548,13 +569,13 @@ fn mute_storm(run: &Run<'_>, before: &State, found: &mut BTreeMap<String, Found>
 /// Instances of a certificate that are in the same trouble are one matter once they are more than a few, and stay one until none is
 /// left: an Auto Scaling group that loses fifty must not be fifty alerts.
 fn gather_instances(before: &State, found: &mut BTreeMap<String, Found>) {
-    let mut alike = BTreeMap::<(Place, String), Vec<String>>::new();
+    let mut alike = BTreeMap::<(Place, Code), Vec<String>>::new();
     for found in found.values().filter(|found| !found.instances.is_empty()) {
         let same = (found.place.clone(), found.code.clone());
         alike.entry(same).or_default().push(found.id.clone());
     }
     for ((place, code), ids) in alike {
-        let id = id(&place, INSTANCES, &code);
+        let id = id(&place, INSTANCES, code.as_str());
         if ids.len() <= FEW && !before.matters.contains_key(&id) {
             continue;
         }
@@ -568,7 +589,7 @@ fn gather_instances(before: &State, found: &mut BTreeMap<String, Found>) {
                 "{}; and likewise {} more: {}",
                 worst.message,
                 more.len(),
-                some_of(more.iter().map(|instance| instance_name(instance)))
+                some_of(more.iter().map(|instance| instance_name(instance)), NAMED)
             ),
         };
         let all = Found {
@@ -601,8 +622,8 @@ fn fate(run: &Run<'_>, matter: &Matter, troubled: &BTreeSet<(Place, String)>) ->
         Place::Endpoint(name) if report.not_reached.contains(name) => return open(),
         Place::Endpoint(name) => report.endpoints.iter().any(|endpoint| endpoint.endpoint == *name),
         Place::Certificate(name) => match certificate(report, name) {
-            Some(found) if found.is_left_out() => matter.code == NOT_RENEWED,
-            Some(found) if !is_readable(found) && matter.code != UNREADABLE => return open(),
+            Some(found) if found.is_left_out() => matter.code == Code::NotRenewed,
+            Some(found) if !is_readable(found) && matter.code != Code::CertificateUnreadable => return open(),
             Some(found) => return fate_of_certificate(run, found, matter, troubled),
             None => false,
         },
@@ -707,7 +728,7 @@ fn sight(report: &Report, matter: &Matter, address: SocketAddr) -> Sight {
     let is_skipped = |look: &&EndpointReport| look.skipped.iter().any(|skipped| skipped.address == address.ip());
     match looks.iter().any(is_skipped) {
         // That it cannot be reached from here is why it was left out.
-        true if is_about_network(&matter.code) => Sight::Mended,
+        true if matter.code.is_network() => Sight::Mended,
         true => Sight::Unknown,
         false if looks.is_empty() || looks.iter().any(|look| look.observations.is_empty()) => Sight::Unknown,
         false => Sight::Gone,
@@ -736,7 +757,9 @@ fn certificate<'r>(report: &'r Report, name: &str) -> Option<&'r CertificateRepo
 
 /// Without its history alone, a certificate can be judged.
 fn is_readable(certificate: &CertificateReport) -> bool {
-    let unread = |finding: &Finding| finding.kind.code() == UNREADABLE && finding.severity == Severity::Unknown;
+    let unread = |finding: &Finding| {
+        *finding.kind.code() == Code::CertificateUnreadable && finding.severity == Severity::Unknown
+    };
     !certificate.findings.iter().any(unread)
 }
 
@@ -760,7 +783,7 @@ impl Matter {
             DAILY
         };
         let more = said.instances > 0 && self.instances.len() > said.instances * MANY_MORE;
-        let tried = self.code == INSTALL_FAILED && said.code != INSTALL_FAILED;
+        let tried = self.code == Code::InstallFailed && said.code != Code::InstallFailed;
         if self.level() > level(said.severity, &said.code) || more || tried {
             Some(Change::Worsened)
         } else {
@@ -830,7 +853,7 @@ impl Matter {
 
     /// Those about expiry come first, the nearest before the others.
     fn expiry(&self) -> (bool, Option<Timestamp>) {
-        match family(&self.code) == EXPIRY {
+        match self.is_about_expiry() {
             true => (false, self.not_after),
             false => (true, None),
         }
@@ -838,12 +861,12 @@ impl Matter {
 
     /// Whether it is that nobody has seen a certificate served, rather than that somebody does not have it.
     pub fn is_unseen(&self) -> bool {
-        self.code == NOT_PULLED && self.instances.is_empty()
+        self.code == Code::NotPulled && self.instances.is_empty()
     }
 
     /// Whether it is about the certificate's end, past or near.
     pub fn is_about_expiry(&self) -> bool {
-        family(&self.code) == EXPIRY
+        self.code.is_about_expiry()
     }
 
     /// Names the incident: the same from its first message to its last, another one when it happens again.
@@ -892,8 +915,8 @@ impl State {
 }
 
 /// How bad something is: its severity, and among the critical ones whether it has happened or is still to come.
-fn level(severity: Severity, code: &str) -> (Severity, bool) {
-    (severity, matches!(code, "expired" | "issuer_expired"))
+fn level(severity: Severity, code: &Code) -> (Severity, bool) {
+    (severity, code.has_happened())
 }
 
 fn id(place: &Place, family: &str, facts: &str) -> String {
@@ -909,31 +932,45 @@ fn id(place: &Place, family: &str, facts: &str) -> String {
     }
 }
 
-/// What is about to happen and what has happened are one matter, and so is whatever keeps an instance from having a certificate.
-fn family(code: &str) -> &str {
-    match code {
-        "expired" | "expires_soon" => EXPIRY,
-        "issuer_expired" | "issuer_expires_soon" => "issuer_expiry",
-        NOT_PULLED | INSTALL_FAILED | "silent_instance" | "receipt_unreadable" => "instance",
-        other => other,
-    }
-}
-
-/// Those of a finding's facts that tell it from another with the same code; not times, addresses and reasons, which change from run
-/// to run.
-fn facts(finding: &Finding) -> String {
-    let facts = serde_json::to_value(&finding.kind).unwrap_or_default();
-    let telling = TELLING
-        .iter()
-        .filter_map(|name| Some(format!("{name}={}", facts.get(name)?)));
-    telling.collect::<Vec<_>>().join(" ")
-}
-
-fn is_about_network(code: &str) -> bool {
-    matches!(
-        code,
-        "dns_failed" | "connect_failed" | "starttls_failed" | "handshake_failed" | "timed_out"
-    )
+/// Those of a finding's facts that tell it from another of the same family; not times, addresses and
+/// reasons, which change from run to run.
+fn facts(kind: &Kind) -> String {
+    let facts = match kind {
+        Kind::SelfSigned { subject }
+        | Kind::IssuerExpired { subject, .. }
+        | Kind::IssuerExpiresSoon { subject, .. }
+        | Kind::WeakKey { subject, .. }
+        | Kind::WeakSignature { subject, .. } => vec![("subject", subject)],
+        Kind::Revoked { subject, serial, .. } => vec![("subject", subject), ("serial", serial)],
+        Kind::IncompleteChain { missing } => vec![("missing", missing)],
+        Kind::UntrustedRoot { root, .. } => vec![("root", root)],
+        Kind::NotPulled {
+            instance: Some(instance),
+            ..
+        }
+        | Kind::InstallFailed { instance, .. }
+        | Kind::SilentInstance { instance, .. }
+        | Kind::ReceiptUnreadable { instance, .. } => vec![("instance", instance)],
+        Kind::Expired { .. }
+        | Kind::ExpiresSoon { .. }
+        | Kind::NotYetValid { .. }
+        | Kind::NameMismatch { .. }
+        | Kind::InvalidChain { .. }
+        | Kind::LegacyTls { .. }
+        | Kind::AddressesDisagree { .. }
+        | Kind::DnsFailed { .. }
+        | Kind::ConnectFailed { .. }
+        | Kind::StarttlsFailed { .. }
+        | Kind::HandshakeFailed { .. }
+        | Kind::TimedOut { .. }
+        | Kind::RenewalFailed { .. }
+        | Kind::NotPulled { instance: None, .. }
+        | Kind::NotRenewed { .. }
+        | Kind::WrongCertificate { .. }
+        | Kind::CertificateUnreadable { .. } => Vec::new(),
+    };
+    let facts = facts.into_iter().map(|(name, fact)| format!("{name}={}", json!(fact)));
+    facts.collect::<Vec<_>>().join(" ")
 }
 
 /// Where a finding is, when it is one of a place as a whole.
@@ -959,15 +996,6 @@ fn instance(kind: &Kind) -> Option<String> {
     }
 }
 
-fn some_of<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
-    let more = names.len().saturating_sub(NAMED);
-    let shown = names.take(NAMED).collect::<Vec<_>>().join(", ");
-    match more {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
-    }
-}
-
 /// In how many runs in a row a network finding must be seen before it is said, and an address must be gone before it is believed.
 pub const CONFIRMED: u32 = 2;
 /// A run starts some time within the schedule's window, so a day's reminder must be due a little before the day is over.
@@ -975,17 +1003,9 @@ const DAILY: Duration = Duration::hours(20);
 const WEEKLY: Duration = Duration::hours(7 * 24 - 4);
 const STORM: usize = 3;
 const STORM_SHARE: usize = 10;
-const EXPIRY: &str = "expiry";
-const UNREACHABLE: &str = "unreachable";
-const RENEWAL_FAILED: &str = "renewal_failed";
-const UNREADABLE: &str = "certificate_unreadable";
-const TELLING: [&str; 5] = ["subject", "serial", "missing", "root", "instance"];
 const NAMED: usize = 20;
 /// So many instances in the same trouble are a matter each.
 const FEW: usize = 3;
 /// So many times as many instances are worse than before.
 const MANY_MORE: usize = 2;
 const INSTANCES: &str = "instances";
-const NOT_PULLED: &str = "not_pulled";
-const INSTALL_FAILED: &str = "install_failed";
-const NOT_RENEWED: &str = "not_renewed";

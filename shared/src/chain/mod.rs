@@ -278,7 +278,7 @@ mod tests {
         verdict
             .findings
             .iter()
-            .map(|finding| (finding.kind.code(), finding.severity))
+            .map(|finding| (finding.kind.code().as_str(), finding.severity))
             .collect()
     }
 

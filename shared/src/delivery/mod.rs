@@ -593,7 +593,7 @@ mod tests {
     }
 
     fn codes(report: &CertificateReport) -> Vec<(&'static str, Severity)> {
-        let code = |finding: &Finding| (finding.kind.code(), finding.severity);
+        let code = |finding: &Finding| (finding.kind.code().as_str(), finding.severity);
         report.findings.iter().map(code).collect()
     }
 
@@ -668,7 +668,7 @@ mod tests {
             let found: Vec<_> = report
                 .findings
                 .iter()
-                .map(|finding| (finding.kind.code(), finding.severity))
+                .map(|finding| (finding.kind.code().as_str(), finding.severity))
                 .collect();
             assert_eq!(found, finding.into_iter().collect::<Vec<_>>(), "{receipt:?}");
             assert_eq!(
@@ -712,7 +712,7 @@ mod tests {
             };
             let report = report(&stored, &[]);
             assert_eq!(
-                (report.findings[0].kind.code(), report.status),
+                (report.findings[0].kind.code().as_str(), report.status),
                 ("renewal_failed", severity)
             );
             assert!(report.findings[0].message.contains("the CA said no"));
@@ -858,14 +858,14 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         let first = said(of(vec![gone.clone()]), NOW);
-        assert_eq!((first[0].0, &*first[0].1), (Change::Appeared, "silent_instance"));
+        assert_eq!((first[0].0, first[0].1.as_str()), (Change::Appeared, "silent_instance"));
         assert!(
             first[0].2.starts_with("i-1 (web-1) has not reported since"),
             "{first:?}"
         );
         assert_eq!(said(of(vec![gone]), NOW + Duration::DAY), []);
         let last = said(of(Vec::new()), NOW + Duration::days(2));
-        assert_eq!((last[0].0, &*last[0].1), (Change::Over, "silent_instance"));
+        assert_eq!((last[0].0, last[0].1.as_str()), (Change::Over, "silent_instance"));
         assert_eq!(said(of(Vec::new()), NOW + Duration::days(3)), []);
     }
 
@@ -891,7 +891,7 @@ mod tests {
             memory = Memory::Known(state);
             news.notices
                 .into_iter()
-                .map(|notice| (notice.matter.code, notice.change.is_open()))
+                .map(|notice| (notice.matter.code.to_string(), notice.change.is_open()))
                 .collect::<Vec<_>>()
         };
         let say = |code: &str, open| (code.to_owned(), open);

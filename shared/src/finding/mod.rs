@@ -1,5 +1,7 @@
 //! What can be wrong with an endpoint: a closed list, each with the facts that prove it.
 
+mod code;
+mod message;
 mod thresholds;
 
 use std::fmt;
@@ -7,8 +9,8 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::code::{Code, Family};
 pub use self::thresholds::Thresholds;
-use crate::text::instance_name;
 use crate::timestamp::Timestamp;
 
 /// One thing that is wrong, how much it matters, and what to tell a person.
@@ -26,22 +28,25 @@ pub struct Finding {
 impl Finding {
     /// A finding as of `now`, with its message made from its facts.
     pub fn new(kind: Kind, severity: Severity, now: Timestamp) -> Self {
-        let message = kind.message(now);
         Self {
+            message: kind.message(Some(now)),
             kind,
             severity,
-            message,
         }
     }
 
     /// A finding about the way to the endpoint, not about its certificate: nothing could be judged.
     pub fn network(kind: Kind) -> Self {
-        Self::new(kind, Severity::Unknown, Timestamp::UNIX_EPOCH)
+        Self {
+            message: kind.message(None),
+            kind,
+            severity: Severity::Unknown,
+        }
     }
 
     /// Whether it is about the way to the endpoint and worth another try.
     pub fn is_network(&self) -> bool {
-        self.severity == Severity::Unknown
+        self.kind.code().is_network()
     }
 }
 
@@ -87,7 +92,7 @@ impl fmt::Display for Severity {
 /// The closed list of findings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "code", rename_all = "snake_case")]
-#[allow(missing_docs)] // the fields are the facts and say what they are by name
+#[expect(missing_docs, reason = "the fields are the facts and say what they are by name")]
 pub enum Kind {
     /// The leaf's notAfter has passed.
     Expired { not_after: Timestamp },
@@ -244,213 +249,37 @@ impl fmt::Display for Phase {
 }
 
 impl Kind {
-    /// The finding's name in JSON, metrics and tables.
-    pub fn code(&self) -> &'static str {
+    /// The finding's name, without its facts.
+    pub fn code(&self) -> &'static Code {
         match self {
-            Self::Expired { .. } => "expired",
-            Self::ExpiresSoon { .. } => "expires_soon",
-            Self::NotYetValid { .. } => "not_yet_valid",
-            Self::NameMismatch { .. } => "name_mismatch",
-            Self::SelfSigned { .. } => "self_signed",
-            Self::UntrustedRoot { .. } => "untrusted_root",
-            Self::IncompleteChain { .. } => "incomplete_chain",
-            Self::InvalidChain { .. } => "invalid_chain",
-            Self::IssuerExpired { .. } => "issuer_expired",
-            Self::IssuerExpiresSoon { .. } => "issuer_expires_soon",
-            Self::WeakKey { .. } => "weak_key",
-            Self::WeakSignature { .. } => "weak_signature",
-            Self::Revoked { .. } => "revoked",
-            Self::LegacyTls { .. } => "legacy_tls",
-            Self::AddressesDisagree { .. } => "addresses_disagree",
-            Self::DnsFailed { .. } => "dns_failed",
-            Self::ConnectFailed { .. } => "connect_failed",
-            Self::StarttlsFailed { .. } => "starttls_failed",
-            Self::HandshakeFailed { .. } => "handshake_failed",
-            Self::TimedOut { .. } => "timed_out",
-            Self::RenewalFailed { .. } => "renewal_failed",
-            Self::NotRenewed { .. } => "not_renewed",
-            Self::NotPulled { .. } => "not_pulled",
-            Self::InstallFailed { .. } => "install_failed",
-            Self::WrongCertificate { .. } => "wrong_certificate",
-            Self::SilentInstance { .. } => "silent_instance",
-            Self::CertificateUnreadable { .. } => "certificate_unreadable",
-            Self::ReceiptUnreadable { .. } => "receipt_unreadable",
-        }
-    }
-
-    fn message(&self, now: Timestamp) -> String {
-        match self {
-            Self::Expired { not_after } => {
-                format!("expired {} ago, on {}", Span(now - *not_after), *not_after)
-            }
-            Self::ExpiresSoon { not_after, .. } => {
-                format!("expires in {}, on {}", Span(*not_after - now), *not_after)
-            }
-            Self::NotYetValid { not_before } => {
-                format!(
-                    "is not valid for another {}, until {}",
-                    Span(*not_before - now),
-                    *not_before
-                )
-            }
-            Self::NameMismatch { expected, names } if names.is_empty() => {
-                format!("is not for {expected}: it has no subject alternative names")
-            }
-            Self::NameMismatch { expected, names } => format!("is not for {expected}, only for {}", some_of(names)),
-            Self::SelfSigned { subject } => format!("is self-signed ({subject}): no client trusts it"),
-            Self::UntrustedRoot {
-                root,
-                key_differs: false,
-            } => format!("leads to a root that is not trusted: {root}"),
-            Self::UntrustedRoot {
-                root,
-                key_differs: true,
-            } => format!("leads to a root that is not trusted: {root}; the root trusted by that name has another key"),
-            Self::IncompleteChain { missing } => {
-                format!("the server does not send the issuer {missing}: many clients cannot build a path")
-            }
-            Self::InvalidChain { reason } => format!("the chain breaks a rule: {reason}"),
-            Self::IssuerExpired { subject, not_after } => {
-                format!(
-                    "the issuer {subject} expired {} ago, on {}",
-                    Span(now - *not_after),
-                    *not_after
-                )
-            }
-            Self::IssuerExpiresSoon { subject, not_after } => {
-                format!(
-                    "the issuer {subject} expires in {}, on {}",
-                    Span(*not_after - now),
-                    *not_after
-                )
-            }
-            Self::WeakKey { subject, key } => format!("the key of {subject} is too weak: {key}"),
-            Self::WeakSignature { subject, signature } => {
-                format!("{subject} is signed with {signature}, which is broken")
-            }
-            Self::Revoked {
-                subject,
-                serial,
-                revoked_at,
-                reason,
-            } => {
-                let reason = reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
-                format!(
-                    "{subject}, serial {serial}, was revoked by its issuer on {}{reason}",
-                    *revoked_at
-                )
-            }
-            Self::LegacyTls { version, cipher_suite } => {
-                format!("the server offers only {version} with {cipher_suite}: today's clients refuse that")
-            }
-            Self::AddressesDisagree { certificates } => {
-                format!(
-                    "the addresses serve {} different certificates: {}",
-                    certificates.len(),
-                    each(certificates)
-                )
-            }
-            Self::DnsFailed { name, reason } => format!("{name} could not be looked up: {reason}"),
-            Self::ConnectFailed { reason } => format!("no TCP connection: {reason}"),
-            Self::StarttlsFailed { protocol, reason } => format!("{protocol} did not switch to TLS: {reason}"),
-            Self::HandshakeFailed { reason } => format!("the TLS handshake failed: {reason}"),
-            Self::TimedOut { phase, after_ms } => {
-                format!("the {phase} took longer than {:.1} s", *after_ms as f64 / 1000.0)
-            }
-            Self::RenewalFailed {
-                problem,
-                tries,
-                since,
-                next_try,
-                ..
-            } => {
-                format!(
-                    "the renewal has failed {tries} times since {}: {problem} (next try {})",
-                    *since, *next_try
-                )
-            }
-            Self::NotRenewed {
-                name,
-                not_after,
-                inventory_missing,
-            } => {
-                let gone = match inventory_missing {
-                    true => "there is no inventory.toml any more".to_owned(),
-                    false => format!("inventory.toml has no [[certificate]] named {name:?} any more"),
-                };
-                format!("no longer renewed or watched: {gone}; valid until {}", *not_after)
-            }
-            Self::NotPulled {
-                instance,
-                host,
-                version,
-                not_after,
-                installed,
-                ..
-            } => {
-                let (version, installed) = (
-                    format!("version {version}, until {}", *not_after),
-                    installed.as_deref().unwrap_or("nothing"),
-                );
-                match (instance, host) {
-                    (None, _) => format!(
-                        "nobody has seen it: no instance shows that clients get {version}, and no address is looked at"
-                    ),
-                    (Some(instance), host) => format!(
-                        "{} ({}) has not installed {version}; it has {installed}",
-                        instance_name(instance),
-                        host.as_deref().unwrap_or("no host name")
-                    ),
-                }
-            }
-            Self::InstallFailed {
-                instance,
-                host,
-                version,
-                reason,
-                since,
-                ..
-            } => {
-                format!(
-                    "{} ({host}) could not install version {version} since {}: {reason}",
-                    instance_name(instance),
-                    *since
-                )
-            }
-            Self::WrongCertificate {
-                endpoint,
-                address,
-                expected,
-                expected_not_after,
-                found,
-                found_not_after,
-            } => {
-                format!(
-                    "{address} serves another certificate for {endpoint} (fingerprint {found}, until {}) than the current one \
-                     (fingerprint {expected}, until {})",
-                    *found_not_after, *expected_not_after
-                )
-            }
-            Self::SilentInstance {
-                instance,
-                host,
-                last_seen,
-                due,
-            } => {
-                format!(
-                    "{} ({host}) has not reported since {}, although it was due on {}",
-                    instance_name(instance),
-                    *last_seen,
-                    *due
-                )
-            }
-            Self::CertificateUnreadable { reason } => format!("nobody can say how far it is: {reason}"),
-            Self::ReceiptUnreadable { instance, reason } => {
-                format!(
-                    "what {} reports cannot be understood: {reason}",
-                    instance_name(instance)
-                )
-            }
+            Self::Expired { .. } => &Code::Expired,
+            Self::ExpiresSoon { .. } => &Code::ExpiresSoon,
+            Self::NotYetValid { .. } => &Code::NotYetValid,
+            Self::NameMismatch { .. } => &Code::NameMismatch,
+            Self::SelfSigned { .. } => &Code::SelfSigned,
+            Self::UntrustedRoot { .. } => &Code::UntrustedRoot,
+            Self::IncompleteChain { .. } => &Code::IncompleteChain,
+            Self::InvalidChain { .. } => &Code::InvalidChain,
+            Self::IssuerExpired { .. } => &Code::IssuerExpired,
+            Self::IssuerExpiresSoon { .. } => &Code::IssuerExpiresSoon,
+            Self::WeakKey { .. } => &Code::WeakKey,
+            Self::WeakSignature { .. } => &Code::WeakSignature,
+            Self::Revoked { .. } => &Code::Revoked,
+            Self::LegacyTls { .. } => &Code::LegacyTls,
+            Self::AddressesDisagree { .. } => &Code::AddressesDisagree,
+            Self::DnsFailed { .. } => &Code::DnsFailed,
+            Self::ConnectFailed { .. } => &Code::ConnectFailed,
+            Self::StarttlsFailed { .. } => &Code::StarttlsFailed,
+            Self::HandshakeFailed { .. } => &Code::HandshakeFailed,
+            Self::TimedOut { .. } => &Code::TimedOut,
+            Self::RenewalFailed { .. } => &Code::RenewalFailed,
+            Self::NotRenewed { .. } => &Code::NotRenewed,
+            Self::NotPulled { .. } => &Code::NotPulled,
+            Self::InstallFailed { .. } => &Code::InstallFailed,
+            Self::WrongCertificate { .. } => &Code::WrongCertificate,
+            Self::SilentInstance { .. } => &Code::SilentInstance,
+            Self::CertificateUnreadable { .. } => &Code::CertificateUnreadable,
+            Self::ReceiptUnreadable { .. } => &Code::ReceiptUnreadable,
         }
     }
 }
@@ -474,38 +303,6 @@ impl fmt::Display for Span {
         }
     }
 }
-
-fn some_of(names: &[String]) -> String {
-    let shown = names
-        .iter()
-        .take(NAMES_SHOWN)
-        .map(String::as_str)
-        .collect::<Vec<_>>()
-        .join(", ");
-    match names.len().saturating_sub(NAMES_SHOWN) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
-    }
-}
-
-fn each(certificates: &[Served]) -> String {
-    let one = |served: &Served| {
-        let addresses = served
-            .addresses
-            .iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
-            .join(", ");
-        format!(
-            "{} until {} on {addresses}",
-            served.fingerprint.get(..12).unwrap_or(""),
-            served.not_after
-        )
-    };
-    certificates.iter().map(one).collect::<Vec<_>>().join("; ")
-}
-
-const NAMES_SHOWN: usize = 5;
 
 #[cfg(test)]
 mod tests {
@@ -543,6 +340,6 @@ mod tests {
         });
         assert_eq!(serde_json::to_value(&finding).unwrap(), json);
         assert_eq!(serde_json::from_value::<Finding>(json).unwrap(), finding);
-        assert_eq!(finding.kind.code(), "expires_soon");
+        assert_eq!(*finding.kind.code(), Code::ExpiresSoon);
     }
 }

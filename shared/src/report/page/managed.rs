@@ -1,7 +1,7 @@
 //! Managed certificates: how far each is on its way from the issuer to the clients.
 
 use super::{cut, day, joined, left, moment, plural};
-use crate::finding::Severity;
+use crate::finding::{Kind, Severity};
 use crate::report::{AddressReport, AddressStage, CertificateReport, InstanceReport, Report, Stage};
 use crate::timestamp::Timestamp;
 
@@ -182,7 +182,7 @@ fn lines(certificate: &CertificateReport) -> Vec<String> {
     let is_said = certificate
         .findings
         .iter()
-        .any(|finding| finding.kind.code() == "renewal_failed");
+        .any(|finding| matches!(finding.kind, Kind::RenewalFailed { .. }));
     if let Some(problem) = certificate.renewal.problem.as_ref().filter(|_| !is_said) {
         let next = certificate.renewal.next_try;
         let next = next.map_or_else(String::new, |at| format!(" Next try: {}.", moment(at)));

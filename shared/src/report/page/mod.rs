@@ -17,9 +17,9 @@ use data_encoding::BASE64;
 use time::Duration;
 
 use crate::certificate::common_name;
-use crate::finding::{Severity, Span};
+use crate::finding::{Code, Severity, Span};
 use crate::report::{Counts, EndpointReport, Report};
-use crate::text::printable;
+use crate::text::{self, printable};
 use crate::timestamp::Timestamp;
 
 use managed::Managed;
@@ -170,7 +170,7 @@ fn certificate(endpoint: &EndpointReport) -> Option<String> {
 
 /// A finding of an endpoint, with the addresses that have it.
 struct Found<'a> {
-    code: &'static str,
+    code: &'static Code,
     severity: Severity,
     message: &'a str,
     addresses: Vec<SocketAddr>,
@@ -388,10 +388,7 @@ fn joined<T: ToString>(all: impl IntoIterator<Item = T>) -> String {
 
 /// Text from outside, harmless and of a length that a page can show.
 fn cut(text: &str) -> String {
-    match text.char_indices().nth(LONGEST) {
-        Some((end, _)) => format!("{}…", printable(&text[..end])),
-        None => printable(text),
-    }
+    printable(&text::cut(text, LONGEST))
 }
 
 /// How many endpoints a page shows at most.

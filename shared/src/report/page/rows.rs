@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{ENDPOINTS, cut, found};
 use crate::certificate::common_name;
 use crate::certificate::{Certificate, Role};
-use crate::finding::{Severity, Span};
+use crate::finding::{Code, Severity, Span};
 use crate::observation::{Observation, Revocation};
 use crate::report::{EndpointReport, Report};
 
@@ -65,7 +65,7 @@ struct Row {
 
 #[derive(Serialize)]
 struct Finding {
-    code: &'static str,
+    code: &'static Code,
     severity: u8,
     message: String,
     #[serde(skip_serializing_if = "Option::is_none")]

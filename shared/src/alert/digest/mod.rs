@@ -1,17 +1,18 @@
 //! News in words: what, where, since when, by when, and what to do next.
 
+mod wording;
+
 use std::fmt::Write;
 
 use serde::Serialize;
 
+use self::wording::{advice, in_short, over, sentence};
 use super::state::{Change, Circle, Matter, News, Notice, Place};
 use super::{SUBJECT_LENGTH, Sender};
-use crate::bucket::store::INVENTORY;
 use crate::certificate::common_name;
-use crate::finding::{Severity, Span};
-use crate::renewal::Renewal;
+use crate::finding::{Code, Severity, Span};
 use crate::report::{CertificateReport, Counts, EndpointReport, InstanceReport, Report, Stage};
-use crate::text::printable;
+use crate::text::{cut_bytes, printable};
 use crate::timestamp::Timestamp;
 
 /// One message, before it takes the form that a channel wants.
@@ -56,7 +57,7 @@ pub struct Entry {
     /// What it is about.
     pub place: Place,
     /// The finding's code.
-    pub code: String,
+    pub code: Code,
     /// How bad it is, or was.
     pub severity: Severity,
     /// In words.
@@ -135,7 +136,7 @@ impl Digest {
             let _ = write!(tail, "\n{note}\n");
         }
         let _ = write!(tail, "\n{}", sender.signature());
-        let mut text = format!("{}\n", cut(&self.summary, bytes / 2));
+        let mut text = format!("{}\n", cut_bytes(&self.summary, bytes / 2));
         for (index, section) in self.sections.iter().enumerate() {
             let section = section.text();
             if text.len() + section.len() + tail.len() + RESERVE > bytes {
@@ -149,7 +150,7 @@ impl Digest {
             }
             text.push_str(&section);
         }
-        text.push_str(cut(&tail, bytes / 2));
+        text.push_str(cut_bytes(&tail, bytes / 2));
         text
     }
 }
@@ -213,7 +214,7 @@ impl Words<'_> {
             }
             (Place::Endpoint(_) | Place::Certificate(_), false) => (worst.matter.place.to_string(), self.end(worst)),
             (_, true) => return format!("{severity}: {}{more}", self.about_us(&worst.matter)),
-            (_, false) => return format!("OK: {}{more}", over(&worst.matter.code)),
+            (_, false) => return format!("OK: {}{more}", over(&worst.matter)),
         };
         let room = SUBJECT_LENGTH.saturating_sub(severity.len() + state.len() + more.len() + ": , ".len());
         let place: String = place.chars().take(room).collect();
@@ -225,8 +226,7 @@ impl Words<'_> {
         match matter.not_after.map(|end| end - self.now) {
             Some(left) if matter.is_about_expiry() && left.is_negative() => format!("expired {} ago", Span(-left)),
             Some(left) if matter.is_about_expiry() => format!("{} left", Span(left)),
-            _ if matter.is_unseen() => "nobody has seen it served".to_owned(),
-            _ => in_short(&matter.code),
+            _ => in_short(matter).into_owned(),
         }
     }
 
@@ -234,19 +234,19 @@ impl Words<'_> {
         match (notice.change, self.renewed(&notice.matter)) {
             (Change::NoLongerWatched, _) => "no longer watched".to_owned(),
             (_, Some(end)) => format!("valid until {}", end.utc().date()),
-            (_, None) => ended(&notice.matter),
+            (_, None) => over(&notice.matter).into_owned(),
         }
     }
 
     /// What is wrong with the inventory or with the probe itself.
     fn about_us(&self, matter: &Matter) -> String {
-        let not_reached = self.report.map_or(0, |report| report.not_reached.len());
-        match matter.code.as_str() {
-            "run_failed" => "neverlapse watches nothing".to_owned(),
-            "many_unreachable" => matter.message.split(':').next().unwrap_or_default().to_owned(),
-            "not_reached" => format!("{not_reached} endpoints were not reached in time"),
-            "mistake" => "the inventory has mistakes".to_owned(),
-            other => in_short(other),
+        match matter.code {
+            Code::NotReached => format!(
+                "{} {}",
+                self.report.map_or(0, |report| report.not_reached.len()),
+                in_short(matter)
+            ),
+            _ => in_short(matter).into_owned(),
         }
     }
 
@@ -318,12 +318,12 @@ impl Words<'_> {
 
     fn entry(&self, notice: &Notice) -> Entry {
         let Notice { change, matter } = notice;
-        let message = printable(&sentence(&matter.code, &matter.message));
+        let message = printable(&sentence(matter));
         let message = match change {
             Change::NoLongerWatched => format!("no longer watched; what was open: {message}"),
             Change::Over => match self.renewed(matter) {
                 Some(_) => format!("over, a new certificate is served; before: {message}"),
-                None => format!("{}; before: {message}", ended(matter)),
+                None => format!("{}; before: {message}", over(matter)),
             },
             _ => message,
         };
@@ -379,8 +379,8 @@ impl Words<'_> {
         };
         // What was late is the very certificate that is served now.
         let delivered = matches!(
-            matter.code.as_str(),
-            "not_pulled" | "install_failed" | "wrong_certificate"
+            matter.code,
+            Code::NotPulled | Code::InstallFailed | Code::WrongCertificate
         );
         now.filter(|now| delivered || matter.not_after.is_some_and(|before| *now > before))
     }
@@ -457,41 +457,16 @@ impl Words<'_> {
 
     fn next_step(&self, matter: &Matter) -> String {
         let managed = match &matter.place {
-            Place::Certificate(name) => Some(name.as_str()),
-            Place::Endpoint(endpoint) => self.circle.certificate_at(endpoint),
-            _ => None,
+            Place::Certificate(name) => Some((name.as_str(), name.as_str())),
+            Place::Endpoint(endpoint) => self
+                .circle
+                .certificate_at(endpoint)
+                .map(|name| (name, endpoint.as_str())),
+            Place::Inventory | Place::Probe => None,
         };
-        let place = match &matter.place {
-            Place::Endpoint(name) | Place::Certificate(name) => name.as_str(),
-            _ => "",
-        };
-        match (matter.code.as_str(), managed) {
-            ("expired" | "expires_soon", Some(name)) => self.managed_step(name, place),
-            ("expired", None) => {
-                "renew it with its issuer now, install it at each of these addresses and reload the server".to_owned()
-            }
-            ("expires_soon", None) => {
-                let by = matter
-                    .not_after
-                    .map_or_else(String::new, |end| format!("before {}, ", end));
-                format!("{by}renew it with its issuer, install it at each of these addresses and reload the server")
-            }
-            _ if matter.is_unseen() => NOBODY_LOOKS.to_owned(),
-            ("not_renewed", _) => format!(
-                "put it back into {}. If it is not wanted any more, remove {}, and this will not be said again",
-                self.sender.object(INVENTORY),
-                self.sender.object(&Renewal::key(place))
-            ),
-            ("mistake", _) => format!(
-                "correct it in {} (`neverlapse validate inventory.toml` shows every mistake). Until then this entry is not watched",
-                self.sender.object("inventory.toml")
-            ),
-            ("memory_lost", _) => format!(
-                "look at {} and whether the function may read it; the bucket keeps earlier versions. Without it, alerts repeat",
-                self.sender.object(super::state::KEY)
-            ),
-            (code, _) => advice(code).replace("{place}", place),
-        }
+        let managed = managed.filter(|_| matter.is_about_expiry());
+        let managed = managed.map(|(name, endpoint)| self.managed_step(name, endpoint));
+        advice(matter, managed, self.sender)
     }
 
     /// What to do about a certificate that lapses although neverlapse renews it: whatever keeps it from being renewed or served.
@@ -520,7 +495,7 @@ impl Words<'_> {
                 "\n  {}  {}: {}",
                 matter.severity.to_string().to_uppercase(),
                 matter.place,
-                printable(&sentence(&matter.code, &matter.message))
+                printable(&sentence(matter))
             )
         });
         let shown: String = shown.collect();
@@ -577,135 +552,12 @@ fn in_words(counts: Counts) -> String {
     }
 }
 
-/// A finding's message, with its subject where it leaves that out.
-fn sentence(code: &str, message: &str) -> String {
-    match code {
-        "expired" | "expires_soon" | "not_yet_valid" | "name_mismatch" | "self_signed" | "untrusted_root" => {
-            format!("the certificate {message}")
-        }
-        _ => message.to_owned(),
-    }
-}
-
 fn soonest(report: &Report) -> Option<(&str, Timestamp)> {
     let ends = report
         .endpoints
         .iter()
         .filter_map(|endpoint| Some((endpoint.endpoint.as_str(), endpoint.not_after?)));
     ends.min_by_key(|(_, end)| *end)
-}
-
-/// A code in words that fit into a subject.
-fn in_short(code: &str) -> String {
-    match code {
-        "name_mismatch" => "wrong name".to_owned(),
-        "incomplete_chain" => "an issuer is not sent".to_owned(),
-        "untrusted_root" => "not trusted".to_owned(),
-        "invalid_chain" => "the chain is not valid".to_owned(),
-        "issuer_expired" => "an issuer has expired".to_owned(),
-        "legacy_tls" => "only outdated TLS".to_owned(),
-        "addresses_disagree" => "addresses serve different certificates".to_owned(),
-        "dns_failed" => "the name cannot be looked up".to_owned(),
-        "connect_failed" => "no connection".to_owned(),
-        "starttls_failed" => "does not switch to TLS".to_owned(),
-        "handshake_failed" => "no TLS handshake".to_owned(),
-        "timed_out" => "no answer in time".to_owned(),
-        "self_signed" => "self-signed".to_owned(),
-        "issuer_expires_soon" => "an issuer expires soon".to_owned(),
-        "not_pulled" => "an instance has not installed it".to_owned(),
-        "not_renewed" => "no longer renewed".to_owned(),
-        "install_failed" => "an instance cannot install it".to_owned(),
-        "silent_instance" => "an instance does not report".to_owned(),
-        "wrong_certificate" => "another certificate is served".to_owned(),
-        "certificate_unreadable" => "it cannot be read".to_owned(),
-        "receipt_unreadable" => "an instance's report cannot be read".to_owned(),
-        "memory_lost" => "the record of earlier alerts is lost".to_owned(),
-        other => other.replace('_', " "),
-    }
-}
-
-fn ended(matter: &Matter) -> String {
-    match matter.is_unseen() {
-        true => "somebody has seen it served".to_owned(),
-        false => over(&matter.code),
-    }
-}
-
-/// The end of a matter in words.
-fn over(code: &str) -> String {
-    match code {
-        "dns_failed" | "connect_failed" | "starttls_failed" | "handshake_failed" | "timed_out" => {
-            "can be reached again".to_owned()
-        }
-        "run_failed" => "neverlapse watches again".to_owned(),
-        "many_unreachable" => "no longer do many endpoints fail together".to_owned(),
-        "not_reached" => "every endpoint was reached in time".to_owned(),
-        "mistake" => "a mistake in the inventory is gone".to_owned(),
-        "memory_lost" => "the record of earlier alerts can be read again".to_owned(),
-        "renewal_failed" => "it is renewed again".to_owned(),
-        "not_pulled" | "install_failed" => "installed now, or the instance is gone".to_owned(),
-        "silent_instance" => "the instance reports again, or is gone".to_owned(),
-        "receipt_unreadable" => "the instance's report is one again, or gone".to_owned(),
-        "wrong_certificate" => "no address shows another one any more".to_owned(),
-        "not_renewed" => "it is in the inventory again".to_owned(),
-        other => format!("over: {}", in_short(other)),
-    }
-}
-
-/// What to do about a finding, in words that need no manual.
-fn advice(code: &str) -> &'static str {
-    match code {
-        "not_yet_valid" => "install a certificate that is valid today; if it should be, compare the clocks",
-        "name_mismatch" => {
-            "install a certificate for this name. If the server has several, look which one it gives for this name (SNI); if the name is old, take it out of the inventory"
-        }
-        "self_signed" | "untrusted_root" => {
-            "install a certificate of a CA that clients trust. If it is your own CA, put its root into the bucket and name it by `ca` in the inventory"
-        }
-        "incomplete_chain" => "let the server send its issuers too (fullchain.pem instead of cert.pem) and reload it",
-        "invalid_chain" => "have the certificate issued anew, or correct the chain that the server sends",
-        "issuer_expired" | "issuer_expires_soon" => {
-            "install the chain that the CA gives out today; renewing the certificate usually brings it"
-        }
-        "weak_key" => "have it issued anew with an ECDSA P-256 key, or RSA of at least 2048 bits",
-        "weak_signature" => "have it issued anew, signed with SHA-256 or better",
-        "revoked" => "renew it with a new key now, and ask the issuer why it was revoked",
-        "legacy_tls" => "enable TLS 1.2 and 1.3 on the server",
-        "addresses_disagree" => {
-            "install the newest of them at every address, and reload the servers that still have another"
-        }
-        "dns_failed" => "look at the name and its zone; if the name is old, take it out of the inventory",
-        "connect_failed" | "timed_out" => {
-            "look whether the server runs and whether firewalls and routes let the probe through; if it is retired, take it out of the inventory"
-        }
-        "starttls_failed" | "handshake_failed" => {
-            "look at the server's TLS configuration and its log; `neverlapse check {place}` shows the same from where you are"
-        }
-        "renewal_failed" => {
-            "correct what the message names; `neverlapse plan` shows what is due, `neverlapse renew {place} --force` tries at once"
-        }
-        "not_pulled" | "silent_instance" => {
-            "run `neverlapse pull --now` on the instance and read what it says; look whether its timer still runs. Of an instance that is gone, the receipt goes two weeks later by itself, or at once by hand"
-        }
-        "install_failed" => {
-            "correct what the message names, and run `neverlapse pull --now` on the instance; the certificate before it is still served"
-        }
-        "certificate_unreadable" => {
-            "let the functions read what the message names: look at the bucket's policy, its key's, and whether the stack is up to date"
-        }
-        "receipt_unreadable" => {
-            "look who wrote it; remove it, and run `neverlapse pull` on the instance. A format of a later version wants this stack updated"
-        }
-        "wrong_certificate" => {
-            "look which file the server really reads, and run `neverlapse pull --now` on the instance"
-        }
-        "not_reached" => "if this repeats, look for endpoints that never answer: each takes its whole deadline",
-        "many_unreachable" => {
-            "look at the probe's own way out first (subnets, NAT gateway, security groups, name server), then at what these endpoints share. None of them is reported on its own while this lasts"
-        }
-        "run_failed" => "correct what the message names, then start a run: `sam remote invoke Probe`",
-        _ => "see the full report",
-    }
 }
 
 /// SNS refuses a subject with anything else than printable ASCII, or of 100 characters.
@@ -716,12 +568,5 @@ fn ascii(text: &str) -> String {
         .collect()
 }
 
-/// The first `bytes` of it, to a whole character.
-pub(super) fn cut(text: &str, bytes: usize) -> &str {
-    &text[..text.floor_char_boundary(bytes)]
-}
-
 const RESERVE: usize = 200;
 const ALSO_OPEN: usize = 10;
-const NOBODY_LOOKS: &str =
-    "say in `served_at` where clients get it, or let instances look for themselves (`verify` in pull.toml)";

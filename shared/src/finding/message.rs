@@ -1,0 +1,170 @@
+//! Each kind of finding in a sentence.
+
+use super::{Kind, Served, Span};
+use crate::text::{instance_name, some_of};
+use crate::timestamp::Timestamp;
+
+impl Kind {
+    /// The finding in a sentence. How far away a moment is, past or to come, is said as of `now`, if
+    /// that is given.
+    pub(super) fn message(&self, now: Option<Timestamp>) -> String {
+        let ago = |then: Timestamp| now.map_or_else(String::new, |now| format!(" {} ago,", Span(now - then)));
+        let within =
+            |word: &str, then: Timestamp| now.map_or_else(String::new, |now| format!(" {word} {},", Span(then - now)));
+        match self {
+            Self::Expired { not_after } => format!("expired{} on {not_after}", ago(*not_after)),
+            Self::ExpiresSoon { not_after, .. } => format!("expires{} on {not_after}", within("in", *not_after)),
+            Self::NotYetValid { not_before } => {
+                format!("is not valid{} until {not_before}", within("for another", *not_before))
+            }
+            Self::NameMismatch { expected, names } if names.is_empty() => {
+                format!("is not for {expected}: it has no subject alternative names")
+            }
+            Self::NameMismatch { expected, names } => {
+                format!("is not for {expected}, only for {}", some_of(names, NAMES_SHOWN))
+            }
+            Self::SelfSigned { subject } => format!("is self-signed ({subject}): no client trusts it"),
+            Self::UntrustedRoot {
+                root,
+                key_differs: false,
+            } => format!("leads to a root that is not trusted: {root}"),
+            Self::UntrustedRoot {
+                root,
+                key_differs: true,
+            } => format!("leads to a root that is not trusted: {root}; the root trusted by that name has another key"),
+            Self::IncompleteChain { missing } => {
+                format!("the server does not send the issuer {missing}: many clients cannot build a path")
+            }
+            Self::InvalidChain { reason } => format!("the chain breaks a rule: {reason}"),
+            Self::IssuerExpired { subject, not_after } => {
+                format!("the issuer {subject} expired{} on {not_after}", ago(*not_after))
+            }
+            Self::IssuerExpiresSoon { subject, not_after } => {
+                format!(
+                    "the issuer {subject} expires{} on {not_after}",
+                    within("in", *not_after)
+                )
+            }
+            Self::WeakKey { subject, key } => format!("the key of {subject} is too weak: {key}"),
+            Self::WeakSignature { subject, signature } => {
+                format!("{subject} is signed with {signature}, which is broken")
+            }
+            Self::Revoked {
+                subject,
+                serial,
+                revoked_at,
+                reason,
+            } => {
+                let reason = reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+                format!("{subject}, serial {serial}, was revoked by its issuer on {revoked_at}{reason}")
+            }
+            Self::LegacyTls { version, cipher_suite } => {
+                format!("the server offers only {version} with {cipher_suite}: today's clients refuse that")
+            }
+            Self::AddressesDisagree { certificates } => {
+                format!(
+                    "the addresses serve {} different certificates: {}",
+                    certificates.len(),
+                    each(certificates)
+                )
+            }
+            Self::DnsFailed { name, reason } => format!("{name} could not be looked up: {reason}"),
+            Self::ConnectFailed { reason } => format!("no TCP connection: {reason}"),
+            Self::StarttlsFailed { protocol, reason } => format!("{protocol} did not switch to TLS: {reason}"),
+            Self::HandshakeFailed { reason } => format!("the TLS handshake failed: {reason}"),
+            Self::TimedOut { phase, after_ms } => {
+                format!("the {phase} took longer than {:.1} s", *after_ms as f64 / 1000.0)
+            }
+            Self::RenewalFailed {
+                problem,
+                tries,
+                since,
+                next_try,
+                ..
+            } => format!("the renewal has failed {tries} times since {since}: {problem} (next try {next_try})"),
+            Self::NotRenewed {
+                name,
+                not_after,
+                inventory_missing,
+            } => {
+                let gone = if *inventory_missing {
+                    "there is no inventory.toml any more".to_owned()
+                } else {
+                    format!("inventory.toml has no [[certificate]] named {name:?} any more")
+                };
+                format!("no longer renewed or watched: {gone}; valid until {not_after}")
+            }
+            Self::NotPulled {
+                instance: None,
+                version,
+                not_after,
+                ..
+            } => format!(
+                "nobody has seen it: no instance shows that clients get version {version}, until {not_after}, and no address is looked at"
+            ),
+            Self::NotPulled {
+                instance: Some(instance),
+                host,
+                version,
+                not_after,
+                installed,
+                ..
+            } => format!(
+                "{} ({}) has not installed version {version}, until {not_after}; it has {}",
+                instance_name(instance),
+                host.as_deref().unwrap_or("no host name"),
+                installed.as_deref().unwrap_or("nothing")
+            ),
+            Self::InstallFailed {
+                instance,
+                host,
+                version,
+                reason,
+                since,
+                ..
+            } => format!(
+                "{} ({host}) could not install version {version} since {since}: {reason}",
+                instance_name(instance)
+            ),
+            Self::WrongCertificate {
+                endpoint,
+                address,
+                expected,
+                expected_not_after,
+                found,
+                found_not_after,
+            } => format!(
+                "{address} serves another certificate for {endpoint} (fingerprint {found}, until {found_not_after}) than the current one \
+                 (fingerprint {expected}, until {expected_not_after})"
+            ),
+            Self::SilentInstance {
+                instance,
+                host,
+                last_seen,
+                due,
+            } => format!(
+                "{} ({host}) has not reported since {last_seen}, although it was due on {due}",
+                instance_name(instance)
+            ),
+            Self::CertificateUnreadable { reason } => format!("nobody can say how far it is: {reason}"),
+            Self::ReceiptUnreadable { instance, reason } => format!(
+                "what {} reports cannot be understood: {reason}",
+                instance_name(instance)
+            ),
+        }
+    }
+}
+
+/// The certificates of an endpoint whose addresses disagree, each with its addresses.
+fn each(certificates: &[Served]) -> String {
+    let mut all = Vec::new();
+    for served in certificates {
+        let fingerprint = served.fingerprint.get(..FINGERPRINT_SHOWN).unwrap_or("");
+        let addresses = some_of(&served.addresses, usize::MAX);
+        all.push(format!("{fingerprint} until {} on {addresses}", served.not_after));
+    }
+    all.join("; ")
+}
+
+const NAMES_SHOWN: usize = 5;
+const FINGERPRINT_SHOWN: usize = 12;
