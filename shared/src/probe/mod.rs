@@ -26,10 +26,10 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 pub use self::target::Target;
 use crate::chain::roots::Roots;
 use crate::chain::{Criteria, judge};
-use crate::crl::Crls;
+use crate::crl::{self, Crls};
 use crate::endpoint::Host;
 use crate::finding::{Finding, Kind, Phase, Served, Severity};
-use crate::observation::{Observation, Revocation, Skipped, Tls};
+use crate::observation::{Observation, Skipped, Tls};
 use crate::probe::legacy::Legacy;
 use crate::probe::tls::{Failure, Handshaker, Witness};
 use crate::report::{EndpointReport, Report};
@@ -390,9 +390,9 @@ impl Prober {
             let verdict = judge(&sight.chain, &criteria);
             findings.extend(verdict.findings);
             if verdict.trusted && self.shared.options.revocation {
-                let (state, revoked) = self.revocation(&sight.chain, &target.roots, now).await;
-                revocation = Some(state);
-                findings.extend(revoked.map(|kind| Finding::new(kind, Severity::Critical, now)));
+                let status = self.revocation(&sight.chain, &target.roots, now).await;
+                findings.extend(status.finding(now));
+                revocation = Some(status.into());
             }
             (leaf, issuers) = (verdict.leaf, verdict.issuers);
         }
@@ -422,20 +422,12 @@ impl Prober {
         }
     }
 
-    async fn revocation(
-        &self,
-        chain: &[CertificateDer<'static>],
-        roots: &Roots,
-        now: Timestamp,
-    ) -> (Revocation, Option<Kind>) {
+    async fn revocation(&self, chain: &[CertificateDer<'static>], roots: &Roots, now: Timestamp) -> crl::Status {
         match chain.split_first() {
             Some((leaf, sent)) => self.shared.crls.check(leaf, sent, roots, now).await,
-            None => (
-                Revocation::Skipped {
-                    reason: "there is no certificate".to_owned(),
-                },
-                None,
-            ),
+            None => crl::Status::Skipped {
+                reason: "there is no certificate".to_owned(),
+            },
         }
     }
 

@@ -1,0 +1,740 @@
+//! Reads `inventory.toml` strictly, each entry on its own: what was written, and what it means.
+
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::ops::Range;
+use std::str::FromStr;
+
+use serde::Deserialize;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue, ValueDeserializer};
+
+use super::{DEFAULT_ISSUER, Inventory, Issuer, KeyType, Managed, Problem, Watched, Zone};
+use crate::endpoint::{Endpoint, Host, StartTls};
+use crate::finding::Thresholds;
+
+impl Inventory {
+    /// Reads as much as can be understood of an `inventory.toml`; the rest is in `problems`.
+    pub fn parse(text: &str) -> Self {
+        Self::parse_with(text, Thresholds::default())
+    }
+
+    /// The same, with other thresholds for a file that sets none.
+    pub fn parse_with(text: &str, thresholds: Thresholds) -> Self {
+        let mut reader = Reader {
+            text,
+            line_ends: text.match_indices('\n').map(|(at, _)| at).collect(),
+            places: HashMap::new(),
+            inventory: Self::empty(thresholds),
+        };
+
+        match DeTable::parse(text) {
+            Ok(table) => reader.read(table.into_inner()),
+            Err(error) => reader.report(WrittenProblem {
+                span: error.span(),
+                message: one_line(error.message()),
+            }),
+        }
+
+        let mut inventory = reader.inventory;
+        inventory.problems.sort_by_key(|problem| problem.line);
+        inventory
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenEndpoint {
+    host: Spanned<String>,
+    port: Option<Spanned<u16>>,
+    sni: Option<Spanned<String>>,
+    starttls: Option<Spanned<String>>,
+    #[serde(default)]
+    addresses: Vec<Spanned<String>>,
+    ca: Option<String>,
+    warn_days: Option<Spanned<u32>>,
+    critical_days: Option<Spanned<u32>>,
+    #[serde(default)]
+    quiet: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenCertificate {
+    identifiers: Spanned<Vec<Spanned<String>>>,
+    name: Option<Spanned<String>>,
+    served_at: Option<Vec<Spanned<String>>>,
+    issuers: Option<Spanned<Vec<Spanned<String>>>>,
+    #[serde(default)]
+    key_type: KeyType,
+    profile: Option<String>,
+    #[serde(default)]
+    reuse_key: bool,
+    deliver_within_hours: Option<u16>,
+    warn_days: Option<Spanned<u32>>,
+    critical_days: Option<Spanned<u32>>,
+    #[serde(default)]
+    quiet: bool,
+}
+
+/// A problem whose line is not counted yet.
+struct WrittenProblem {
+    /// The bytes of the text that it is about.
+    span: Option<Range<usize>>,
+    message: String,
+}
+
+impl WrittenProblem {
+    fn at(span: Range<usize>, message: impl Into<String>) -> Self {
+        Self {
+            span: Some(span),
+            message: message.into(),
+        }
+    }
+
+    /// The same problem, with the table that it is in.
+    fn within(self, table: &str) -> Self {
+        Self {
+            message: format!("{table} {}", self.message),
+            ..self
+        }
+    }
+}
+
+struct Reader<'a> {
+    text: &'a str,
+    /// The offset of each line's end, so that a line's number is found without counting from the
+    /// beginning.
+    line_ends: Vec<usize>,
+    /// Which of the watched are at an endpoint.
+    places: HashMap<Endpoint, Vec<usize>>,
+    inventory: Inventory,
+}
+
+impl Reader<'_> {
+    /// Reads settings and issuers first: entries refer to them wherever they stand in the file.
+    fn read(&mut self, mut table: DeTable<'_>) {
+        let warn_days = self.take(&mut table, "warn_days");
+        let critical_days = self.take(&mut table, "critical_days");
+        match self.thresholds(warn_days, critical_days) {
+            Ok(thresholds) => self.inventory.thresholds = thresholds,
+            Err(problem) => self.report(problem),
+        }
+
+        for (name, value) in self.tables(&mut table, "issuer") {
+            if let Err(problem) = self.issuer(&name, value) {
+                self.report(problem.within(&format!("[issuer.{name}]")));
+            }
+        }
+        for value in self.array(&mut table, "zone") {
+            match self.understand::<Zone>(value) {
+                Ok(zone) => self.inventory.zones.push(zone),
+                Err(problem) => self.report(problem.within("[[zone]]")),
+            }
+        }
+
+        for value in self.array(&mut table, "endpoint") {
+            let line = self.line(&value.span());
+            let written = self.understand(value);
+            if let Err(problem) = written.and_then(|written| self.endpoint(written, line)) {
+                self.report(problem.within("[[endpoint]]"));
+            }
+        }
+        for value in self.array(&mut table, "certificate") {
+            let line = self.line(&value.span());
+            let written = self.understand(value);
+            if let Err(problem) = written.and_then(|written| self.certificate(written, line)) {
+                self.report(problem.within("[[certificate]]"));
+            }
+        }
+
+        for (key, _) in table {
+            let message = format!("unknown key {:?} (expected {TOP_LEVEL})", key.get_ref());
+            self.report(WrittenProblem::at(key.span(), message));
+        }
+    }
+
+    fn issuer(&mut self, name: &str, value: Spanned<DeValue<'_>>) -> Result<(), WrittenProblem> {
+        let span = value.span();
+        let issuer = self.understand::<Issuer>(value)?;
+        if !issuer.directory.starts_with("https://") {
+            let message = format!(
+                "directory = {:?} is not a URL (expected https://…/directory)",
+                issuer.directory
+            );
+            return Err(WrittenProblem::at(span, message));
+        }
+
+        let name = name.to_owned();
+        let issuer = Issuer {
+            name: name.clone(),
+            ..issuer
+        };
+        self.inventory.issuers.insert(name, issuer);
+        Ok(())
+    }
+
+    fn endpoint(&mut self, written: WrittenEndpoint, line: usize) -> Result<(), WrittenProblem> {
+        let host_span = written.host.span();
+        let port = written.port.map(port).transpose()?;
+        let host = parse::<Host>("host", HOST, written.host)?;
+        let starttls = written
+            .starttls
+            .map(|text| parse::<StartTls>("starttls", "one of them", text))
+            .transpose()?;
+        let addresses = written
+            .addresses
+            .into_iter()
+            .map(|text| parse("addresses", ADDRESS, text))
+            .collect::<Result<_, _>>()?;
+        let watched = Watched {
+            endpoint: Endpoint::new(host, port, starttls),
+            sni: written.sni.map(|text| parse("sni", HOST, text)).transpose()?,
+            addresses,
+            ca: written.ca,
+            thresholds: self.thresholds(written.warn_days, written.critical_days)?,
+            quiet: written.quiet,
+            line: Some(line),
+        };
+
+        let is_same = |old: &Watched| old.sni == watched.sni && old.addresses == watched.addresses;
+        let Some(old) = self.find(&watched.endpoint, is_same) else {
+            self.watch(watched);
+            return Ok(());
+        };
+
+        // An entry that is repeated word for word is harmless.
+        let repeated = Watched {
+            line: old.line,
+            ..watched
+        };
+        if *old == repeated {
+            return Ok(());
+        }
+        let message = format!(
+            "{} is in line {} already, with other settings (expected once, or with another sni or other addresses)",
+            old.endpoint,
+            old.line.unwrap_or_default()
+        );
+        Err(WrittenProblem::at(host_span, message))
+    }
+
+    fn certificate(&mut self, written: WrittenCertificate, line: usize) -> Result<(), WrittenProblem> {
+        let span = written.identifiers.span();
+        let identifiers = identifiers(written.identifiers)?;
+        let (name_span, name) = match written.name {
+            Some(name) => (name.span(), name.into_inner()),
+            None => (span, identifiers[0].trim_start_matches("*.").to_owned()),
+        };
+        self.check_name(&name)
+            .map_err(|message| WrittenProblem::at(name_span, message))?;
+
+        let served_at = match written.served_at {
+            Some(served_at) => served_at
+                .into_iter()
+                .map(served_at_endpoint)
+                .collect::<Result<Vec<_>, _>>()?,
+            // A wildcard is no endpoint, so it is left out here.
+            None => identifiers.iter().filter_map(|name| name.parse().ok()).collect(),
+        };
+        let issuers = match written.issuers {
+            Some(issuers) => self.known_issuers(issuers)?,
+            None => vec![DEFAULT_ISSUER.to_owned()],
+        };
+        let hours = written.deliver_within_hours.unwrap_or(DELIVER_WITHIN_HOURS);
+        let certificate = Managed {
+            name,
+            identifiers,
+            served_at,
+            issuers,
+            key_type: written.key_type,
+            profile: written.profile,
+            reuse_key: written.reuse_key,
+            deliver_within: time::Duration::hours(hours.into()),
+            thresholds: self.thresholds(written.warn_days, written.critical_days)?,
+            quiet: written.quiet,
+            line: Some(line),
+        };
+
+        self.watch_where_served(&certificate);
+        self.inventory.certificates.push(certificate);
+        Ok(())
+    }
+
+    /// A certificate's name is a folder in the bucket and on instances, so it is what both can hold,
+    /// and its alone.
+    fn check_name(&self, name: &str) -> Result<(), String> {
+        let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
+        if name.is_empty() || name.starts_with('.') || !name.bytes().all(fits) {
+            return Err(format!(
+                "name = {name:?} cannot be a folder (expected a-z, 0-9, - _ . and no leading dot)"
+            ));
+        }
+        match self.inventory.certificates.iter().find(|other| other.name == name) {
+            Some(Managed { line: Some(line), .. }) => Err(format!(
+                "name = {name:?} is taken by the certificate in line {line} (expected another name)"
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn known_issuers(&self, issuers: Spanned<Vec<Spanned<String>>>) -> Result<Vec<String>, WrittenProblem> {
+        let known = &self.inventory.issuers;
+        let span = issuers.span();
+        let names = || known.keys().cloned().collect::<Vec<_>>().join(", ");
+
+        for issuer in issuers.get_ref() {
+            if !known.contains_key(issuer.get_ref()) {
+                let message = format!(
+                    "issuers: {:?} is not known (expected {}, or its [issuer.…])",
+                    issuer.get_ref(),
+                    names()
+                );
+                return Err(WrittenProblem::at(issuer.span(), message));
+            }
+        }
+
+        if issuers.get_ref().is_empty() {
+            let message = format!("issuers = [] is empty (expected {})", names());
+            return Err(WrittenProblem::at(span, message));
+        }
+        Ok(issuers.into_inner().into_iter().map(Spanned::into_inner).collect())
+    }
+
+    fn watch_where_served(&mut self, certificate: &Managed) {
+        let ca = self.private_roots(&certificate.issuers);
+        for endpoint in &certificate.served_at {
+            let new = Watched {
+                ca: ca.clone(),
+                quiet: certificate.quiet,
+                ..Watched::plain(endpoint.clone(), certificate.thresholds, certificate.line)
+            };
+            // The settings of an endpoint's own entry win.
+            match self.find(endpoint, |old| old.covers(&new)) {
+                Some(old) => old.ca = old.ca.take().or(new.ca),
+                None => self.watch(new),
+            }
+        }
+    }
+
+    fn private_roots(&self, issuers: &[String]) -> Option<String> {
+        issuers
+            .iter()
+            .find_map(|name| self.inventory.issuers.get(name)?.ca.clone())
+    }
+
+    /// Thresholds of an entry. Critical is never sooner than a warning.
+    fn thresholds(
+        &self,
+        warn_days: Option<Spanned<u32>>,
+        critical_days: Option<Spanned<u32>>,
+    ) -> Result<Thresholds, WrittenProblem> {
+        let defaults = self.inventory.thresholds;
+        let warn = warn_days.map_or(defaults.warn_days, Spanned::into_inner);
+        let Some(critical) = critical_days else {
+            return Ok(Thresholds {
+                warn_days: warn,
+                critical_days: defaults.critical_days.min(warn),
+            });
+        };
+
+        let span = critical.span();
+        let critical = critical.into_inner();
+        if critical > warn {
+            let message =
+                format!("critical_days = {critical} is more than warn_days = {warn} (expected at most as many)");
+            return Err(WrittenProblem::at(span, message));
+        }
+        Ok(Thresholds {
+            warn_days: warn,
+            critical_days: critical,
+        })
+    }
+
+    fn watch(&mut self, new: Watched) {
+        let place = self.places.entry(new.endpoint.clone()).or_default();
+        place.push(self.inventory.watched.len());
+        self.inventory.watched.push(new);
+    }
+
+    /// The first that is watched at an endpoint already and fits.
+    fn find(&mut self, endpoint: &Endpoint, fits: impl Fn(&Watched) -> bool) -> Option<&mut Watched> {
+        let watched = &mut self.inventory.watched;
+        let at = self.places.get(endpoint)?.iter().find(|at| fits(&watched[**at]))?;
+        watched.get_mut(*at)
+    }
+
+    /// A value as what it should be, or what is wrong with it: the key, the value, the accepted form.
+    fn understand<T: for<'de> Deserialize<'de>>(&self, value: Spanned<DeValue<'_>>) -> Result<T, WrittenProblem> {
+        let value_span = value.span();
+        T::deserialize(ValueDeserializer::from(value)).map_err(|error| {
+            let span = error.span().unwrap_or(value_span);
+            let message = in_words(error.message());
+            // A message about a field names its key already.
+            let message = match self.key(&span) {
+                Some(key) if !message.contains(" field ") => format!("{key}: {message}"),
+                _ => message,
+            };
+            WrittenProblem::at(span, message)
+        })
+    }
+
+    /// The key in front of a value, on the same line.
+    fn key(&self, value: &Range<usize>) -> Option<&str> {
+        let line = self.text.get(..value.start)?.lines().next_back()?;
+        let key = line.trim_end().strip_suffix('=')?.trim();
+        (!key.is_empty() && !key.contains(['=', '{', '['])).then_some(key)
+    }
+
+    fn take<T: for<'de> Deserialize<'de>>(&mut self, table: &mut DeTable<'_>, key: &'static str) -> Option<T> {
+        match self.understand(table.remove(key)?) {
+            Ok(value) => Some(value),
+            Err(problem) => {
+                self.report(problem);
+                None
+            }
+        }
+    }
+
+    fn array<'t>(&mut self, table: &mut DeTable<'t>, key: &'static str) -> Vec<Spanned<DeValue<'t>>> {
+        let Some(value) = table.remove(key) else {
+            return Vec::new();
+        };
+        let span = value.span();
+        let DeValue::Array(array) = value.into_inner() else {
+            let message = format!("{key} is not a list (expected [[{key}]] before each)");
+            self.report(WrittenProblem::at(span, message));
+            return Vec::new();
+        };
+        array.into_iter().collect()
+    }
+
+    fn tables<'t>(&mut self, table: &mut DeTable<'t>, key: &'static str) -> Vec<(Cow<'t, str>, Spanned<DeValue<'t>>)> {
+        let Some(value) = table.remove(key) else {
+            return Vec::new();
+        };
+        let span = value.span();
+        let DeValue::Table(tables) = value.into_inner() else {
+            let message = format!("{key} is not a table (expected [{key}.NAME] before each)");
+            self.report(WrittenProblem::at(span, message));
+            return Vec::new();
+        };
+        tables
+            .into_iter()
+            .map(|(name, value)| (name.into_inner(), value))
+            .collect()
+    }
+
+    fn report(&mut self, problem: WrittenProblem) {
+        let line = problem.span.map(|span| self.line(&span));
+        let message = problem.message;
+        self.inventory.problems.push(Problem { line, message });
+    }
+
+    fn line(&self, span: &Range<usize>) -> usize {
+        1 + self.line_ends.partition_point(|end| *end < span.start)
+    }
+}
+
+fn parse<T: FromStr<Err: fmt::Display>>(key: &str, expected: &str, text: Spanned<String>) -> Result<T, WrittenProblem> {
+    text.get_ref()
+        .parse()
+        .map_err(|error| WrittenProblem::at(text.span(), format!("{key}: {error} (expected {expected})")))
+}
+
+fn port(port: Spanned<u16>) -> Result<u16, WrittenProblem> {
+    if *port.get_ref() == 0 {
+        let message = "port = 0 cannot be connected to (expected 1 to 65535)";
+        return Err(WrittenProblem::at(port.span(), message));
+    }
+    Ok(port.into_inner())
+}
+
+fn served_at_endpoint(text: Spanned<String>) -> Result<Endpoint, WrittenProblem> {
+    text.get_ref()
+        .parse()
+        .map_err(|error| WrittenProblem::at(text.span(), format!("served_at: {error}")))
+}
+
+/// At least one identifier, each once.
+fn identifiers(written: Spanned<Vec<Spanned<String>>>) -> Result<Vec<String>, WrittenProblem> {
+    let span = written.span();
+    let mut seen = BTreeSet::new();
+    let mut identifiers = written
+        .into_inner()
+        .into_iter()
+        .map(identifier)
+        .collect::<Result<Vec<_>, _>>()?;
+    identifiers.retain(|identifier| seen.insert(identifier.clone()));
+
+    if identifiers.is_empty() {
+        let message = "identifiers = [] is empty (expected at least one name)";
+        return Err(WrittenProblem::at(span, message));
+    }
+    Ok(identifiers)
+}
+
+fn identifier(text: Spanned<String>) -> Result<String, WrittenProblem> {
+    let (star, rest) = match text.get_ref().strip_prefix("*.") {
+        Some(rest) => ("*.", rest),
+        None => ("", text.get_ref().as_str()),
+    };
+    match (star, rest.parse::<Host>()) {
+        (_, Ok(Host::Name(name))) => Ok(format!("{star}{}", name.as_ref())),
+        ("", Ok(Host::Ip(address))) => Ok(address.to_string()),
+        _ => {
+            let message = format!(
+                "identifiers: {:?} is not a name (expected example.com or *.example.com)",
+                text.get_ref()
+            );
+            Err(WrittenProblem::at(text.span(), message))
+        }
+    }
+}
+
+fn one_line(message: &str) -> String {
+    message.lines().collect::<Vec<_>>().join(", ")
+}
+
+/// The parser's message, without names that only a programmer knows.
+fn in_words(message: &str) -> String {
+    let mut words = one_line(message);
+    for (type_name, form) in [
+        ("expected u16", "expected 0 to 65535"),
+        ("expected u32", "expected a whole number, 0 or more"),
+        ("expected a boolean", "expected true or false"),
+        ("expected a sequence", "expected a list"),
+    ] {
+        if words.ends_with(type_name) {
+            words.truncate(words.len() - type_name.len());
+            words.push_str(form);
+        }
+    }
+    words
+}
+
+const DELIVER_WITHIN_HOURS: u16 = 24;
+const TOP_LEVEL: &str = "warn_days, critical_days, [[endpoint]], [[certificate]], [issuer.NAME] or [[zone]]";
+const HOST: &str = "a name or an address; the port is a key of its own";
+const ADDRESS: &str = "an IPv4 or IPv6 address";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_in_the_documentation() {
+        let inventory = Inventory::parse(include_str!("../../../docs/inventory.example.toml"));
+        assert_eq!(inventory.problems, []);
+        let watched: Vec<_> = inventory
+            .watched
+            .iter()
+            .map(|watched| watched.endpoint.to_string())
+            .collect();
+        let expected = [
+            "partner.example.net:8443",
+            "xn--bcher-kva.example:443",
+            "smtp://mail.example.com:587",
+            "vault.internal.example.com:443",
+            "example.com:443",
+            "api.example.com:8443",
+        ];
+        assert_eq!(watched, expected);
+        assert_eq!(inventory.certificates[0].identifiers, ["example.com", "*.example.com"]);
+        assert_eq!(inventory.certificates[0].name, "example.com");
+        assert_eq!(
+            inventory.issuers["zerossl"].directory,
+            "https://acme.zerossl.com/v2/DV90"
+        );
+        assert_eq!(inventory.zones[0].name, "example.org");
+    }
+
+    #[test]
+    fn each_problem_names_its_line_and_stops_nothing_else() {
+        for (text, expected) in [
+            (
+                "warn_dayz = 3",
+                "line 1: unknown key \"warn_dayz\" (expected warn_days, critical_days, [[endpoint]], [[certificate]], [issuer.NAME] or [[zone]])",
+            ),
+            (
+                "warn_days = \"x\"",
+                "line 1: warn_days: invalid type: string \"x\", expected a whole number, 0 or more",
+            ),
+            (
+                "\n[[endpoint]]\nhost = \"a..b\"",
+                "line 3: [[endpoint]] host: \"a..b\" is not a domain name (expected a name or an address; the port is a key of its own)",
+            ),
+            (
+                "[[endpoint]]\nhost = \"a.b\"\nport = 99999",
+                "line 3: [[endpoint]] port: invalid value: integer `99999`, expected 0 to 65535",
+            ),
+            (
+                "[[endpoint]]\nhots = \"a.b\"",
+                "line 2: [[endpoint]] unknown field `hots`, expected one of `host`, `port`, `sni`, `starttls`, `addresses`, `ca`, `warn_days`, `critical_days`, `quiet`",
+            ),
+            (
+                "[[endpoint]]\nhost = \"a.b\"\nwarn_days = 2\ncritical_days = 3",
+                "line 4: [[endpoint]] critical_days = 3 is more than warn_days = 2 (expected at most as many)",
+            ),
+            (
+                "critical_days = -1",
+                "line 1: critical_days: invalid value: integer `-1`, expected a whole number, 0 or more",
+            ),
+            (
+                "[[endpoint]]\nhost = \"a.b\"\n[[endpoint]]\nhost = \"A.b\"\nwarn_days = 30",
+                "line 4: [[endpoint]] a.b:443 is in line 1 already, with other settings (expected once, or with another sni or other addresses)",
+            ),
+            (
+                "[[certificate]]\nidentifiers = [\"a.b\"]\n[[certificate]]\nidentifiers = [\"a.b\", \"c.b\"]",
+                "line 4: [[certificate]] name = \"a.b\" is taken by the certificate in line 1 (expected another name)",
+            ),
+            (
+                "[[endpoint]]\nhost = \"a.b\"\nport = 0",
+                "line 3: [[endpoint]] port = 0 cannot be connected to (expected 1 to 65535)",
+            ),
+            (
+                "[[endpoint]]\nhost = \"a.b\"\naddresses = [\"10.0.0.\"]",
+                "line 3: [[endpoint]] addresses: invalid IP address syntax (expected an IPv4 or IPv6 address)",
+            ),
+            ("[[endpoint]]\nport = 1", "line 1: [[endpoint]] missing field `host`"),
+            (
+                "[endpoint]\nhost = \"a.b\"",
+                "line 1: endpoint is not a list (expected [[endpoint]] before each)",
+            ),
+            (
+                "[[certificate]]\nidentifiers = []",
+                "line 2: [[certificate]] identifiers = [] is empty (expected at least one name)",
+            ),
+            (
+                "[[certificate]]\nidentifiers = [\"*.*.a\"]",
+                "line 2: [[certificate]] identifiers: \"*.*.a\" is not a name (expected example.com or *.example.com)",
+            ),
+            (
+                "[[certificate]]\nidentifiers = [\"a.b\"]\nissuers = [\"lets\"]",
+                "line 3: [[certificate]] issuers: \"lets\" is not known (expected letsencrypt, letsencrypt-staging, or its [issuer.…])",
+            ),
+            (
+                "[[certificate]]\nidentifiers = [\"a.b\"]\nname = \"../x\"",
+                "line 3: [[certificate]] name = \"../x\" cannot be a folder (expected a-z, 0-9, - _ . and no leading dot)",
+            ),
+            (
+                "[issuer.x]\ndirectory = \"http://x\"",
+                "line 1: [issuer.x] directory = \"http://x\" is not a URL (expected https://…/directory)",
+            ),
+        ] {
+            let inventory = Inventory::parse(&format!("{text}\n[[endpoint]]\nhost = \"fine.example\"\n"));
+            let problems: Vec<_> = inventory.problems.iter().map(ToString::to_string).collect();
+            if text.starts_with("[endpoint]") {
+                assert_eq!(
+                    problems.len(),
+                    1,
+                    "TOML itself forbids the two forms together: {problems:?}"
+                );
+                continue;
+            }
+            assert_eq!(problems, [expected]);
+            let fine = inventory
+                .watched
+                .iter()
+                .any(|watched| watched.endpoint.to_string() == "fine.example:443");
+            assert!(fine, "the entry beside it is watched");
+        }
+    }
+
+    #[test]
+    fn quiet_is_set_for_an_endpoint_or_for_a_certificate_and_where_it_is_served() {
+        let inventory = Inventory::parse(
+            "[[endpoint]]\nhost = \"a.example\"\nquiet = true\n[[endpoint]]\nhost = \"b.example\"\n\
+             [[certificate]]\nidentifiers = [\"c.example\"]\nserved_at = [\"b.example\", \"c.example\"]\nquiet = true\n",
+        );
+        let quiet: Vec<_> = inventory
+            .watched
+            .iter()
+            .map(|watched| (watched.endpoint.to_string(), watched.quiet))
+            .collect();
+        let expected = [
+            ("a.example:443", true),
+            ("b.example:443", false),
+            ("c.example:443", true),
+        ];
+        assert_eq!(quiet, expected.map(|(endpoint, quiet)| (endpoint.to_owned(), quiet)));
+        assert!(inventory.certificates[0].quiet);
+        let wrong = Inventory::parse("[[endpoint]]\nhost = \"a.example\"\nquiet = \"yes\"\n");
+        assert_eq!(
+            wrong.problems[0].to_string(),
+            "line 3: [[endpoint]] quiet: invalid type: string \"yes\", expected true or false"
+        );
+    }
+
+    #[test]
+    fn a_place_that_is_named_twice_is_watched_once() {
+        let inventory = Inventory::parse(
+            "[[endpoint]]\nhost = \"a.example\"\n[[endpoint]]\nhost = \"A.example.\"\nport = 443\n\
+             [[endpoint]]\nhost = \"a.example\"\naddresses = [\"192.0.2.7\"]\n\
+             [[certificate]]\nidentifiers = [\"a.example\", \"a.example\", \"*.a.example\"]\nissuers = [\"own\"]\n\
+             [issuer.own]\ndirectory = \"https://ca.example/directory\"\nca = \"ca/own.pem\"\n",
+        );
+        assert_eq!(inventory.problems, []);
+        let watched: Vec<_> = inventory
+            .watched
+            .iter()
+            .map(|watched| (watched.line, watched.addresses.len(), watched.ca.as_deref()))
+            .collect();
+        assert_eq!(
+            watched,
+            [(Some(1), 0, Some("ca/own.pem")), (Some(6), 1, None)],
+            "an endpoint is judged by the roots of the certificate that is delivered there"
+        );
+        assert_eq!(inventory.certificates[0].identifiers, ["a.example", "*.a.example"]);
+    }
+
+    #[test]
+    fn critical_is_never_sooner_than_a_warning() {
+        let inventory = Inventory::parse("[[endpoint]]\nhost = \"a.example\"\nwarn_days = 2\n");
+        let thresholds = inventory.watched[0].thresholds;
+        assert_eq!((thresholds.warn_days, thresholds.critical_days), (2, 2));
+    }
+
+    #[test]
+    fn as_editors_on_other_systems_write_it() {
+        let text = "\u{feff}# b\u{fc}cher\r\nwarn_days = 20\r\n\r\n[[endpoint]]\r\nhost = \"b\u{fc}cher.example\"\r\nport = 0\r\n";
+        let inventory = Inventory::parse(text);
+        assert_eq!(inventory.thresholds.warn_days, 20);
+        let problems: Vec<_> = inventory.problems.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            problems,
+            ["line 6: [[endpoint]] port = 0 cannot be connected to (expected 1 to 65535)"]
+        );
+        for nothing in ["", "\n", "\u{feff}", "# nothing yet\r\n"] {
+            let inventory = Inventory::parse(nothing);
+            assert_eq!((inventory.watched, inventory.problems), (vec![], vec![]), "{nothing:?}");
+        }
+    }
+
+    /// Lines were counted from the beginning for each of them.
+    #[test]
+    fn ten_thousand_entries_are_read_at_once() {
+        let entry = |number: u32| format!("[[endpoint]]\nhost = \"h{number}.example\"\nwarn_dayz = {number}\n");
+        let bad: String = (0..10_000).map(entry).collect();
+        let good = bad.replace("warn_dayz", "warn_days");
+        let began = std::time::Instant::now();
+        let (bad, good) = (Inventory::parse(&bad), Inventory::parse(&good));
+        assert_eq!((bad.problems.len(), good.watched.len()), (10_000, 10_000));
+        assert_eq!(bad.problems[9_999].line, Some(30_000));
+        assert_eq!(good.watched[9_999].line, Some(29_998));
+        assert!(
+            began.elapsed() < std::time::Duration::from_secs(10),
+            "{:?}",
+            began.elapsed()
+        );
+    }
+
+    #[test]
+    fn a_file_that_is_not_toml_is_one_problem() {
+        let inventory = Inventory::parse("[[endpoint]]\nhost = \"a.b\n");
+        assert_eq!(inventory.problems.len(), 1);
+        assert_eq!(inventory.problems[0].line, Some(2));
+        assert!(inventory.watched.is_empty());
+    }
+}
