@@ -23,6 +23,7 @@ pub mod endpoint;
 pub mod finding;
 pub mod inventory;
 pub mod metric;
+pub mod name;
 pub mod observation;
 pub mod probe;
 pub mod renewal;

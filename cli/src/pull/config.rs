@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use neverlapse::endpoint::{Endpoint, Host};
+use neverlapse::name;
 use nix::unistd::{Group, User};
 use serde::Deserialize;
 
@@ -211,9 +212,10 @@ fn group(name: &str) -> Result<u32> {
     }
 }
 
+/// Whether it can be the name of files of ours. It is shorter than 255 bytes by what we put around it,
+/// as in `.NAME.next`. Any case: it names what somebody else has named already.
 fn is_name(name: &str) -> bool {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    !name.is_empty() && !name.starts_with('.') && name.len() <= 200 && name.chars().all(allowed)
+    name::is_folder(name) && name.len() <= 200
 }
 
 #[derive(Debug, Deserialize)]

@@ -256,12 +256,6 @@ impl Folder {
     }
 }
 
-/// Whether a version's folder can have this name; those that begin with a dot are not whole.
-pub(crate) fn is_folder(name: &str) -> bool {
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'.';
-    !name.is_empty() && !name.starts_with('.') && name.bytes().all(allowed)
-}
-
 /// The folder for a version; what is laid out otherwise has another name, so that a change of the configuration is an installation.
 pub(crate) fn base(version: &str, layout: &Layout) -> String {
     let Layout {

@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use neverlapse::bucket::receipt::Receipt;
 use neverlapse::bucket::version::Current;
+use neverlapse::name::is_folder;
 use neverlapse::timestamp::Timestamp;
 use rustix::fs::{FlockOperation, OFlags, flock};
 use serde::{Deserialize, Serialize};
 use time::Duration;
 
-use super::folder::{guarded, is_folder};
+use super::folder::guarded;
 
 /// Of one certificate: `{state}/{name}.json`. It holds no secret.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

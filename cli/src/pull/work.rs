@@ -7,11 +7,12 @@ use anyhow::{Context, Result};
 use neverlapse::bucket::receipt::{self, Receipt, Stage};
 use neverlapse::bucket::store::Fresh;
 use neverlapse::bucket::version::{Current, FILES, FULLCHAIN, MANIFEST, PRIVKEY, current_key, file_key};
+use neverlapse::name::is_folder;
 use neverlapse::timestamp::Timestamp;
 
 use super::candidate::{Candidate, Expected, verify};
 use super::config::{Config, Wanted};
-use super::folder::{Folder, base, is_folder};
+use super::folder::{Folder, base};
 use super::handshake;
 use super::keystore::KEYSTORE;
 use super::source::{Source, is_denied};

@@ -13,6 +13,7 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 use super::{DEFAULT_ISSUER, Inventory, Issuer, KeyType, Managed, Problem, Watched, Zone};
 use crate::endpoint::{Endpoint, Host, StartTls};
 use crate::finding::Thresholds;
+use crate::name;
 
 impl Inventory {
     /// Reads as much as can be understood of an `inventory.toml`; the rest is in `problems`.
@@ -262,11 +263,10 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// A certificate's name is a folder in the bucket and on instances, so it is what both can hold,
-    /// and its alone.
+    /// A certificate's name is a folder in the bucket and on instances, and its alone. Capitals are
+    /// not allowed: two names that differ only in case would be one folder on some disks.
     fn check_name(&self, name: &str) -> Result<(), String> {
-        let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
-        if name.is_empty() || name.starts_with('.') || !name.bytes().all(fits) {
+        if !name::is_folder(name) || name.bytes().any(|byte| byte.is_ascii_uppercase()) {
             return Err(format!(
                 "name = {name:?} cannot be a folder (expected a-z, 0-9, - _ . and no leading dot)"
             ));
