@@ -1,4 +1,4 @@
-//! `neverlapse rollback`: moves the pointer to an earlier version; instances install it as told.
+//! `neverlapse rollback`: moves the pointer to an earlier version, which instances then install.
 
 use std::collections::BTreeSet;
 
@@ -23,89 +23,154 @@ pub(crate) struct Arguments {
     stack: StackName,
 }
 
+/// Reads what there is, decides on a version, and moves the pointer to it.
 pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
-    let (name, now) = (&arguments.name, Timestamp::now());
+    let name = &arguments.name;
+    let now = Timestamp::now();
     let stack = Stack::find(&arguments.stack).await?;
-    let current = stack.store.json::<Current>(&current_key(name)).await?;
-    let current = current.with_context(|| format!("there is no certificate {name:?} in the bucket"))?;
-    let versions = versions(&stack, name).await?;
-    let version = match &arguments.version {
-        Some(version) if versions.contains(version) => version,
-        Some(version) => bail!(
-            "there is no version {version:?} of {name} (expected {})",
-            listed(&versions)
-        ),
-        None => versions
-            .range(..current.value.facts.version.clone())
-            .next_back()
-            .with_context(|| format!("there is no version of {name} before {}", current.value.facts.version))?,
-    };
-    if *version == current.value.facts.version {
-        bail!("{version} is the current version of {name} already");
-    }
-    let key = file_key(name, version, MANIFEST);
-    let written = stack
+
+    let current = stack
         .store
-        .object(&key)
+        .json::<Current>(&current_key(name))
         .await?
-        .with_context(|| format!("there is no {key}"))?;
-    let manifest: Manifest = serde_json::from_slice(&written).with_context(|| format!("{key} cannot be read"))?;
-    if manifest.facts.not_after <= now {
-        bail!(
-            "version {version} expired on {} (expected one that is valid)",
-            manifest.facts.not_after
-        );
-    }
-    let renewal = stack.store.json::<Renewal>(&Renewal::key(name)).await?;
-    let not_after = manifest.facts.not_after;
-    let next = Current {
-        schema: Current::SCHEMA.to_owned(),
-        sequence: current.value.sequence + 1,
-        facts: manifest.facts,
-        manifest_sha256: sha256(&written),
-        published_at: now,
-        rolled_back: true,
+        .with_context(|| format!("there is no certificate {name:?} in the bucket"))?;
+    let versions = versions(&stack, name).await?;
+    let from = &current.value.facts.version;
+    let version = match &arguments.version {
+        Some(version) => chosen(name, &versions, from, version)?,
+        None => previous(&versions, from).with_context(|| format!("there is no version of {name} before {from}"))?,
     };
+
+    let next = pointer(&stack, &current.value, version, now).await?;
+    let renewal = stack.store.json::<Renewal>(&Renewal::key(name)).await?;
     let due = planned(&next, renewal.as_ref().map(|found| &found.value));
-    match stack
+
+    // Only if it is still what was read: a version that the renewer publishes now must not be lost.
+    let moved = stack
         .store
         .put(&current_key(name), Object::json(&next)?, Expecting::Tag(&current.tag))
-        .await
-    {
+        .await;
+    match moved {
         Ok(_) => {}
         Err(store::Error::Changed { .. }) => {
             bail!("a new version was published this very moment; look with `neverlapse plan`, and try again")
         }
         Err(error) => return Err(error.into()),
     }
+
     println!(
         "{name} is version {version} again, valid until {}; instances install it when they pull",
-        not_after
+        next.facts.not_after
     );
-    match due > now {
-        true => println!(
-            "it is kept until {}; `neverlapse renew {name} --force` ends that sooner",
-            due
-        ),
-        false => println!("it is due already: the next run renews it"),
+    if due > now {
+        println!("it is kept until {due}; `neverlapse renew {name} --force` ends that sooner");
+    } else {
+        println!("it is due already: the next run renews it");
     }
     Ok(0)
 }
 
+/// The version before the current one. Version ids begin with their time, so they sort by it.
+fn previous<'v>(versions: &'v BTreeSet<String>, current: &str) -> Option<&'v str> {
+    let mut latest_first = versions.iter().rev().map(String::as_str);
+    latest_first.find(|version| *version < current)
+}
+
+/// The version that a person wants, if there is one and it is not served already.
+fn chosen<'v>(name: &str, versions: &'v BTreeSet<String>, current: &str, version: &str) -> Result<&'v str> {
+    let Some(version) = versions.get(version) else {
+        let versions: Vec<_> = versions.iter().map(String::as_str).collect();
+        bail!(
+            "there is no version {version:?} of {name} (expected {})",
+            versions.join(", ")
+        );
+    };
+
+    if version == current {
+        bail!("{version} is the current version of {name} already");
+    }
+    Ok(version)
+}
+
+/// The complete versions of a certificate: the manifest of each is written last.
 async fn versions(stack: &Stack, name: &str) -> Result<BTreeSet<String>> {
     let prefix = versions_prefix(name);
     let keys = stack.store.keys(&prefix).await?;
-    let whole = keys
+
+    let complete = keys
         .iter()
         .filter_map(|key| key.strip_prefix(&prefix)?.strip_suffix(MANIFEST)?.strip_suffix('/'));
-    Ok(whole.map(str::to_owned).collect())
+    Ok(complete.map(str::to_owned).collect())
 }
 
-fn listed(versions: &BTreeSet<String>) -> String {
-    versions.iter().cloned().collect::<Vec<_>>().join(", ")
+/// The pointer to an earlier version, which must still be valid.
+async fn pointer(stack: &Stack, current: &Current, version: &str, now: Timestamp) -> Result<Current> {
+    let key = file_key(&current.facts.name, version, MANIFEST);
+    let written = stack
+        .store
+        .object(&key)
+        .await?
+        .with_context(|| format!("there is no {key}"))?;
+    let manifest: Manifest = serde_json::from_slice(&written).with_context(|| format!("{key} cannot be read"))?;
+
+    let not_after = manifest.facts.not_after;
+    if not_after <= now {
+        bail!("version {version} expired on {not_after} (expected one that is valid)");
+    }
+    Ok(Current {
+        schema: Current::SCHEMA.to_owned(),
+        sequence: current.sequence + 1,
+        facts: manifest.facts,
+        manifest_sha256: sha256(&written),
+        published_at: now,
+        rolled_back: true,
+    })
 }
 
 const EXAMPLES: &str = "\
 Examples:
   neverlapse rollback example.com
   neverlapse rollback example.com 20261001T060112Z-5c1f09aa";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn versions() -> BTreeSet<String> {
+        ["20260801T060000Z-b", "20260901T060000Z-c", "20261001T060000Z-a"]
+            .map(str::to_owned)
+            .into()
+    }
+
+    #[test]
+    fn the_version_before() {
+        for (current, expected) in [
+            ("20261001T060000Z-a", Some("20260901T060000Z-c")),
+            ("20260901T060000Z-c", Some("20260801T060000Z-b")),
+            ("20260801T060000Z-b", None),
+            // Its folder is gone.
+            ("20260915T060000Z-d", Some("20260901T060000Z-c")),
+        ] {
+            assert_eq!(previous(&versions(), current), expected, "{current}");
+        }
+    }
+
+    #[test]
+    fn a_version_that_cannot_be_chosen() {
+        let chosen = |version| {
+            chosen("shop", &versions(), "20261001T060000Z-a", version)
+                .map(str::to_owned)
+                .map_err(|error| error.to_string())
+        };
+
+        assert_eq!(chosen("20260801T060000Z-b"), Ok("20260801T060000Z-b".to_owned()));
+        assert_eq!(
+            chosen("20261001T060000Z-a"),
+            Err("20261001T060000Z-a is the current version of shop already".to_owned())
+        );
+        assert_eq!(
+            chosen("x"),
+            Err("there is no version \"x\" of shop (expected 20260801T060000Z-b, 20260901T060000Z-c, 20261001T060000Z-a)".to_owned())
+        );
+    }
+}
