@@ -625,6 +625,39 @@ async fn several_certificates_take_one_reload_and_one_bad_one_does_not_hold_up_t
 }
 
 #[tokio::test]
+async fn trying_a_batch_one_by_one_forgot_that_the_bucket_was_away() {
+    let mut bench = Bench::closed(&[NAME, "b.test"]);
+    let publish = |bench: &mut Bench, days| {
+        let leaf = bench.authority.leaf("b.test", Timestamp::now() + Duration::days(days));
+        bench.depot.publish("b.test", &leaf.unwrap()).unwrap();
+        bench.publish(days)
+    };
+    publish(&mut bench, 60);
+    bench.pull().await;
+    bench.host.start().await.unwrap();
+    assert_eq!(bench.pull().await.code, 0);
+
+    // Both are on the disk, and b.test is the one at fault.
+    let new = publish(&mut bench, 80);
+    bench.configure_with("true", "exit 1", "");
+    assert_eq!(bench.pull().await.code, 1);
+    let live = bench.host.folder().join("live/b.test");
+    let known = fs::read_link(&live).unwrap();
+    let picky = format!("test \"$(readlink {})\" = {}", live.display(), known.display());
+    bench.configure_with(&picky, &bench.host.reload_command(), "");
+
+    let mut command = Command::new(NEVERLAPSE);
+    command.args(["pull", "--from", "/nonexistent", "--config"]);
+    let ran = run(command.arg(bench.config())).await;
+    assert!(
+        ran.code == 3 && ran.err.contains("shop.test: cannot read /nonexistent"),
+        "it is installed, but nobody could ask: {ran:?}"
+    );
+    assert!(ran.err.contains("b.test: the test failed"), "{ran:?}");
+    bench.serves(&new).await;
+}
+
+#[tokio::test]
 async fn outside_of_its_window_a_change_waits() {
     let (mut bench, old) = Bench::open().await;
     let hour = Timestamp::now().utc().hour();

@@ -1,11 +1,9 @@
 //! A downloaded version: verified before anything of it touches the disk.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use neverlapse::bucket::version::{CERT, CHAIN, Current, FILES, FULLCHAIN, FileHash, Manifest, PRIVKEY};
-use neverlapse::certificate::Role;
-use neverlapse::certificate::describe;
+use neverlapse::bucket::version::{CERT, CHAIN, Current, FILES, FULLCHAIN, FileHash, MANIFEST, Manifest, PRIVKEY};
+use neverlapse::certificate::{Role, describe};
 use neverlapse::endpoint::Host;
 use neverlapse::text::sha256;
 use neverlapse::timestamp::Timestamp;
@@ -17,15 +15,17 @@ use tokio_rustls::rustls::sign::CertifiedKey;
 use webpki::{ALL_VERIFICATION_ALGS, EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::layout::Files;
+
 /// What was fetched of a version.
 pub(crate) struct Candidate<'a> {
     pub(crate) current: &'a Current,
     pub(crate) manifest: &'a [u8],
-    /// By name: [`FILES`].
-    pub(crate) files: &'a BTreeMap<&'static str, Vec<u8>>,
+    /// All of [`FILES`].
+    pub(crate) files: &'a Files,
 }
 
-/// What it is measured by.
+/// What it must satisfy.
 pub(crate) struct Expected<'a> {
     pub(crate) name: &'a str,
     /// What it must be valid for.
@@ -36,7 +36,6 @@ pub(crate) struct Expected<'a> {
 
 /// Why a version is not installed.
 #[derive(Debug, Error, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub(crate) enum Refused {
     #[error("{file} is not what the client understands: {reason}")]
     Unreadable { file: &'static str, reason: String },
@@ -71,13 +70,17 @@ pub(crate) enum Refused {
     Staging,
 }
 
-/// Everything that can be known without asking anybody.
+/// Checks everything that can be known without asking anybody.
 pub(crate) fn verify(candidate: &Candidate<'_>, expected: &Expected<'_>) -> Result<(), Refused> {
     let facts = &candidate.current.facts;
     if facts.name != expected.name {
-        let (found, expected) = (facts.name.clone(), expected.name.to_owned());
-        return Err(Refused::OtherName { found, expected });
+        return Err(Refused::OtherName {
+            found: facts.name.clone(),
+            expected: expected.name.to_owned(),
+        });
     }
+
+    // What arrived is what was published.
     whole(candidate)?;
     let chain = chain(candidate)?;
     let Some((leaf, issuers)) = chain.split_first() else {
@@ -86,6 +89,8 @@ pub(crate) fn verify(candidate: &Candidate<'_>, expected: &Expected<'_>) -> Resu
     let (_, parsed) = X509Certificate::from_der(leaf).map_err(|error| unreadable(CERT, error))?;
     described(candidate.current, leaf, &parsed)?;
     key_of(leaf, &candidate.files[PRIVKEY])?;
+
+    // And that works for clients, here and now.
     valid_for(leaf, expected.identifiers)?;
     if expected.now < facts.not_before {
         return Err(Refused::NotYet(facts.not_before));
@@ -94,42 +99,43 @@ pub(crate) fn verify(candidate: &Candidate<'_>, expected: &Expected<'_>) -> Resu
         return Err(Refused::Expired(facts.not_after));
     }
     linked(leaf, issuers, expected.now)?;
-    let staging = facts.issuer.staging || parsed.issuer().to_string().contains("(STAGING)");
-    if staging && !expected.allow_staging {
+
+    let is_staging = facts.issuer.staging || parsed.issuer().to_string().contains("(STAGING)");
+    if is_staging && !expected.allow_staging {
         return Err(Refused::Staging);
     }
     Ok(())
 }
 
-/// The files are those of the manifest, and the manifest is that of `current.json`.
+/// Checks that the files are those of the manifest, and the manifest is that of `current.json`.
 fn whole(candidate: &Candidate<'_>) -> Result<(), Refused> {
     if sha256(candidate.manifest) != candidate.current.manifest_sha256 {
         return Err(Refused::OtherManifest);
     }
-    let manifest: Manifest =
-        serde_json::from_slice(candidate.manifest).map_err(|error| unreadable("manifest.json", error))?;
+
+    let manifest: Manifest = serde_json::from_slice(candidate.manifest).map_err(|error| unreadable(MANIFEST, error))?;
     if manifest.schema != Manifest::SCHEMA {
         return Err(unreadable(
-            "manifest.json",
+            MANIFEST,
             format!("schema {:?} (expected {:?})", manifest.schema, Manifest::SCHEMA),
         ));
     }
     if manifest.facts != candidate.current.facts {
         return Err(Refused::Disagree);
     }
+
     for file in FILES {
         let expected = manifest
             .files
             .get(file)
-            .ok_or_else(|| unreadable("manifest.json", format!("{file} is not in it")))?;
+            .ok_or_else(|| unreadable(MANIFEST, format!("{file} is not in it")))?;
         let content = candidate.files.get(file).map(Vec::as_slice).unwrap_or_default();
         if FileHash::of(content) != *expected {
-            let (sha256, bytes) = (expected.sha256.clone(), content.len());
             return Err(Refused::Damaged {
                 file,
                 expected: expected.bytes,
-                sha256,
-                bytes,
+                sha256: expected.sha256.clone(),
+                bytes: content.len(),
             });
         }
     }
@@ -138,11 +144,10 @@ fn whole(candidate: &Candidate<'_>) -> Result<(), Refused> {
 
 /// Leaf and issuers, the same in all three files.
 fn chain(candidate: &Candidate<'_>) -> Result<Vec<CertificateDer<'static>>, Refused> {
-    let read = |file: &'static str| {
-        let certificates = CertificateDer::pem_slice_iter(&candidate.files[file]).collect::<Result<Vec<_>, _>>();
-        certificates.map_err(|error| unreadable(file, error))
-    };
-    let (mut separate, chain, fullchain) = (read(CERT)?, read(CHAIN)?, read(FULLCHAIN)?);
+    let mut separate = certificates(candidate, CERT)?;
+    let chain = certificates(candidate, CHAIN)?;
+    let fullchain = certificates(candidate, FULLCHAIN)?;
+
     if separate.len() != 1 {
         return Err(unreadable(
             CERT,
@@ -157,73 +162,85 @@ fn chain(candidate: &Candidate<'_>) -> Result<Vec<CertificateDer<'static>>, Refu
     }
 }
 
-fn described(current: &Current, der: &CertificateDer<'_>, leaf: &X509Certificate<'_>) -> Result<(), Refused> {
-    let facts = &current.facts;
-    let seen = describe(leaf, der, Role::Leaf);
-    // A CA may add names; none that was ordered may be missing.
-    let names: Vec<_> = seen.names.iter().map(|name| name.to_ascii_lowercase()).collect();
-    let differs = [
-        ("fingerprint", seen.fingerprint != facts.fingerprint),
-        (
-            "serial",
-            seen.serial.trim_start_matches('0') != facts.serial.trim_start_matches('0'),
-        ),
-        ("not_before", seen.not_before != facts.not_before),
-        ("not_after", seen.not_after != facts.not_after),
-        (
-            "identifiers",
-            !facts.identifiers.iter().all(|identifier| names.contains(identifier)),
-        ),
-    ];
-    match differs.into_iter().find(|(_, differs)| *differs) {
-        Some((what, _)) => Err(Refused::OtherCertificate { what }),
-        None => Ok(()),
-    }
+fn certificates(candidate: &Candidate<'_>, file: &'static str) -> Result<Vec<CertificateDer<'static>>, Refused> {
+    CertificateDer::pem_slice_iter(&candidate.files[file])
+        .collect::<Result<_, _>>()
+        .map_err(|error| unreadable(file, error))
 }
 
-/// That it belongs to the leaf.
+/// Checks that the leaf is the one that `current.json` describes.
+fn described(current: &Current, der: &CertificateDer<'_>, leaf: &X509Certificate<'_>) -> Result<(), Refused> {
+    let facts = &current.facts;
+    let found = describe(leaf, der, Role::Leaf);
+
+    // A CA may add names; none that was ordered may be missing.
+    let names: Vec<_> = found.names.iter().map(|name| name.to_ascii_lowercase()).collect();
+    let has_all_names = facts.identifiers.iter().all(|identifier| names.contains(identifier));
+    // Leading zeros of a serial mean nothing.
+    let has_serial = found.serial.trim_start_matches('0') == facts.serial.trim_start_matches('0');
+
+    for (what, is_same) in [
+        ("fingerprint", found.fingerprint == facts.fingerprint),
+        ("serial", has_serial),
+        ("not_before", found.not_before == facts.not_before),
+        ("not_after", found.not_after == facts.not_after),
+        ("identifiers", has_all_names),
+    ] {
+        if !is_same {
+            return Err(Refused::OtherCertificate { what });
+        }
+    }
+    Ok(())
+}
+
+/// Checks that a private key belongs to the leaf.
 pub(crate) fn key_of(leaf: &CertificateDer<'static>, pem: &[u8]) -> Result<(), Refused> {
     // The parser's own words could quote the key.
     let not_a_key = || unreadable(PRIVKEY, "it holds no private key that the client knows");
     let key = PrivateKeyDer::from_pem_slice(pem).map_err(|_| not_a_key())?;
     let key = any_supported_type(&key).map_err(|_| not_a_key())?;
+
     CertifiedKey::new(vec![leaf.clone()], key)
         .keys_match()
         .map_err(|_| Refused::OtherKey)
 }
 
+/// Checks that the leaf covers every name that is wanted of it here.
 fn valid_for(leaf: &CertificateDer<'_>, identifiers: &[String]) -> Result<(), Refused> {
     let end_entity = EndEntityCert::try_from(leaf).map_err(|error| unreadable(CERT, error))?;
-    let covered = |identifier: &&String| {
-        // A wildcard is asked for by a name that only it matches.
-        let name = identifier
-            .replacen('*', "neverlapse-any-name", 1)
-            .parse::<Host>()
-            .map(|host| host.server_name());
-        name.is_ok_and(|name| end_entity.verify_is_valid_for_subject_name(&name).is_ok())
-    };
-    match identifiers.iter().find(|identifier| !covered(identifier)) {
-        Some(missing) => Err(Refused::NotFor {
-            missing: missing.clone(),
-        }),
-        None => Ok(()),
+
+    for identifier in identifiers {
+        // A wildcard is checked by a name that only it matches.
+        let host = identifier.replacen('*', "neverlapse-any-name", 1).parse::<Host>();
+        let is_covered =
+            host.is_ok_and(|host| end_entity.verify_is_valid_for_subject_name(&host.server_name()).is_ok());
+        if !is_covered {
+            let missing = identifier.clone();
+            return Err(Refused::NotFor { missing });
+        }
     }
+    Ok(())
 }
 
-/// Every signature up to the last issuer that comes with it. Whether clients trust that one is not for this host to say.
+/// Checks every signature up to the last issuer in the chain. Whether clients trust that one is not
+/// for this host to decide.
 fn linked(leaf: &CertificateDer<'_>, issuers: &[CertificateDer<'_>], now: Timestamp) -> Result<(), Refused> {
     let Some(last) = issuers.last() else {
         return Ok(());
     };
-    let broken = |error: webpki::Error| Refused::BrokenChain(error.to_string());
+
     let anchor = anchor_from_trusted_cert(last).map_err(broken)?;
-    let time = UnixTime::since_unix_epoch(Duration::from_secs(now.unix().try_into().unwrap_or(0)));
     let end_entity = EndEntityCert::try_from(leaf).map_err(broken)?;
+    let time = UnixTime::since_unix_epoch(Duration::from_secs(now.unix().try_into().unwrap_or(0)));
     let usage = KeyUsage::server_auth();
     end_entity
         .verify_for_usage(ALL_VERIFICATION_ALGS, &[anchor], issuers, time, usage, None, None)
         .map(drop)
         .map_err(broken)
+}
+
+fn broken(error: webpki::Error) -> Refused {
+    Refused::BrokenChain(error.to_string())
 }
 
 fn unreadable(file: &'static str, reason: impl ToString) -> Refused {

@@ -1,29 +1,33 @@
 //! `pull.toml`: what a person wrote about this instance, and what the client needs.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use std::{fs, mem, slice};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
 use neverlapse::endpoint::{Endpoint, Host};
 use neverlapse::name;
 use nix::unistd::{Group, User};
 use serde::Deserialize;
 
-use super::command::Program;
 use super::keystore::Keystore;
+use super::layout::Layout;
+use super::program::Program;
 use super::window::Window;
 
 /// What the client needs.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
+    /// Needed unless versions come from a folder.
     pub(crate) bucket: Option<String>,
+    /// The name of this instance, where it is not to be the one that AWS knows.
     pub(crate) instance: Option<String>,
     /// `live/` and `versions/` are here.
     pub(crate) folder: PathBuf,
     /// What is done and not done, and the lock.
     pub(crate) state: PathBuf,
+    /// How often the timer starts a run.
     pub(crate) runs_every: time::Duration,
     pub(crate) certificates: Vec<Wanted>,
 }
@@ -31,29 +35,26 @@ pub(crate) struct Config {
 /// A certificate that this instance installs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Wanted {
+    /// Its name in the inventory.
     pub(crate) name: String,
     /// What it must be valid for, whatever else.
     pub(crate) identifiers: Vec<String>,
     pub(crate) layout: Layout,
     /// Made as well, if one is wanted.
     pub(crate) keystore: Option<Keystore>,
+    /// Tests the server's configuration.
     pub(crate) test: Option<Program>,
+    /// Has the server load the new files.
     pub(crate) reload: Option<Program>,
+    /// For each run of a program.
     pub(crate) timeout: Duration,
+    /// Where it is to be served after a reload.
     pub(crate) verify: Vec<Verify>,
+    /// For all of `verify` together.
     pub(crate) verify_timeout: Duration,
+    /// The hours in which changes are wanted; `None` is always.
     pub(crate) window: Option<Window>,
     pub(crate) allow_staging: bool,
-}
-
-/// How its files are laid out; another layout is another folder.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Layout {
-    pub(crate) owner: Option<u32>,
-    pub(crate) group: Option<u32>,
-    pub(crate) key_mode: u32,
-    pub(crate) combined: bool,
-    pub(crate) keystore: bool,
 }
 
 /// Where this host serves it.
@@ -64,14 +65,15 @@ pub(crate) struct Verify {
 }
 
 impl Config {
-    /// Reads and understands a file; an error names key, value and accepted form.
+    /// Reads and understands a file. An error names key, value and accepted form.
     pub(crate) fn read(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path).with_context(|| format!("cannot read --config {}", path.display()))?;
         Self::parse(&text).with_context(|| format!("{}", path.display()))
     }
 
     fn parse(text: &str) -> Result<Self> {
-        let written: Written = toml::from_str(text)?;
+        let mut written: Written = toml::from_str(text)?;
+
         ensure!(
             !written.certificate.is_empty(),
             "nothing to install (expected [[certificate]] with a name)"
@@ -88,13 +90,15 @@ impl Config {
             "runs_every_hours = {} cannot be (expected 1 to 720)",
             written.runs_every_hours
         );
+
         let mut names = BTreeSet::new();
         let mut certificates = Vec::new();
-        for certificate in &written.certificate {
-            let named = || format!("[[certificate]] name = {:?}", certificate.name);
-            ensure!(names.insert(&certificate.name), "{}: there are two of them", named());
-            certificates.push(wanted(certificate, &written).with_context(named)?);
+        for certificate in mem::take(&mut written.certificate) {
+            let entry = format!("[[certificate]] name = {:?}", certificate.name);
+            ensure!(names.insert(certificate.name.clone()), "{entry}: there are two of them");
+            certificates.push(certificate.wanted(&written).context(entry)?);
         }
+
         if let Some(instance) = &written.instance {
             ensure!(
                 is_name(instance),
@@ -112,112 +116,7 @@ impl Config {
     }
 }
 
-fn wanted(certificate: &WrittenCertificate, written: &Written) -> Result<Wanted> {
-    let name = certificate.name.clone();
-    ensure!(
-        is_name(&name),
-        "it cannot be a folder (expected letters, digits, - _ . and no leading dot)"
-    );
-    let own = |own: &Option<Command>, general: &Option<Command>| own.clone().or_else(|| general.clone());
-    let program = |key: &str, command: Option<Command>| {
-        command
-            .map(Command::program)
-            .transpose()
-            .with_context(|| key.to_owned())
-    };
-    let every = time::Duration::hours(written.runs_every_hours.into());
-    let window = |text: &String| {
-        let window: Window = text.parse()?;
-        window.is_met(every).map_err(|error| format!("{text:?}: {error}"))?;
-        Ok(window)
-    };
-    let window = certificate.window.as_ref().or(written.window.as_ref()).map(window);
-    let server_name = match &certificate.server_name {
-        Some(name) => name.clone(),
-        None => certificate
-            .identifiers
-            .first()
-            .unwrap_or(&name)
-            .replacen('*', "neverlapse", 1),
-    };
-    let verify = certificate.verify.iter().map(|endpoint| {
-        let endpoint = endpoint.parse().context("verify")?;
-        let server_name = server_name.parse().map_err(anyhow::Error::msg).context("server_name")?;
-        Ok(Verify { endpoint, server_name })
-    });
-    Ok(Wanted {
-        identifiers: certificate.identifiers.clone(),
-        layout: Layout {
-            owner: certificate.owner.as_deref().map(user).transpose()?,
-            group: certificate.group.as_deref().map(group).transpose()?,
-            key_mode: key_mode(certificate)?,
-            combined: certificate.combined,
-            keystore: certificate.pkcs12_password_file.is_some(),
-        },
-        keystore: certificate.pkcs12_password_file.as_deref().map(keystore).transpose()?,
-        test: program("test_command", own(&certificate.test_command, &written.test_command))?,
-        reload: program(
-            "reload_command",
-            own(&certificate.reload_command, &written.reload_command),
-        )?,
-        timeout: Duration::from_secs(written.command_timeout_seconds.into()),
-        verify: verify.collect::<Result<_>>()?,
-        verify_timeout: Duration::from_secs(written.verify_timeout_seconds.into()),
-        window: window
-            .transpose()
-            .map_err(|error: String| anyhow::Error::msg(error))
-            .context("window")?,
-        allow_staging: certificate.allow_staging,
-        name,
-    })
-}
-
-/// Never more than the group may read a key.
-fn key_mode(certificate: &WrittenCertificate) -> Result<u32> {
-    let Some(text) = &certificate.key_mode else {
-        return Ok(if certificate.group.is_some() { 0o640 } else { 0o600 });
-    };
-    match u32::from_str_radix(text, 8) {
-        Ok(mode @ (0o400 | 0o440 | 0o600 | 0o640)) => Ok(mode),
-        _ => bail!("key_mode = {text:?} is not for a key (expected \"0400\", \"0440\", \"0600\" or \"0640\")"),
-    }
-}
-
-fn keystore(password_file: &Path) -> Result<Keystore> {
-    ensure!(
-        password_file.is_absolute() && password_file.file_name().is_some(),
-        "pkcs12_password_file = {:?} is not absolute (expected such as \"/etc/neverlapse/NAME.pass\")",
-        password_file.display()
-    );
-    Ok(Keystore {
-        password_file: password_file.to_owned(),
-    })
-}
-
-fn user(name: &str) -> Result<u32> {
-    match (name.parse(), User::from_name(name)) {
-        (Ok(id), _) => Ok(id),
-        (_, Ok(Some(user))) => Ok(user.uid.as_raw()),
-        (_, Ok(None)) => bail!("owner = {name:?}: there is no such user (expected a name or a number)"),
-        (_, Err(error)) => Err(error).with_context(|| format!("cannot look up owner = {name:?}")),
-    }
-}
-
-fn group(name: &str) -> Result<u32> {
-    match (name.parse(), Group::from_name(name)) {
-        (Ok(id), _) => Ok(id),
-        (_, Ok(Some(group))) => Ok(group.gid.as_raw()),
-        (_, Ok(None)) => bail!("group = {name:?}: there is no such group (expected a name or a number)"),
-        (_, Err(error)) => Err(error).with_context(|| format!("cannot look up group = {name:?}")),
-    }
-}
-
-/// Whether it can be the name of files of ours. It is shorter than 255 bytes by what we put around it,
-/// as in `.NAME.next`. Any case: it names what somebody else has named already.
-fn is_name(name: &str) -> bool {
-    name::is_folder(name) && name.len() <= 200
-}
-
+/// What a person wrote: for all certificates, unless one of them says otherwise.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
@@ -262,8 +161,129 @@ struct WrittenCertificate {
     allow_staging: bool,
 }
 
+impl WrittenCertificate {
+    /// What the client needs to know of it, with what is written for all certificates.
+    fn wanted(self, general: &Written) -> Result<Wanted> {
+        ensure!(
+            is_name(&self.name),
+            "it cannot be a folder (expected letters, digits, - _ . and no leading dot)"
+        );
+
+        let layout = Layout {
+            owner: self.owner.as_deref().map(user).transpose()?,
+            group: self.group.as_deref().map(group).transpose()?,
+            key_mode: self.key_mode()?,
+            combined: self.combined,
+            keystore: self.pkcs12_password_file.is_some(),
+        };
+        let keystore = self.pkcs12_password_file.as_deref().map(keystore).transpose()?;
+
+        let test = self.test_command.as_ref().or(general.test_command.as_ref());
+        let test = test.map(Command::program).transpose().context("test_command")?;
+        let reload = self.reload_command.as_ref().or(general.reload_command.as_ref());
+        let reload = reload.map(Command::program).transpose().context("reload_command")?;
+
+        let verify = self.verify()?;
+
+        let window = self.window.as_ref().or(general.window.as_ref());
+        let window = window
+            .map(|text| window_that_runs_meet(text, general.runs_every_hours))
+            .transpose()
+            .map_err(Error::msg)
+            .context("window")?;
+
+        Ok(Wanted {
+            name: self.name,
+            identifiers: self.identifiers,
+            layout,
+            keystore,
+            test,
+            reload,
+            timeout: Duration::from_secs(general.command_timeout_seconds.into()),
+            verify,
+            verify_timeout: Duration::from_secs(general.verify_timeout_seconds.into()),
+            window,
+            allow_staging: self.allow_staging,
+        })
+    }
+
+    /// The group may read a key, and nobody may read more.
+    fn key_mode(&self) -> Result<u32> {
+        let Some(text) = &self.key_mode else {
+            return Ok(if self.group.is_some() { 0o640 } else { 0o600 });
+        };
+        match u32::from_str_radix(text, 8) {
+            Ok(mode @ (0o400 | 0o440 | 0o600 | 0o640)) => Ok(mode),
+            _ => bail!("key_mode = {text:?} is not for a key (expected \"0400\", \"0440\", \"0600\" or \"0640\")"),
+        }
+    }
+
+    /// The endpoints, with the name to ask them for: the first identifier, unless one is written. A
+    /// wildcard is asked for by a name that it covers.
+    fn verify(&self) -> Result<Vec<Verify>> {
+        let server_name = match &self.server_name {
+            Some(name) => name.clone(),
+            None => {
+                let first = self.identifiers.first().unwrap_or(&self.name);
+                first.replacen('*', "neverlapse", 1)
+            }
+        };
+
+        let mut verify = Vec::new();
+        for endpoint in self.verify.as_slice() {
+            verify.push(Verify {
+                endpoint: endpoint.parse().context("verify")?,
+                server_name: server_name.parse().map_err(Error::msg).context("server_name")?,
+            });
+        }
+        Ok(verify)
+    }
+}
+
+fn window_that_runs_meet(text: &str, runs_every_hours: u16) -> Result<Window, String> {
+    let window: Window = text.parse()?;
+    window
+        .is_met(time::Duration::hours(runs_every_hours.into()))
+        .map_err(|error| format!("{text:?}: {error}"))?;
+    Ok(window)
+}
+
+fn keystore(password_file: &Path) -> Result<Keystore> {
+    ensure!(
+        password_file.is_absolute() && password_file.file_name().is_some(),
+        "pkcs12_password_file = {:?} is not absolute (expected such as \"/etc/neverlapse/NAME.pass\")",
+        password_file.display()
+    );
+    Ok(Keystore {
+        password_file: password_file.to_owned(),
+    })
+}
+
+fn user(name: &str) -> Result<u32> {
+    match (name.parse(), User::from_name(name)) {
+        (Ok(id), _) => Ok(id),
+        (_, Ok(Some(user))) => Ok(user.uid.as_raw()),
+        (_, Ok(None)) => bail!("owner = {name:?}: there is no such user (expected a name or a number)"),
+        (_, Err(error)) => Err(error).with_context(|| format!("cannot look up owner = {name:?}")),
+    }
+}
+
+fn group(name: &str) -> Result<u32> {
+    match (name.parse(), Group::from_name(name)) {
+        (Ok(id), _) => Ok(id),
+        (_, Ok(Some(group))) => Ok(group.gid.as_raw()),
+        (_, Ok(None)) => bail!("group = {name:?}: there is no such group (expected a name or a number)"),
+        (_, Err(error)) => Err(error).with_context(|| format!("cannot look up group = {name:?}")),
+    }
+}
+
+/// Whether it can be the name of files of ours, in any case: it names what already has a name.
+fn is_name(name: &str) -> bool {
+    name::is_folder(name) && name.len() <= LONGEST_NAME
+}
+
 /// A list is run as it is, a string by `/bin/sh -c`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(
     untagged,
     expecting = "a command: a string for the shell, or a list of program and arguments"
@@ -274,12 +294,14 @@ enum Command {
 }
 
 impl Command {
-    fn program(self) -> Result<Program> {
+    fn program(&self) -> Result<Program> {
         match self {
             Self::Shell(line) if !line.trim().is_empty() => Ok(Program {
-                words: vec!["/bin/sh".into(), "-c".into(), line],
+                words: vec!["/bin/sh".into(), "-c".into(), line.clone()],
             }),
-            Self::Plain(words) if words.first().is_some_and(|program| !program.is_empty()) => Ok(Program { words }),
+            Self::Plain(words) if words.first().is_some_and(|program| !program.is_empty()) => {
+                Ok(Program { words: words.clone() })
+            }
             _ => bail!("it is empty (expected a string for the shell, or a list of program and arguments)"),
         }
     }
@@ -295,11 +317,11 @@ enum OneOrMore {
 }
 
 impl OneOrMore {
-    fn iter(&self) -> std::slice::Iter<'_, String> {
+    fn as_slice(&self) -> &[String] {
         match self {
-            Self::None => [].iter(),
-            Self::One(one) => std::slice::from_ref(one).iter(),
-            Self::More(more) => more.iter(),
+            Self::None => &[],
+            Self::One(one) => slice::from_ref(one),
+            Self::More(more) => more,
         }
     }
 }
@@ -325,6 +347,8 @@ fn default_verify_timeout() -> u16 {
 }
 
 const DEFAULT_FOLDER: &str = "/etc/neverlapse";
+/// A file name has at most 255 bytes, and we put something around this one, as in `.NAME.next`.
+const LONGEST_NAME: usize = 200;
 
 #[cfg(test)]
 mod tests {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use aws_config::SdkConfig;
 use aws_config::imds::Client;
 use aws_config::provider_config::ProviderConfig;
@@ -26,6 +26,7 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
+    /// Asks the kernel, and on EC2 the metadata service.
     pub(crate) async fn find() -> Self {
         let document = if is_ec2() { document().await } else { None };
         let (ec2, region) = document.map(|document| (document.instance_id, document.region)).unzip();
@@ -36,15 +37,17 @@ impl Machine {
         }
     }
 
-    fn name(&self) -> &str {
+    /// Its instance id, or its host name elsewhere.
+    pub(crate) fn name(&self) -> &str {
         self.ec2.as_deref().unwrap_or(&self.host)
     }
 }
 
 /// The name under which an instance's receipts are kept.
 ///
-/// In a bucket that is its AWS user id, because a policy can say `receipts/NAME/${aws:userid}.json` and nothing else can stand there.
-/// AWS is asked once: what it said is kept, for this machine, so that it need not answer in every run.
+/// In a bucket that is its AWS user id, because a policy can say
+/// `receipts/NAME/${aws:userid}.json`, and nothing else that tells instances apart. AWS is asked
+/// once: the answer is kept, for this machine, so that STS need not answer in every run.
 #[derive(Clone, Debug)]
 pub(crate) enum Identity {
     /// As the configuration says, or the machine's where no bucket is used.
@@ -53,7 +56,7 @@ pub(crate) enum Identity {
     UserId { sts: aws_sdk_sts::Client, file: PathBuf },
 }
 
-/// What AWS said, and to which machine: an image of it must not go on in its name.
+/// The answer of AWS, and which machine it was for: an image of that machine must not use its name.
 #[derive(Debug, Serialize, Deserialize)]
 struct Kept {
     machine: String,
@@ -73,26 +76,20 @@ impl Identity {
         }
     }
 
-    /// The name, asked for if it is not known yet.
+    /// The name. AWS is asked if it is not known yet.
     pub(crate) async fn find(&self, machine: &Machine) -> Result<String> {
         let name = match self {
             Self::Name(name) => name.clone(),
             Self::UserId { sts, file } => match kept(file, machine) {
                 Some(user_id) => user_id,
                 None => {
-                    let user_id = ask(sts).await?;
-                    let machine = machine.name().to_owned();
-                    write_whole(
-                        file,
-                        &serde_json::to_vec_pretty(&Kept {
-                            machine,
-                            user_id: user_id.clone(),
-                        })?,
-                    )?;
+                    let user_id = request(sts).await?;
+                    keep(file, machine, &user_id)?;
                     user_id
                 }
             },
         };
+
         ensure!(
             is_key(&name),
             "{name:?} cannot be an instance's name; set instance = \"…\" (letters, digits, - _ .)"
@@ -100,8 +97,9 @@ impl Identity {
         Ok(name)
     }
 
-    /// Has AWS asked again in the next run: a receipt that could not be written may have been under the name of another role.
-    pub(crate) fn doubt(&self) {
+    /// Has AWS asked again in the next run: a receipt that could not be written may have been under
+    /// the name of another role.
+    pub(crate) fn forget(&self) {
         if let Self::UserId { file, .. } = self {
             let _ = std::fs::remove_file(file);
         }
@@ -114,37 +112,52 @@ fn kept(file: &Path, machine: &Machine) -> Option<String> {
     (kept.machine == machine.name()).then_some(kept.user_id)
 }
 
+fn keep(file: &Path, machine: &Machine, user_id: &str) -> Result<()> {
+    let kept = Kept {
+        machine: machine.name().to_owned(),
+        user_id: user_id.to_owned(),
+    };
+    write_whole(file, &serde_json::to_vec_pretty(&kept)?)
+}
+
 /// `sts:GetCallerIdentity` needs no permission.
-async fn ask(sts: &aws_sdk_sts::Client) -> Result<String> {
-    let asked = timeout(LIMIT, sts.get_caller_identity().send()).await;
-    let answer = match asked {
+async fn request(sts: &aws_sdk_sts::Client) -> Result<String> {
+    let answer = match timeout(LIMIT, sts.get_caller_identity().send()).await {
         Ok(Ok(answer)) => answer,
-        Ok(Err(failed)) => anyhow::bail!("AWS STS does not say who this is: {}", reason(&failed)),
-        Err(_) => anyhow::bail!("AWS STS does not say within {} s who this is", LIMIT.as_secs()),
+        Ok(Err(failed)) => bail!("AWS STS does not say who this is: {}", reason(&failed)),
+        Err(_) => bail!("AWS STS does not say within {} s who this is", LIMIT.as_secs()),
     };
     answer.user_id.context("AWS STS knows no user id for these credentials")
 }
 
-/// What may stand in a user id: role or user, and the session's name (`[\w+=,.@-]`).
+/// Whether a name can be in a receipt's key. A user id, of role or user and the session's name
+/// (`[\w+=,.@-]`), may hold more than a folder's name.
 fn is_key(name: &str) -> bool {
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-_.+=,@:".contains(&b);
-    !name.is_empty() && !name.starts_with('.') && name.len() <= 200 && name.bytes().all(allowed)
+    !name.is_empty()
+        && !name.starts_with('.')
+        && name.len() <= 200
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.+=,@:".contains(&byte))
 }
 
-/// Elsewhere nobody answers at the metadata service's address, and asking costs seconds.
+/// Elsewhere nothing answers at the metadata service's address, and the attempt would take seconds.
 fn is_ec2() -> bool {
-    let says =
-        |file: &str, what: &str| std::fs::read_to_string(file).is_ok_and(|text| text.to_lowercase().starts_with(what));
     std::env::var_os("AWS_EC2_METADATA_SERVICE_ENDPOINT").is_some()
-        || says("/sys/class/dmi/id/sys_vendor", "amazon ec2")
-        || says("/sys/class/dmi/id/board_asset_tag", "i-")
-        || says("/sys/hypervisor/uuid", "ec2")
+        || begins_with("/sys/class/dmi/id/sys_vendor", "amazon ec2")
+        || begins_with("/sys/class/dmi/id/board_asset_tag", "i-")
+        || begins_with("/sys/hypervisor/uuid", "ec2")
 }
 
-/// From IMDSv2; that it does not answer is no error, because a configuration may name the instance.
+fn begins_with(file: &str, expected: &str) -> bool {
+    std::fs::read_to_string(file).is_ok_and(|text| text.to_lowercase().starts_with(expected))
+}
+
+/// From IMDSv2. It may not answer: the configuration can name the instance instead.
 async fn document() -> Option<Document> {
     let configuration = ProviderConfig::default().with_http_client(https());
     let client = Client::builder().configure(&configuration).build();
+
     let document = timeout(LIMIT, client.get("/latest/dynamic/instance-identity/document"))
         .await
         .ok()?

@@ -1,4 +1,4 @@
-//! Lines for a person and for the journal: priorities go before them where systemd reads them (sd-daemon(3)).
+//! Lines for a person and for the journal, with a priority where systemd reads them (sd-daemon(3)).
 
 use std::io::{Write, stderr, stdout};
 
@@ -20,17 +20,17 @@ impl Journal {
         let _ = writeln!(stdout(), "{}{line}", self.priority("<6>"));
     }
 
-    /// What was not done, while what is installed goes on working.
+    /// What was not done, while the installed version goes on working.
     pub(crate) fn warning(self, line: &str) {
         let _ = writeln!(stderr(), "{}warning: {line}", self.priority("<4>"));
     }
 
-    /// What to set or run about the line before.
+    /// What to set or to run about the line before.
     pub(crate) fn hint(self, line: &str) {
         let _ = writeln!(stderr(), "{}hint: {line}", self.priority("<4>"));
     }
 
-    /// What a person must see to.
+    /// What needs a person.
     pub(crate) fn error(self, line: &str) {
         let _ = writeln!(stderr(), "{}error: {line}", self.priority("<3>"));
     }

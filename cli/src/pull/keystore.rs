@@ -1,9 +1,10 @@
-//! A PKCS#12 keystore beside the PEM files, made by the system's `openssl`.
+//! A PKCS#12 keystore next to the PEM files, made by the system's `openssl`.
 //!
-//! Key and keystore go through memory, and the password is read by `openssl` from its file: none of them is on a command line, in the
-//! environment, or on a disk before the folder is written. What was made is opened again before anybody gets it.
+//! Key and keystore go through memory, and the password is read by `openssl` from its file: none of
+//! them is on a command line, in the environment, or on a disk before the folder is written. Each
+//! keystore that was made is opened again before anybody gets it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::env;
 use std::fs::File;
 use std::io::Read;
@@ -13,30 +14,29 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, ensure};
 use neverlapse::bucket::version::{FULLCHAIN, PRIVKEY};
 use rustix::fs::{FileType, Mode, OFlags, fstat, openat};
-use rustix::process::geteuid;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 
 use super::candidate::key_of;
-use super::command::Program;
-use super::folder::guarded;
+use super::guard::{FILE, guarded, is_ours};
+use super::layout::{Files, KEYSTORE};
+use super::program::Program;
 
-/// How one is made.
+/// How a keystore is made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Keystore {
     /// Its only line is the password.
     pub(crate) password_file: PathBuf,
 }
 
-type Files = BTreeMap<&'static str, Vec<u8>>;
-
 impl Keystore {
-    /// Whether all is there that is needed; found out before anything is touched.
+    /// Checks that everything is there that is needed, before anything is touched.
     pub(crate) fn can_be_made(&self) -> Result<()> {
-        has_password(&self.password_file).map_err(|reason| {
+        check_password(&self.password_file).map_err(|reason| {
             let file = self.password_file.display().to_string();
             anyhow!("pkcs12_password_file = {file:?}: {reason:#} ({ACCEPTED})")
         })?;
+
         let path = env::var_os("PATH").unwrap_or_default();
         ensure!(
             env::split_paths(&path).any(|folder| folder.join(OPENSSL).is_file()),
@@ -45,34 +45,45 @@ impl Keystore {
         Ok(())
     }
 
-    /// Makes one of a version's chain and key, under this alias.
+    /// Makes a keystore of a version's chain and key, under this alias.
     pub(crate) async fn make(&self, alias: &str, files: &Files, limit: Duration) -> Result<Vec<u8>> {
-        let password = self.password();
-        let export = openssl(&["-export", "-in", "/dev/stdin", "-name", alias, "-passout", &password]);
-        let both = [&files[PRIVKEY][..], b"\n", &files[FULLCHAIN]].concat();
-        let made = async {
-            let made = export.filter(&both, limit).await?;
-            self.holds(&made, files, limit).await?;
-            Ok(made)
-        };
-        made.await
-            .map_err(|reason: String| anyhow!("cannot make {KEYSTORE}: {reason}"))
+        self.export(alias, files, limit)
+            .await
+            .map_err(|reason| anyhow!("cannot make {KEYSTORE}: {reason}"))
     }
 
-    /// That one opens with the password, and holds this chain and its key.
+    /// Checks that a keystore opens with the password, and holds this chain and its key.
     pub(crate) async fn holds(&self, keystore: &[u8], files: &Files, limit: Duration) -> Result<(), String> {
-        let open = openssl(&["-nodes", "-in", "/dev/stdin", "-passin", &self.password()]);
-        let opened = open.filter(keystore, limit).await?;
-        let (found, expected) = (certificates(&opened), certificates(&files[FULLCHAIN]));
+        let opened = openssl(&["-nodes", "-in", "/dev/stdin", "-passin", &self.password()])
+            .filter(keystore, limit)
+            .await?;
+
+        let expected = certificates(&files[FULLCHAIN]);
         let leaf = expected.first().ok_or("there is no certificate to look for")?;
-        let differs = |what: &str| format!("{KEYSTORE} does not hold the {what}");
-        let der = |certificates: &[CertificateDer<'_>]| -> BTreeSet<Vec<u8>> {
-            certificates.iter().map(|certificate| certificate.to_vec()).collect()
-        };
-        if der(&found) != der(&expected) {
-            return Err(differs("certificates of the version"));
+
+        // OpenSSL writes the certificates in an order of its own.
+        if der(&certificates(&opened)) != der(&expected) {
+            return Err(format!("{KEYSTORE} does not hold the certificates of the version"));
         }
-        key_of(leaf, &opened).map_err(|_| differs("certificate's private key"))
+        key_of(leaf, &opened).map_err(|_| format!("{KEYSTORE} does not hold the certificate's private key"))
+    }
+
+    async fn export(&self, alias: &str, files: &Files, limit: Duration) -> Result<Vec<u8>, String> {
+        let both = [&files[PRIVKEY][..], b"\n", &files[FULLCHAIN]].concat();
+        let made = openssl(&[
+            "-export",
+            "-in",
+            "/dev/stdin",
+            "-name",
+            alias,
+            "-passout",
+            &self.password(),
+        ])
+        .filter(&both, limit)
+        .await?;
+
+        self.holds(&made, files, limit).await?;
+        Ok(made)
     }
 
     fn password(&self) -> String {
@@ -91,27 +102,29 @@ fn certificates(pem: &[u8]) -> Vec<CertificateDer<'static>> {
     CertificateDer::pem_slice_iter(pem).filter_map(Result::ok).collect()
 }
 
-/// A file that only its owner can read or exchange, with a password that every program reads alike.
-fn has_password(file: &Path) -> Result<()> {
+fn der<'c>(certificates: &'c [CertificateDer<'_>]) -> BTreeSet<&'c [u8]> {
+    certificates.iter().map(AsRef::as_ref).collect()
+}
+
+/// Checks that only its owner can read or replace a file, and that its password means the same to
+/// every program.
+fn check_password(file: &Path) -> Result<()> {
     let (Some(folder), Some(name)) = (file.parent(), file.file_name()) else {
         return Ok(());
     };
     let folder = guarded(folder)?;
-    // Non-blocking: a pipe in its place would hold everybody up.
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let opened = openat(&folder, name, flags, Mode::empty()).context("it cannot be opened")?;
+    // Without NONBLOCK, a pipe in its place would block the run.
+    let opened = openat(&folder, name, FILE.union(OFlags::NONBLOCK), Mode::empty()).context("it cannot be opened")?;
+
     let found = fstat(&opened).context("it cannot be looked at")?;
+    let mode = found.st_mode & 0o7777;
     ensure!(
         FileType::from_raw_mode(found.st_mode).is_file(),
         "it is no regular file"
     );
-    ensure!(
-        found.st_uid == 0 || found.st_uid == geteuid().as_raw(),
-        "it belongs to user {}",
-        found.st_uid
-    );
-    let mode = found.st_mode & 0o7777;
+    ensure!(is_ours(&found), "it belongs to user {}", found.st_uid);
     ensure!(matches!(mode, 0o600 | 0o400), "it has mode {mode:04o}");
+
     let mut content = Vec::new();
     File::from(opened)
         .take(LONGEST + 2)
@@ -123,7 +136,7 @@ fn has_password(file: &Path) -> Result<()> {
         password.len() as u64 <= LONGEST,
         "its line is longer than {LONGEST} bytes"
     );
-    // OpenSSL and Java differ in what they make of others, and of a line that ends as on Windows.
+    // OpenSSL and Java read other characters differently, and a Windows line ending as well.
     ensure!(
         password.iter().all(|byte| matches!(byte, b' '..=b'~')),
         "it has more than one line, or characters that are not printable ASCII"
@@ -131,8 +144,6 @@ fn has_password(file: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Chain and key, encrypted.
-pub(crate) const KEYSTORE: &str = "keystore.p12";
 const OPENSSL: &str = "openssl";
 /// OpenSSL reads 1023 bytes, and takes the rest for another password.
 const LONGEST: u64 = 1_000;

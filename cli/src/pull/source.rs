@@ -1,5 +1,6 @@
 //! Where versions come from and receipts go: the bucket, or a folder that is laid out like it.
 
+use std::fmt;
 use std::fs;
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -9,29 +10,59 @@ use anyhow::{Context, Result, bail};
 use neverlapse::bucket::store::{self, Expecting, Fresh, Object, Store, Tagged};
 use neverlapse::text::sha256;
 
-/// Nothing but `certificates/{name}/*` of what is configured is read, nothing but this instance's receipts written.
+use super::config::Config;
+use super::instance::{Identity, Machine};
+
+/// Only `certificates/{name}/*` of what is configured is read, and only this instance's receipts
+/// are written.
 #[derive(Clone, Debug)]
 pub(crate) enum Source {
     Bucket(Store),
     Folder(PathBuf),
 }
 
+/// The source, and the name under which this instance's receipts are kept there.
+pub(crate) async fn open(from: Option<&Path>, config: &Config, machine: &Machine) -> Result<(Source, Identity)> {
+    let configured = config.instance.clone().map(Identity::Name);
+
+    if let Some(folder) = from {
+        let identity = configured.unwrap_or_else(|| Identity::Name(machine.name().to_owned()));
+        return Ok((Source::Folder(folder.to_owned()), identity));
+    }
+
+    let bucket = config
+        .bucket
+        .clone()
+        .context("no bucket is set (expected bucket = \"…\" in the configuration, or --from DIR)")?;
+    let shared = neverlapse::aws::config().await;
+    let mut s3 = aws_sdk_s3::config::Builder::from(&shared);
+    if let (None, Some(region)) = (shared.region(), &machine.region) {
+        s3 = s3.region(aws_sdk_s3::config::Region::new(region.clone()));
+    }
+
+    let store = Store::new(aws_sdk_s3::Client::from_conf(s3.build()), bucket);
+    let identity = configured.unwrap_or_else(|| Identity::by_user_id(&shared, machine, &config.state));
+    Ok((Source::Bucket(store), identity))
+}
+
 impl Source {
     /// An object, unless it is still what the caller has.
     pub(crate) async fn fresh(&self, key: &str, known: Option<&str>) -> Result<Fresh> {
-        match self {
-            Self::Bucket(store) => Ok(store.tagged_unless(key, known).await?),
-            Self::Folder(folder) => {
-                // Somebody unplugged the medium: that is not "nothing was published".
-                fs::metadata(folder).with_context(|| format!("cannot read {}", folder.display()))?;
-                Ok(match read(folder, key)? {
-                    None => Fresh::Missing,
-                    Some(value) => match sha256(&value) {
-                        tag if known == Some(&tag) => Fresh::Unchanged,
-                        tag => Fresh::Changed(Tagged { value, tag }),
-                    },
-                })
-            }
+        let folder = match self {
+            Self::Bucket(store) => return Ok(store.tagged_unless(key, known).await?),
+            Self::Folder(folder) => folder,
+        };
+
+        // Somebody unplugged the medium: that is not "nothing was published".
+        fs::metadata(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+        let Some(value) = read(folder, key)? else {
+            return Ok(Fresh::Missing);
+        };
+        let tag = sha256(&value);
+        if known == Some(&tag) {
+            Ok(Fresh::Unchanged)
+        } else {
+            Ok(Fresh::Changed(Tagged { value, tag }))
         }
     }
 
@@ -48,13 +79,13 @@ impl Source {
     pub(crate) async fn put(&self, key: &str, body: Vec<u8>) -> Result<()> {
         match self {
             Self::Bucket(store) => {
-                store
-                    .put(key, Object::new(body, "application/json"), Expecting::Anything)
-                    .await?;
+                let object = Object::new(body, "application/json");
+                store.put(key, object, Expecting::Anything).await?;
                 Ok(())
             }
             Self::Folder(folder) => {
-                // Never made by us: an empty folder in the place of a medium that is not there would look like one.
+                // Never created: an empty folder in the place of a medium that is not there would
+                // look like one.
                 fs::metadata(folder).with_context(|| format!("cannot write to {}", folder.display()))?;
                 let path = folder.join(key);
                 write(&path, &body).with_context(|| format!("cannot write {}", path.display()))
@@ -62,29 +93,32 @@ impl Source {
         }
     }
 
-    /// Removes a receipt; that it is not there is no error.
+    /// Removes a receipt. It may be missing.
     pub(crate) async fn remove(&self, key: &str) -> Result<()> {
-        match self {
-            Self::Bucket(store) => Ok(store.delete(key).await?),
-            Self::Folder(folder) => match fs::remove_file(folder.join(key)) {
-                Err(error) if error.kind() != ErrorKind::NotFound => {
-                    Err(error).with_context(|| format!("cannot remove {}", folder.join(key).display()))
-                }
-                _ => Ok(()),
-            },
+        let folder = match self {
+            Self::Bucket(store) => return Ok(store.delete(key).await?),
+            Self::Folder(folder) => folder,
+        };
+
+        let path = folder.join(key);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("cannot remove {}", path.display()))
+            }
+            _ => Ok(()),
         }
     }
 
-    /// Whether it is a medium that nobody can write to.
+    /// Whether an error only means that this is a medium that nobody can write to.
     pub(crate) fn is_read_only(&self, error: &anyhow::Error) -> bool {
-        let io = error.downcast_ref::<io::Error>().map(io::Error::kind);
+        let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
         matches!(self, Self::Folder(_))
-            && matches!(io, Some(ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied))
+            && matches!(kind, Some(ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied))
     }
 }
 
-impl std::fmt::Display for Source {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bucket(store) => write!(f, "s3://{}", store.bucket()),
             Self::Folder(folder) => folder.display().fmt(f),
@@ -92,11 +126,11 @@ impl std::fmt::Display for Source {
     }
 }
 
-/// Whether the bucket answered, and said no.
+/// Whether the bucket answered, and refused.
 pub(crate) fn is_denied(error: &anyhow::Error) -> bool {
-    let is_denied =
-        |cause: &(dyn std::error::Error + 'static)| cause.downcast_ref().is_some_and(store::Error::is_denied);
-    error.chain().any(is_denied)
+    error
+        .chain()
+        .any(|cause| cause.downcast_ref().is_some_and(store::Error::is_denied))
 }
 
 fn read(folder: &Path, key: &str) -> Result<Option<Vec<u8>>> {
@@ -115,13 +149,14 @@ fn read(folder: &Path, key: &str) -> Result<Option<Vec<u8>>> {
     }
 }
 
+/// Writes a file so that a reader finds the old or the new one.
 fn write(path: &Path, body: &[u8]) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
+
     let temporary = path.with_extension("new");
-    let mut options = fs::OpenOptions::new();
-    let mut file = options
+    let mut file = fs::OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(true)
@@ -129,8 +164,12 @@ fn write(path: &Path, body: &[u8]) -> io::Result<()> {
         .open(&temporary)?;
     file.write_all(body)?;
     file.sync_all()?;
+
     fs::rename(temporary, path)
 }
 
+/// What to set where receipts cannot be written or removed.
+pub(crate) const RECEIPTS: &str = "the instance may need s3:PutObject and s3:DeleteObject on receipts/NAME/${aws:userid}.json; with instance = \"…\" \
+                                   in the configuration, on receipts/NAME/INSTANCE.json";
 /// Certificates and keys are some kilobytes.
 const LONGEST: u64 = 1 << 20;

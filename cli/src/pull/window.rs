@@ -14,6 +14,7 @@ pub(crate) struct Window {
 }
 
 impl Window {
+    /// Whether changes are wanted now.
     pub(crate) fn is_open(self, now: Timestamp) -> bool {
         let now = now.utc().time();
         if self.from <= self.to {
@@ -23,16 +24,21 @@ impl Window {
         }
     }
 
-    /// Whether at least one of the runs that come at such intervals falls into it. Each may be late by [`DELAY`], and a timer gives a host
-    /// the same minute in every hour: one that misses a shorter window once can miss it for ever.
+    /// Checks that at least one of the runs that come at such intervals falls into it.
+    ///
+    /// Each may be late by [`DELAY`], and a timer gives a host the same minute in every hour: one
+    /// that misses a shorter window once can miss it for ever.
     pub(crate) fn is_met(self, every: Duration) -> Result<(), String> {
-        let (length, needed) = (self.length(), every + DELAY);
+        let length = self.length();
+        let needed = every + DELAY;
         if length >= needed {
             return Ok(());
         }
-        let expected = match needed < Duration::DAY {
-            true => format!("expected at least {} minutes", needed.whole_minutes()),
-            false => "expected no window; let the timer run when changes are wanted".to_owned(),
+
+        let expected = if needed < Duration::DAY {
+            format!("expected at least {} minutes", needed.whole_minutes())
+        } else {
+            "expected no window; let the timer run when changes are wanted".to_owned()
         };
         Err(format!(
             "it is open for {} minutes, and runs every {} h, each up to {} minutes late, can all miss it ({expected})",
@@ -62,15 +68,16 @@ impl FromStr for Window {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let parse = |time: &str| Time::parse(time.trim(), TIME).ok();
-        let times = text
-            .split_once('-')
-            .and_then(|(from, to)| Some((parse(from)?, parse(to)?)));
-        match times {
-            Some((from, to)) if from != to => Ok(Self { from, to }),
-            _ => Err(format!(
-                "{text:?} is not a window (expected such as \"02:00-04:30\", in UTC)"
-            )),
-        }
+
+        text.split_once('-')
+            .and_then(|(from, to)| {
+                Some(Self {
+                    from: parse(from)?,
+                    to: parse(to)?,
+                })
+            })
+            .filter(|window| window.from != window.to)
+            .ok_or_else(|| format!("{text:?} is not a window (expected such as \"02:00-04:30\", in UTC)"))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The server's own commands: run under a time limit, their words kept.
+//! A command of the server's: it runs under a time limit, and what it writes is kept.
 
 use std::convert::Infallible;
 use std::fs::File;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, memfd_create};
 use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 use tokio::time::{interval, timeout};
 
 /// Program and arguments.
@@ -20,65 +20,87 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Runs it to its end; the error says what it said.
+    /// Runs it to its end. The error quotes what it wrote.
     pub(crate) async fn run(&self, limit: Duration) -> Result<(), String> {
-        self.end(limit, Stdio::null(), None).await
+        let output = in_memory().map_err(|error| self.cannot_run(&error))?;
+        let stdout = output.try_clone().map_err(|error| self.cannot_run(&error))?;
+        self.end(limit, Stdio::null(), stdout, output).await
     }
 
-    /// The same, but it has something to read, as `/dev/stdin`, and the answer is what it wrote. Neither touches a disk, and the error never
-    /// quotes them.
+    /// Runs it with something to read, as `/dev/stdin`, and answers with what it wrote. Neither
+    /// touches a disk, and the error never quotes them.
     pub(crate) async fn filter(&self, input: &[u8], limit: Duration) -> Result<Vec<u8>, String> {
-        let failed = |error: io::Error| format!("cannot run {self}: {error}");
-        let fed = || -> io::Result<(File, File)> {
-            let (mut input_file, output) = (in_memory()?, in_memory()?);
-            input_file.write_all(input)?;
-            input_file.rewind()?;
-            Ok((input_file, output))
-        };
-        let (input, mut output) = fed().map_err(failed)?;
-        let stdout = output.try_clone().map_err(failed)?;
-        self.end(limit, input.into(), Some(stdout)).await?;
+        let stdin = holding(input).map_err(|error| self.cannot_run(&error))?;
+        let mut output = in_memory().map_err(|error| self.cannot_run(&error))?;
+        let stdout = output.try_clone().map_err(|error| self.cannot_run(&error))?;
+        let errors = in_memory().map_err(|error| self.cannot_run(&error))?;
+        self.end(limit, stdin.into(), stdout, errors).await?;
+
         let mut written = Vec::new();
-        let read = output.rewind().and_then(|()| output.read_to_end(&mut written));
-        read.map_err(failed)?;
+        output
+            .rewind()
+            .and_then(|()| output.read_to_end(&mut written))
+            .map_err(|error| self.cannot_run(&error))?;
         Ok(written)
     }
 
-    async fn end(&self, limit: Duration, stdin: Stdio, stdout: Option<File>) -> Result<(), String> {
-        let failed = |error: io::Error| format!("cannot run {self}: {error}");
-        let said = in_memory().map_err(failed)?;
-        let stdout = stdout.map_or_else(|| said.try_clone(), Ok).map_err(failed)?;
-        let mut command = Command::new(&self.words[0]);
-        command.args(&self.words[1..]).stdin(stdin).process_group(0);
-        command.stdout(stdout).stderr(said.try_clone().map_err(failed)?);
-        for (variable, _) in std::env::vars_os().filter(|(name, _)| is_ours(&name.to_string_lossy())) {
-            command.env_remove(variable);
-        }
-        let mut child = command.spawn().map_err(failed)?;
+    /// Runs it to its end, or kills it with everything that it started. The error quotes `errors`.
+    async fn end(&self, limit: Duration, stdin: Stdio, stdout: File, errors: File) -> Result<(), String> {
+        let mut child = self
+            .spawn(stdin, stdout, &errors)
+            .map_err(|error| self.cannot_run(&error))?;
         let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+
         let ended = tokio::select! {
             ended = timeout(limit, child.wait()) => ended,
-            never = forget_the_middle(&said) => match never {},
+            never = forget_the_middle(&errors) => match never {},
         };
-        let status = match ended {
-            Ok(status) => status.map_err(failed)?,
-            Err(_) => {
-                if let Some(group) = group {
-                    let _ = kill_process_group(group, Signal::KILL);
-                }
-                let _ = child.wait().await;
-                return Err(format!("{self} took longer than {} s{}", limit.as_secs(), words(&said)));
+        let Ok(status) = ended else {
+            if let Some(group) = group {
+                let _ = kill_process_group(group, Signal::KILL);
             }
+            let _ = child.wait().await;
+            return Err(format!(
+                "{self} took longer than {} s{}",
+                limit.as_secs(),
+                words(&errors)
+            ));
         };
-        match (status.success(), status.code(), status.signal()) {
-            (true, ..) => Ok(()),
-            (_, Some(code), _) => Err(format!("{self} ended with {code}{}", words(&said))),
-            (_, _, signal) => Err(format!(
-                "{self} was ended by signal {}{}",
-                signal.unwrap_or(0),
-                words(&said)
-            )),
+
+        let status = status.map_err(|error| self.cannot_run(&error))?;
+        if status.success() {
+            return Ok(());
         }
+        Err(match status.code() {
+            Some(code) => format!("{self} ended with {code}{}", words(&errors)),
+            None => format!(
+                "{self} was ended by signal {}{}",
+                status.signal().unwrap_or(0),
+                words(&errors)
+            ),
+        })
+    }
+
+    /// Starts it in a process group of its own, without our credentials.
+    fn spawn(&self, stdin: Stdio, stdout: File, stderr: &File) -> io::Result<Child> {
+        let mut command = Command::new(&self.words[0]);
+        command
+            .args(&self.words[1..])
+            .stdin(stdin)
+            .stdout(stdout)
+            .stderr(stderr.try_clone()?)
+            .process_group(0);
+
+        for (variable, _) in std::env::vars_os() {
+            if variable.to_string_lossy().starts_with("AWS_") {
+                command.env_remove(variable);
+            }
+        }
+        command.spawn()
+    }
+
+    fn cannot_run(&self, error: &io::Error) -> String {
+        format!("cannot run {self}: {error}")
     }
 }
 
@@ -91,21 +113,35 @@ impl std::fmt::Display for Program {
     }
 }
 
-/// A file in memory: a disk may be full, and a pipe would stay open in the hands of a daemon that it starts.
+/// A file in memory: a disk may be full, and a pipe would be kept open by a daemon that the command
+/// starts.
 fn in_memory() -> io::Result<File> {
     Ok(File::from(memfd_create("neverlapse", MemfdFlags::CLOEXEC)?))
 }
 
-/// Gives back the memory of what it said, but for beginning and end, as it goes on: a command that never stops talking would fill the
-/// memory. It is not held up, and nothing that it writes fails, for that could make a server do half of a reload.
-async fn forget_the_middle(said: &File) -> Infallible {
-    let (mut ticks, mut forgotten) = (interval(TICK), KEPT);
+/// A file in memory that holds something to read.
+fn holding(content: &[u8]) -> io::Result<File> {
+    let mut file = in_memory()?;
+    file.write_all(content)?;
+    file.rewind()?;
+    Ok(file)
+}
+
+/// Frees the memory of what a command writes, except for its beginning and end, while it runs: one
+/// that never stops would fill the memory.
+///
+/// The command is not slowed down, and no write of it fails, for that could make a server do half
+/// of a reload.
+async fn forget_the_middle(output: &File) -> Infallible {
+    let mut ticks = interval(TICK);
+    let mut forgotten = KEPT;
+
     loop {
         ticks.tick().await;
-        let end = length(said).saturating_sub(KEPT);
+        let end = length(output).saturating_sub(KEPT);
         if end > forgotten {
             let _ = fallocate(
-                said,
+                output,
                 FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
                 forgotten,
                 end - forgotten,
@@ -115,39 +151,41 @@ async fn forget_the_middle(said: &File) -> Infallible {
     }
 }
 
-/// What it said, in one line: beginning and end.
-fn words(said: &File) -> String {
-    let length = length(said);
-    let part = |from: u64, to: u64| {
-        let mut part = vec![0; usize::try_from(to - from).unwrap_or_default()];
-        let read = said.read_exact_at(&mut part, from);
-        let text = String::from_utf8_lossy(if read.is_ok() { &part } else { &[] });
-        let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-        lines.join("; ")
-    };
+/// What a command wrote, in one line after a colon: beginning and end.
+fn words(output: &File) -> String {
+    let length = length(output);
     let text = if length <= 2 * KEPT {
-        part(0, length)
+        part(output, 0, length)
     } else {
-        format!("{} … {}", part(0, KEPT), part(length - KEPT, length))
+        format!("{} … {}", part(output, 0, KEPT), part(output, length - KEPT, length))
     };
-    match text {
-        nothing if nothing.is_empty() => nothing,
-        text => format!(": {}", neverlapse::text::printable(&text)),
+
+    if text.is_empty() {
+        text
+    } else {
+        format!(": {}", neverlapse::text::printable(&text))
     }
 }
 
-fn length(said: &File) -> u64 {
-    said.metadata().map_or(0, |found| found.len())
+/// The lines between two offsets, in one.
+fn part(output: &File, from: u64, to: u64) -> String {
+    let mut part = vec![0; usize::try_from(to - from).unwrap_or_default()];
+    if output.read_exact_at(&mut part, from).is_err() {
+        part.clear();
+    }
+
+    let text = String::from_utf8_lossy(&part);
+    let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    lines.join("; ")
 }
 
-/// Our credentials are none of a server's business.
-fn is_ours(variable: &str) -> bool {
-    variable.starts_with("AWS_")
+fn length(output: &File) -> u64 {
+    output.metadata().map_or(0, |found| found.len())
 }
 
 /// Of beginning and end each, in bytes.
 const KEPT: u64 = 1_000;
-/// What a processor writes in this time is the most that is ever held.
+/// No more is ever held than a processor writes in this time.
 const TICK: Duration = Duration::from_millis(5);
 
 #[cfg(test)]

@@ -1,0 +1,205 @@
+//! Installs what is ready: switch, test, reload and check, and back again where the server does not
+//! take it.
+
+use std::collections::BTreeMap;
+use std::slice;
+
+use futures::{StreamExt, stream};
+
+use super::config::Wanted;
+use super::journal::Journal;
+use super::work::{Back, Work};
+
+/// Why certificates could not be installed, by their names.
+pub(crate) type Failures<'a> = BTreeMap<&'a str, String>;
+
+/// Installs everything that is ready: one test and one reload for all certificates with the same
+/// commands.
+pub(crate) async fn install<'a>(mut ready: Vec<&mut Work<'a>>, journal: Journal) -> Failures<'a> {
+    let mut failures = Failures::new();
+
+    while let Some(first) = ready.first() {
+        let wanted = first.wanted;
+        let (mut batch, rest): (Vec<_>, Vec<_>) = ready
+            .into_iter()
+            .partition(|work| work.wanted.test == wanted.test && work.wanted.reload == wanted.reload);
+        ready = rest;
+
+        let together = attempt(&mut batch, journal).await;
+        if !together.is_rejected || batch.len() == 1 {
+            failures.extend(together.failures);
+            continue;
+        }
+
+        // One of them may be at fault, and must not hold up the others.
+        for work in &mut batch {
+            let alone = attempt(slice::from_mut(work), journal).await;
+            failures.extend(alone.failures);
+        }
+    }
+    failures
+}
+
+/// What came of one test and one reload.
+#[derive(Default)]
+struct Attempt<'a> {
+    /// Whether the test or the reload failed: it does not say which certificate is at fault.
+    is_rejected: bool,
+    failures: Failures<'a>,
+}
+
+/// A certificate whose new version is live.
+struct Switched<'w, 'a> {
+    work: &'w mut Work<'a>,
+    back: Back,
+}
+
+/// Tries to install certificates with the same commands.
+async fn attempt<'a>(batch: &mut [&mut Work<'a>], journal: Journal) -> Attempt<'a> {
+    let mut attempt = Attempt::default();
+
+    let mut switched = Vec::new();
+    for work in batch {
+        let back = match work.begin() {
+            Ok(back) => back,
+            Err(error) => {
+                attempt.fail(work, format!("{error:#}"));
+                continue;
+            }
+        };
+
+        let begun = work.switch();
+        let work = Switched { work, back };
+        match begun {
+            Ok(()) => switched.push(work),
+            // It may have happened nevertheless, such as when only the fsync failed.
+            Err(error) => {
+                let wanted = work.work.wanted;
+                if attempt.back_out(work, format!("{error:#}")) == Back::WasLive {
+                    reload_old(wanted, journal).await;
+                }
+            }
+        }
+    }
+    let Some(wanted) = switched.first().map(|switched| switched.work.wanted) else {
+        return attempt;
+    };
+
+    if let Some(test) = &wanted.test
+        && let Err(reason) = test.run(wanted.timeout).await
+    {
+        let back = attempt.reject(switched, &format!("the test failed: {reason}"));
+        // Nothing was reloaded. But a server may have started, or have been started again, since an
+        // earlier run switched and was cut off.
+        if back == Back::WasLive {
+            reload_old(wanted, journal).await;
+        }
+        return attempt;
+    }
+
+    if let Err(reason) = reload(wanted).await {
+        let back = attempt.reject(switched, &format!("the reload failed: {reason}"));
+        if back > Back::Nothing {
+            reload_old(wanted, journal).await;
+        }
+        return attempt;
+    }
+
+    let checks: Vec<_> = stream::iter(switched.iter().map(|switched| switched.work.check()))
+        .buffered(TOGETHER)
+        .collect()
+        .await;
+    let mut back = Back::Nothing;
+    for (switched, check) in switched.into_iter().zip(checks) {
+        match check {
+            Ok(()) => attempt.finish(switched),
+            Err(reason) => back = back.max(attempt.not_served(switched, format!("after the reload {reason}"))),
+        }
+    }
+    if back > Back::Nothing {
+        reload_old(wanted, journal).await;
+    }
+    attempt
+}
+
+impl<'a> Attempt<'a> {
+    /// It is done.
+    fn finish(&mut self, switched: Switched<'_, 'a>) {
+        let Switched { work, .. } = switched;
+        if let Err(error) = work.finish() {
+            self.failures.insert(&work.wanted.name, format!("{error:#}"));
+        }
+    }
+
+    /// The server accepted the new version but does not serve it. Goes back, unless the old one has
+    /// expired: then the new one is better, served or not.
+    fn not_served(&mut self, switched: Switched<'_, 'a>, reason: String) -> Back {
+        let Switched { work, .. } = &switched;
+        let installed = work.state.installed.as_ref();
+        if installed.is_none_or(|installed| installed.current.facts.not_after > work.now) {
+            return self.back_out(switched, reason);
+        }
+
+        let reason = match work.stay() {
+            Ok(()) => reason,
+            Err(error) => format!("{reason}; and {error:#}"),
+        };
+        self.fail(switched.work, reason);
+        Back::Nothing
+    }
+
+    /// The test or the reload failed, and all go back. Answers with the most that servers may have
+    /// seen.
+    fn reject(&mut self, all: Vec<Switched<'_, 'a>>, reason: &str) -> Back {
+        self.is_rejected = true;
+
+        let mut most = Back::Nothing;
+        for switched in all {
+            most = most.max(self.back_out(switched, reason.to_owned()));
+        }
+        most
+    }
+
+    /// Makes the old version live again. Answers with what servers may have seen of the new one.
+    fn back_out(&mut self, switched: Switched<'_, 'a>, reason: String) -> Back {
+        let Switched { work, back } = switched;
+
+        let went_back = match back {
+            Back::Nothing => Ok(()),
+            Back::Switched | Back::WasLive => work.switch_back(),
+        };
+        match went_back {
+            Ok(()) => {
+                self.fail(work, reason);
+                back
+            }
+            Err(error) => {
+                self.fail(work, format!("{reason}; and {error:#}"));
+                Back::Nothing
+            }
+        }
+    }
+
+    fn fail(&mut self, work: &mut Work<'a>, reason: String) {
+        let reason = work.put_off(reason);
+        self.failures.insert(&work.wanted.name, reason);
+    }
+}
+
+async fn reload(wanted: &Wanted) -> Result<(), String> {
+    match &wanted.reload {
+        Some(reload) => reload.run(wanted.timeout).await,
+        None => Ok(()),
+    }
+}
+
+/// Has the server load the old files, now that they are back.
+async fn reload_old(wanted: &Wanted, journal: Journal) {
+    if let Err(reason) = reload(wanted).await {
+        journal.error(&format!("{}: the old files are back, but {reason}", wanted.name));
+    }
+}
+
+/// This many servers are probed at the same time: one that is down then takes the time of one probe,
+/// not of a hundred.
+const TOGETHER: usize = 50;

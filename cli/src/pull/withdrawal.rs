@@ -1,0 +1,64 @@
+//! Removes receipts that nobody should expect any more: on `--leave`, and those of certificates
+//! that are no longer configured.
+
+use std::path::Path;
+
+use anyhow::Result;
+use neverlapse::bucket::receipt;
+use neverlapse::finding::Severity;
+
+use super::config::Config;
+use super::journal::Journal;
+use super::source::{RECEIPTS, Source, is_denied};
+use super::state::State;
+
+/// Removes every receipt of this instance. A later run writes them again.
+pub(crate) async fn leave(config: &Config, source: &Source, journal: Journal) -> Result<Severity> {
+    let mut worst = Severity::Ok;
+
+    for (name, file) in State::all(&config.state)? {
+        match withdraw(&name, &file, source).await {
+            Ok(true) => journal.info(&format!("{name}: the receipt is removed")),
+            Ok(false) => {}
+            Err(error) => {
+                journal.warning(&format!("{name}: the receipt is not removed: {error:#}"));
+                if is_denied(&error) {
+                    journal.hint(RECEIPTS);
+                }
+                worst = Severity::Unknown;
+            }
+        }
+    }
+    Ok(worst)
+}
+
+/// Removes the receipts of certificates that are no longer configured here: the probe would report
+/// them as overdue.
+pub(crate) async fn forget_others(config: &Config, source: &Source, journal: Journal) {
+    for (name, file) in State::all(&config.state).unwrap_or_default() {
+        if config.certificates.iter().any(|wanted| wanted.name == name) {
+            continue;
+        }
+
+        match withdraw(&name, &file, source).await {
+            Ok(true) => journal.info(&format!(
+                "{name}: is no longer in the configuration; the receipt is removed"
+            )),
+            Ok(false) => {}
+            Err(error) => journal.warning(&format!("{name}: is no longer in the configuration, but {error:#}")),
+        }
+    }
+}
+
+/// Removes the last receipt, under the name that it was written with. Answers whether there was
+/// one.
+async fn withdraw(name: &str, file: &Path, source: &Source) -> Result<bool> {
+    let mut state = State::read(file)?;
+    let Some(last) = state.receipt.take() else {
+        return Ok(false);
+    };
+
+    source.remove(&receipt::key(name, &last.instance)).await?;
+    state.write(file)?;
+    Ok(true)
+}
