@@ -20,6 +20,7 @@ pub mod chain;
 pub mod crl;
 pub mod delivery;
 pub mod endpoint;
+pub mod environment;
 pub mod finding;
 pub mod inventory;
 pub mod metric;

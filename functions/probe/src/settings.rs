@@ -2,9 +2,8 @@
 
 use std::net::SocketAddr;
 
+use neverlapse::environment::{Environment, Error};
 use neverlapse::finding::Thresholds;
-use neverlapse::resolve;
-use thiserror::Error;
 
 /// What the function needs to know.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,73 +20,40 @@ pub(crate) struct Settings {
     /// Whether each endpoint gets a metric of its own.
     pub(crate) endpoint_metrics: bool,
     pub(crate) stack: String,
-    /// Whether to say once a week that everything is fine.
+    /// Whether to report once a week that everything is fine.
     pub(crate) weekly: bool,
 }
 
-#[derive(Debug, Error, PartialEq)]
-pub(crate) enum Error {
-    #[error("environment variable {0} is not set (the template sets it)")]
-    Missing(&'static str),
-    #[error("environment variable {name}: {value:?} is not {expected}")]
-    Invalid {
-        name: &'static str,
-        value: String,
-        expected: &'static str,
-    },
-}
-
 impl Settings {
-    /// From environment variables; an empty one is as good as none.
+    /// From environment variables; an empty one counts as not set.
     pub(crate) fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
-        let optional = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
-        let required = |name: &'static str| optional(name).ok_or(Error::Missing(name));
+        let environment = Environment::new(variable);
         let default = Thresholds::default();
-        let warn_days = parsed("WARN_DAYS", optional("WARN_DAYS"), "a number of days")?;
-        let critical_days = parsed("CRITICAL_DAYS", optional("CRITICAL_DAYS"), "a number of days")?;
-        let revocation = parsed("CHECK_REVOCATION", optional("CHECK_REVOCATION"), "true or false")?;
-        let weekly = parsed("WEEKLY_DIGEST", optional("WEEKLY_DIGEST"), "true or false")?;
-        let endpoint_metrics = parsed("ENDPOINT_METRICS", optional("ENDPOINT_METRICS"), "true or false")?;
         Ok(Self {
-            bucket: required("BUCKET")?,
-            alert_topic: required("ALERT_TOPIC_ARN")?,
-            renewal_topic: optional("RENEWAL_TOPIC_ARN"),
-            domains: optional("DOMAINS").unwrap_or_default(),
+            bucket: environment.required("BUCKET")?,
+            alert_topic: environment.required("ALERT_TOPIC_ARN")?,
+            renewal_topic: environment.optional("RENEWAL_TOPIC_ARN"),
+            domains: environment.optional("DOMAINS").unwrap_or_default(),
             thresholds: Thresholds {
-                warn_days: warn_days.unwrap_or(default.warn_days),
-                critical_days: critical_days.unwrap_or(default.critical_days),
+                warn_days: environment.parsed("WARN_DAYS", DAYS)?.unwrap_or(default.warn_days),
+                critical_days: environment
+                    .parsed("CRITICAL_DAYS", DAYS)?
+                    .unwrap_or(default.critical_days),
             },
-            revocation: revocation.unwrap_or(true),
-            trust_bundle: optional("TRUST_BUNDLE_KEY"),
-            nameserver: optional("NAMESERVER").map(nameserver).transpose()?,
-            endpoint_metrics: endpoint_metrics.unwrap_or(false),
-            stack: optional("STACK_NAME").unwrap_or_else(|| "neverlapse".to_owned()),
-            weekly: weekly.unwrap_or(false),
+            revocation: environment.parsed("CHECK_REVOCATION", BOOLEAN)?.unwrap_or(true),
+            trust_bundle: environment.optional("TRUST_BUNDLE_KEY"),
+            nameserver: environment.nameserver()?,
+            endpoint_metrics: environment.parsed("ENDPOINT_METRICS", BOOLEAN)?.unwrap_or(false),
+            stack: environment
+                .optional("STACK_NAME")
+                .unwrap_or_else(|| "neverlapse".to_owned()),
+            weekly: environment.parsed("WEEKLY_DIGEST", BOOLEAN)?.unwrap_or(false),
         })
     }
 }
 
-fn parsed<T: std::str::FromStr>(
-    name: &'static str,
-    value: Option<String>,
-    expected: &'static str,
-) -> Result<Option<T>, Error> {
-    let parse = |value: String| {
-        value
-            .trim()
-            .parse()
-            .map_err(|_| Error::Invalid { name, value, expected })
-    };
-    value.map(parse).transpose()
-}
-
-fn nameserver(value: String) -> Result<SocketAddr, Error> {
-    resolve::nameserver(value.trim()).ok_or(Error::Invalid {
-        name: "NAMESERVER",
-        value,
-        expected: "an address, with or without :port",
-    })
-}
+const DAYS: &str = "a number of days";
+const BOOLEAN: &str = "true or false";
 
 #[cfg(test)]
 mod tests {
