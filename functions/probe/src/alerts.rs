@@ -1,4 +1,6 @@
-//! Says what is to be said after a run, and remembers that it was said.
+//! Sends what has to be reported after a run, and remembers that it was sent.
+
+use std::fmt::Display;
 
 use lambda_runtime::tracing::{error, info, warn};
 use neverlapse::alert::state::{Circle, KEY, Memory, News, Run, State, next};
@@ -8,16 +10,17 @@ use neverlapse::report::Report;
 use neverlapse::timestamp::Timestamp;
 use thiserror::Error;
 
-/// Where alerts go, and where it is kept what they said.
+/// Where alerts go, and where the memory of them is kept.
 pub(crate) struct Alerts {
     pub(crate) store: Store,
     pub(crate) topic: Topic,
     pub(crate) sender: Sender,
-    /// Whether to say once a week that everything is fine.
+    /// Whether to report once a week that everything is fine.
     pub(crate) weekly: bool,
 }
 
-/// What went wrong with telling. Nothing is lost by it: what was not told or not remembered is told by the next run.
+/// Why an alert was not sent everywhere or not remembered. Nothing is lost by it: the next run sends
+/// it.
 #[derive(Debug, Error)]
 pub(crate) enum Error {
     #[error(transparent)]
@@ -25,89 +28,105 @@ pub(crate) enum Error {
     #[error("the alert was sent, but that cannot be remembered, so it will be repeated: {0}")]
     NotRemembered(String),
     #[error("the alert was sent to the topic, but not to Slack: {0}")]
-    SlackNotTold(String),
+    SlackNotNotified(String),
 }
 
 /// The memory as it was read, and whether and how it may be written.
 struct Recalled {
     memory: Memory,
     object: Option<Tagged<Vec<u8>>>,
-    /// Not if it could not be read, or is for a later version: then it stays as it is.
+    /// False if it could not be read, or a later version wrote it: then it stays as it is.
     writable: bool,
 }
 
 impl Alerts {
-    /// Tells of a run, or of why it could not look at anything; then remembers it. In this order a crash repeats a message, and never
-    /// loses one.
-    pub(crate) async fn tell(
+    /// Reports a run, or why it could observe nothing, and then remembers that.
+    ///
+    /// In this order, a crash repeats a message and never loses one.
+    pub(crate) async fn notify(
         &self,
         outcome: Result<&Report, &str>,
-        circle: &Circle,
+        watchlist: &Circle,
         now: Timestamp,
     ) -> Result<(), Error> {
         let recalled = self.recall().await;
         let run = Run {
             outcome,
-            circle,
+            circle: watchlist,
             weekly: self.weekly,
         };
         let (news, mut state) = next(&run, &recalled.memory, now);
         log(&news);
-        let words = |news: &News| digest::digest(news, outcome.ok(), circle, &self.sender, now);
-        let missed = match state.slack_missed {
-            true => words(&news.clone().with_everything_open()),
-            false => words(&news),
+        let digest = digest::digest(&news, outcome.ok(), watchlist, &self.sender, now);
+
+        // Slack comes first, because the topic's message says when Slack could not be reached.
+        let posted = if state.slack_missed {
+            let news = news.with_everything_open();
+            self.post(digest::digest(&news, outcome.ok(), watchlist, &self.sender, now).as_ref())
+                .await
+        } else {
+            self.post(digest.as_ref()).await
         };
-        let slack = self.slack(missed.as_ref()).await;
-        state.slack_missed = slack.is_err();
-        if let Some(mut digest) = words(&news) {
-            if let Err(problem) = &slack {
-                let note =
-                    format!("Slack was not told: {problem}. The next run tries again, with everything that is open.");
-                digest.notes.push(note);
+        state.slack_missed = posted.is_err();
+
+        if let Some(mut digest) = digest {
+            if let Err(problem) = &posted {
+                digest.notes.push(format!(
+                    "Slack was not told: {problem}. The next run tries again, with everything that is open."
+                ));
             }
             self.publish(&digest).await?;
         }
+
         self.remember(state, recalled).await?;
-        slack.map_err(Error::SlackNotTold)
+        posted.map_err(Error::SlackNotNotified)
     }
 
     async fn recall(&self) -> Recalled {
-        let (memory, object, writable) = match self.store.tagged(KEY).await {
-            Ok(None) => (Memory::Blank, None, true),
+        let recalled = match self.store.tagged(KEY).await {
+            Ok(None) => Recalled {
+                memory: Memory::Blank,
+                object: None,
+                writable: true,
+            },
             Ok(Some(object)) => {
                 let memory = Memory::read(&object.value);
-                let writable = !matches!(memory, Memory::Future { .. });
-                (memory, Some(object), writable)
+                Recalled {
+                    writable: !matches!(memory, Memory::Future { .. }),
+                    memory,
+                    object: Some(object),
+                }
             }
-            Err(failed) => {
-                let reason = failed.to_string();
-                (Memory::Lost { reason }, None, false)
-            }
+            Err(error) => Recalled {
+                memory: Memory::Lost {
+                    reason: error.to_string(),
+                },
+                object: None,
+                writable: false,
+            },
         };
-        if let Memory::Lost { reason } | Memory::Future { schema: reason } = &memory {
+        if let Memory::Lost { reason } | Memory::Future { schema: reason } = &recalled.memory {
+            let writable = recalled.writable;
             error!(key = KEY, reason, writable, "what was said before cannot be understood");
         }
-        Recalled {
-            memory,
-            object,
-            writable,
-        }
+        recalled
     }
 
+    /// Writes the new state, unless it is the old one. Where another run was faster, both are merged.
     async fn remember(&self, mut state: State, mut recalled: Recalled) -> Result<(), Error> {
-        let failed = |failed: &dyn std::fmt::Display| Error::NotRemembered(failed.to_string());
         if !recalled.writable || matches!(&recalled.memory, Memory::Known(before) if *before == state) {
             return Ok(());
         }
+
         for _ in 0..RACES {
-            let object = Object::json(&state).map_err(|error| failed(&error))?;
+            let object = Object::json(&state).map_err(not_remembered)?;
             let expecting = Expecting::unchanged(recalled.object.as_ref());
             match self.store.put(KEY, object, expecting).await {
                 Ok(_) => return Ok(()),
                 Err(store::Error::Changed { .. }) => warn!(key = KEY, "another run was faster; taking in what it said"),
-                Err(error) => return Err(failed(&error)),
+                Err(error) => return Err(not_remembered(error)),
             }
+
             recalled = self.recall().await;
             match &recalled.memory {
                 Memory::Known(other) => state = state.merged(other.clone()),
@@ -115,7 +134,7 @@ impl Alerts {
                 _ => {}
             }
         }
-        Err(failed(&"other runs were faster, again and again"))
+        Err(not_remembered("other runs were faster, again and again"))
     }
 
     /// Publishes to the topic.
@@ -125,13 +144,15 @@ impl Alerts {
         Ok(())
     }
 
-    /// Posts to the webhook, if there is one and something to say. The error is for people, and without the URL.
-    async fn slack(&self, digest: Option<&Digest>) -> Result<(), String> {
+    /// Posts to the webhook, if there is one and something to report.
+    ///
+    /// The error is for people, and does not show the webhook's URL.
+    async fn post(&self, digest: Option<&Digest>) -> Result<(), String> {
         let Some(digest) = digest else { return Ok(()) };
         match slack::tell(&self.store, digest, &self.sender).await {
             Ok(_) => Ok(()),
-            Err(failed) => {
-                let problem = failed.to_string();
+            Err(error) => {
+                let problem = error.to_string();
                 error!(problem, "Slack was not told");
                 Err(problem)
             }
@@ -139,10 +160,15 @@ impl Alerts {
     }
 }
 
-/// One line a decision.
+fn not_remembered(problem: impl Display) -> Error {
+    Error::NotRemembered(problem.to_string())
+}
+
+/// One line per decision.
 fn log(news: &News) {
     for notice in &news.notices {
-        let (matter, change) = (&notice.matter, format!("{:?}", notice.change));
+        let matter = &notice.matter;
+        let change = format!("{:?}", notice.change);
         info!(place = %matter.place, code = matter.code.as_str(), severity = %matter.severity, change, what = matter.message, "to be said");
     }
     for matter in &news.open {

@@ -1,13 +1,15 @@
-//! Where reports are kept: the last one for programs and for people, and one a run for later.
+//! Where reports are kept: the last one for programs and for people, and one per run for later.
 
 use lambda_runtime::tracing::{info, warn};
-use neverlapse::bucket::store::{Error, Expecting, LATEST_JSON, LATEST_PAGE, Object, Store};
+use neverlapse::bucket::store::{Expecting, LATEST_JSON, LATEST_PAGE, Object, Store};
 use neverlapse::report::page::page;
 use neverlapse::report::{CertificateReport, Report};
 use neverlapse::timestamp::Timestamp;
 use serde::Deserialize;
 
-/// What the last run said of managed certificates. That it cannot be read costs more requests, and nothing else.
+/// What the last run reported of managed certificates.
+///
+/// If that cannot be read, more requests to S3 are needed, and nothing else is lost.
 pub(crate) async fn certificates(store: &Store) -> Vec<CertificateReport> {
     /// The rest of a report is large, and skipped.
     #[derive(Deserialize)]
@@ -15,6 +17,7 @@ pub(crate) async fn certificates(store: &Store) -> Vec<CertificateReport> {
         #[serde(default)]
         certificates: Vec<CertificateReport>,
     }
+
     match store.json::<Managed>(LATEST_JSON).await {
         Ok(last) => last.map_or_else(Vec::new, |last| last.value.certificates),
         Err(failed) => {
@@ -24,30 +27,33 @@ pub(crate) async fn certificates(store: &Store) -> Vec<CertificateReport> {
     }
 }
 
-/// Writes `reports/latest.json`, a dated copy of it, and the page. What can be written is, also after one that cannot.
-pub(crate) async fn keep(store: &Store, report: &Report, place: &str) -> Result<(), String> {
+/// Writes a dated copy of the report, `reports/latest.json`, and the page. One that cannot be
+/// written does not stop the others; the error names all of them.
+pub(crate) async fn write(store: &Store, report: &Report, place: &str) -> Result<(), String> {
     let json = serde_json::to_vec(report).map_err(|error| format!("the report is no JSON: {error}"))?;
-    let dated = dated(report.started_at);
-    let written = [
-        write(store, &dated, json.clone(), JSON).await,
-        write(store, LATEST_JSON, json, JSON).await,
+    let results = [
+        put(store, &dated(report.started_at), json.clone(), JSON).await,
+        put(store, LATEST_JSON, json, JSON).await,
         match page(report, Some(place)) {
-            Ok(page) => write(store, LATEST_PAGE, page.into_bytes(), HTML).await,
+            Ok(page) => put(store, LATEST_PAGE, page.into_bytes(), HTML).await,
             Err(error) => Err(format!("the report is no page: {error}")),
         },
     ];
-    let failed: Vec<_> = written.into_iter().filter_map(Result::err).collect();
-    match failed.is_empty() {
-        true => Ok(()),
-        false => Err(failed.join("; ")),
+
+    let failed: Vec<_> = results.into_iter().filter_map(Result::err).collect();
+    if failed.is_empty() {
+        Ok(())
+    } else {
+        Err(failed.join("; "))
     }
 }
 
-async fn write(store: &Store, key: &str, body: Vec<u8>, content_type: &'static str) -> Result<(), String> {
+async fn put(store: &Store, key: &str, body: Vec<u8>, content_type: &'static str) -> Result<(), String> {
     let bytes = body.len();
-    let object = Object::new(body, content_type);
-    let written = store.put(key, object, Expecting::Anything).await;
-    written.map_err(|error: Error| error.to_string())?;
+    store
+        .put(key, Object::new(body, content_type), Expecting::Anything)
+        .await
+        .map_err(|error| error.to_string())?;
     info!(key, bytes, "report written");
     Ok(())
 }

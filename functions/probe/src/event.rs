@@ -1,29 +1,31 @@
-//! What the function can be asked: everything, a few endpoints, or one batch of many.
+//! The forms of an event: everything, a few endpoints, or one batch of many.
 
 use neverlapse::endpoint::Endpoint;
 use serde_json::Value;
 
-/// What to look at.
+/// What to probe.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Event {
     /// The whole inventory: a schedule's event, or `{}`.
     Everything,
-    /// These only; each as it was written, with what is wrong with it, if it is.
-    Some(Vec<Result<Endpoint, String>>),
+    /// These only: each of them, or why it is no endpoint.
+    Endpoints(Vec<Result<Endpoint, String>>),
 }
 
 impl Event {
-    /// Reads an event, or says which forms there are.
+    /// Reads an event. The error names the accepted forms.
+    ///
+    /// Only the known forms are accepted: a misspelt key must not probe the whole inventory.
     pub(crate) fn read(event: &Value) -> Result<Self, String> {
-        let Value::Object(fields) = event else {
-            return one(event).map(|one| Self::Some(vec![one]));
+        let fields = match event {
+            Value::Object(fields) if !fields.contains_key("endpoint") => fields,
+            _ => return Ok(Self::Endpoints(vec![endpoint(event)?])),
         };
-        if fields.contains_key("endpoint") {
-            return one(event).map(|one| Self::Some(vec![one]));
-        }
+
         match fields.get("endpoints").or_else(|| fields.get("Items")) {
             Some(Value::Array(items)) if !items.is_empty() => {
-                items.iter().map(one).collect::<Result<_, _>>().map(Self::Some)
+                let endpoints: Result<_, _> = items.iter().map(endpoint).collect();
+                endpoints.map(Self::Endpoints)
             }
             Some(other) => Err(invalid(other)),
             None if fields.is_empty() || fields.contains_key("source") => Ok(Self::Everything),
@@ -32,8 +34,9 @@ impl Event {
     }
 }
 
-/// An endpoint as a string, or an item of a Distributed Map.
-fn one(item: &Value) -> Result<Result<Endpoint, String>, String> {
+/// An endpoint as a string, or an item of a Distributed Map. The outer error is of a value that is
+/// neither.
+fn endpoint(item: &Value) -> Result<Result<Endpoint, String>, String> {
     let text = item
         .as_str()
         .or_else(|| item.get("endpoint")?.as_str())
@@ -57,7 +60,10 @@ mod tests {
     fn endpoints(event: Value) -> Vec<String> {
         match Event::read(&event).unwrap() {
             Event::Everything => vec!["everything".to_owned()],
-            Event::Some(some) => some.into_iter().map(|one| one.unwrap().to_string()).collect(),
+            Event::Endpoints(endpoints) => endpoints
+                .into_iter()
+                .map(|endpoint| endpoint.unwrap().to_string())
+                .collect(),
         }
     }
 
@@ -122,10 +128,11 @@ mod tests {
 
     #[test]
     fn a_bad_endpoint_is_kept_beside_the_good_ones() {
-        let Event::Some(some) = Event::read(&json!({"endpoints": ["a.example", "exmple:https"]})).unwrap() else {
+        let Event::Endpoints(endpoints) = Event::read(&json!({"endpoints": ["a.example", "exmple:https"]})).unwrap()
+        else {
             panic!()
         };
-        assert!(some[0].is_ok());
-        assert!(some[1].as_ref().unwrap_err().contains("exmple:https"));
+        assert!(endpoints[0].is_ok());
+        assert!(endpoints[1].as_ref().unwrap_err().contains("exmple:https"));
     }
 }

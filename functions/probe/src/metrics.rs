@@ -5,29 +5,34 @@ use neverlapse::metric::{Metric, line};
 use neverlapse::report::{CertificateReport, Report, Stage};
 use neverlapse::timestamp::Timestamp;
 
-/// The lines of a run over the whole inventory: one for the stack, and one an endpoint if that was asked for.
+/// The lines of a run over the whole inventory: one for the stack, and one per endpoint if that is
+/// wanted.
 pub(crate) fn lines(report: &Report, stack: &str, critical_days: u32, per_endpoint: bool) -> Vec<String> {
     let at = report.finished_at;
-    let mut metrics = of_the_run(report);
-    // Of one that is not in the inventory any more the alert speaks, until a person lets it go.
-    let managed: Vec<_> = report.certificates.iter().filter(|one| !one.is_left_out()).collect();
-    metrics.extend(of_the_managed(&managed, critical_days, at));
+    let mut metrics = of_endpoints(report);
+    // A certificate that is not in the inventory any more has an alert of its own.
+    let managed: Vec<_> = report
+        .certificates
+        .iter()
+        .filter(|certificate| !certificate.is_left_out())
+        .collect();
+    metrics.extend(of_managed(&managed, critical_days, at));
+
     let mut lines = vec![line(at, &[("Stack", stack)], &metrics)];
     if per_endpoint {
-        let each = report.endpoints.iter().filter_map(|endpoint| {
-            let dimensions = [("Stack", stack), ("Endpoint", endpoint.endpoint.as_str())];
-            Some(line(at, &dimensions, &[days("DaysLeft", endpoint.seconds_left?)]))
-        });
-        lines.extend(each);
+        for endpoint in &report.endpoints {
+            if let Some(seconds_left) = endpoint.seconds_left {
+                let dimensions = [("Stack", stack), ("Endpoint", endpoint.endpoint.as_str())];
+                lines.push(line(at, &dimensions, &[days("DaysLeft", seconds_left)]));
+            }
+        }
     }
     lines
 }
 
-/// What was seen. A soonest expiry is left out where there is none: zero would mean now.
-fn of_the_run(report: &Report) -> Vec<Metric> {
+/// What was probed. The soonest expiry is left out where there is none: zero would mean now.
+fn of_endpoints(report: &Report) -> Vec<Metric> {
     let counts = report.counts;
-    let ends = report.endpoints.iter().filter_map(|endpoint| endpoint.seconds_left);
-    let took = (report.finished_at - report.started_at).as_seconds_f64();
     let mut metrics = vec![
         Metric::count("EndpointsOk", counts.ok),
         Metric::count("EndpointsWarning", counts.warning),
@@ -37,55 +42,68 @@ fn of_the_run(report: &Report) -> Vec<Metric> {
         Metric {
             name: "RunSeconds",
             unit: "Seconds",
-            value: took,
+            value: (report.finished_at - report.started_at).as_seconds_f64(),
         },
     ];
-    metrics.extend(ends.min().map(|seconds| days("SoonestExpiryDays", seconds)));
+
+    let soonest = report
+        .endpoints
+        .iter()
+        .filter_map(|endpoint| endpoint.seconds_left)
+        .min();
+    metrics.extend(soonest.map(|seconds| days("SoonestExpiryDays", seconds)));
     metrics
 }
 
-/// How far managed certificates are. Where none is managed there is but `ManagedLapsing`, whose alarm must learn that nothing lapses
-/// any more.
-fn of_the_managed(certificates: &[&CertificateReport], critical_days: u32, now: Timestamp) -> Vec<Metric> {
-    let lapsing = certificates.iter().filter(|one| is_lapsing(one, critical_days, now));
-    let mut metrics = vec![Metric::count("ManagedLapsing", lapsing.count() as u64)];
+/// How far managed certificates are. Where none is managed there is only `ManagedLapsing`, whose
+/// alarm must learn that nothing is about to expire any more.
+fn of_managed(certificates: &[&CertificateReport], critical_days: u32, now: Timestamp) -> Vec<Metric> {
+    let expiring = certificates
+        .iter()
+        .filter(|certificate| is_expiring(certificate, critical_days, now));
+    let mut metrics = vec![Metric::count("ManagedLapsing", expiring.count() as u64)];
     if certificates.is_empty() {
         return metrics;
     }
-    let ends = certificates.iter().filter_map(|certificate| certificate.not_after);
-    metrics.extend(
-        ends.min()
-            .map(|end| days("SoonestManagedExpiryDays", (end - now).whole_seconds())),
-    );
-    let instances = certificates.iter().flat_map(|certificate| &certificate.instances);
-    let behind = instances.filter(|instance| instance.stage != Stage::Served);
+
+    let soonest = certificates
+        .iter()
+        .filter_map(|certificate| certificate.not_after)
+        .min();
+    metrics.extend(soonest.map(|not_after| days("SoonestManagedExpiryDays", (not_after - now).whole_seconds())));
+
+    let behind = certificates
+        .iter()
+        .flat_map(|certificate| &certificate.instances)
+        .filter(|instance| instance.stage != Stage::Served);
     metrics.push(Metric::count("InstancesBehind", behind.count() as u64));
-    metrics.extend(STAGES.map(|(name, stage)| {
-        let there = certificates
+
+    for (name, stage) in STAGES {
+        let at_stage = certificates
             .iter()
             .filter(|certificate| self::stage(certificate) == stage);
-        Metric::count(name, there.count() as u64)
-    }));
+        metrics.push(Metric::count(name, at_stage.count() as u64));
+    }
     metrics
 }
 
-/// Where a certificate is on its way: where the last of its instances is. None before it is issued.
+/// The stage of a certificate: that of its last instance, or none before it is issued.
 fn stage(certificate: &CertificateReport) -> Option<Stage> {
     certificate.version.as_ref()?;
     let stages = certificate.instances.iter().map(|instance| instance.stage);
     Some(stages.min().unwrap_or(Stage::Issued))
 }
 
-/// Less is left than is critical for what we renew.
-fn is_lapsing(certificate: &CertificateReport, critical_days: u32, now: Timestamp) -> bool {
-    let (Some(begin), Some(end)) = (certificate.not_before, certificate.not_after) else {
+/// Whether less time is left than is critical for a certificate that we renew.
+fn is_expiring(certificate: &CertificateReport, critical_days: u32, now: Timestamp) -> bool {
+    let (Some(not_before), Some(not_after)) = (certificate.not_before, certificate.not_after) else {
         return false;
     };
     let thresholds = Thresholds {
         critical_days,
         ..Thresholds::default()
     };
-    end - now < thresholds.lapsing(end - begin)
+    not_after - now < thresholds.lapsing(not_after - not_before)
 }
 
 fn days(name: &'static str, seconds: i64) -> Metric {
@@ -96,7 +114,7 @@ fn days(name: &'static str, seconds: i64) -> Metric {
     }
 }
 
-/// Every stage, so that one at which nothing is any more says so.
+/// Every stage, so that one without certificates counts zero.
 const STAGES: [(&str, Option<Stage>); 6] = [
     ("ManagedNotIssued", None),
     ("ManagedFailed", Some(Stage::Failed)),

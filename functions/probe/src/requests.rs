@@ -1,4 +1,5 @@
-//! One request to the renewer a managed certificate and run, with what was seen. Whether anything is due is not for the probe to say.
+//! Requests to the renewer: one per managed certificate and run, with what was observed. The renewer
+//! decides whether anything is due.
 
 use aws_sdk_sns::Client;
 use futures::stream::{self, StreamExt as _};
@@ -12,53 +13,63 @@ use neverlapse::timestamp::Timestamp;
 
 /// The requests of a run.
 pub(crate) fn requests(certificates: &[Managed], report: &Report, now: Timestamp) -> Vec<Request> {
-    let request = |certificate: &Managed| Request {
-        observed: observed(certificate, report),
-        ..Request::new(&certificate.name, RequestedBy::Probe, now)
-    };
-    certificates.iter().map(request).collect()
+    let mut requests = Vec::new();
+    for certificate in certificates {
+        requests.push(Request {
+            observed: observed(certificate, report),
+            ..Request::new(&certificate.name, RequestedBy::Probe, now)
+        });
+    }
+    requests
 }
 
+/// What was seen at the certificate's endpoints. One that was probed for another name (`sni`)
+/// serves another certificate, and proves nothing of this one.
 fn observed(certificate: &Managed, report: &Report) -> Vec<Observed> {
-    let places: Vec<_> = certificate.served_at.iter().map(ToString::to_string).collect();
-    let reports = report
-        .endpoints
-        .iter()
-        .filter(|endpoint| endpoint.sni.is_none() && places.contains(&endpoint.endpoint));
-    let seen = reports.flat_map(|endpoint| endpoint.observations.iter().map(move |seen| (endpoint, seen)));
-    seen.filter_map(|(endpoint, seen)| {
-        let leaf = seen.leaf.as_ref()?;
-        Some(Observed {
-            endpoint: endpoint.endpoint.clone(),
-            address: seen.address,
-            fingerprint: leaf.fingerprint.clone(),
-            not_after: leaf.not_after,
-            revoked: matches!(seen.revocation, Some(Revocation::Revoked)),
-        })
-    })
-    .take(OBSERVED)
-    .collect()
+    let served_at: Vec<_> = certificate.served_at.iter().map(ToString::to_string).collect();
+    let mut observed = Vec::new();
+    for endpoint in &report.endpoints {
+        if endpoint.sni.is_some() || !served_at.contains(&endpoint.endpoint) {
+            continue;
+        }
+        for observation in &endpoint.observations {
+            let Some(leaf) = &observation.leaf else { continue };
+            observed.push(Observed {
+                endpoint: endpoint.endpoint.clone(),
+                address: observation.address,
+                fingerprint: leaf.fingerprint.clone(),
+                not_after: leaf.not_after,
+                revoked: matches!(observation.revocation, Some(Revocation::Revoked)),
+            });
+        }
+    }
+    observed.truncate(OBSERVED);
+    observed
 }
 
-/// Sends them all, also those after one that could not be sent.
+/// Sends them all. One that cannot be sent does not stop the others; the error names all of them.
 pub(crate) async fn publish(sns: &Client, topic: &str, requests: Vec<Request>) -> Result<(), String> {
     let count = requests.len();
-    let send = |request: Request| async move {
-        let body = serde_json::to_string(&request).map_err(|error| error.to_string())?;
-        let sent = sns.publish().topic_arn(topic).message(body).send().await;
-        sent.map(drop)
-            .map_err(|error| format!("{}: {}", request.name, reason(&error)))
-    };
     let failed: Vec<_> = stream::iter(requests)
-        .map(send)
+        .map(|request| send(sns, topic, request))
         .buffer_unordered(AT_ONCE)
         .filter_map(async |sent| sent.err())
         .collect()
         .await;
+
     info!(count, failed = failed.len(), "renewals requested");
-    match failed.is_empty() {
-        true => Ok(()),
-        false => Err(format!("cannot publish to {topic}: {}", failed.join("; "))),
+    if failed.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("cannot publish to {topic}: {}", failed.join("; ")))
+    }
+}
+
+async fn send(sns: &Client, topic: &str, request: Request) -> Result<(), String> {
+    let body = serde_json::to_string(&request).map_err(|error| error.to_string())?;
+    match sns.publish().topic_arn(topic).message(body).send().await {
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!("{}: {}", request.name, reason(&error))),
     }
 }
 
@@ -74,7 +85,7 @@ mod tests {
 
     use super::*;
 
-    /// What it was asked for is another certificate, and says nothing of ours.
+    /// The name that was asked for has another certificate, which says nothing about ours.
     #[test]
     fn another_name_at_the_same_place_was_taken_for_ours() {
         let certificates = Inventory::parse("[[certificate]]\nidentifiers = [\"a.test\"]\n").certificates;
