@@ -1,29 +1,34 @@
 //! The `neverlapse` command: what the Lambda does, from a laptop or an instance.
 
-// Doc comments on arguments are what --help prints, not links.
-#![allow(rustdoc::broken_intra_doc_links, rustdoc::bare_urls, rustdoc::invalid_html_tags)]
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    rustdoc::bare_urls,
+    rustdoc::invalid_html_tags,
+    reason = "doc comments on arguments are what --help prints, not links"
+)]
 
+mod argument;
+mod cell;
 mod check;
-mod output;
+mod completions;
+mod inventory;
 mod plan;
-mod prometheus;
 mod pull;
 mod renew;
+mod replace_account_key;
 mod report;
+mod revoke;
 mod rollback;
-mod source;
 mod stack;
 mod status;
-mod table;
 mod terminal;
 mod test_alert;
 mod validate;
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use clap_complete::Shell;
 use neverlapse::bucket::store;
 use neverlapse::chain::roots;
 
@@ -50,21 +55,17 @@ enum Command {
     /// Install on this host what the bucket says is current, reload the server, and see that it serves it
     Pull(pull::Arguments),
     /// Ask the renewer for a new certificate
-    Renew(renew::Renew),
+    Renew(renew::Arguments),
     /// Serve an earlier version again
     Rollback(rollback::Arguments),
     /// Revoke the current certificate, and replace it
-    Revoke(renew::Revoke),
+    Revoke(revoke::Arguments),
     /// Give our account at an issuer a new key
-    ReplaceAccountKey(renew::ReplaceAccountKey),
+    ReplaceAccountKey(replace_account_key::Arguments),
     /// Send one alert of each kind, to see that they arrive
     TestAlert(test_alert::Arguments),
     /// Print completions for a shell
-    #[command(after_help = COMPLETIONS)]
-    Completions {
-        /// bash, zsh, fish, elvish or powershell
-        shell: Shell,
-    },
+    Completions(completions::Arguments),
 }
 
 #[tokio::main]
@@ -81,6 +82,7 @@ async fn main() -> ExitCode {
             };
         }
     };
+
     let result = match arguments.command {
         Command::Check(arguments) => check::run(*arguments).await,
         Command::Validate(arguments) => validate::run(&arguments).await,
@@ -88,16 +90,17 @@ async fn main() -> ExitCode {
         Command::Plan(arguments) => plan::run(&arguments).await,
         Command::Status(arguments) => status::run(&arguments).await,
         Command::Pull(arguments) => pull::run(&arguments).await,
-        Command::Renew(arguments) => renew::renew(&arguments).await,
+        Command::Renew(arguments) => renew::run(&arguments).await,
         Command::Rollback(arguments) => rollback::run(&arguments).await,
-        Command::Revoke(arguments) => renew::revoke(&arguments).await,
-        Command::ReplaceAccountKey(arguments) => renew::replace_account_key(&arguments).await,
+        Command::Revoke(arguments) => revoke::run(&arguments).await,
+        Command::ReplaceAccountKey(arguments) => replace_account_key::run(&arguments).await,
         Command::TestAlert(arguments) => test_alert::run(&arguments).await,
-        Command::Completions { shell } => complete(shell),
+        Command::Completions(arguments) => completions::run(&arguments, Arguments::command()),
     };
+
     match result {
         Ok(code) => ExitCode::from(code),
-        // Whoever read us has read enough.
+        // The reader of our output has closed it, and has read enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -107,14 +110,6 @@ async fn main() -> ExitCode {
             ExitCode::from(UNKNOWN)
         }
     }
-}
-
-fn complete(shell: Shell) -> anyhow::Result<u8> {
-    // Into memory first: clap_complete panics when standard output is closed.
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Arguments::command(), "neverlapse", &mut script);
-    io::stdout().write_all(&script)?;
-    Ok(0)
 }
 
 /// What to run or set, where that is known.
@@ -139,11 +134,6 @@ const S3: &str = "set AWS_REGION, and AWS_PROFILE or other credentials, of an id
                   and kms:Decrypt with its key";
 const PEM: &str = "a certificate in DER becomes PEM by `openssl x509 -inform der -in FILE -out FILE.pem`; a private root \
                    is a CA certificate of version 3";
-const COMPLETIONS: &str = "\
-Examples:
-  neverlapse completions bash > /etc/bash_completion.d/neverlapse
-  neverlapse completions zsh > \"${fpath[1]}/_neverlapse\"
-  neverlapse completions fish > ~/.config/fish/completions/neverlapse.fish";
 
 #[cfg(test)]
 mod tests {

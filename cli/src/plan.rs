@@ -5,7 +5,9 @@ use std::io::{self, Write};
 use anyhow::Result;
 use clap::Args;
 use comfy_table::{Cell, Color};
+use neverlapse::bucket::store::Store;
 use neverlapse::bucket::version::{Current, current_key};
+use neverlapse::inventory::Managed;
 use neverlapse::renewal::{Decision, Renewal, decide};
 use neverlapse::text::printable;
 use neverlapse::timestamp::Timestamp;
@@ -23,53 +25,83 @@ pub(crate) struct Arguments {
 pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
     let stack = Stack::find(&arguments.stack).await?;
     let inventory = stack.inventory().await?;
-    for mistake in &inventory.problems {
-        eprintln!("error: inventory.toml {}", printable(&mistake.to_string()));
+    for problem in &inventory.problems {
+        eprintln!("error: inventory.toml {}", printable(&problem.to_string()));
     }
-    let (terminal, now) = (Terminal::of_stdout(), Timestamp::now());
-    let mut grid = terminal.grid();
-    grid.set_header(["CERTIFICATE", "VALID UNTIL", "ISSUER", "DECISION"]);
+
+    let now = Timestamp::now();
     let mut due = 0;
+    let mut grid = Terminal::of_stdout().grid();
+    grid.set_header(["CERTIFICATE", "VALID UNTIL", "ISSUER", "DECISION"]);
     for certificate in &inventory.certificates {
-        let current = stack.store.json::<Current>(&current_key(&certificate.name)).await?;
-        let renewal = stack.store.json::<Renewal>(&Renewal::key(&certificate.name)).await?;
-        let (current, renewal) = (current.map(|found| found.value), renewal.map(|found| found.value));
-        let decision = decide(certificate, current.as_ref(), renewal.as_ref(), None, now);
-        let color = match decision {
-            Decision::NotDue { .. } => Color::Green,
-            Decision::Due { .. } => Color::Yellow,
+        let plan = Plan::read(&stack.store, certificate, now).await?;
+        due += usize::from(plan.is_due());
+        grid.add_row(plan.cells());
+    }
+    Terminal::wrap_last(&mut grid);
+
+    let mut out = io::stdout().lock();
+    if grid.row_count() > 0 {
+        writeln!(out, "{}\n", grid.trim_fmt())?;
+    }
+    writeln!(out, "{} certificates, {due} due", inventory.certificates.len())?;
+    Ok(if inventory.problems.is_empty() { 0 } else { PROBLEMS })
+}
+
+/// What the renewer would decide for a certificate, and what it decides by.
+struct Plan {
+    name: String,
+    current: Option<Current>,
+    renewal: Option<Renewal>,
+    decision: Decision,
+}
+
+impl Plan {
+    async fn read(store: &Store, certificate: &Managed, now: Timestamp) -> Result<Self> {
+        let current = store.json::<Current>(&current_key(&certificate.name)).await?;
+        let current = current.map(|found| found.value);
+        let renewal = store.json::<Renewal>(&Renewal::key(&certificate.name)).await?;
+        let renewal = renewal.map(|found| found.value);
+        Ok(Self {
+            name: certificate.name.clone(),
+            decision: decide(certificate, current.as_ref(), renewal.as_ref(), None, now),
+            current,
+            renewal,
+        })
+    }
+
+    fn is_due(&self) -> bool {
+        matches!(self.decision, Decision::Due { .. })
+    }
+
+    fn cells(&self) -> [Cell; 4] {
+        let (not_after, issuer) = match &self.current {
+            Some(Current { facts, .. }) => (facts.not_after.to_string(), facts.issuer.name.clone()),
+            None => ("-".to_owned(), "-".to_owned()),
         };
-        due += usize::from(color == Color::Yellow);
-        let mut said = printable(&decision.to_string());
-        if let Some(failure) = renewal.and_then(|renewal| renewal.failure) {
-            said.push_str(&format!(
+
+        let mut decision = printable(&self.decision.to_string());
+        if let Some(failure) = self.renewal.as_ref().and_then(|renewal| renewal.failure.as_ref()) {
+            decision.push_str(&format!(
                 "\nfailed {} times since {}: {}",
                 failure.count,
                 failure.since,
                 printable(&failure.problem)
             ));
         }
-        let until = current
-            .as_ref()
-            .map_or_else(|| "-".to_owned(), |current| current.facts.not_after.to_string());
-        let issuer = current.map_or_else(|| "-".to_owned(), |current| current.facts.issuer.name);
-        grid.add_row([
-            Cell::new(&certificate.name),
-            Cell::new(until),
+        let color = if self.is_due() { Color::Yellow } else { Color::Green };
+
+        [
+            Cell::new(&self.name),
+            Cell::new(not_after),
             Cell::new(issuer),
-            Cell::new(said).fg(color),
-        ]);
+            Cell::new(decision).fg(color),
+        ]
     }
-    Terminal::wrap_last(&mut grid);
-    let mut out = io::stdout().lock();
-    if grid.row_count() > 0 {
-        writeln!(out, "{}\n", grid.trim_fmt())?;
-    }
-    writeln!(out, "{} certificates, {due} due", inventory.certificates.len())?;
-    Ok(if inventory.problems.is_empty() { 0 } else { MISTAKEN })
 }
 
-const MISTAKEN: u8 = 1;
+/// The inventory has problems.
+const PROBLEMS: u8 = 1;
 const EXAMPLES: &str = "\
 Examples:
   neverlapse plan

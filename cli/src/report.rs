@@ -42,12 +42,13 @@ enum Format {
     Json,
 }
 
-/// Writes the page or the document. Says nothing about the endpoints by its exit code.
+/// Writes the page or the document. The exit code says nothing about the endpoints in it.
 pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
     let text = match &arguments.file {
-        Some(path) => made(path, arguments.format)?,
-        None => fetched(arguments).await?,
+        Some(path) => convert(path, arguments.format)?,
+        None => fetch(arguments).await?,
     };
+
     match &arguments.output {
         Some(path) => fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?,
         None => io::stdout().write_all(&text)?,
@@ -55,31 +56,37 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
     Ok(0)
 }
 
-fn made(path: &Path, format: Format) -> Result<Vec<u8>> {
-    let (name, text) = match path.to_str() {
-        Some("-") => ("standard input".to_owned(), io::read_to_string(stdin())),
-        _ => (path.display().to_string(), fs::read_to_string(path)),
+/// The page or document of a report in a file, or on standard input for `-`.
+fn convert(path: &Path, format: Format) -> Result<Vec<u8>> {
+    let (name, text) = if path == Path::new("-") {
+        ("standard input".to_owned(), io::read_to_string(stdin()))
+    } else {
+        (path.display().to_string(), fs::read_to_string(path))
     };
     let text = text.with_context(|| format!("cannot read {name}"))?;
-    let not_a_report =
-        || format!("{name} is not a report (expected {SCHEMA}, as `neverlapse check --format json` writes it)");
-    let report: Report = serde_json::from_str(&text).with_context(not_a_report)?;
-    ensure!(report.schema == SCHEMA, "{}", not_a_report());
+
+    let refusal = format!("{name} is not a report (expected {SCHEMA}, as `neverlapse check --format json` writes it)");
+    let report: Report = serde_json::from_str(&text).with_context(|| refusal.clone())?;
+    ensure!(report.schema == SCHEMA, "{refusal}");
+
     Ok(match format {
         Format::Html => page(&report, None)?.into_bytes(),
         Format::Json => text.into_bytes(),
     })
 }
 
-async fn fetched(arguments: &Arguments) -> Result<Vec<u8>> {
+/// The page or document that the probe wrote last.
+async fn fetch(arguments: &Arguments) -> Result<Vec<u8>> {
     let store = match &arguments.bucket {
         Some(bucket) => Store::new(aws_sdk_s3::Client::new(&aws::config().await), bucket),
         None => Stack::find(&arguments.stack).await?.store,
     };
+
     let key = match arguments.format {
         Format::Html => LATEST_PAGE,
         Format::Json => LATEST_JSON,
     };
+
     match store.object(key).await? {
         Some(object) => Ok(object),
         None => bail!(

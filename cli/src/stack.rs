@@ -1,11 +1,13 @@
 //! The deployed stack: where its bucket and topics are.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use aws_config::SdkConfig;
+use aws_sdk_cloudformation::types::{Output, Parameter};
 use clap::Args;
 use neverlapse::aws;
 use neverlapse::bucket::store::Store;
 use neverlapse::inventory::{Inventory, Managed};
+use neverlapse::renewal::request::Request;
 
 /// Which stack.
 #[derive(Debug, Args)]
@@ -21,56 +23,45 @@ impl StackName {
     }
 }
 
-/// A stack's outputs, and clients for what they name.
+/// A stack's outputs and parameters, and clients for what they name.
 pub(crate) struct Stack {
     pub(crate) config: SdkConfig,
     pub(crate) store: Store,
+    description: Description,
+}
+
+/// What CloudFormation knows of a stack.
+struct Description {
     name: String,
-    outputs: Vec<aws_sdk_cloudformation::types::Output>,
-    parameters: Vec<aws_sdk_cloudformation::types::Parameter>,
+    outputs: Vec<Output>,
+    parameters: Vec<Parameter>,
 }
 
 impl Stack {
+    /// Asks CloudFormation for the stack of this name.
     pub(crate) async fn find(name: &StackName) -> Result<Self> {
         let config = aws::config().await;
-        let name = name.stack.clone();
-        let request = aws_sdk_cloudformation::Client::new(&config)
-            .describe_stacks()
-            .stack_name(&name);
-        let answer = request.send().await;
-        let answer = answer
-            .map_err(|error| anyhow::anyhow!(aws::reason(&error)))
-            .with_context(|| {
-                format!("cannot find the stack {name:?} (expected --stack NAME, and AWS_REGION where it is)")
-            })?;
-        let found = answer.stacks.and_then(|stacks| stacks.into_iter().next());
-        let (outputs, parameters) = found.map(|found| (found.outputs, found.parameters)).unzip();
-        let mut stack = Self {
-            store: Store::new(aws_sdk_s3::Client::new(&config), ""),
+        let description = Description::fetch(&config, name.as_str()).await?;
+        let bucket = description.output("BucketName")?;
+        Ok(Self {
+            store: Store::new(aws_sdk_s3::Client::new(&config), bucket),
             config,
-            name,
-            outputs: outputs.flatten().unwrap_or_default(),
-            parameters: parameters.flatten().unwrap_or_default(),
-        };
-        stack.store = Store::new(aws_sdk_s3::Client::new(&stack.config), stack.output("BucketName")?);
-        Ok(stack)
-    }
-
-    /// What the template names so.
-    pub(crate) fn output(&self, key: &str) -> Result<&str> {
-        let output = self.outputs.iter().find(|output| output.output_key() == Some(key));
-        output.and_then(|output| output.output_value()).with_context(|| {
-            format!(
-                "the stack {:?} has no output {key}; is it neverlapse, and up to date?",
-                self.name
-            )
+            description,
         })
     }
 
-    /// What the template's parameter of this name was set to, if it is not empty.
+    /// The value of the template's output of this name.
+    pub(crate) fn output(&self, key: &str) -> Result<&str> {
+        self.description.output(key)
+    }
+
+    /// The value that the template's parameter of this name was set to, if it is not empty.
     pub(crate) fn parameter(&self, key: &str) -> Option<&str> {
-        let parameter = self.parameters.iter().find(|one| one.parameter_key() == Some(key));
-        parameter?.parameter_value().filter(|value| !value.is_empty())
+        let mut parameters = self.description.parameters.iter();
+        parameters
+            .find(|parameter| parameter.parameter_key() == Some(key))?
+            .parameter_value()
+            .filter(|value| !value.is_empty())
     }
 
     /// The inventory in the bucket.
@@ -79,21 +70,68 @@ impl Stack {
         let text = text.with_context(|| format!("there is no inventory.toml in s3://{}", self.store.bucket()))?;
         Ok(Inventory::parse(&text))
     }
+
+    /// Sends a request to the renewer through SNS, as the probe does.
+    pub(crate) async fn request_renewal(&self, request: &Request) -> Result<()> {
+        let topic = self.output("RenewalTopicArn")?;
+        let sent = aws_sdk_sns::Client::new(&self.config)
+            .publish()
+            .topic_arn(topic)
+            .message(serde_json::to_string(request)?)
+            .send()
+            .await;
+        match sent {
+            Ok(_) => Ok(()),
+            Err(error) => bail!("cannot publish to {topic}: {}", aws::reason(&error)),
+        }
+    }
 }
 
-/// The certificate of this name, or a list of those that there are.
-pub(crate) fn certificate<'i>(inventory: &'i Inventory, name: &str) -> Result<&'i Managed> {
-    let names: Vec<_> = inventory.certificates.iter().map(|one| one.name.as_str()).collect();
-    match inventory
-        .certificates
-        .iter()
-        .find(|certificate| certificate.name == name)
-    {
-        Some(certificate) => Ok(certificate),
-        None if names.is_empty() => bail!("the inventory has no [[certificate]]"),
-        None => bail!(
-            "the inventory has no certificate {name:?} (expected {})",
-            names.join(", ")
-        ),
+impl Description {
+    async fn fetch(config: &SdkConfig, name: &str) -> Result<Self> {
+        let answer = aws_sdk_cloudformation::Client::new(config)
+            .describe_stacks()
+            .stack_name(name)
+            .send()
+            .await
+            .map_err(|error| anyhow!(aws::reason(&error)))
+            .with_context(|| {
+                format!("cannot find the stack {name:?} (expected --stack NAME, and AWS_REGION where it is)")
+            })?;
+
+        let stack = answer.stacks.and_then(|stacks| stacks.into_iter().next());
+        let (outputs, parameters) = stack.map(|stack| (stack.outputs, stack.parameters)).unzip();
+        Ok(Self {
+            name: name.to_owned(),
+            outputs: outputs.flatten().unwrap_or_default(),
+            parameters: parameters.flatten().unwrap_or_default(),
+        })
     }
+
+    fn output(&self, key: &str) -> Result<&str> {
+        let output = self.outputs.iter().find(|output| output.output_key() == Some(key));
+        output.and_then(|output| output.output_value()).with_context(|| {
+            format!(
+                "the stack {:?} has no output {key}; is it neverlapse, and up to date?",
+                self.name
+            )
+        })
+    }
+}
+
+/// The certificate of this name; the error lists those that there are.
+pub(crate) fn certificate<'i>(inventory: &'i Inventory, name: &str) -> Result<&'i Managed> {
+    let mut certificates = inventory.certificates.iter();
+    if let Some(certificate) = certificates.find(|certificate| certificate.name == name) {
+        return Ok(certificate);
+    }
+
+    let names: Vec<_> = inventory.certificates.iter().map(|known| known.name.as_str()).collect();
+    if names.is_empty() {
+        bail!("the inventory has no [[certificate]]");
+    }
+    bail!(
+        "the inventory has no certificate {name:?} (expected {})",
+        names.join(", ")
+    );
 }

@@ -8,19 +8,21 @@ use comfy_table::{ColumnConstraint, ContentArrangement, Table as Grid, presets};
 /// What standard output can show.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Terminal {
-    /// In columns; none when nobody watches, so that no line is broken.
+    /// In columns. None where the output is no terminal, so that no line is broken.
     pub(crate) width: Option<u16>,
     pub(crate) colors: bool,
 }
 
 impl Terminal {
+    /// Colours follow `NO_COLOR` (<https://no-color.org>) and `TERM=dumb`.
     pub(crate) fn of_stdout() -> Self {
-        let watched = io::stdout().is_terminal();
+        let is_terminal = io::stdout().is_terminal();
         let plain = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
             || env::var_os("TERM").is_some_and(|value| value == "dumb");
+
         Self {
-            width: Grid::new().width().filter(|_| watched),
-            colors: watched && !plain,
+            width: Grid::new().width().filter(|_| is_terminal),
+            colors: is_terminal && !plain,
         }
     }
 
@@ -38,7 +40,7 @@ impl Terminal {
         grid
     }
 
-    /// Gives the last column what the others leave, and breaks lines only there.
+    /// Gives the last column the width that the others leave, and breaks lines only there.
     pub(crate) fn wrap_last(grid: &mut Grid) {
         let last = grid.column_count().saturating_sub(1);
         for column in grid.column_iter_mut().take(last) {

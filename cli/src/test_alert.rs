@@ -1,9 +1,10 @@
 //! `neverlapse test-alert`: one message of each kind, to see that alerts arrive and how they look.
 
-use std::io::Write;
+use std::io::{self, Write};
 
 use anyhow::{Context, Result, bail};
-use aws_sdk_sns::config::Region;
+use aws_sdk_sns::config::{Builder, Region};
+use clap::Args;
 use neverlapse::alert::{Sender, Topic, sample, slack};
 use neverlapse::aws;
 use neverlapse::bucket::store::Store;
@@ -11,8 +12,7 @@ use neverlapse::timestamp::Timestamp;
 
 use crate::stack::{Stack, StackName};
 
-/// What to send where.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 #[group(skip)]
 pub(crate) struct Arguments {
@@ -27,7 +27,7 @@ pub(crate) struct Arguments {
 struct Channels {
     topic: Topic,
     sender: Sender,
-    /// Where the Slack webhook's URL is, if there is one; none if all that is known is a topic.
+    /// Holds the URL of the Slack webhook, if there is one. None where only a topic is known.
     store: Option<Store>,
 }
 
@@ -36,14 +36,16 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
         Some(arn) => of_topic(arn, &arguments.stack).await?,
         None => of_stack(&arguments.stack).await?,
     };
-    let mut out = std::io::stdout();
+
+    let mut out = io::stdout();
     for digest in sample::digests(&sender, Timestamp::now()) {
         topic.publish(&digest, &sender).await?;
         let in_slack = match &store {
-            Some(store) => slack::tell(store, &digest, &sender).await,
-            None => Ok(false),
+            Some(store) => slack::tell(store, &digest, &sender)
+                .await
+                .context("the topic was told, but Slack was not")?,
+            None => false,
         };
-        let in_slack = in_slack.context("the topic was told, but Slack was not")?;
         let places = if in_slack { "topic, Slack" } else { "topic" };
         writeln!(out, "sent to {places}: {}", digest.subject)?;
     }
@@ -64,11 +66,13 @@ async fn of_topic(arn: &str, stack: &StackName) -> Result<Channels> {
     if arn.split(':').count() != 6 || !arn.starts_with("arn:") {
         bail!("invalid topic {arn:?} (expected arn:aws:sns:REGION:ACCOUNT:NAME, the stack's output AlertTopicArn)");
     }
+
     let sender = Sender::of(stack.as_str(), arn, "");
-    // The topic's own region, whatever the profile says.
-    let config = aws_sdk_sns::config::Builder::from(&aws::config().await).region(Region::new(sender.region.clone()));
+    // The topic is in its own region, whatever the profile says.
+    let region = Region::new(sender.region.clone());
+    let config = Builder::from(&aws::config().await).region(region).build();
     Ok(Channels {
-        topic: Topic::new(aws_sdk_sns::Client::from_conf(config.build()), arn),
+        topic: Topic::new(aws_sdk_sns::Client::from_conf(config), arn),
         sender,
         store: None,
     })

@@ -1,4 +1,4 @@
-//! `neverlapse validate`: what an inventory means, or every mistake in it.
+//! `neverlapse validate`: what an inventory means, or every problem in it.
 
 use std::io::{self, Write};
 
@@ -8,7 +8,7 @@ use comfy_table::{Cell, Table as Grid};
 use neverlapse::inventory::{Inventory, Issuer, Managed, Watched, Zone};
 use neverlapse::text::printable;
 
-use crate::source::read;
+use crate::inventory;
 use crate::terminal::Terminal;
 
 #[derive(Debug, Args)]
@@ -20,50 +20,53 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
-    let (text, _) = read(&arguments.place).await?;
+    let text = inventory::read(&arguments.place).await?.text;
     let place = match arguments.place.as_str() {
         "-" => "standard input",
         place => place,
     };
     let inventory = Inventory::parse(&text);
-    for mistake in &inventory.problems {
-        eprintln!("error: {place} {}", printable(&mistake.to_string()));
+
+    for problem in &inventory.problems {
+        eprintln!("error: {place} {}", printable(&problem.to_string()));
     }
-    let nothing = inventory.watched.is_empty() && inventory.certificates.is_empty();
-    if nothing && inventory.problems.is_empty() {
+    let is_empty = inventory.watched.is_empty() && inventory.certificates.is_empty();
+    if is_empty && inventory.problems.is_empty() {
         eprintln!("error: {place} has nothing to look at (expected [[endpoint]] or [[certificate]])");
     }
-    for certificate in inventory.certificates.iter().filter(|one| one.served_at.is_empty()) {
-        let line = certificate
-            .line
-            .map_or_else(String::new, |line| format!(" line {line}"));
-        let name = printable(&certificate.name);
-        eprintln!("note: {place}{line}: nobody looks whether {name} is served ({NOBODY_LOOKS})");
+    for certificate in &inventory.certificates {
+        if certificate.served_at.is_empty() {
+            let line = certificate.line.map(|line| format!(" line {line}")).unwrap_or_default();
+            let name = printable(&certificate.name);
+            eprintln!("note: {place}{line}: nobody looks whether {name} is served ({NOBODY_LOOKS})");
+        }
     }
+
     let mut out = io::stdout().lock();
     print(&inventory, Terminal::of_stdout(), &mut out)?;
     out.flush()?;
-    Ok(if inventory.problems.is_empty() && !nothing {
-        0
-    } else {
-        MISTAKEN
-    })
+    let is_usable = inventory.problems.is_empty() && !is_empty;
+    Ok(if is_usable { 0 } else { PROBLEMS })
 }
 
 fn print(inventory: &Inventory, terminal: Terminal, out: &mut impl Write) -> io::Result<()> {
     let mut watched = headed(terminal, ["LINE", "WARNS", "CRITICAL", "WATCHED"]);
     watched.add_rows(inventory.watched.iter().map(watched_row));
+
     let mut certificates = headed(terminal, ["LINE", "KEY", "RENEWED"]);
     certificates.add_rows(inventory.certificates.iter().map(certificate_row));
+
     let mut issuers = headed(terminal, ["ISSUER", "DIRECTORY"]);
     for (name, issuer) in &inventory.issuers {
-        // The built-in ones matter where they are used.
+        // Those that are built in matter only where they are used.
         if inventory.certificates.iter().any(|user| user.issuers.contains(name)) || !issuer.contact.is_empty() {
             issuers.add_row(issuer_row(name, issuer));
         }
     }
+
     let mut zones = headed(terminal, ["ZONE", "ROLE"]);
     zones.add_rows(inventory.zones.iter().map(zone_row));
+
     for mut grid in [watched, certificates, issuers, zones] {
         if grid.row_count() > 0 {
             Terminal::wrap_last(&mut grid);
@@ -87,30 +90,31 @@ fn watched_row(watched: &Watched) -> [Cell; 4] {
         lines.push(format!("at {}", list(&watched.addresses)));
     }
     lines.extend(watched.ca.as_ref().map(|ca| format!("trusts {ca} too")));
-    let thresholds = watched.thresholds;
-    let below = |days: u32| Cell::new(format!("< {days} d"));
-    let (warns, critical) = (below(thresholds.warn_days), below(thresholds.critical_days));
-    [line(watched.line), warns, critical, cell(&lines)]
+
+    [
+        line(watched.line),
+        below(watched.thresholds.warn_days),
+        below(watched.thresholds.critical_days),
+        cell(&lines),
+    ]
 }
 
 fn certificate_row(certificate: &Managed) -> [Cell; 3] {
     let profile = certificate
         .profile
         .as_ref()
-        .map(|profile| format!(", profile {profile}"));
+        .map(|profile| format!(", profile {profile}"))
+        .unwrap_or_default();
     let mut lines = vec![
         certificate.name.clone(),
         format!("for {}", list(&certificate.identifiers)),
-        format!(
-            "from {}{}",
-            certificate.issuers.join(", then "),
-            profile.unwrap_or_default()
-        ),
+        format!("from {}{profile}", certificate.issuers.join(", then ")),
     ];
     lines.push(match certificate.served_at.as_slice() {
         [] => "served nowhere that is watched".to_owned(),
         served_at => format!("served at {}", list(served_at)),
     });
+
     [line(certificate.line), Cell::new(certificate.key_type), cell(&lines)]
 }
 
@@ -146,6 +150,10 @@ fn line(line: Option<usize>) -> Cell {
     Cell::new(line.map(|line| line.to_string()).unwrap_or_default())
 }
 
+fn below(days: u32) -> Cell {
+    Cell::new(format!("< {days} d"))
+}
+
 fn list(items: &[impl ToString]) -> String {
     let items: Vec<_> = items.iter().map(ToString::to_string).collect();
     items.join(", ")
@@ -156,7 +164,8 @@ fn count(count: usize, noun: &str) -> String {
     format!("{count} {noun}{plural}")
 }
 
-const MISTAKEN: u8 = 1;
+/// The inventory has problems, or nothing in it.
+const PROBLEMS: u8 = 1;
 const NOBODY_LOOKS: &str =
     "expected served_at = [\"host:port\"], or instances that look for themselves, by verify in pull.toml";
 const EXAMPLES: &str = "\

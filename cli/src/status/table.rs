@@ -8,28 +8,29 @@ use comfy_table::Cell;
 use neverlapse::finding::{Finding, Kind, Severity, Span};
 use neverlapse::report::{AddressReport, AddressStage, CertificateReport, Counts, InstanceReport, Stage};
 
-use super::{Seen, Status, verdict};
-use crate::table::{cut, left, status_cell};
+use super::overview::{self, Overview};
+use super::served::Seen;
+use crate::cell::{self, cut};
 use crate::terminal::Terminal;
 
-/// What is shown of a status.
+/// What is shown of an overview.
 pub(super) struct Table {
     rows: Vec<Row>,
-    sentences: Vec<String>,
+    sentences: [String; 2],
 }
 
 struct Row {
     status: Severity,
-    left: String,
+    time_left: String,
     lines: Vec<String>,
 }
 
 impl Table {
-    pub(super) fn of(status: &Status) -> Self {
-        let mut certificates: Vec<_> = status.certificates.iter().collect();
+    pub(super) fn of(overview: &Overview) -> Self {
+        let mut certificates: Vec<_> = overview.certificates.iter().collect();
         certificates.sort_by_key(|certificate| {
             (
-                Reverse(verdict(certificate, status.now)),
+                Reverse(overview::status(certificate, overview.now)),
                 certificate.not_after,
                 certificate.name.as_str(),
             )
@@ -37,9 +38,9 @@ impl Table {
         Self {
             rows: certificates
                 .iter()
-                .map(|certificate| row(status, certificate))
+                .map(|certificate| row(overview, certificate))
                 .collect(),
-            sentences: sentences(status),
+            sentences: [totals(overview), age(overview)],
         }
     }
 
@@ -48,12 +49,13 @@ impl Table {
         grid.set_header(["STATUS", "TIME LEFT", "CERTIFICATE, AND HOW FAR IT IS"]);
         for row in &self.rows {
             grid.add_row([
-                status_cell(row.status),
-                Cell::new(&row.left),
+                cell::status(row.status),
+                Cell::new(&row.time_left),
                 Cell::new(row.lines.join("\n")),
             ]);
         }
         Terminal::wrap_last(&mut grid);
+
         writeln!(out, "{}", grid.trim_fmt())?;
         self.sentences
             .iter()
@@ -61,48 +63,53 @@ impl Table {
     }
 }
 
-fn row(status: &Status, certificate: &CertificateReport) -> Row {
-    let verdict = verdict(certificate, status.now);
-    let seconds = certificate.not_after.map(|end| (end - status.now).whole_seconds());
+fn row(overview: &Overview, certificate: &CertificateReport) -> Row {
+    let status = overview::status(certificate, overview.now);
+    let seconds_left = certificate
+        .not_after
+        .map(|not_after| (not_after - overview.now).whole_seconds());
+
     let mut lines = vec![name(certificate)];
-    lines.extend(certificate.findings.iter().map(|finding| {
-        let milder = match finding.severity == verdict {
-            true => String::new(),
-            false => format!("{}: ", finding.severity),
-        };
-        format!("- {milder}{}", cut(&words_of(finding)))
-    }));
+    lines.extend(certificate.findings.iter().map(|finding| line(finding, status)));
     lines.push(version(certificate));
     lines.extend(instances(certificate));
     lines.extend(addresses(certificate));
-    let decision = status.decisions.iter().find(|(name, _)| *name == certificate.name);
+    let decision = overview.decisions.iter().find(|(name, _)| *name == certificate.name);
     lines.extend(decision.map(|(_, decision)| format!("renewal {}", cut(&decision.to_string()))));
+
     Row {
-        status: verdict,
-        left: left(seconds, certificate.not_after),
+        status,
+        time_left: cell::time_left(seconds_left, certificate.not_after),
         lines,
     }
 }
 
-/// What an address shows instead stands below, without sixty-four digits of a fingerprint.
-fn words_of(finding: &Finding) -> String {
-    match &finding.kind {
+fn name(certificate: &CertificateReport) -> String {
+    if certificate.identifiers == [certificate.name.clone()] {
+        return cut(&certificate.name);
+    }
+    cut(&format!(
+        "{} (for {})",
+        certificate.name,
+        certificate.identifiers.join(", ")
+    ))
+}
+
+/// A finding, with its severity where that is not the certificate's status.
+fn line(finding: &Finding, status: Severity) -> String {
+    let message = match &finding.kind {
+        // What the address serves instead is shown below, without 64 digits of a fingerprint.
         Kind::WrongCertificate { endpoint, address, .. } => {
             format!("{address} serves another certificate for {endpoint} than the current one")
         }
         _ => finding.message.clone(),
-    }
-}
-
-fn name(certificate: &CertificateReport) -> String {
-    match certificate.identifiers == [certificate.name.clone()] {
-        true => cut(&certificate.name),
-        false => cut(&format!(
-            "{} (for {})",
-            certificate.name,
-            certificate.identifiers.join(", ")
-        )),
-    }
+    };
+    let severity = if finding.severity == status {
+        String::new()
+    } else {
+        format!("{}: ", finding.severity)
+    };
+    format!("- {severity}{}", cut(&message))
 }
 
 fn version(certificate: &CertificateReport) -> String {
@@ -116,84 +123,93 @@ fn version(certificate: &CertificateReport) -> String {
     }
 }
 
-/// How many are at which stage, then each of them, those that are behind first.
+/// How many instances are at which stage, then each of them, those that are behind first.
 fn instances(certificate: &CertificateReport) -> Vec<String> {
     let mut sorted: Vec<_> = certificate.instances.iter().collect();
     sorted.sort_by_key(|instance| (instance.stage, instance.instance.as_str()));
-    let one = |instance: &&InstanceReport| {
-        let host = instance.host.as_deref().filter(|host| *host != instance.shown());
-        let host = host.map_or_else(String::new, |host| format!(" ({host})"));
-        let since = instance.at.map_or_else(String::new, |at| format!(" since {}", at));
-        let other = instance
-            .version
-            .as_ref()
-            .filter(|_| instance.version != certificate.version);
-        let behind = other.map_or_else(String::new, |version| format!(", has {version}"));
-        format!(
-            "· {:<11} {}",
-            words(instance.stage),
-            cut(&format!("{}{host}{since}{behind}", instance.shown()))
-        )
-    };
-    let counted = counted(sorted.iter().map(|instance| words(instance.stage)));
-    block(sorted.len(), "instance", "instances", counted, sorted.iter().map(one))
+    if sorted.is_empty() {
+        return vec!["no instance has reported".to_owned()];
+    }
+
+    let stages = counted(sorted.iter().map(|instance| stage(instance.stage)));
+    let noun = if sorted.len() == 1 { "instance" } else { "instances" };
+    let mut lines = vec![format!("{} {noun}: {stages}", sorted.len())];
+    lines.extend(sorted.iter().take(LISTED).map(|found| instance(found, certificate)));
+    lines.extend(more(sorted.len()));
+    lines
 }
 
+fn instance(instance: &InstanceReport, certificate: &CertificateReport) -> String {
+    let mut text = instance.shown().to_owned();
+    if let Some(host) = instance.host.as_deref().filter(|host| *host != instance.shown()) {
+        text.push_str(&format!(" ({host})"));
+    }
+    if let Some(at) = instance.at {
+        text.push_str(&format!(" since {at}"));
+    }
+    if let Some(version) = &instance.version
+        && instance.version != certificate.version
+    {
+        text.push_str(&format!(", has {version}"));
+    }
+    format!("· {:<11} {}", stage(instance.stage), cut(&text))
+}
+
+/// How many addresses are at which stage, then each of them, those that are behind first.
 fn addresses(certificate: &CertificateReport) -> Vec<String> {
     let mut sorted: Vec<_> = certificate.addresses.iter().collect();
     sorted.sort_by_key(|seen| (seen.stage, seen.endpoint.as_str(), seen.address));
-    let one = |seen: &&AddressReport| {
-        let place = match seen.address {
-            Some(address) => format!("{address} for {}", seen.endpoint),
-            None => seen.endpoint.clone(),
-        };
-        let shown = match (seen.stage, &seen.version, &seen.fingerprint, seen.not_after) {
-            (AddressStage::Served, ..) => String::new(),
-            (_, Some(version), _, Some(end)) => format!(" shows version {version}, until {}", end),
-            (_, None, Some(fingerprint), Some(end)) => {
-                format!(
-                    " shows one that is none of ours, {}, until {}",
-                    fingerprint.get(..12).unwrap_or_default(),
-                    end
-                )
-            }
-            _ => String::new(),
-        };
-        let reason = seen
-            .reason
-            .as_deref()
-            .map_or_else(String::new, |reason| format!(": {reason}"));
-        format!(
-            "· {:<11} {}",
-            on_the_wire(seen.stage),
-            cut(&format!("{place}{shown}{reason}"))
-        )
-    };
-    let counted = counted(sorted.iter().map(|seen| on_the_wire(seen.stage)));
-    block(sorted.len(), "address", "addresses", counted, sorted.iter().map(one))
+    if sorted.is_empty() {
+        return vec!["served nowhere that is watched".to_owned()];
+    }
+
+    let stages = counted(sorted.iter().map(|seen| address_stage(seen.stage)));
+    let noun = if sorted.len() == 1 { "address" } else { "addresses" };
+    let mut lines = vec![format!("{} {noun}: {stages}", sorted.len())];
+    lines.extend(sorted.iter().take(LISTED).map(|seen| address(seen)));
+    lines.extend(more(sorted.len()));
+    lines
 }
 
-fn block(all: usize, one: &str, more: &str, counted: String, lines: impl Iterator<Item = String>) -> Vec<String> {
-    if all == 0 {
-        return match one {
-            "instance" => vec!["no instance has reported".to_owned()],
-            _ => vec!["served nowhere that is watched".to_owned()],
-        };
-    }
-    let mut block = vec![format!("{all} {}: {counted}", if all == 1 { one } else { more })];
-    block.extend(lines.take(LISTED));
+fn address(seen: &AddressReport) -> String {
+    let place = match seen.address {
+        Some(address) => format!("{address} for {}", seen.endpoint),
+        None => seen.endpoint.clone(),
+    };
+    let shown = match (seen.stage, &seen.version, &seen.fingerprint, seen.not_after) {
+        (AddressStage::Served, ..) => String::new(),
+        (_, Some(version), _, Some(not_after)) => format!(" shows version {version}, until {not_after}"),
+        (_, None, Some(fingerprint), Some(not_after)) => {
+            let begin = fingerprint.get(..12).unwrap_or_default();
+            format!(" shows one that is none of ours, {begin}, until {not_after}")
+        }
+        _ => String::new(),
+    };
+    let reason = match &seen.reason {
+        Some(reason) => format!(": {reason}"),
+        None => String::new(),
+    };
+    format!(
+        "· {:<11} {}",
+        address_stage(seen.stage),
+        cut(&format!("{place}{shown}{reason}"))
+    )
+}
+
+/// How many are not listed, of this many.
+fn more(all: usize) -> Option<String> {
     match all.saturating_sub(LISTED) {
-        0 => {}
-        left_out => block.push(format!(
+        0 => None,
+        left_out => Some(format!(
             "· +{left_out} more, none of them behind these (--format json has them all)"
         )),
     }
-    block
 }
 
 /// `1 failed, 2 served`, in the order in which they come.
 fn counted(stages: impl Iterator<Item = &'static str>) -> String {
-    let (mut order, mut counts) = (Vec::new(), BTreeMap::new());
+    let mut order = Vec::new();
+    let mut counts = BTreeMap::new();
     for stage in stages {
         if *counts.entry(stage).and_modify(|count| *count += 1).or_insert(1) == 1 {
             order.push(stage);
@@ -203,7 +219,7 @@ fn counted(stages: impl Iterator<Item = &'static str>) -> String {
     each.join(", ")
 }
 
-fn words(stage: Stage) -> &'static str {
+fn stage(stage: Stage) -> &'static str {
     match stage {
         Stage::Failed => "failed",
         Stage::Issued => "not pulled",
@@ -213,7 +229,7 @@ fn words(stage: Stage) -> &'static str {
     }
 }
 
-fn on_the_wire(stage: AddressStage) -> &'static str {
+fn address_stage(stage: AddressStage) -> &'static str {
     match stage {
         AddressStage::Another => "another",
         AddressStage::Unseen => "not seen",
@@ -221,39 +237,33 @@ fn on_the_wire(stage: AddressStage) -> &'static str {
     }
 }
 
-fn sentences(status: &Status) -> Vec<String> {
+fn totals(overview: &Overview) -> String {
     let mut counts = Counts::default();
-    status
-        .certificates
-        .iter()
-        .for_each(|certificate| counts.add(verdict(certificate, status.now)));
-    let noun = if counts.total() == 1 {
-        "certificate"
-    } else {
-        "certificates"
-    };
-    let mistakes = match status.mistakes.len() {
+    for certificate in &overview.certificates {
+        counts.add(overview::status(certificate, overview.now));
+    }
+    let total = counts.total();
+    let noun = if total == 1 { "certificate" } else { "certificates" };
+    let problems = match overview.problems.len() {
         0 => String::new(),
         some => format!(", {some} not understood"),
     };
-    let counted = format!(
-        "{} {noun}: {} critical, {} unknown, {} warning, {} ok{mistakes}",
-        counts.total(),
-        counts.critical,
-        counts.unknown,
-        counts.warning,
-        counts.ok
-    );
-    let seen = match status.wire.seen {
+    format!(
+        "{total} {noun}: {} critical, {} unknown, {} warning, {} ok{problems}",
+        counts.critical, counts.unknown, counts.warning, counts.ok
+    )
+}
+
+/// When the addresses were seen.
+fn age(overview: &Overview) -> String {
+    match overview.served.seen {
         Seen::Here => "addresses as seen now, from here".to_owned(),
         Seen::ByProbe(at) => format!(
-            "addresses as the probe saw them {} ago, on {}",
-            Span(status.now - at),
-            at
+            "addresses as the probe saw them {} ago, on {at}",
+            Span(overview.now - at)
         ),
         Seen::Never => "addresses have not been looked at".to_owned(),
-    };
-    vec![counted, seen]
+    }
 }
 
 /// Instances, and addresses, of one certificate.
@@ -261,26 +271,27 @@ const LISTED: usize = 20;
 
 #[cfg(test)]
 mod tests {
-    use super::super::Wire;
-    use super::*;
     use neverlapse::renewal::Decision;
     use neverlapse::timestamp;
     use neverlapse::timestamp::Timestamp;
     use serde_json::{Value, json};
 
+    use super::super::served::Served;
+    use super::*;
+
     const NOW: Timestamp = timestamp!(2026-10-10 00:00 UTC);
 
-    fn status(certificates: Value, seen: Seen) -> Status {
+    fn overview(certificates: Value, seen: Seen) -> Overview {
         let next = timestamp!(2026-12-08 00:00 UTC);
-        Status {
+        Overview {
             certificates: serde_json::from_value(certificates).unwrap(),
             decisions: vec![("shop.test".to_owned(), Decision::NotDue { next })],
-            mistakes: Vec::new(),
-            wire: Wire {
+            problems: Vec::new(),
+            served: Served {
                 endpoints: Vec::new(),
                 seen,
             },
-            old_after: time::Duration::hours(26),
+            probe_period: time::Duration::hours(26),
             began: NOW,
             now: NOW,
         }
@@ -307,22 +318,25 @@ mod tests {
                 "message": "i-2 (web-2) could not install it: no"}]})
     }
 
-    fn lapsed() -> Value {
+    fn expired() -> Value {
         json!({"name": "lapsed.test", "status": "critical", "identifiers": ["lapsed.test"], "issuer": "letsencrypt", "version": "v",
             "not_after": "2026-10-08T00:00:00Z", "findings": [
                 {"code": "expired", "severity": "critical", "not_after": "2026-10-08T00:00:00Z", "message": "expired 2 d ago"}]})
     }
 
-    fn print(status: &Status, terminal: Terminal) -> String {
+    fn print(overview: &Overview, terminal: Terminal) -> String {
         let mut out = Vec::new();
-        Table::of(status).print(&mut out, terminal).unwrap();
+        Table::of(overview).print(&mut out, terminal).unwrap();
         String::from_utf8(out).unwrap()
     }
 
     #[test]
     fn the_worst_comes_first_and_who_is_behind_before_the_others() {
-        let status = status(json!([shop(), lapsed()]), Seen::ByProbe(NOW - time::Duration::hours(3)));
-        let page = print(&status, Terminal::default());
+        let overview = overview(
+            json!([shop(), expired()]),
+            Seen::ByProbe(NOW - time::Duration::hours(3)),
+        );
+        let page = print(&overview, Terminal::default());
         let lines: Vec<_> = page
             .lines()
             .filter(|line| !line.starts_with('─') && !line.starts_with('═'))
@@ -350,7 +364,7 @@ mod tests {
             "addresses as the probe saw them 3 h ago, on 2026-10-09T21:00:00Z",
         ];
         assert_eq!(lines, expected, "{page}");
-        assert_eq!(status.verdict(), Severity::Critical);
+        assert_eq!(overview.status(), Severity::Critical);
     }
 
     #[test]
@@ -358,21 +372,21 @@ mod tests {
         let mut unseen = shop();
         unseen["findings"] = json!([]);
         unseen["status"] = json!("ok");
-        let served = |certificate: &mut Value, stage: &str| {
-            for seen in certificate["addresses"].as_array_mut().unwrap() {
-                seen["stage"] = json!(stage);
-            }
-        };
-        let hours = time::Duration::hours;
         for (stage, seen, expected) in [
             ("served", Seen::Here, Severity::Ok),
             ("another", Seen::Here, Severity::Ok),
             ("unseen", Seen::Here, Severity::Unknown),
-            ("served", Seen::ByProbe(NOW - hours(25)), Severity::Ok),
-            ("served", Seen::ByProbe(NOW - hours(27)), Severity::Unknown),
+            ("served", Seen::ByProbe(NOW - time::Duration::hours(25)), Severity::Ok),
+            (
+                "served",
+                Seen::ByProbe(NOW - time::Duration::hours(27)),
+                Severity::Unknown,
+            ),
         ] {
-            served(&mut unseen, stage);
-            assert_eq!(status(json!([unseen]), seen).verdict(), expected, "{stage} {seen:?}");
+            for address in unseen["addresses"].as_array_mut().unwrap() {
+                address["stage"] = json!(stage);
+            }
+            assert_eq!(overview(json!([unseen]), seen).status(), expected, "{stage} {seen:?}");
         }
     }
 
@@ -386,7 +400,7 @@ mod tests {
                 width: Some(width),
                 colors: false,
             };
-            let page = print(&status(json!([hostile, lapsed()]), Seen::Never), terminal);
+            let page = print(&overview(json!([hostile, expired()]), Seen::Never), terminal);
             let widest = page.lines().map(|line| line.chars().count()).max();
             assert!(widest <= Some(width.into()), "{page}");
             assert!(
@@ -404,7 +418,7 @@ mod tests {
             json!({"instance": format!("i-{n:03}"), "host": "h", "version": "new", "stage": stage})
         });
         shop["instances"] = many.collect();
-        let page = print(&status(json!([shop]), Seen::Here), Terminal::default());
+        let page = print(&overview(json!([shop]), Seen::Here), Terminal::default());
         assert!(page.contains("500 instances: 1 pulled, 499 served"), "{page}");
         assert!(page.contains("· pulled      i-321 (h)\n"), "{page}");
         assert!(page.contains("+480 more"), "{page}");

@@ -1,7 +1,8 @@
 //! The text format of Prometheus, for node_exporter's textfile collector.
 //!
-//! Samples of one metric must stand together and none may occur twice, so the little that they say is kept of each
-//! endpoint until the run ends. <https://prometheus.io/docs/instrumenting/exposition_formats/>
+//! Samples of one metric must stand together and none may occur twice, so the little that they say
+//! is kept of each endpoint until the run ends.
+//! <https://prometheus.io/docs/instrumenting/exposition_formats/>
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
@@ -11,11 +12,12 @@ use std::net::SocketAddr;
 use neverlapse::finding::{Code, Severity};
 use neverlapse::report::EndpointReport;
 
-use crate::output::Summary;
+use super::summary::Summary;
 
-/// What is kept of each endpoint. One that was given twice counts once, as the worst that was seen of it.
+/// What is kept of each endpoint. One that was given twice counts once, as the worst that was seen
+/// of it.
 #[derive(Default)]
-pub(crate) struct Metrics {
+pub(super) struct Metrics {
     endpoints: BTreeMap<String, State>,
     findings: BTreeSet<(String, Option<SocketAddr>, &'static Code, Severity)>,
 }
@@ -26,21 +28,29 @@ struct State {
 }
 
 impl Metrics {
-    pub(crate) fn add(&mut self, report: &EndpointReport) {
-        let not_after = report.not_after.map(|end| end.unix());
+    pub(super) fn add(&mut self, report: &EndpointReport) {
+        let not_after = report.not_after.map(|not_after| not_after.unix());
         let state = self.endpoints.entry(report.endpoint.clone()).or_insert(State {
             status: report.status,
             not_after,
         });
         state.status = state.status.max(report.status);
         state.not_after = state.not_after.into_iter().chain(not_after).min();
+
         for (address, finding) in report.all_findings() {
-            let (code, severity) = (finding.kind.code(), finding.severity);
-            self.findings.insert((report.endpoint.clone(), address, code, severity));
+            self.findings
+                .insert((report.endpoint.clone(), address, finding.kind.code(), finding.severity));
         }
     }
 
-    pub(crate) fn print(&self, out: &mut impl Write, summary: &Summary) -> io::Result<()> {
+    pub(super) fn print(&self, out: &mut impl Write, summary: &Summary) -> io::Result<()> {
+        self.print_not_after(out)?;
+        self.print_status(out)?;
+        self.print_findings(out)?;
+        print_run(out, summary)
+    }
+
+    fn print_not_after(&self, out: &mut impl Write) -> io::Result<()> {
         let name = "neverlapse_endpoint_not_after_timestamp_seconds";
         describe(
             out,
@@ -52,6 +62,10 @@ impl Metrics {
                 sample(out, name, &[("endpoint", endpoint)], not_after)?;
             }
         }
+        Ok(())
+    }
+
+    fn print_status(&self, out: &mut impl Write) -> io::Result<()> {
         let name = "neverlapse_endpoint_status";
         describe(
             out,
@@ -61,6 +75,10 @@ impl Metrics {
         for (endpoint, state) in &self.endpoints {
             sample(out, name, &[("endpoint", endpoint)], state.status.exit_code())?;
         }
+        Ok(())
+    }
+
+    fn print_findings(&self, out: &mut impl Write) -> io::Result<()> {
         let name = "neverlapse_finding";
         describe(
             out,
@@ -77,11 +95,11 @@ impl Metrics {
             ];
             sample(out, name, &labels, 1)?;
         }
-        run(out, summary)
+        Ok(())
     }
 }
 
-fn run(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
+fn print_run(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
     let name = "neverlapse_run_endpoints";
     describe(out, name, "Endpoints that the last run looked at, by status.")?;
     let counts = summary.counts;
@@ -93,12 +111,15 @@ fn run(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
     ] {
         sample(out, name, &[("status", &status)], count)?;
     }
+
     let name = "neverlapse_run_mistakes";
     describe(out, name, "Lines and entries that the last run could not understand.")?;
-    sample(out, name, &[], summary.mistakes)?;
+    sample(out, name, &[], summary.problem_count)?;
+
     let name = "neverlapse_run_duration_seconds";
     describe(out, name, "How long the last run took.")?;
     sample(out, name, &[], (summary.ended - summary.began).as_seconds_f64())?;
+
     let name = "neverlapse_run_timestamp_seconds";
     describe(out, name, "When the last run ended.")?;
     sample(out, name, &[], summary.ended.unix())
@@ -109,24 +130,26 @@ fn describe(out: &mut impl Write, name: &str, help: &str) -> io::Result<()> {
 }
 
 fn sample(out: &mut impl Write, name: &str, labels: &[(&str, &dyn Display)], value: impl Display) -> io::Result<()> {
+    if labels.is_empty() {
+        return writeln!(out, "{name} {value}");
+    }
     let labels: Vec<_> = labels
         .iter()
-        .map(|(key, value)| format!("{key}=\"{}\"", label(&value.to_string())))
+        .map(|(key, value)| format!("{key}=\"{}\"", escaped(&value.to_string())))
         .collect();
-    match labels.is_empty() {
-        true => writeln!(out, "{name} {value}"),
-        false => writeln!(out, "{name}{{{}}} {value}", labels.join(",")),
-    }
+    writeln!(out, "{name}{{{}}} {value}", labels.join(","))
 }
 
-fn label(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+/// The three characters that a label's value may not hold as they are.
+fn escaped(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use neverlapse::report::Counts;
+
+    use super::*;
 
     fn print(reports: &[&str]) -> String {
         let mut metrics = Metrics::default();
@@ -183,6 +206,6 @@ mod tests {
 
     #[test]
     fn labels_are_escaped() {
-        assert_eq!(label("a\"b\\c\nd"), "a\\\"b\\\\c\\nd");
+        assert_eq!(escaped("a\"b\\c\nd"), "a\\\"b\\\\c\\nd");
     }
 }

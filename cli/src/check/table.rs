@@ -5,46 +5,58 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::net::IpAddr;
 
-use comfy_table::{Attribute, Cell, Color};
-use neverlapse::finding::{Severity, Span};
+use comfy_table::Cell;
+use neverlapse::finding::{Finding, Severity};
 use neverlapse::report::EndpointReport;
-use neverlapse::text::{self, printable, some_of};
+use neverlapse::text::{printable, some_of};
 use neverlapse::timestamp::Timestamp;
-use time::Duration;
 
-use crate::output::Summary;
+use super::summary::Summary;
+use crate::cell::{self, cut};
 use crate::terminal::Terminal;
 
 /// The worst endpoints so far, as text; the others are only counted.
 #[derive(Default)]
-pub(crate) struct Table {
+pub(super) struct Table {
     worst: BTreeMap<Rank, Row>,
     seen: u64,
 }
 
-/// Status, worst first; time left; name. The number tells apart an endpoint that was given twice.
-type Rank = (Reverse<Severity>, i64, String, u64);
+/// Where an endpoint stands in the table: status, worst first; seconds left; name. The number
+/// tells apart an endpoint that was given twice.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    status: Reverse<Severity>,
+    seconds_left: i64,
+    endpoint: String,
+    number: u64,
+}
 
 struct Row {
     unicode: Option<String>,
-    left: Option<i64>,
+    seconds_left: Option<i64>,
     not_after: Option<Timestamp>,
     lines: Vec<String>,
 }
 
 impl Table {
     /// Keeps an endpoint if it is among the worst.
-    pub(crate) fn add(&mut self, report: &EndpointReport) {
-        let left = report.seconds_left;
-        let (status, endpoint) = (Reverse(report.status), report.endpoint.clone());
-        let rank = (status, left.unwrap_or(i64::MAX), endpoint, self.seen);
+    pub(super) fn add(&mut self, report: &EndpointReport) {
+        let rank = Rank {
+            status: Reverse(report.status),
+            seconds_left: report.seconds_left.unwrap_or(i64::MAX),
+            endpoint: report.endpoint.clone(),
+            number: self.seen,
+        };
         self.seen += 1;
+        // A row costs more than a rank, so that of a mild endpoint is not even made.
         if self.worst.len() == ROWS && self.worst.last_key_value().is_some_and(|(mildest, _)| *mildest < rank) {
             return;
         }
+
         let row = Row {
             unicode: report.unicode.as_deref().map(printable),
-            left,
+            seconds_left: report.seconds_left,
             not_after: report.not_after,
             lines: lines(report),
         };
@@ -54,13 +66,14 @@ impl Table {
         }
     }
 
-    pub(crate) fn print(&self, out: &mut impl Write, terminal: Terminal, summary: &Summary) -> io::Result<()> {
+    pub(super) fn print(&self, out: &mut impl Write, terminal: Terminal, summary: &Summary) -> io::Result<()> {
         let mut grid = terminal.grid();
         grid.set_header(["STATUS", "TIME LEFT", "ENDPOINT, AND WHAT WAS SEEN"]);
-        for ((status, _, endpoint, _), row) in &self.worst {
-            grid.add_row(row.cells(status.0, endpoint));
+        for (rank, row) in &self.worst {
+            grid.add_row(row.cells(rank));
         }
         Terminal::wrap_last(&mut grid);
+
         if !self.worst.is_empty() {
             writeln!(out, "{}", grid.trim_fmt())?;
         }
@@ -73,49 +86,32 @@ impl Table {
 }
 
 impl Row {
-    fn cells(&self, status: Severity, endpoint: &str) -> [Cell; 3] {
-        let mut seen = match &self.unicode {
-            Some(unicode) => format!("{endpoint} ({unicode})"),
-            None => endpoint.to_owned(),
-        };
-        for line in &self.lines {
-            seen = seen + "\n" + line;
+    fn cells(&self, rank: &Rank) -> [Cell; 3] {
+        let mut seen = rank.endpoint.clone();
+        if let Some(unicode) = &self.unicode {
+            seen.push_str(&format!(" ({unicode})"));
         }
-        let left = left(self.left, self.not_after);
-        [status_cell(status), Cell::new(left), Cell::new(seen)]
+        for line in &self.lines {
+            seen.push('\n');
+            seen.push_str(line);
+        }
+        [
+            cell::status(rank.status.0),
+            Cell::new(cell::time_left(self.seconds_left, self.not_after)),
+            Cell::new(seen),
+        ]
     }
 }
 
-/// A status in its colour.
-pub(crate) fn status_cell(status: Severity) -> Cell {
-    let color = match status {
-        Severity::Ok => Color::Green,
-        Severity::Warning => Color::Yellow,
-        Severity::Unknown => Color::Magenta,
-        Severity::Critical => Color::Red,
-    };
-    Cell::new(status).fg(color).add_attribute(Attribute::Bold)
-}
-
-/// The time left, and the day on which it ends below.
-pub(crate) fn left(seconds: Option<i64>, not_after: Option<Timestamp>) -> String {
-    let left = match seconds {
-        Some(seconds @ ..0) => format!("{} ago", Span(Duration::seconds(seconds.saturating_neg()))),
-        Some(seconds) => Span(Duration::seconds(seconds)).to_string(),
-        None => "?".to_owned(),
-    };
-    match not_after {
-        Some(end) => format!("{left}\n{}", end.utc().date()),
-        None => left,
-    }
-}
-
-/// Every finding on a line of its own, then who issued the certificate, then what was left out.
+/// Every finding on a line of its own, then the issuer of the certificate, then the addresses that
+/// were skipped.
 fn lines(report: &EndpointReport) -> Vec<String> {
-    let mut lines = findings(report);
+    let mut lines: Vec<_> = merged(report).iter().map(|merged| merged.line(report)).collect();
+
     if let Some(leaf) = report.leaf() {
         lines.push(cut(&format!("{}, issued by {}", leaf.key, leaf.issuer)));
     }
+
     let mut skipped = BTreeMap::<&str, Vec<IpAddr>>::new();
     for left_out in &report.skipped {
         skipped.entry(&left_out.reason).or_default().push(left_out.address);
@@ -126,65 +122,77 @@ fn lines(report: &EndpointReport) -> Vec<String> {
     lines
 }
 
-/// The same finding at several addresses is one line, with the addresses unless it is all of them.
-fn findings(report: &EndpointReport) -> Vec<String> {
-    let mut merged = Vec::<(Severity, &str, BTreeSet<IpAddr>)>::new();
+/// The same finding at several addresses.
+struct Merged<'r> {
+    finding: &'r Finding,
+    /// None if it is about the endpoint.
+    addresses: BTreeSet<IpAddr>,
+}
+
+/// The findings of an endpoint, worst first, each of them once.
+fn merged(report: &EndpointReport) -> Vec<Merged<'_>> {
+    let mut all = Vec::<Merged<'_>>::new();
     for (address, finding) in report.all_findings() {
-        let same = |(severity, message, _): &&mut (Severity, &str, _)| {
-            *severity == finding.severity && *message == finding.message
-        };
         let address = address.map(|address| address.ip());
-        match merged.iter_mut().find(same) {
-            Some((_, _, addresses)) => addresses.extend(address),
-            None => merged.push((finding.severity, &finding.message, address.into_iter().collect())),
+        match all.iter_mut().find(|merged| merged.shows(finding)) {
+            Some(merged) => merged.addresses.extend(address),
+            None => all.push(Merged {
+                finding,
+                addresses: address.into_iter().collect(),
+            }),
         }
     }
-    merged.sort_by_key(|(severity, ..)| Reverse(*severity));
-    let line = |(severity, message, addresses): (Severity, &str, BTreeSet<IpAddr>)| {
-        let milder = if severity == report.status {
+    all.sort_by_key(|merged| Reverse(merged.finding.severity));
+    all
+}
+
+impl Merged<'_> {
+    fn shows(&self, finding: &Finding) -> bool {
+        self.finding.severity == finding.severity && self.finding.message == finding.message
+    }
+
+    /// The finding, with its severity and addresses where these are not the whole endpoint's.
+    fn line(&self, report: &EndpointReport) -> String {
+        let severity = if self.finding.severity == report.status {
             String::new()
         } else {
-            format!("{severity}: ")
+            format!("{}: ", self.finding.severity)
         };
-        let everywhere = addresses.is_empty() || addresses.len() == report.observations.len();
+        let everywhere = self.addresses.is_empty() || self.addresses.len() == report.observations.len();
         let place = if everywhere {
             String::new()
         } else {
-            format!(" [{}]", some_of(addresses, ADDRESSES))
+            format!(" [{}]", some_of(&self.addresses, ADDRESSES))
         };
-        format!("- {milder}{}{place}", cut(message))
-    };
-    merged.into_iter().map(line).collect()
-}
-
-/// No server gets more of the screen than this, nor of the memory.
-pub(crate) fn cut(text: &str) -> String {
-    text::cut(&printable(text), LENGTH)
+        format!("- {severity}{}{place}", cut(&self.finding.message))
+    }
 }
 
 fn sentence(summary: &Summary) -> String {
-    let (counts, total) = (summary.counts, summary.counts.total());
+    let counts = summary.counts;
+    let total = counts.total();
     let noun = if total == 1 { "endpoint" } else { "endpoints" };
-    let mistakes = match summary.mistakes {
+    let problems = match summary.problem_count {
         0 => String::new(),
         some => format!(", {some} not understood"),
     };
     let seconds = (summary.ended - summary.began).as_seconds_f64();
     format!(
-        "{total} {noun}: {} critical, {} unknown, {} warning, {} ok{mistakes} in {seconds:.1} s",
+        "{total} {noun}: {} critical, {} unknown, {} warning, {} ok{problems} in {seconds:.1} s",
         counts.critical, counts.unknown, counts.warning, counts.ok
     )
 }
 
 const ROWS: usize = 1_000;
 const ADDRESSES: usize = 8;
-const LENGTH: usize = 500;
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use neverlapse::report::Counts;
     use serde_json::{Value, json};
+    use time::Duration;
+
+    use super::*;
 
     fn report(value: Value) -> EndpointReport {
         serde_json::from_value(value).unwrap()

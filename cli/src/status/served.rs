@@ -1,0 +1,115 @@
+//! What the certificates' endpoints serve: as the probe saw it last, or probed now, from here.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use anyhow::{Context, Result, anyhow};
+use neverlapse::bucket::store::Store;
+use neverlapse::chain::roots::Roots;
+use neverlapse::inventory::{Inventory, Managed};
+use neverlapse::probe::{Options, Prober, Target};
+use neverlapse::report::{EndpointReport, Report};
+use neverlapse::text::printable;
+use neverlapse::timestamp::Timestamp;
+use tokio::time::Instant;
+
+use crate::stack::Stack;
+
+/// What was seen of the endpoints, and by whom.
+pub(super) struct Served {
+    pub(super) endpoints: Vec<EndpointReport>,
+    pub(super) seen: Seen,
+}
+
+/// Who has seen the endpoints, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// This command, now.
+    Here,
+    /// The probe, in a run that ended then.
+    ByProbe(Timestamp),
+    /// Nobody: there is no report.
+    Never,
+}
+
+impl Served {
+    /// What the probe's last report says of these certificates' endpoints.
+    pub(super) fn seen_by_probe(certificates: &[Managed], last: Option<&Report>) -> Self {
+        let Some(last) = last else {
+            return Self {
+                endpoints: Vec::new(),
+                seen: Seen::Never,
+            };
+        };
+
+        let places: BTreeSet<_> = certificates
+            .iter()
+            .flat_map(|certificate| &certificate.served_at)
+            .map(ToString::to_string)
+            .collect();
+        let mut endpoints = last.endpoints.clone();
+        endpoints.retain(|seen| places.contains(&seen.endpoint));
+        Self {
+            endpoints,
+            seen: Seen::ByProbe(last.finished_at),
+        }
+    }
+
+    /// Probes these certificates' endpoints in the same way as the probe does.
+    pub(super) async fn probe(
+        certificates: &[Managed],
+        inventory: &Inventory,
+        stack: &Stack,
+        nameserver: Option<SocketAddr>,
+        deadline: Instant,
+    ) -> Result<Self> {
+        let mut watched = Inventory {
+            thresholds: inventory.thresholds,
+            ..Inventory::default()
+        };
+        for endpoint in certificates.iter().flat_map(|certificate| &certificate.served_at) {
+            watched.watch_as_in(inventory, endpoint.clone());
+        }
+
+        let roots = roots(stack).await?;
+        let (targets, problems) = Target::all(&watched, &roots, async |key: &str| load(&stack.store, key).await).await;
+        for problem in problems {
+            eprintln!("error: inventory.toml {}", printable(&problem.to_string()));
+        }
+
+        let prober = Prober::new(Options {
+            nameserver,
+            sockets: SOCKETS,
+            ..Options::default()
+        })?;
+        Ok(Self {
+            endpoints: prober.report(targets, deadline).await.endpoints,
+            seen: Seen::Here,
+        })
+    }
+}
+
+/// The public roots, and those of the stack's trust bundle.
+async fn roots(stack: &Stack) -> Result<Roots> {
+    let public = Roots::public();
+    let Some(key) = stack.parameter("TrustBundleKey") else {
+        return Ok(public);
+    };
+    let name = || format!("trust bundle {key:?}");
+    let pem = load(&stack.store, key)
+        .await
+        .map_err(|problem| anyhow!(problem))
+        .with_context(name)?;
+    public.with_pem(&pem).with_context(name)
+}
+
+async fn load(store: &Store, key: &str) -> Result<Vec<u8>, String> {
+    match store.object(key).await {
+        Ok(Some(pem)) => Ok(pem),
+        Ok(None) => Err("there is no such object in the bucket (expected a PEM file)".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// A terminal's limit on open files may be as low as 256.
+const SOCKETS: usize = 200;
