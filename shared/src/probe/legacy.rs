@@ -1,5 +1,7 @@
-//! Servers that speak nothing today's clients accept: below TLS 1.3 the Certificate message travels in clear, so a
-//! minimal ClientHello is enough to read it (RFC 5246, 7.4).
+//! The handshake of an old client, for servers that today's clients cannot agree with.
+//!
+//! Below TLS 1.3 the Certificate message is sent in clear, so a minimal ClientHello is enough to read it
+//! (RFC 5246, 7.4).
 
 use std::io;
 
@@ -7,7 +9,7 @@ use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::rustls::pki_types::CertificateDer;
 
-/// What an old server showed.
+/// What a server showed to an old client.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Legacy {
     /// `TLSv1.0`, `TLSv1.1`, `TLSv1.2` or `SSLv3`.
@@ -19,36 +21,41 @@ pub struct Legacy {
 }
 
 impl Legacy {
-    /// Whether today's clients could have agreed on this. Then the server is not old: what made them fail is something
-    /// else, such as a connection that was lost.
+    /// Whether today's clients could have agreed on this. Then the server is not old, and their
+    /// handshake failed for another reason, such as a lost connection.
     pub fn is_modern(&self) -> bool {
         let suite = &self.cipher_suite;
         self.version == "TLSv1.2" && suite.starts_with("TLS_ECDHE_") && suite.contains("_GCM_")
     }
 }
 
-/// Why it showed nothing.
+/// Why a server showed nothing.
 #[derive(Debug, Error)]
-#[allow(missing_docs)]
 pub enum Error {
+    /// The connection failed.
     #[error("{0}")]
     Io(#[from] io::Error),
+    /// The connection ended before the certificates.
     #[error("the server closed the connection")]
     Closed,
+    /// The first line of something else than TLS.
     #[error("the server does not speak TLS: it answered {0:?}")]
     NotTls(String),
+    /// A fatal alert, by its number.
     #[error("the server refused it with the alert {}", alert(*.0))]
     Alert(u8),
+    /// A handshake that breaks a rule.
     #[error("the server's handshake cannot be read: {0}")]
     Garbled(&'static str),
 }
 
-/// Says hello as an old client would, and reads until the certificates. Nothing is verified.
+/// Sends an old client's hello, and reads until the certificates. Nothing is verified.
 pub async fn fetch<S>(stream: &mut S, server_name: Option<&str>) -> Result<Legacy, Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     stream.write_all(&client_hello(server_name)).await?;
+
     let mut handshake = Vec::new();
     let mut records = 0;
     loop {
@@ -65,6 +72,7 @@ where
 
 /// Reads one record and appends its handshake bytes.
 async fn append_record<S: AsyncRead + Unpin>(stream: &mut S, handshake: &mut Vec<u8>) -> Result<(), Error> {
+    // Byte by byte as they come: a server that does not speak TLS may send fewer than five.
     let mut header = [0; 5];
     let mut read = 0;
     while read < header.len() {
@@ -74,16 +82,19 @@ async fn append_record<S: AsyncRead + Unpin>(stream: &mut S, handshake: &mut Vec
             some => read += some,
         }
     }
+
     let [kind, major, _, high, low] = header;
     let length = usize::from(u16::from_be_bytes([high, low]));
     if read < header.len() || !(20..=24).contains(&kind) || major != 3 {
-        return Err(Error::NotTls(overheard(stream, &header[..read]).await));
+        return Err(Error::NotTls(first_line(stream, &header[..read]).await));
     }
     if length > RECORD {
         return Err(Error::Garbled("a record too long"));
     }
+
+    // A connection may be lost within a record that had all of the certificates. The next read fails
+    // then, if there is a need for one.
     let mut body = Vec::with_capacity(length);
-    // A connection may be lost within a record that had all of the certificates; the next read says that it is.
     let _ = stream.take(length as u64).read_to_end(&mut body).await;
     match (kind, body.as_slice()) {
         (22, _) => handshake.extend_from_slice(&body),
@@ -95,19 +106,27 @@ async fn append_record<S: AsyncRead + Unpin>(stream: &mut S, handshake: &mut Vec
     Ok(())
 }
 
-/// The beginning of what a server says that does not speak TLS.
-async fn overheard<S: AsyncRead + Unpin>(stream: &mut S, header: &[u8]) -> String {
-    let mut rest = [0; OVERHEARD];
+/// The first line from a server that does not speak TLS, or its beginning.
+async fn first_line<S: AsyncRead + Unpin>(stream: &mut S, header: &[u8]) -> String {
+    let mut rest = [0; FIRST_LINE];
     let more = stream.read(&mut rest).await.unwrap_or(0);
-    let said = [header, &rest[..more]].concat();
-    let text = String::from_utf8_lossy(&said);
+    let answer = [header, &rest[..more]].concat();
+    let text = String::from_utf8_lossy(&answer);
     text.lines().next().unwrap_or_default().to_owned()
+}
+
+/// One handshake message (RFC 5246, 7.4).
+struct Message<'a> {
+    kind: u8,
+    body: &'a [u8],
+    /// The bytes that follow it.
+    rest: &'a [u8],
 }
 
 /// The certificates, once they are complete.
 fn parse(mut bytes: &[u8]) -> Result<Option<Legacy>, Error> {
     let mut hello = None;
-    while let Some((kind, body, rest)) = message(bytes)? {
+    while let Some(Message { kind, body, rest }) = message(bytes)? {
         match kind {
             SERVER_HELLO => hello = Some(server_hello(body).ok_or(Error::Garbled("a ServerHello"))?),
             CERTIFICATE => {
@@ -127,10 +146,9 @@ fn parse(mut bytes: &[u8]) -> Result<Option<Legacy>, Error> {
     Ok(None)
 }
 
-/// One handshake message, if all of it is there: type, body, rest.
-#[allow(clippy::type_complexity)]
-fn message(bytes: &[u8]) -> Result<Option<(u8, &[u8], &[u8])>, Error> {
-    let Some((kind, rest)) = bytes.split_first() else {
+/// The first handshake message, if all of it is there.
+fn message(bytes: &[u8]) -> Result<Option<Message<'_>>, Error> {
+    let Some((&kind, rest)) = bytes.split_first() else {
         return Ok(None);
     };
     let Some((length, rest)) = uint24(rest) else {
@@ -139,14 +157,19 @@ fn message(bytes: &[u8]) -> Result<Option<(u8, &[u8], &[u8])>, Error> {
     if length > HANDSHAKE {
         return Err(Error::Garbled("a message too long"));
     }
-    Ok(rest.split_at_checked(length).map(|(body, rest)| (*kind, body, rest)))
+    Ok(rest
+        .split_at_checked(length)
+        .map(|(body, rest)| Message { kind, body, rest }))
 }
 
+/// The version and the cipher suite that the server chose (RFC 5246, 7.4.1.3).
 fn server_hello(body: &[u8]) -> Option<(String, String)> {
+    // version (2), random (32), session id with its length before it, cipher suite (2)
     let (version, rest) = body.split_at_checked(2)?;
     let rest = rest.get(32..)?;
     let (session, rest) = rest.split_first()?;
     let suite = rest.get(usize::from(*session)..)?.get(..2)?;
+
     let version = match version {
         [3, 0] => "SSLv3".to_owned(),
         [3, minor @ 1..=3] => format!("TLSv1.{}", minor - 1),
@@ -160,6 +183,7 @@ fn server_hello(body: &[u8]) -> Option<(String, String)> {
     Some((version, name.unwrap_or_else(|| format!("{suite:#06x}"))))
 }
 
+/// The list in a Certificate message, which must not be empty (RFC 5246, 7.4.2).
 fn certificates(body: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
     let (length, rest) = uint24(body)?;
     let mut list = rest.get(..length)?;
@@ -187,26 +211,27 @@ fn uint24(bytes: &[u8]) -> Option<(usize, &[u8])> {
     Some((usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c), rest))
 }
 
-/// A ClientHello that offers TLS 1.2 and whatever old servers know; what modern ones know comes first, so that they
-/// show themselves ([`Legacy::is_modern`]).
+/// A ClientHello that offers TLS 1.2 and whatever old servers know. The suites of modern servers come
+/// first, so that these can be recognized ([`Legacy::is_modern`]).
 fn client_hello(server_name: Option<&str>) -> Vec<u8> {
     let mut extensions = Vec::new();
     if let Some(name) = server_name {
         let entry = [&[0][..], &sized(name.as_bytes())].concat();
-        extension(&mut extensions, 0, &sized(&entry));
+        extension(&mut extensions, SERVER_NAME, &sized(&entry));
     }
-    extension(&mut extensions, 10, &sized(&[0, 29, 0, 23, 0, 24, 0, 25]));
-    extension(&mut extensions, 11, &[1, 0]);
-    extension(
-        &mut extensions,
-        13,
-        &sized(&[
-            4, 1, 4, 3, 5, 1, 5, 3, 6, 1, 6, 3, 8, 4, 8, 5, 8, 6, 8, 7, 8, 8, 2, 1, 2, 3, 2, 2,
-        ]),
-    );
-    // Strict servers talk only to clients that know RFC 5746, and this suite that is none says so.
-    let suites = SUITES.iter().map(|(code, _)| *code).chain([RENEGOTIATION_INFO]);
-    let suites: Vec<u8> = suites.flat_map(u16::to_be_bytes).collect();
+    extension(&mut extensions, SUPPORTED_GROUPS, &sized(&GROUPS));
+    extension(&mut extensions, EC_POINT_FORMATS, &[1, 0]);
+    extension(&mut extensions, SIGNATURE_ALGORITHMS, &sized(&SIGNATURES));
+
+    // Strict servers talk only to clients that know RFC 5746. A suite that is not a real one signals it.
+    let suites: Vec<u8> = SUITES
+        .iter()
+        .map(|(code, _)| *code)
+        .chain([RENEGOTIATION_INFO])
+        .flat_map(u16::to_be_bytes)
+        .collect();
+
+    // version, random, no session id, suites, no compression, extensions
     let random: [u8; 32] = rand::random();
     let body = [
         &[3, 3][..],
@@ -235,10 +260,20 @@ fn sized(body: &[u8]) -> Vec<u8> {
 const SERVER_HELLO: u8 = 2;
 const CERTIFICATE: u8 = 11;
 const SERVER_HELLO_DONE: u8 = 14;
+const SERVER_NAME: u16 = 0;
+const SUPPORTED_GROUPS: u16 = 10;
+const EC_POINT_FORMATS: u16 = 11;
+const SIGNATURE_ALGORITHMS: u16 = 13;
+/// x25519, secp256r1, secp384r1, secp521r1.
+const GROUPS: [u8; 8] = [0, 29, 0, 23, 0, 24, 0, 25];
+/// Hash and signature in pairs: RSA and ECDSA with SHA-2, RSA-PSS and EdDSA, then SHA-1.
+const SIGNATURES: [u8; 28] = [
+    4, 1, 4, 3, 5, 1, 5, 3, 6, 1, 6, 3, 8, 4, 8, 5, 8, 6, 8, 7, 8, 8, 2, 1, 2, 3, 2, 2,
+];
 const RECORD: usize = 16_384 + 2_048;
 const HANDSHAKE: usize = 131_072;
 const RECORDS: usize = 512;
-const OVERHEARD: usize = 60;
+const FIRST_LINE: usize = 60;
 const CERTIFICATES: usize = 64;
 const RENEGOTIATION_INFO: u16 = 0x00ff;
 const SUITES: [(u16, &str); 36] = [
@@ -345,12 +380,12 @@ mod tests {
                 .chunks(size)
                 .flat_map(|part| [&[22, 3, 1][..], &sized(part)].concat())
                 .collect();
-            assert_eq!(answer(records).await.unwrap(), expected(), "{size} bytes a record");
+            assert_eq!(answer(records).await.unwrap(), expected(), "{size} bytes per record");
         }
     }
 
     #[tokio::test]
-    async fn what_is_no_handshake_is_said() {
+    async fn what_is_no_handshake_is_reported() {
         for (bytes, words) in [
             (
                 &b"HTTP/1.1 400 Bad Request\r\nServer: x\r\n"[..],
@@ -425,12 +460,12 @@ mod tests {
     }
 
     #[test]
-    fn what_we_say_is_a_client_hello() {
+    fn what_we_send_is_a_client_hello() {
         for name in [None, Some("a.example")] {
             let bytes = client_hello(name);
             let length = usize::from(u16::from_be_bytes([bytes[3], bytes[4]]));
             assert_eq!((&bytes[..3], bytes.len()), (&[22, 3, 1][..], 5 + length));
-            let (kind, body, rest) = message(&bytes[5..]).unwrap().unwrap();
+            let Message { kind, body, rest } = message(&bytes[5..]).unwrap().unwrap();
             assert_eq!((kind, rest, &body[..2]), (1, &[][..], &[3, 3][..]));
             let at = bytes.windows(9).position(|window| window == b"a.example");
             assert_eq!(at.is_some(), name.is_some());

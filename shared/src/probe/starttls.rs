@@ -7,32 +7,34 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::endpoint::StartTls;
 
-/// Why a server did not switch to TLS; what a server said is cut and escaped, so that it can be printed.
+/// Why a server did not switch to TLS. Its own words are cut and escaped, so that they can be printed.
 #[derive(Debug, Error)]
-#[allow(missing_docs)]
 pub enum Error {
+    /// The connection failed.
     #[error("{0}")]
     Io(#[from] io::Error),
+    /// The server answered that it does not, in its words.
     #[error("the server refused: \"{0}\"")]
     Refused(String),
+    /// The server's answer breaks the protocol.
     #[error("the server's answer is not of the protocol: {0}")]
     Garbled(String),
 }
 
 impl Error {
-    fn refused(said: &[u8]) -> Self {
-        Self::Refused(words(said))
+    fn refused(answer: &[u8]) -> Self {
+        Self::Refused(words(answer))
     }
 
-    fn unexpected(said: &[u8], expected: &str) -> Self {
-        Self::Garbled(format!("\"{}\" (expected {expected})", words(said)))
+    fn unexpected(answer: &[u8], expected: &str) -> Self {
+        Self::Garbled(format!("\"{}\" (expected {expected})", words(answer)))
     }
 }
 
 /// Speaks the protocol until TLS may begin, and has no deadline of its own.
 ///
-/// Reads not one byte further than the answer: what a server sends behind it is for TLS to read, and to refuse when it
-/// is plain text that somebody slipped in.
+/// It reads not one byte further than the answer. What a server sends after it is for TLS to read, and
+/// to refuse when it is plain text that an attacker injected.
 pub async fn upgrade<S>(protocol: StartTls, stream: &mut S, host: &str) -> Result<(), Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -92,6 +94,7 @@ async fn imap<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> Result<(), E
         no if no.starts_with(b"* BYE") => return Err(Error::refused(&no)),
         other => return Err(Error::unexpected(&other, "* OK")),
     }
+
     stream.write_all(b"a1 STARTTLS\r\n").await?;
     for _ in 0..LINES {
         match line(stream).await? {
@@ -111,22 +114,24 @@ async fn ldap<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> Result<(), E
     let mut request = vec![0x30, 0x1d, 0x02, 0x01, 0x01, 0x77, 0x18, 0x80, 0x16];
     request.extend_from_slice(oid);
     stream.write_all(&request).await?;
+
     let message = ber(stream).await?;
     let garbled = || Error::Garbled("no LDAP extended response".to_owned());
     // messageID, then [APPLICATION 24] with resultCode first.
     let (_, rest) = element(&message, 0x02).ok_or_else(garbled)?;
     let (response, _) = element(rest, 0x78).ok_or_else(garbled)?;
     let (code, rest) = element(response, 0x0a).ok_or_else(garbled)?;
-    match code {
-        [0] => Ok(()),
-        code => {
-            let code = code.iter().take(4).fold(0_u32, |all, byte| all << 8 | u32::from(*byte));
-            // matchedDN, then diagnosticMessage.
-            let said = element(rest, 0x04).and_then(|(_, rest)| element(rest, 0x04));
-            let said = words(said.map_or(&[], |(text, _)| text));
-            Err(Error::Refused(format!("result {code} {said}").trim_end().to_owned()))
-        }
+    if code == [0] {
+        return Ok(());
     }
+
+    let code = code.iter().take(4).fold(0_u32, |all, byte| all << 8 | u32::from(*byte));
+    // matchedDN, then diagnosticMessage.
+    let diagnostic = element(rest, 0x04)
+        .and_then(|(_, rest)| element(rest, 0x04))
+        .map_or(&[][..], |(text, _)| text);
+    let refusal = format!("result {code} {}", words(diagnostic));
+    Err(Error::Refused(refusal.trim_end().to_owned()))
 }
 
 /// PostgreSQL's SSLRequest: length 8, code 80877103, answered by one byte.
@@ -141,7 +146,7 @@ async fn postgres<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> Result<(
     }
 }
 
-/// MySQL's handshake: the server's greeting tells its capabilities, a short SSLRequest asks for TLS.
+/// MySQL's handshake: the server's greeting has its capabilities, and a short SSLRequest asks for TLS.
 async fn mysql<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> Result<(), Error> {
     let header = stream.read_u32_le().await?;
     let length = (header & 0x00ff_ffff) as usize;
@@ -150,11 +155,13 @@ async fn mysql<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> Result<(), 
     }
     let mut greeting = vec![0; length];
     stream.read_exact(&mut greeting).await?;
+
     match greeting.first() {
         Some(0x0a) => {}
         Some(0xff) => return Err(Error::refused(greeting.get(3..).unwrap_or(&[]))),
         _ => return Err(Error::Garbled("no protocol 10 greeting".to_owned())),
     }
+
     // protocol, version NUL, thread id (4), nonce (8), filler (1), capabilities (2)
     let version = greeting.iter().position(|byte| *byte == 0).unwrap_or(length);
     let at = version + 1 + 4 + 8 + 1;
@@ -164,6 +171,8 @@ async fn mysql<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> Result<(), 
     if capabilities & MYSQL_SSL == 0 {
         return Err(Error::refused(b"TLS is not among its capabilities"));
     }
+
+    // capabilities (4), the longest packet (4), character set (1), filler (23)
     let flags = u32::from(MYSQL_SSL) | MYSQL_PROTOCOL_41 | MYSQL_SECURE_CONNECTION;
     let mut request = vec![32, 0, 0, 1];
     request.extend_from_slice(&flags.to_le_bytes());
@@ -184,6 +193,7 @@ async fn reply<S: AsyncRead + Unpin>(stream: &mut S, expected: &str) -> Result<(
     if code != expected.as_bytes() {
         return Err(Error::refused(&first));
     }
+
     if first.get(3) != Some(&b'-') {
         return Ok(());
     }
@@ -199,7 +209,7 @@ async fn reply<S: AsyncRead + Unpin>(stream: &mut S, expected: &str) -> Result<(
     Err(Error::Garbled(format!("more than {LINES} lines")))
 }
 
-/// One line without its end, byte by byte, so that nothing behind it is taken.
+/// One line without its end, read byte by byte, so that nothing after it is taken.
 async fn line<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Vec<u8>, Error> {
     let mut line = Vec::new();
     loop {
@@ -215,9 +225,9 @@ async fn line<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Vec<u8>, Error> {
     Ok(line)
 }
 
-/// What a server said, fit for a terminal and a message.
-fn words(said: &[u8]) -> String {
-    let text = String::from_utf8_lossy(said);
+/// A server's answer, fit for a terminal and a message.
+fn words(answer: &[u8]) -> String {
+    let text = String::from_utf8_lossy(answer);
     let mut words: String = text.chars().take(WORDS).flat_map(char::escape_debug).collect();
     if text.chars().nth(WORDS).is_some() {
         words.push('…');

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use tokio_rustls::rustls::pki_types::ServerName;
+
 use crate::chain::roots::Roots;
 use crate::endpoint::{Endpoint, Host};
 use crate::finding::Thresholds;
@@ -12,20 +14,20 @@ use crate::inventory::{Inventory, Problem, Watched};
 /// An endpoint, and what it is judged by.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// Where.
+    /// Where to connect.
     pub endpoint: Endpoint,
     /// The name to ask for, if it is not the host's.
     pub sni: Option<Host>,
     /// The addresses to connect to, instead of those in DNS.
     pub addresses: Vec<IpAddr>,
-    /// What is trusted there.
+    /// The roots that are trusted there.
     pub roots: Arc<Roots>,
-    /// When to alert.
+    /// How close an expiry has to be for a finding.
     pub thresholds: Thresholds,
 }
 
 impl Target {
-    /// What an inventory wants probed, judged by `roots`.
+    /// A place that an inventory wants probed, judged by `roots`.
     pub fn new(watched: &Watched, roots: Arc<Roots>) -> Self {
         Self {
             endpoint: watched.endpoint.clone(),
@@ -34,6 +36,11 @@ impl Target {
             roots,
             thresholds: watched.thresholds,
         }
+    }
+
+    /// The name that a client asks for: the SNI that was set, else the host.
+    pub(super) fn server_name(&self) -> ServerName<'static> {
+        self.sni.as_ref().unwrap_or(&self.endpoint.host).server_name()
     }
 
     /// Everything that an inventory wants probed. Each target has the roots of `base`, and its own from

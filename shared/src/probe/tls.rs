@@ -19,14 +19,14 @@ use tokio_rustls::rustls::{
 
 use crate::observation::Tls;
 
-/// What a handshake yielded, however it ended.
+/// What a handshake showed, however it ended.
 #[derive(Debug)]
 pub struct Capture {
     /// Everything that the server sent, leaf first; empty when it did not get that far.
     pub chain: Vec<CertificateDer<'static>>,
     /// The agreed parameters, as far as they were agreed.
     pub tls: Option<Tls>,
-    /// Why the handshake failed, unless only for want of a client certificate.
+    /// Why the handshake failed; none if all that was missing is a client certificate.
     pub failure: Option<Failure>,
 }
 
@@ -39,7 +39,7 @@ pub struct Failure {
     pub not_tls: bool,
 }
 
-/// Makes handshakes; built once.
+/// Makes handshakes. It offers what today's clients offer: TLS 1.2 and 1.3 with the usual suites.
 #[derive(Clone, Debug)]
 pub struct Handshaker {
     provider: Arc<CryptoProvider>,
@@ -54,8 +54,10 @@ impl Default for Handshaker {
 }
 
 impl Handshaker {
-    /// Shakes hands as a client that asks for `name`. What the server showed by then is kept in `witness`, so that it
-    /// survives a caller who stops waiting.
+    /// Makes the handshake of a client that asks for `name`.
+    ///
+    /// `witness` keeps what the server shows as it comes, so that it survives a caller that stops
+    /// waiting.
     pub async fn handshake<S>(&self, stream: S, name: ServerName<'static>, witness: &Arc<Witness>) -> Capture
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -64,6 +66,7 @@ impl Handshaker {
             Ok(config) => config,
             Err(error) => return witness.capture(None, Some(error)),
         };
+
         let mut connecting = TlsConnector::from(Arc::new(config))
             .connect(name, stream)
             .into_fallible();
@@ -94,12 +97,14 @@ impl Handshaker {
     }
 }
 
-/// What a server showed during a handshake, noted as it came.
+/// What a server shows during a handshake, noted as it comes.
 #[derive(Debug, Default)]
 pub struct Witness {
     chain: Mutex<Vec<CertificateDer<'static>>>,
-    proved_its_key: AtomicBool,
-    asked_for_ours: AtomicBool,
+    /// Whether the server proved that it holds the leaf's key.
+    key_proved: AtomicBool,
+    /// Whether the server asked for a client certificate.
+    client_certificate_requested: AtomicBool,
 }
 
 impl Witness {
@@ -109,9 +114,13 @@ impl Witness {
     }
 
     fn capture(&self, tls: Option<Tls>, error: Option<io::Error>) -> Capture {
-        // A server that wants a client certificate and refuses us without one has shown and proved its own by then.
-        let refused = self.asked_for_ours.load(Ordering::Relaxed) && self.proved_its_key.load(Ordering::Relaxed);
-        let failure = error.filter(|_| !refused).map(|error| Failure::new(&error));
+        // A server that refuses us because we have no client certificate has shown and proved its own
+        // by then.
+        let is_refused_without_ours =
+            self.client_certificate_requested.load(Ordering::Relaxed) && self.key_proved.load(Ordering::Relaxed);
+        let failure = error
+            .filter(|_| !is_refused_without_ours)
+            .map(|error| Failure::new(&error));
         Capture {
             chain: self.chain(),
             tls,
@@ -122,7 +131,7 @@ impl Witness {
 
 impl ResolvesClientCert for Witness {
     fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        self.asked_for_ours.store(true, Ordering::Relaxed);
+        self.client_certificate_requested.store(true, Ordering::Relaxed);
         None
     }
 
@@ -133,8 +142,8 @@ impl ResolvesClientCert for Witness {
 
 impl Failure {
     fn new(error: &io::Error) -> Self {
-        let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
-        let reason = match tls {
+        let tls_error = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+        let reason = match tls_error {
             Some(Error::AlertReceived(alert)) => format!("the server refused it with the alert {alert:?}"),
             Some(error) => error.to_string(),
             None if error.kind() == io::ErrorKind::UnexpectedEof => "the server closed the connection".to_owned(),
@@ -143,7 +152,7 @@ impl Failure {
         };
         Self {
             reason,
-            not_tls: matches!(tls, Some(Error::InvalidMessage(_))),
+            not_tls: matches!(tls_error, Some(Error::InvalidMessage(_))),
         }
     }
 }
@@ -161,7 +170,7 @@ impl Verifier {
         verify: impl FnOnce(&WebPkiSupportedAlgorithms) -> Result<HandshakeSignatureValid, Error>,
     ) -> Result<HandshakeSignatureValid, Error> {
         let verified = verify(&self.provider.signature_verification_algorithms);
-        self.witness.proved_its_key.store(verified.is_ok(), Ordering::Relaxed);
+        self.witness.key_proved.store(verified.is_ok(), Ordering::Relaxed);
         verified
     }
 }
@@ -212,6 +221,7 @@ fn parameters(connection: &ClientConnection) -> Option<Tls> {
         ProtocolVersion::TLSv1_3 => "TLSv1.3".to_owned(),
         other => format!("{other:?}"),
     };
+
     // rustls names TLS 1.3 suites TLS13_…; IANA does not.
     let cipher_suite = format!("{:?}", connection.negotiated_cipher_suite()?.suite()).replacen("TLS13_", "TLS_", 1);
     let key_exchange = connection

@@ -1,0 +1,175 @@
+//! Which of an endpoint's addresses count, before they are probed and after.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+
+use crate::finding::{Finding, Kind, Served, Severity};
+use crate::observation::{Observation, Skipped};
+use crate::resolve::has_route;
+use crate::timestamp::Timestamp;
+
+/// What one address answered, and the network's error if there was no connection.
+pub(super) struct Probed {
+    pub(super) observation: Observation,
+    pub(super) connect_error: Option<io::ErrorKind>,
+}
+
+/// The addresses to probe, and those that are left out.
+pub(super) fn chosen(addresses: Vec<IpAddr>) -> (Vec<IpAddr>, Vec<Skipped>) {
+    // IPv6, where there is no route to it.
+    let (mut chosen, unroutable): (Vec<_>, Vec<_>) = addresses
+        .into_iter()
+        .partition(|address| address.is_ipv4() || has_route(*address));
+    // Too many for one name: its owner must not take the time of all other endpoints.
+    let surplus = chosen.split_off(chosen.len().min(ADDRESSES));
+
+    let mut skipped: Vec<_> = unroutable
+        .into_iter()
+        .map(|address| Skipped {
+            address,
+            reason: "no IPv6 route from here".to_owned(),
+        })
+        .collect();
+    skipped.extend(surplus.into_iter().map(|address| Skipped {
+        address,
+        reason: format!("more than {ADDRESSES} addresses"),
+    }));
+    (chosen, skipped)
+}
+
+/// Leaves out IPv6 that the network cannot carry, as when a host has an address but its router no way
+/// out. It is left out only if another address could be reached: otherwise nothing else is known of the
+/// name.
+pub(super) fn reachable(probed: Vec<Probed>) -> (Vec<Observation>, Vec<Skipped>) {
+    if probed.iter().all(|one| one.unreachable().is_some()) {
+        let observations = probed.into_iter().map(|one| one.observation).collect();
+        return (observations, Vec::new());
+    }
+
+    let mut observations = Vec::new();
+    let mut skipped = Vec::new();
+    for one in probed {
+        match one.unreachable() {
+            None => observations.push(one.observation),
+            Some(error) => skipped.push(Skipped {
+                address: one.observation.address.ip(),
+                reason: format!("no IPv6 connection from here: {error}"),
+            }),
+        }
+    }
+    (observations, skipped)
+}
+
+/// The finding of addresses that serve different certificates.
+pub(super) fn disagreement(observations: &[Observation], now: Timestamp) -> Option<Finding> {
+    let mut served = BTreeMap::<&str, Served>::new();
+    for observation in observations {
+        let Some(leaf) = &observation.leaf else { continue };
+        served
+            .entry(&leaf.fingerprint)
+            .or_insert_with(|| Served {
+                fingerprint: leaf.fingerprint.clone(),
+                not_after: leaf.not_after,
+                addresses: Vec::new(),
+            })
+            .addresses
+            .push(observation.address);
+    }
+
+    if served.len() < 2 {
+        return None;
+    }
+    let certificates = served.into_values().collect();
+    Some(Finding::new(
+        Kind::AddressesDisagree { certificates },
+        Severity::Warning,
+        now,
+    ))
+}
+
+impl Probed {
+    /// The error of an IPv6 address to which the network carries nothing.
+    fn unreachable(&self) -> Option<io::ErrorKind> {
+        self.connect_error
+            .filter(|error| {
+                matches!(
+                    error,
+                    io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable
+                )
+            })
+            .filter(|_| self.observation.address.is_ipv6())
+    }
+}
+
+/// The largest round robins have some dozens.
+const ADDRESSES: usize = 100;
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use super::*;
+
+    fn probed(address: &str, connect_error: Option<ErrorKind>) -> Probed {
+        let observation = Observation {
+            address: address.parse().unwrap(),
+            tls: None,
+            leaf: None,
+            issuers: Vec::new(),
+            revocation: None,
+            findings: Vec::new(),
+            elapsed_ms: 0,
+            tries: 2,
+        };
+        Probed {
+            observation,
+            connect_error,
+        }
+    }
+
+    #[test]
+    fn ipv6_that_the_network_cannot_carry_is_skipped_when_another_address_is_left() {
+        let (v4, v6, other_v6) = ("192.0.2.7:443", "[2001:db8::7]:443", "[2001:db8::8]:443");
+        let (host, network) = (Some(ErrorKind::HostUnreachable), Some(ErrorKind::NetworkUnreachable));
+        let refused = Some(ErrorKind::ConnectionRefused);
+        for (all, expected) in [
+            (vec![probed(v4, None), probed(v6, None)], vec![]),
+            (
+                vec![probed(v4, None), probed(v6, network)],
+                vec!["2001:db8::7 no IPv6 connection from here: network unreachable"],
+            ),
+            (
+                vec![probed(v4, refused), probed(v6, host), probed(other_v6, network)],
+                vec![
+                    "2001:db8::7 no IPv6 connection from here: host unreachable",
+                    "2001:db8::8 no IPv6 connection from here: network unreachable",
+                ],
+            ),
+            (
+                vec![probed(v6, host), probed(other_v6, None)],
+                vec!["2001:db8::7 no IPv6 connection from here: host unreachable"],
+            ),
+            // It may be the server, and no other address helps to decide.
+            (vec![probed(v6, host)], vec![]),
+            (vec![probed(v6, host), probed(other_v6, network)], vec![]),
+            // Everybody has IPv4: the server is at fault, or the way to it.
+            (vec![probed(v4, host), probed(v6, None)], vec![]),
+            (vec![probed(v4, None), probed(v6, refused)], vec![]),
+        ] {
+            let before = all.len();
+            let (left, skipped) = reachable(all);
+            let lines: Vec<_> = skipped
+                .iter()
+                .map(|skipped| format!("{} {}", skipped.address, skipped.reason))
+                .collect();
+            assert_eq!(lines, expected);
+            assert_eq!(left.len() + skipped.len(), before);
+            assert!(left.iter().all(|seen| {
+                !lines
+                    .iter()
+                    .any(|line| line.starts_with(&seen.address.ip().to_string()))
+            }));
+        }
+    }
+}
