@@ -1,4 +1,4 @@
-//! Looks a host up: every address, or why there is none.
+//! Looks up a host: every address, or why there is none.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
@@ -12,23 +12,29 @@ use thiserror::Error;
 
 use crate::endpoint::Host;
 
-/// Asks the system's name servers, or one that was named.
+/// Asks the system's name servers, or a given one, for both address families at once.
+///
+/// Clones share one cache. Errors say whether the answer was that there is no address, or whether there was
+/// no answer: only the latter is worth another try.
 #[derive(Clone, Debug)]
 pub struct Resolver {
     v4: TokioResolver,
     v6: TokioResolver,
 }
 
-/// Why a name has no address that we know of.
+/// Why no address of a name is known.
 #[derive(Debug, Error)]
-#[allow(missing_docs)]
 pub enum Error {
+    /// The system's configuration cannot be read.
     #[error("cannot read the system's DNS configuration: {0}")]
     Configuration(String),
+    /// There is no such name (RFC 8020).
     #[error("no such name (NXDOMAIN)")]
     NoSuchName,
+    /// The name exists without an address (RFC 2308, 2.2).
     #[error("the name has neither A nor AAAA records")]
     NoAddress,
+    /// No name server answered, or not with a result; another try may help.
     #[error("{0}")]
     Failed(String),
 }
@@ -42,22 +48,9 @@ pub fn nameserver(text: &str) -> Option<SocketAddr> {
 impl Resolver {
     /// A resolver with its own cache; without a name server, the system's (and its hosts file).
     pub fn new(nameserver: Option<SocketAddr>, timeout: Duration) -> Result<Self, Error> {
-        let build = |strategy: LookupIpStrategy| -> Result<TokioResolver, Error> {
-            let mut builder = match nameserver {
-                None => TokioResolver::builder_tokio().map_err(|error| Error::Configuration(error.to_string()))?,
-                Some(server) => TokioResolver::builder_with_config(only(server), TokioRuntimeProvider::default()),
-            };
-            let options = builder.options_mut();
-            options.ip_strategy = strategy;
-            options.cache_size = CACHED_NAMES;
-            options.attempts = ATTEMPTS;
-            // All attempts end before the caller's patience does: then one family's silence does not hide the other's answer.
-            options.timeout = timeout * 4 / 5 / (ATTEMPTS as u32 + 1);
-            builder.build().map_err(|error| Error::Configuration(error.to_string()))
-        };
         Ok(Self {
-            v4: build(LookupIpStrategy::Ipv4Only)?,
-            v6: build(LookupIpStrategy::Ipv6Only)?,
+            v4: build(LookupIpStrategy::Ipv4Only, nameserver, timeout)?,
+            v6: build(LookupIpStrategy::Ipv6Only, nameserver, timeout)?,
         })
     }
 
@@ -69,7 +62,9 @@ impl Resolver {
             Host::Name(name) if name.as_ref().contains('.') => format!("{}.", name.as_ref()),
             Host::Name(name) => name.as_ref().to_owned(),
         };
-        let (mut addresses, mut errors) = (Vec::new(), Vec::new());
+
+        let mut addresses = Vec::new();
+        let mut errors = Vec::new();
         let (v4, v6) = futures::join!(self.v4.lookup_ip(name.clone()), self.v6.lookup_ip(name));
         for found in [v4, v6] {
             match found {
@@ -82,13 +77,35 @@ impl Resolver {
         if !addresses.is_empty() {
             return Ok(addresses);
         }
-        // What nobody could say may be there, whatever was said of the other family.
+
+        // A family whose look-up failed may have addresses, whatever the answer for the other was.
         let failed = errors.iter().position(|error| matches!(error, Error::Failed(_)));
-        match errors.is_empty() {
-            true => Err(Error::NoAddress),
-            false => Err(errors.swap_remove(failed.unwrap_or(0))),
+        if errors.is_empty() {
+            Err(Error::NoAddress)
+        } else {
+            Err(errors.swap_remove(failed.unwrap_or(0)))
         }
     }
+}
+
+/// A resolver of one address family.
+fn build(
+    strategy: LookupIpStrategy,
+    nameserver: Option<SocketAddr>,
+    timeout: Duration,
+) -> Result<TokioResolver, Error> {
+    let mut builder = match nameserver {
+        None => TokioResolver::builder_tokio().map_err(|error| Error::Configuration(error.to_string()))?,
+        Some(server) => TokioResolver::builder_with_config(only(server), TokioRuntimeProvider::default()),
+    };
+    let options = builder.options_mut();
+    options.ip_strategy = strategy;
+    options.cache_size = CACHED_NAMES;
+    options.attempts = ATTEMPTS;
+    // All attempts end before the caller's deadline, so that one family's silence does not hide the
+    // other's answer.
+    options.timeout = timeout * 4 / 5 / (ATTEMPTS as u32 + 1);
+    builder.build().map_err(|error| Error::Configuration(error.to_string()))
 }
 
 impl From<NetError> for Error {
@@ -130,5 +147,8 @@ pub fn only(server: SocketAddr) -> ResolverConfig {
     ResolverConfig::from_name_servers(vec![server_config])
 }
 
+/// How many sockets a look-up may have open: hickory sends each family's query up to three times, each
+/// from a port of its own, and waits for the answer on all of them.
+pub const SOCKETS: usize = 6;
 const ATTEMPTS: usize = 1;
 const CACHED_NAMES: u64 = 4_096;

@@ -188,8 +188,7 @@ impl Prober {
             return Ok(target.addresses.clone());
         }
 
-        // One for A, one for AAAA.
-        let sockets = self.shared.options.sockets.clamp(1, 2) as u32;
+        let sockets = self.shared.options.sockets.clamp(1, resolve::SOCKETS) as u32;
         let _sockets = self.shared.sockets.acquire_many(sockets).await;
         let host = &target.endpoint.host;
         let limit = self.shared.options.timeouts.dns;
