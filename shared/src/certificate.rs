@@ -12,7 +12,11 @@ use x509_parser::time::ASN1Time;
 use crate::text::sha256;
 use crate::timestamp::Timestamp;
 
-/// What an X.509 certificate says (RFC 5280).
+/// What an X.509 certificate says of itself (RFC 5280).
+///
+/// [`describe`] reads one from DER; reports and stored versions carry it. All of it is what the
+/// certificate *says*: whether that is true, and whether anybody trusts it, is for [`crate::chain`] to
+/// judge. Times are those of the certificate, inclusive at both ends.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Certificate {
     /// Its subject, as RFC 4514 writes it.
@@ -49,7 +53,7 @@ pub enum Role {
     Extra,
 }
 
-/// What a certificate says of itself.
+/// Reads a certificate, given parsed and as DER.
 pub fn describe(certificate: &X509Certificate<'_>, der: &[u8], role: Role) -> Certificate {
     Certificate {
         subject: certificate.subject().to_string(),
@@ -70,15 +74,20 @@ pub fn fingerprint(der: &[u8]) -> String {
     sha256(der)
 }
 
-/// Who issued it, in a few words: common name and organization of a name as RFC 4514 writes it.
+/// A name as RFC 4514 writes it, in a few words: its organization and common name.
 pub(crate) fn common_name(name: &str) -> String {
+    let attributes = attributes(name);
     let value = |kind: &str| {
-        let parts = attributes(name);
-        let found = parts.into_iter().find(|(key, _)| key.eq_ignore_ascii_case(kind));
-        found.map(|(_, value)| value).filter(|value| !value.is_empty())
+        attributes
+            .iter()
+            .find(|(key, _)| key.eq_ignore_ascii_case(kind))
+            .map(|(_, value)| value.clone())
+            .filter(|value| !value.is_empty())
     };
     match (value("O"), value("CN")) {
-        (Some(organization), Some(name)) if !says(&name, &organization) => format!("{organization} {name}"),
+        (Some(organization), Some(name)) if !names_organization(&name, &organization) => {
+            format!("{organization} {name}")
+        }
         (_, Some(name)) => name,
         (Some(organization), None) => organization,
         (None, None) => name.to_owned(),
@@ -89,19 +98,26 @@ fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
     let Ok(Some(extension)) = certificate.subject_alternative_name() else {
         return Vec::new();
     };
-    let name = |name: &GeneralName<'_>| match name {
-        GeneralName::DNSName(name) => Some((*name).to_owned()),
-        GeneralName::IPAddress(bytes) => match bytes.len() {
-            4 => <[u8; 4]>::try_from(*bytes).ok().map(|v4| IpAddr::from(v4).to_string()),
-            _ => <[u8; 16]>::try_from(*bytes).ok().map(|v6| IpAddr::from(v6).to_string()),
-        },
-        _ => None,
-    };
-    extension.value.general_names.iter().filter_map(name).collect()
+    extension
+        .value
+        .general_names
+        .iter()
+        .filter_map(|name| match name {
+            GeneralName::DNSName(name) => Some((*name).to_owned()),
+            GeneralName::IPAddress(bytes) => Some(ip_address(bytes)?.to_string()),
+            _ => None,
+        })
+        .collect()
 }
 
-/// Whether a common name begins with its organization's first word anyway, as `DigiCert Global G2` does.
-fn says(name: &str, organization: &str) -> bool {
+/// RFC 5280, 4.2.1.6: four octets or sixteen, in network byte order.
+fn ip_address(bytes: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
+}
+
+/// Whether a common name begins with its organization's first word, as `DigiCert Global G2` does.
+fn names_organization(name: &str, organization: &str) -> bool {
     organization
         .split(' ')
         .next()
@@ -110,7 +126,9 @@ fn says(name: &str, organization: &str) -> bool {
 
 /// The attributes of a name, with their escapes undone.
 fn attributes(name: &str) -> Vec<(String, String)> {
-    let (mut parts, mut part, mut escaped) = (Vec::new(), String::new(), false);
+    let mut parts = Vec::new();
+    let mut part = String::new();
+    let mut escaped = false;
     for c in name.chars() {
         match c {
             '\\' if !escaped => {
@@ -123,13 +141,17 @@ fn attributes(name: &str) -> Vec<(String, String)> {
         escaped = false;
     }
     parts.push(part);
-    let pair = |part: String| {
-        let (key, value) = part.split_once('=')?;
-        Some((key.trim().to_owned(), value.trim().to_owned()))
-    };
-    parts.into_iter().filter_map(pair).collect()
+
+    parts
+        .into_iter()
+        .filter_map(|part| {
+            let (key, value) = part.split_once('=')?;
+            Some((key.trim().to_owned(), value.trim().to_owned()))
+        })
+        .collect()
 }
 
+/// Its public key: `ecdsa-p256`, `rsa-2048`, `ed25519`, or the algorithm's OID.
 pub(crate) fn key(certificate: &X509Certificate<'_>) -> String {
     let info = certificate.public_key();
     let curve = info
@@ -138,6 +160,7 @@ pub(crate) fn key(certificate: &X509Certificate<'_>) -> String {
         .as_ref()
         .and_then(|any| any.as_oid().ok())
         .map(|oid| oid.to_id_string());
+
     match info.parsed() {
         Ok(PublicKey::RSA(rsa)) => format!("rsa-{}", rsa.key_size()),
         Ok(PublicKey::EC(_)) => match curve.as_deref() {
@@ -158,10 +181,13 @@ pub(crate) fn key(certificate: &X509Certificate<'_>) -> String {
     }
 }
 
+/// The algorithm of its signature, or that algorithm's OID.
 pub(crate) fn signature(certificate: &X509Certificate<'_>) -> String {
     let oid = certificate.signature_algorithm.algorithm.to_id_string();
-    let known = SIGNATURES.iter().find(|(known, _)| *known == oid);
-    known.map_or(oid.clone(), |(_, name)| (*name).to_owned())
+    match SIGNATURES.iter().find(|(known, _)| *known == oid) {
+        Some((_, name)) => (*name).to_owned(),
+        None => oid,
+    }
 }
 
 pub(crate) fn time_of(time: ASN1Time) -> Timestamp {

@@ -8,6 +8,10 @@ use thiserror::Error;
 use tokio_rustls::rustls::pki_types::{DnsName, ServerName};
 
 /// A host, a port, and how its TLS begins.
+///
+/// It is parsed from what people write: `example.com`, `example.com:8443`, `[2001:db8::1]:443`,
+/// `https://example.com/`, `smtps://mail.example.com` or, with STARTTLS, `smtp://mail.example.com:587`.
+/// It prints in one canonical form, which can be parsed again.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint {
     /// Name or address.
@@ -29,14 +33,20 @@ pub enum Host {
 
 /// The protocols whose upgrade to TLS we speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(missing_docs)]
 pub enum StartTls {
+    /// RFC 3207.
     Smtp,
+    /// RFC 9051, 6.2.1.
     Imap,
+    /// RFC 2595.
     Pop3,
+    /// RFC 4217.
     Ftp,
+    /// RFC 4511, 4.14.
     Ldap,
+    /// PostgreSQL's SSLRequest.
     Postgres,
+    /// MySQL's SSLRequest.
     Mysql,
 }
 
@@ -71,6 +81,7 @@ impl FromStr for Endpoint {
             text: text.to_owned(),
             problem,
         };
+
         let (scheme, rest) = text.trim().split_once("://").unwrap_or(("tls", text.trim()));
         // RFC 3986, 3.1: schemes are written in either case.
         let scheme = scheme.to_ascii_lowercase();
@@ -79,6 +90,7 @@ impl FromStr for Endpoint {
             Some(_) => None,
             None => Some(scheme.parse::<StartTls>().map_err(error)?),
         };
+
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         if let Some(at) = rest.find('/') {
             return Err(error(format!("{:?} is no part of an endpoint", &rest[at..])));
@@ -115,22 +127,24 @@ impl FromStr for Host {
         if text.contains('*') {
             return Err("a wildcard cannot be connected to".to_owned());
         }
+
         let not_a_name = || format!("{text:?} is not a domain name");
         let ascii = idna::domain_to_ascii_cow(text.as_bytes(), idna::AsciiDenyList::URL).map_err(|_| not_a_name())?;
         let name = ascii.strip_suffix('.').unwrap_or(&ascii).to_owned();
-        let like_an_address = name
+        // No top-level domain is a number, so 192.0.2.700 is a mistyped address.
+        let is_like_an_address = name
             .rsplit('.')
             .next()
             .is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
         match DnsName::try_from(name) {
-            Ok(name) if !like_an_address => Ok(Self::Name(name)),
+            Ok(name) if !is_like_an_address => Ok(Self::Name(name)),
             _ => Err(not_a_name()),
         }
     }
 }
 
 impl Host {
-    /// What a client asks for and a certificate must match.
+    /// The name that a client asks for and that a certificate must match.
     pub fn server_name(&self) -> ServerName<'static> {
         match self {
             Self::Name(name) => ServerName::DnsName(name.clone()),
@@ -207,6 +221,7 @@ impl fmt::Display for StartTls {
     }
 }
 
+/// The host without brackets, and the port if there is one.
 fn split(text: &str) -> Result<(&str, Option<&str>), String> {
     if let Some(bracketed) = text.strip_prefix('[') {
         let (address, rest) = bracketed.split_once(']').ok_or("the bracket is not closed")?;
@@ -220,6 +235,7 @@ fn split(text: &str) -> Result<(&str, Option<&str>), String> {
         };
     }
     match text.split_once(':') {
+        // An IPv6 address is also accepted without brackets, and then has no port.
         Some((_, rest)) if rest.contains(':') && text.parse::<Ipv6Addr>().is_ok() => Ok((text, None)),
         Some((host, port)) => Ok((host, Some(port))),
         None => Ok((text, None)),
@@ -237,7 +253,7 @@ fn parse_port(text: &str) -> Result<u16, String> {
     }
 }
 
-/// What begins with TLS, and its usual port.
+/// The schemes of protocols that begin with TLS, and their usual ports.
 const IMPLICIT: [(&str, u16); 7] = [
     ("tls", 443),
     ("https", 443),
@@ -288,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_name_the_value_and_the_accepted_form() {
+    fn errors_name_the_value_and_the_accepted_form() {
         for (text, problem) in [
             ("exmple:https", "port is not a number"),
             ("example.com:", "port is not a number"),

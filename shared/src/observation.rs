@@ -7,10 +7,15 @@ use serde::{Deserialize, Serialize};
 use crate::certificate::Certificate;
 use crate::finding::Finding;
 
-/// What one address answered.
+/// What one address of an endpoint answered, and what is wrong there.
+///
+/// The probe makes one per address; a [`crate::report::EndpointReport`] collects those of an endpoint.
+/// How much of it is there depends on how far the connection got: without a connection there are only
+/// findings, and a handshake that failed late may still have the chain. The chain is judged in any case,
+/// so an expired certificate is a leaf *and* a finding.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Observation {
-    /// Where.
+    /// The address and port that were connected to.
     pub address: SocketAddr,
     /// The handshake's parameters, if it got that far.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -21,12 +26,12 @@ pub struct Observation {
     /// The other certificates that the server sent, in its order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub issuers: Vec<Certificate>,
-    /// What the leaf's CRL says.
+    /// What the leaf's CRL says; none if the chain leads to no trusted root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revocation: Option<Revocation>,
     /// What is wrong at this address.
     pub findings: Vec<Finding>,
-    /// From the first packet to the last, all tries together, in milliseconds.
+    /// Milliseconds from the first packet to the last, all tries together.
     pub elapsed_ms: u64,
     /// How often it was tried.
     pub tries: u32,
@@ -34,15 +39,22 @@ pub struct Observation {
 
 /// The handshake's parameters, by their IANA names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)]
 pub struct Tls {
+    /// `TLSv1.3`, `TLSv1.2`, or an older one of a legacy handshake.
     pub version: String,
+    /// `TLS_AES_128_GCM_SHA256` …
     pub cipher_suite: String,
+    /// `X25519MLKEM768`, `X25519` …; none where the suite exchanges keys otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_exchange: Option<String>,
 }
 
-/// What revocation lists say of a leaf.
+/// What revocation lists (RFC 5280, 5) say about a leaf.
+///
+/// Only `Revoked` is a finding; the facts of the revocation are in that
+/// ([`crate::finding::Kind::Revoked`]). `Unknown` never alerts, because a CA's list server that is down
+/// says nothing about the endpoint. Short-lived certificates, and those that are expired or not yet valid, are
+/// `Skipped`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum Revocation {
@@ -50,23 +62,23 @@ pub enum Revocation {
     Good,
     /// A current, signed list has it.
     Revoked,
-    /// No list could be had, or none that can be believed; never alerts.
+    /// No list could be fetched, or none that can be believed.
     Unknown {
-        /// Why.
+        /// In words.
         reason: String,
     },
-    /// Not looked at.
+    /// Not checked.
     Skipped {
-        /// Why.
+        /// In words.
         reason: String,
     },
 }
 
-/// An address that was left out.
+/// An address that was not probed, or whose result does not count.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Skipped {
-    /// Which one.
+    /// The address.
     pub address: IpAddr,
-    /// Why, in words.
+    /// In words.
     pub reason: String,
 }
