@@ -162,8 +162,8 @@ fn stuck_certificate(now: Timestamp) -> CertificateReport {
     };
     let findings = [failed, not_installed].map(|kind| Finding::new(kind, Severity::Warning, now));
     serde_json::from_value(serde_json::json!({
-        "name": "shop.example", "status": "warning", "identifiers": ["shop.example"], "version": version,
-        "not_after": not_after.to_string(), "findings": findings,
+        "name": "shop.example", "status": "warning", "identifiers": ["shop.example"], "issuer": "letsencrypt",
+        "version": version, "fingerprint": "5f".repeat(32), "not_before": since.to_string(), "not_after": not_after.to_string(), "findings": findings,
         "renewal": {"problem": refused, "next_try": next_try.to_string()},
         "instances": [
             {"instance": "i-0a1b2c3d4e5f60712", "stage": "served"}, {"instance": "i-0a1b2c3d4e5f60713", "stage": "failed"},

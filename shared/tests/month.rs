@@ -8,7 +8,7 @@ use neverlapse::alert::{Digest, Sender, digest};
 use neverlapse::bucket::receipt::{self, Receipt};
 use neverlapse::bucket::version::{self, Current, Facts, IssuedBy};
 use neverlapse::certificate::{Certificate, Role};
-use neverlapse::delivery::{Known, Stored, Told, join};
+use neverlapse::delivery::{Known, Stored, StoredReceipt, join};
 use neverlapse::finding::{Finding, Kind, Severity};
 use neverlapse::inventory::{Inventory, KeyType};
 use neverlapse::observation::Observation;
@@ -267,7 +267,7 @@ impl World {
                 .push("line 7: [[endpoint]] missing field `host`".to_owned().into());
         }
         if let Some(certificate) = inventory.certificates.first() {
-            let told = |receipt: &Receipt| Told {
+            let told = |receipt: &Receipt| StoredReceipt {
                 instance: receipt.instance.clone(),
                 receipt: Ok(receipt.clone()),
             };

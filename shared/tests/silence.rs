@@ -6,7 +6,7 @@ use neverlapse::alert::state::{Change, Circle, Memory, Run, next};
 use neverlapse::alert::{Digest, Sender, digest};
 use neverlapse::bucket::receipt::{Receipt, Stage};
 use neverlapse::bucket::version::{self, Current, Facts, IssuedBy};
-use neverlapse::delivery::{self, Known, Stored, Told, join};
+use neverlapse::delivery::{self, Known, Stored, StoredReceipt, join};
 use neverlapse::finding::Severity;
 use neverlapse::inventory::{Inventory, KeyType, Managed};
 use neverlapse::renewal::{Failure, Renewal};
@@ -160,7 +160,7 @@ fn one_receipt_at_the_end_of_time_stopped_every_run() {
                 assert_eq!(receipt.is_err(), beyond.contains(time), "{field} = {time}");
 
                 let mut report = Report::new(START, START, vec![look("a.test:443", "1 bad")]);
-                let told = Told {
+                let told = StoredReceipt {
                     instance: "i-1".into(),
                     receipt,
                 };
@@ -528,14 +528,14 @@ impl World {
     }
 
     fn report(&self, now: Timestamp) -> CertificateReport {
-        let receipts = self.receipts.iter().map(|receipt| Told {
+        let receipts = self.receipts.iter().map(|receipt| StoredReceipt {
             instance: receipt.instance.clone(),
             receipt: Ok(receipt.clone()),
         });
         self.report_with(receipts.collect(), now)
     }
 
-    fn report_with(&self, receipts: Vec<Told>, now: Timestamp) -> CertificateReport {
+    fn report_with(&self, receipts: Vec<StoredReceipt>, now: Timestamp) -> CertificateReport {
         let stored = Stored {
             current: Ok(self.current.clone()),
             renewal: Ok(Some(Renewal {

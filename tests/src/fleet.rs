@@ -7,8 +7,8 @@ use neverlapse::finding::{Finding, Kind, Phase, Served, Severity};
 use neverlapse::inventory::Problem;
 use neverlapse::observation::{Observation, Revocation, Tls};
 use neverlapse::report::{
-    AddressReport, AddressStage, CertificateReport, EndpointReport, InstanceReport, RenewalReport, Report, Stage,
-    StoredVersion,
+    AddressReport, AddressStage, CertificateReport, CurrentVersion, EndpointReport, InstanceReport, RenewalReport,
+    Report, Stage, StoredVersion,
 };
 use neverlapse::timestamp::Timestamp;
 use time::Duration;
@@ -99,7 +99,10 @@ fn many(index: usize, kind: &CertificateReport) -> CertificateReport {
     };
     CertificateReport {
         identifiers: vec![name.clone(), format!("*.{name}")],
-        fingerprint: Some(format!("{index:064x}")),
+        current: kind.current.clone().map(|current| CurrentVersion {
+            fingerprint: format!("{index:064x}"),
+            ..current
+        }),
         instances: (0..10).map(instance).collect(),
         name,
         ..kind.clone()
@@ -377,11 +380,13 @@ fn managed(report: &Report, now: Timestamp) -> Vec<CertificateReport> {
             name: name.to_owned(),
             status,
             identifiers: vec![name.to_owned(), format!("*.{name}")],
-            issuer: Some("letsencrypt".to_owned()),
-            version: Some(version(begin)),
-            fingerprint: leaf.as_ref().map(|leaf| leaf.fingerprint.clone()),
-            not_before: Some(begin),
-            not_after: leaf.as_ref().map(|leaf| leaf.not_after),
+            current: leaf.as_ref().map(|leaf| CurrentVersion {
+                issuer: "letsencrypt".to_owned(),
+                version: version(begin),
+                fingerprint: leaf.fingerprint.clone(),
+                not_before: begin,
+                not_after: leaf.not_after,
+            }),
             history: [0, 60, 120].map(stored).to_vec(),
             instances: Vec::new(),
             addresses: addresses(endpoint),
@@ -395,12 +400,13 @@ fn managed(report: &Report, now: Timestamp) -> Vec<CertificateReport> {
     let instance = |certificate: &CertificateReport, index: usize, stage, reason: Option<&str>| InstanceReport {
         instance: format!("AROAEXAMPLE:i-0{:015x}", index * 0x1d_9e37_79b9),
         host: Some(format!("web-{index}.internal")),
-        version: certificate.version.clone(),
+        version: certificate.version().map(str::to_owned),
         stage,
         reason: reason.map(str::to_owned),
         at: certificate
-            .not_before
-            .map(|begin| begin + Duration::hours(index as i64)),
+            .current
+            .as_ref()
+            .map(|current| current.not_before + Duration::hours(index as i64)),
     };
     let mut delivered = of("www.shop.example", "www.shop.example:443", Severity::Ok);
     delivered.instances = (1..=3)
@@ -423,7 +429,9 @@ fn managed(report: &Report, now: Timestamp) -> Vec<CertificateReport> {
         .into_iter()
         .collect();
     let mut refused = of("legacy.shop.example", "legacy.shop.example:8443", Severity::Warning);
-    refused.issuer = Some("digicert".to_owned());
+    if let Some(current) = &mut refused.current {
+        current.issuer = "digicert".to_owned();
+    }
     refused.instances = vec![instance(&refused, 7, Stage::Served, None)];
     let problem = "digicert: CAA record for shop.example prevents issuance (urn:ietf:params:acme:error:caa)";
     let (since, next_try) = (now - Duration::hours(30), now + Duration::hours(6));
@@ -447,9 +455,9 @@ fn install_failed(certificate: &CertificateReport, instance: &InstanceReport, no
     let kind = Kind::InstallFailed {
         instance: instance.instance.clone(),
         host: instance.host.clone().unwrap_or_default(),
-        version: certificate.version.clone().unwrap_or_default(),
-        fingerprint: certificate.fingerprint.clone().unwrap_or_default(),
-        not_after: certificate.not_after.unwrap_or(now),
+        version: certificate.version().unwrap_or_default().to_owned(),
+        fingerprint: (certificate.current.as_ref()).map_or_else(String::new, |current| current.fingerprint.clone()),
+        not_after: certificate.not_after().unwrap_or(now),
         reason: instance.reason.clone().unwrap_or_default(),
         since: instance.at.unwrap_or(now),
     };

@@ -65,7 +65,7 @@ impl Overview {
 /// The status of one certificate: its worst finding, unknown where an address was not seen, and
 /// critical once it has expired.
 pub(super) fn status(certificate: &CertificateReport, now: Timestamp) -> Severity {
-    let is_expired = certificate.not_after.is_some_and(|not_after| not_after <= now);
+    let is_expired = certificate.not_after().is_some_and(|not_after| not_after <= now);
     let is_unseen = certificate
         .addresses
         .iter()

@@ -31,7 +31,7 @@ impl Table {
         certificates.sort_by_key(|certificate| {
             (
                 Reverse(overview::status(certificate, overview.now)),
-                certificate.not_after,
+                certificate.not_after(),
                 certificate.name.as_str(),
             )
         });
@@ -66,7 +66,7 @@ impl Table {
 fn row(overview: &Overview, certificate: &CertificateReport) -> Row {
     let status = overview::status(certificate, overview.now);
     let seconds_left = certificate
-        .not_after
+        .not_after()
         .map(|not_after| (not_after - overview.now).whole_seconds());
 
     let mut lines = vec![name(certificate)];
@@ -79,7 +79,7 @@ fn row(overview: &Overview, certificate: &CertificateReport) -> Row {
 
     Row {
         status,
-        time_left: cell::time_left(seconds_left, certificate.not_after),
+        time_left: cell::time_left(seconds_left, certificate.not_after()),
         lines,
     }
 }
@@ -117,9 +117,9 @@ fn version(certificate: &CertificateReport) -> String {
         0 | 1 => String::new(),
         kept => format!(", {kept} versions kept"),
     };
-    match (&certificate.version, &certificate.issuer) {
-        (Some(version), Some(issuer)) => cut(&format!("version {version} from {issuer}{kept}")),
-        _ => "no version is known".to_owned(),
+    match &certificate.current {
+        Some(current) => cut(&format!("version {} from {}{kept}", current.version, current.issuer)),
+        None => "no version is known".to_owned(),
     }
 }
 
@@ -148,7 +148,7 @@ fn instance(instance: &InstanceReport, certificate: &CertificateReport) -> Strin
         text.push_str(&format!(" since {at}"));
     }
     if let Some(version) = &instance.version
-        && instance.version != certificate.version
+        && instance.version.as_deref() != certificate.version()
     {
         text.push_str(&format!(", has {version}"));
     }
@@ -320,7 +320,7 @@ mod tests {
 
     fn expired() -> Value {
         json!({"name": "lapsed.test", "status": "critical", "identifiers": ["lapsed.test"], "issuer": "letsencrypt", "version": "v",
-            "not_after": "2026-10-08T00:00:00Z", "findings": [
+            "fingerprint": "aa", "not_before": "2026-07-10T00:00:00Z", "not_after": "2026-10-08T00:00:00Z", "findings": [
                 {"code": "expired", "severity": "critical", "not_after": "2026-10-08T00:00:00Z", "message": "expired 2 d ago"}]})
     }
 

@@ -68,7 +68,7 @@ fn of_managed(certificates: &[&CertificateReport], critical_days: u32, now: Time
 
     let soonest = certificates
         .iter()
-        .filter_map(|certificate| certificate.not_after)
+        .filter_map(|certificate| certificate.not_after())
         .min();
     metrics.extend(soonest.map(|not_after| days("SoonestManagedExpiryDays", (not_after - now).whole_seconds())));
 
@@ -89,21 +89,21 @@ fn of_managed(certificates: &[&CertificateReport], critical_days: u32, now: Time
 
 /// The stage of a certificate: that of its last instance, or none before it is issued.
 fn stage(certificate: &CertificateReport) -> Option<Stage> {
-    certificate.version.as_ref()?;
+    certificate.current.as_ref()?;
     let stages = certificate.instances.iter().map(|instance| instance.stage);
     Some(stages.min().unwrap_or(Stage::Issued))
 }
 
 /// Whether less time is left than is critical for a certificate that we renew.
 fn is_expiring(certificate: &CertificateReport, critical_days: u32, now: Timestamp) -> bool {
-    let (Some(not_before), Some(not_after)) = (certificate.not_before, certificate.not_after) else {
+    let Some(current) = &certificate.current else {
         return false;
     };
     let thresholds = Thresholds {
         critical_days,
         ..Thresholds::default()
     };
-    not_after - now < thresholds.lapsing(not_after - not_before)
+    current.not_after - now < thresholds.lapsing(current.not_after - current.not_before)
 }
 
 fn days(name: &'static str, seconds: i64) -> Metric {
@@ -164,16 +164,19 @@ mod tests {
             endpoint("c:443", Severity::Unknown, None),
         ]);
         report.certificates = serde_json::from_value(json!([
-            {"name": "a", "status": "ok", "identifiers": ["a"], "version": "1", "not_after": "2026-11-29T18:00:12.4Z",
+            {"name": "a", "status": "ok", "identifiers": ["a"], "issuer": "x", "version": "1", "fingerprint": "aa",
+             "not_before": "2026-09-01T06:00:12.4Z", "not_after": "2026-11-29T18:00:12.4Z",
              "instances": [{"instance": "i-1", "stage": "served"}, {"instance": "i-2", "stage": "pulled"}]},
-            {"name": "done", "status": "ok", "identifiers": ["done"], "version": "1",
+            {"name": "done", "status": "ok", "identifiers": ["done"], "issuer": "x", "version": "1", "fingerprint": "aa",
+             "not_before": "2026-11-01T06:00:12.4Z", "not_after": "2027-01-30T06:00:12.4Z",
              "instances": [{"instance": "i-1", "stage": "served"}]},
-            {"name": "stuck", "status": "ok", "identifiers": ["stuck"], "version": "1",
+            {"name": "stuck", "status": "ok", "identifiers": ["stuck"], "issuer": "x", "version": "1", "fingerprint": "aa",
+             "not_before": "2026-11-01T06:00:12.4Z", "not_after": "2027-01-30T06:00:12.4Z",
              "instances": [{"instance": "i-1", "stage": "failed"}, {"instance": "i-2", "stage": "issued"}]},
             {"name": "new", "status": "ok", "identifiers": ["new"]},
-            {"name": "six days", "status": "ok", "identifiers": [], "version": "1",
+            {"name": "six days", "status": "ok", "identifiers": [], "issuer": "x", "version": "1", "fingerprint": "aa",
              "not_before": "2026-11-23T17:00:12.4Z", "not_after": "2026-11-30T00:00:12.4Z"},
-            {"name": "late", "status": "ok", "identifiers": [], "version": "1",
+            {"name": "late", "status": "ok", "identifiers": [], "issuer": "x", "version": "1", "fingerprint": "aa",
              "not_before": "2026-09-01T06:00:12.4Z", "not_after": "2026-11-26T18:00:12.4Z"},
         ]))
         .unwrap();

@@ -8,7 +8,7 @@ use super::{SUBJECT_LENGTH, Sender};
 use crate::finding::{Finding, Kind, Severity};
 use crate::inventory::Inventory;
 use crate::observation::Observation;
-use crate::report::{CertificateReport, EndpointReport, InstanceReport, RenewalReport, Report, Stage};
+use crate::report::{CertificateReport, CurrentVersion, EndpointReport, InstanceReport, RenewalReport, Report, Stage};
 use crate::timestamp::Timestamp;
 
 /// What people would read of a certificate that lapses and is renewed, of one that neverlapse cannot renew and deliver, of a network
@@ -125,17 +125,21 @@ impl World {
             reason: "`nginx -t` failed: cannot load certificate key \"privkey.pem\": permission denied".into(),
             since,
         };
+        let instances = (1..=3).map(instance).collect();
         let findings = [renewal_failed, install_failed].map(|kind| Finding::new(kind, Severity::Warning, now));
         CertificateReport {
             name: "www.example.com".into(),
             status: if self.stuck { Severity::Warning } else { Severity::Ok },
             identifiers: vec!["www.example.com".into()],
-            issuer: Some("letsencrypt".into()),
-            fingerprint: Some("5f".repeat(32)),
-            not_before: Some(not_before),
-            not_after: Some(not_after),
+            current: Some(CurrentVersion {
+                issuer: "letsencrypt".into(),
+                version,
+                fingerprint: "5f".repeat(32),
+                not_before,
+                not_after,
+            }),
             history: Vec::new(),
-            instances: (1..=3).map(instance).collect(),
+            instances,
             addresses: Vec::new(),
             renewal: RenewalReport {
                 problem: self.stuck.then(|| problem.to_owned()),
@@ -143,7 +147,6 @@ impl World {
                 planned: None,
             },
             findings: if self.stuck { findings.to_vec() } else { Vec::new() },
-            version: Some(version),
         }
     }
 }

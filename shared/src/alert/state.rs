@@ -519,7 +519,7 @@ fn found(run: &Run<'_>) -> BTreeMap<String, Found> {
     for certificate in &report.certificates {
         for finding in &certificate.findings {
             let place = Place::Certificate(certificate.name.clone());
-            add(Found::of(place, finding, None, certificate.not_after));
+            add(Found::of(place, finding, None, certificate.not_after()));
         }
     }
     for problem in &report.mistakes {

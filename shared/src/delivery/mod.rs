@@ -1,96 +1,95 @@
-//! How far a certificate is on its way: what is stored, what instances report, and what is on the wire, put side by side.
+//! Delivery: how far a certificate is on its way from the bucket to the clients.
 //!
-//! Receipts and the view from outside complete each other: a receipt knows an instance that no address shows (behind a load balancer),
-//! an address knows a server that no client reports for.
+//! [`join`] compares what is stored, what instances report, and what is served. Receipts and the view from outside complete each
+//! other: a receipt knows an instance that no address shows (behind a load balancer), an address shows a server for which no client
+//! reports.
 
+mod findings;
+mod grace;
 mod stored;
 
-use time::Duration;
+use std::net::SocketAddr;
 
-pub use self::stored::{Stored, Told, left_out, read};
+pub use self::stored::{Stored, StoredReceipt, left_out, read};
 use crate::bucket::receipt::{self, Receipt};
-use crate::bucket::version::{Current, Facts, made_at};
+use crate::bucket::version::{Current, Facts};
+use crate::endpoint::Endpoint;
 use crate::finding::{Finding, Kind, Severity};
 use crate::inventory::Managed;
 use crate::observation::Observation;
-use crate::renewal::{Failure, planned};
+use crate::renewal::planned;
 use crate::report::{
-    AddressReport, AddressStage, CertificateReport, EndpointReport, InstanceReport, RenewalReport, Stage, StoredVersion,
+    AddressReport, AddressStage, CertificateReport, CurrentVersion, EndpointReport, InstanceReport, RenewalReport,
+    Stage,
 };
 use crate::timestamp::Timestamp;
 
 /// What is known of a certificate.
 #[derive(Clone, Copy, Debug)]
 pub struct Known<'a> {
-    /// What is wanted.
+    /// Its entry in the inventory.
     pub certificate: &'a Managed,
     /// What the bucket has of it.
     pub stored: &'a Stored,
-    /// What was seen of all endpoints.
+    /// What was seen of all endpoints, its own among them.
     pub endpoints: &'a [EndpointReport],
 }
 
-/// One report a certificate, worst first.
+/// One report per certificate, worst first. `stored` is in the order of the certificates.
 pub fn reports(
     certificates: &[Managed],
     stored: &[Stored],
     endpoints: &[EndpointReport],
     now: Timestamp,
 ) -> Vec<CertificateReport> {
-    let known = certificates.iter().zip(stored).map(|(certificate, stored)| Known {
-        certificate,
-        stored,
-        endpoints,
-    });
-    let mut reports: Vec<_> = known.map(|known| join(&known, now)).collect();
+    let mut reports: Vec<_> = certificates
+        .iter()
+        .zip(stored)
+        .map(|(certificate, stored)| Known {
+            certificate,
+            stored,
+            endpoints,
+        })
+        .map(|known| join(&known, now))
+        .collect();
     reports.sort_by(|one, other| other.status.cmp(&one.status).then_with(|| one.name.cmp(&other.name)));
     reports
 }
 
-/// One stage for each instance and for each address, and what is wrong with renewal and delivery.
+/// The report of one certificate: a stage for each instance and each address, and what is wrong with renewal and delivery.
 pub fn join(known: &Known<'_>, now: Timestamp) -> CertificateReport {
-    let Stored {
-        current,
-        renewal,
-        receipts,
-        history,
-    } = known.stored;
-    let (renewal, receipts) = (renewal.as_ref().ok().and_then(Option::as_ref), told(receipts));
-    let history = history.as_deref().unwrap_or_default();
-    let pointer = current.as_ref().ok().and_then(Option::as_ref);
-    let facts = pointer.map(|current| &current.facts);
-    let addresses = addresses(known, history);
-    let findings = findings(known, &addresses, now);
-    let failure = renewal.and_then(|renewal| renewal.failure.as_ref());
+    let Known {
+        certificate, stored, ..
+    } = *known;
+    let addresses = addresses(known);
+    let findings = findings::all(certificate, stored, &addresses, now);
+    let current = stored.pointer();
+    let failure = stored.failure();
+
     CertificateReport {
-        name: known.certificate.name.clone(),
-        status: findings
-            .iter()
-            .map(|finding| finding.severity)
-            .max()
-            .unwrap_or(Severity::Ok),
-        identifiers: known.certificate.identifiers.clone(),
-        issuer: facts.map(|facts| facts.issuer.name.clone()),
-        version: facts.map(|facts| facts.version.clone()),
-        fingerprint: facts.map(|facts| facts.fingerprint.clone()),
-        not_before: facts.map(|facts| facts.not_before),
-        not_after: facts.map(|facts| facts.not_after),
-        history: history.to_vec(),
-        instances: receipts
-            .iter()
-            .filter_map(|told| Some(instance(told.receipt.as_ref().ok()?, current)))
+        history: stored.versions().to_vec(),
+        instances: stored
+            .readable_receipts()
+            .map(|receipt| instance(receipt, &stored.current))
             .collect(),
         addresses,
         renewal: RenewalReport {
             problem: failure.map(|failure| failure.problem.clone()),
             next_try: failure.map(|failure| failure.next_try),
-            planned: pointer.map(|current| planned(current, renewal)),
+            planned: current.map(|current| planned(current, stored.record())),
         },
-        findings,
+        ..CertificateReport::new(
+            &certificate.name,
+            &certificate.identifiers,
+            current.map(|current| CurrentVersion::from(&current.facts)),
+            findings,
+        )
     }
 }
 
-/// One that was renewed and is not in the inventory any more, as it is in the bucket.
+/// The report of a certificate that was renewed once and is no longer in the inventory.
+///
+/// Without any inventory this is critical: nothing is renewed then, and probably nobody meant that.
 pub fn not_renewed(current: &Current, inventory_missing: bool, now: Timestamp) -> CertificateReport {
     let facts = &current.facts;
     let kind = Kind::NotRenewed {
@@ -98,185 +97,43 @@ pub fn not_renewed(current: &Current, inventory_missing: bool, now: Timestamp) -
         not_after: facts.not_after,
         inventory_missing,
     };
-    let status = match inventory_missing {
-        true => Severity::Critical,
-        false => Severity::Warning,
+    let severity = if inventory_missing {
+        Severity::Critical
+    } else {
+        Severity::Warning
     };
-    CertificateReport {
-        name: facts.name.clone(),
-        status,
-        identifiers: facts.identifiers.clone(),
-        issuer: Some(facts.issuer.name.clone()),
-        version: Some(facts.version.clone()),
-        fingerprint: Some(facts.fingerprint.clone()),
-        not_before: Some(facts.not_before),
-        not_after: Some(facts.not_after),
-        history: Vec::new(),
-        instances: Vec::new(),
-        addresses: Vec::new(),
-        renewal: RenewalReport::default(),
-        findings: vec![Finding::new(kind, status, now)],
-    }
+    let finding = Finding::new(kind, severity, now);
+    CertificateReport::new(&facts.name, &facts.identifiers, Some(facts.into()), vec![finding])
 }
 
-fn told(receipts: &Result<Vec<Told>, String>) -> &[Told] {
-    receipts.as_deref().unwrap_or_default()
-}
-
-/// Everything that is wrong, worst first.
-fn findings(known: &Known<'_>, addresses: &[AddressReport], now: Timestamp) -> Vec<Finding> {
-    let mut findings: Vec<_> = [unreadable(known, now), renewal_failed(known, now)]
-        .into_iter()
-        .flatten()
-        .collect();
-    let receipts = told(&known.stored.receipts);
-    findings.extend(receipts.iter().filter_map(|told| senseless(told, now)));
-    if let Ok(Some(current)) = &known.stored.current {
-        let patience = Patience {
-            current,
-            history: known.stored.history.as_deref().unwrap_or_default(),
-            within: known.certificate.deliver_within,
-            now,
-        };
-        findings.extend(lapsing(known, &current.facts, now));
-        let receipts: Vec<_> = receipts.iter().filter_map(|told| told.receipt.as_ref().ok()).collect();
-        findings.extend(receipts.iter().filter_map(|receipt| stuck(receipt, &patience)));
-        findings.extend(wrong_certificates(addresses, &patience));
-        findings.extend(unseen_anywhere(known, &receipts, &patience));
-    }
-    findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
-    findings
-}
-
-/// What could not be read, as one finding: without it, nobody can judge. Without the history alone, everybody can.
-fn unreadable(known: &Known<'_>, now: Timestamp) -> Option<Finding> {
-    let Stored {
-        current,
-        renewal,
-        receipts,
-        history,
-    } = known.stored;
-    let problems = [
-        current.as_ref().err(),
-        renewal.as_ref().err(),
-        receipts.as_ref().err(),
-        history.as_ref().err(),
-    ];
-    let severity = match problems[..3].iter().any(Option::is_some) {
-        true => Severity::Unknown,
-        false => Severity::Warning,
-    };
-    let problems: Vec<_> = problems.into_iter().flatten().map(String::as_str).collect();
-    let reason = problems.join("; ");
-    (!problems.is_empty()).then(|| Finding::new(Kind::CertificateUnreadable { reason }, severity, now))
-}
-
-fn senseless(told: &Told, now: Timestamp) -> Option<Finding> {
-    let reason = told.receipt.as_ref().err()?.clone();
-    let instance = told.instance.clone();
-    Some(Finding::new(
-        Kind::ReceiptUnreadable { instance, reason },
-        Severity::Unknown,
-        now,
-    ))
-}
-
-/// The newest that there is has ended, or is about to while the renewer says nothing. Where it is served, that is found on the wire, and
-/// said once; but of the shortest lifetimes too late.
-fn lapsing(known: &Known<'_>, current: &Facts, now: Timestamp) -> Option<Finding> {
-    let Managed {
-        served_at, thresholds, ..
-    } = known.certificate;
-    let (not_after, lifetime) = (current.not_after, current.not_after - current.not_before);
-    let threshold = thresholds.lapsing(lifetime);
-    if !served_at.is_empty() && threshold <= thresholds.critical(lifetime) {
-        return None;
-    }
-    let threshold_seconds = threshold.whole_seconds();
-    let kind = match not_after - now {
-        left if left <= Duration::ZERO => Kind::Expired { not_after },
-        left if left < threshold && failure(known).is_none() => Kind::ExpiresSoon {
-            not_after,
-            threshold_seconds,
-        },
-        _ => return None,
-    };
-    Some(Finding::new(kind, Severity::Critical, now))
-}
-
-/// How long a version may take to be there.
-struct Patience<'a> {
-    current: &'a Current,
-    history: &'a [StoredVersion],
-    within: Duration,
-    now: Timestamp,
-}
-
-impl Patience<'_> {
-    /// How much it matters that something is missing since then: nothing within its grace.
-    fn late(&self, since: Timestamp) -> Option<Severity> {
-        let waited = self.now - since;
-        if waited > self.within * TOO_LATE {
-            Some(Severity::Critical)
-        } else {
-            (waited > self.within).then_some(Severity::Warning)
+impl From<&Facts> for CurrentVersion {
+    fn from(facts: &Facts) -> Self {
+        Self {
+            issuer: facts.issuer.name.clone(),
+            version: facts.version.clone(),
+            fingerprint: facts.fingerprint.clone(),
+            not_before: facts.not_before,
+            not_after: facts.not_after,
         }
     }
-
-    /// When the first version was made that comes after this one, or the first of all after none. Not when the newest was published: with
-    /// six-day certificates nothing would ever be late.
-    fn missed_since(&self, version: Option<&str>) -> Option<Timestamp> {
-        let is_after = |stored: &&StoredVersion| version.is_none_or(|version| *stored.version > *version);
-        let first = self
-            .history
-            .iter()
-            .filter(is_after)
-            .min_by_key(|stored| &stored.version)?;
-        made_at(&first.version)
-    }
-
-    fn since(&self, missed: Option<Timestamp>) -> Timestamp {
-        let published = self.current.published_at;
-        missed.map_or(published, |missed| missed.min(published))
-    }
-
-    /// How late an instance is that does not have the current version.
-    fn of_instance(&self, receipt: &Receipt) -> Option<Severity> {
-        if receipt.not_after.is_some_and(|end| end <= self.now) {
-            return Some(Severity::Critical);
-        }
-        let missed = receipt.has().and_then(|version| self.missed_since(Some(version)));
-        let two_behind = receipt
-            .sequence
-            .is_some_and(|sequence| self.current.sequence > sequence.saturating_add(1));
-        match (missed, self.late(self.since(missed))) {
-            (None, None) if two_behind => Some(Severity::Warning),
-            (_, late) => late,
-        }
-    }
-
-    /// How late an address is that shows another certificate, one of ours or not.
-    fn of_address(&self, seen: &AddressReport) -> Option<Severity> {
-        self.late(self.since(self.missed_since(seen.version.as_deref())))
-    }
 }
 
-/// Where an instance is with the current version: whoever reports about an earlier one has not pulled it. Where nobody knows which one is
-/// current, it is where it says.
+/// How far an instance is with the current version. One that reports about an earlier version has not pulled it. While the current
+/// version is unknown, its own word counts.
 fn instance(receipt: &Receipt, current: &Result<Option<Current>, String>) -> InstanceReport {
-    let is_another = match current {
-        Ok(current) => current
-            .as_ref()
-            .is_none_or(|current| current.facts.version != receipt.version),
+    let is_about_another = match current {
+        Ok(Some(current)) => current.facts.version != receipt.version,
+        Ok(None) => true,
         Err(_) => false,
     };
     let stage = match receipt.stage {
-        _ if is_another => Stage::Issued,
+        _ if is_about_another => Stage::Issued,
         receipt::Stage::Failed => Stage::Failed,
         receipt::Stage::Pulled => Stage::Pulled,
         receipt::Stage::Installed => Stage::Installed,
         receipt::Stage::Served => Stage::Served,
     };
+
     InstanceReport {
         instance: receipt.instance.clone(),
         host: Some(receipt.host.clone()),
@@ -287,62 +144,63 @@ fn instance(receipt: &Receipt, current: &Result<Option<Current>, String>) -> Ins
     }
 }
 
-/// What each address shows, of every endpoint where the certificate is to be served.
-fn addresses(known: &Known<'_>, history: &[StoredVersion]) -> Vec<AddressReport> {
+/// What is served at each address of each endpoint in `served_at`.
+fn addresses(known: &Known<'_>) -> Vec<AddressReport> {
     let mut addresses = Vec::new();
-    for place in &known.certificate.served_at {
-        let place = place.to_string();
-        let asked_for_it = |seen: &&EndpointReport| seen.endpoint == place && seen.sni.is_none();
-        let mut looks = known.endpoints.iter().filter(asked_for_it).peekable();
-        if looks.peek().is_none() {
-            addresses.push(unseen(&place, None, "nobody has looked at it yet"));
+    for endpoint in &known.certificate.served_at {
+        let reports: Vec<_> = known.endpoints.iter().filter(|report| report.is_of(endpoint)).collect();
+        if reports.is_empty() {
+            addresses.push(unseen(endpoint, None, "nobody has looked at it yet"));
         }
-        for look in looks {
-            if look.observations.is_empty() {
-                addresses.push(unseen(&place, None, why(&look.findings)));
+
+        for report in reports {
+            if report.observations.is_empty() {
+                addresses.push(unseen(endpoint, None, problem(&report.findings)));
             }
-            let shown = look
-                .observations
-                .iter()
-                .map(|seen| address(known, &place, seen, history));
-            addresses.extend(shown);
+            addresses.extend(
+                report
+                    .observations
+                    .iter()
+                    .map(|seen| address(endpoint, seen, known.stored)),
+            );
         }
     }
     addresses
 }
 
-fn address(known: &Known<'_>, place: &str, seen: &Observation, history: &[StoredVersion]) -> AddressReport {
+/// What one address serves: the current version, an earlier one, or one that is not ours.
+fn address(endpoint: &Endpoint, seen: &Observation, stored: &Stored) -> AddressReport {
     let Some(leaf) = &seen.leaf else {
-        return unseen(place, Some(seen.address), why(&seen.findings));
+        return unseen(endpoint, Some(seen.address), problem(&seen.findings));
     };
-    let current = known.stored.current.as_ref().map(|current| {
-        current
-            .as_ref()
-            .is_some_and(|current| current.facts.fingerprint == leaf.fingerprint)
-    });
-    let (stage, reason) = match current {
-        Ok(true) => (AddressStage::Served, None),
-        Ok(false) => (AddressStage::Another, None),
+
+    let (stage, reason) = match &stored.current {
+        Ok(Some(current)) if current.facts.fingerprint == leaf.fingerprint => (AddressStage::Served, None),
+        Ok(_) => (AddressStage::Another, None),
         Err(_) => (
             AddressStage::Unseen,
             Some("nobody knows what it should show".to_owned()),
         ),
     };
-    let ours = |version: &&StoredVersion| version.fingerprint.as_ref() == Some(&leaf.fingerprint);
+    let version = stored
+        .versions()
+        .iter()
+        .find(|version| version.fingerprint.as_ref() == Some(&leaf.fingerprint));
+
     AddressReport {
-        endpoint: place.to_owned(),
+        endpoint: endpoint.to_string(),
         address: Some(seen.address),
         stage,
         fingerprint: Some(leaf.fingerprint.clone()),
-        version: history.iter().find(ours).map(|version| version.version.clone()),
+        version: version.map(|version| version.version.clone()),
         not_after: Some(leaf.not_after),
         reason,
     }
 }
 
-fn unseen(place: &str, address: Option<std::net::SocketAddr>, reason: &str) -> AddressReport {
+fn unseen(endpoint: &Endpoint, address: Option<SocketAddr>, reason: &str) -> AddressReport {
     AddressReport {
-        endpoint: place.to_owned(),
+        endpoint: endpoint.to_string(),
         address,
         stage: AddressStage::Unseen,
         fingerprint: None,
@@ -352,149 +210,21 @@ fn unseen(place: &str, address: Option<std::net::SocketAddr>, reason: &str) -> A
     }
 }
 
-fn why(findings: &[Finding]) -> &str {
+/// Why no certificate was seen, in words.
+fn problem(findings: &[Finding]) -> &str {
     findings
         .first()
         .map_or("it shows no certificate", |finding| finding.message.as_str())
 }
 
-/// Why an instance does not have it: its client is gone, could not install it, or has not fetched it in time.
-fn stuck(receipt: &Receipt, patience: &Patience<'_>) -> Option<Finding> {
-    let (instance, host) = (receipt.instance.clone(), receipt.host.clone());
-    let (current, now, late) = (&patience.current.facts, patience.now, patience.of_instance(receipt));
-    let is_current = receipt.version == current.version;
-    if now > receipt.next_by {
-        let has_it = is_current && receipt.stage >= receipt::Stage::Installed;
-        let severity = late.filter(|_| !has_it).unwrap_or(Severity::Warning);
-        let (last_seen, due) = (receipt.at, receipt.next_by);
-        return Some(Finding::new(
-            Kind::SilentInstance {
-                instance,
-                host,
-                last_seen,
-                due,
-            },
-            severity,
-            now,
-        ));
-    }
-    match receipt.stage {
-        receipt::Stage::Failed if is_current => {
-            let kind = Kind::InstallFailed {
-                instance,
-                host,
-                version: current.version.clone(),
-                fingerprint: current.fingerprint.clone(),
-                not_after: current.not_after,
-                reason: receipt
-                    .reason
-                    .clone()
-                    .unwrap_or_else(|| "it does not say why".to_owned()),
-                since: receipt.since,
-            };
-            Some(Finding::new(kind, late.unwrap_or(Severity::Warning), now))
-        }
-        receipt::Stage::Installed | receipt::Stage::Served if is_current => None,
-        _ => {
-            let late = late?;
-            let kind = Kind::NotPulled {
-                instance: Some(instance),
-                host: Some(host),
-                version: current.version.clone(),
-                fingerprint: current.fingerprint.clone(),
-                not_after: current.not_after,
-                installed: receipt.has().map(str::to_owned),
-                installed_fingerprint: (!is_current && receipt.installed.is_none())
-                    .then(|| receipt.fingerprint.clone()),
-            };
-            Some(Finding::new(kind, late, now))
-        }
-    }
-}
-
-/// Addresses that still serve another one.
-fn wrong_certificates(addresses: &[AddressReport], patience: &Patience<'_>) -> Vec<Finding> {
-    let (current, now) = (&patience.current.facts, patience.now);
-    let wrong = addresses.iter().filter_map(|seen| {
-        let (address, found, found_not_after) = match seen.stage {
-            AddressStage::Another => (seen.address?, seen.fingerprint.clone()?, seen.not_after?),
-            _ => return None,
-        };
-        let kind = Kind::WrongCertificate {
-            endpoint: seen.endpoint.clone(),
-            address,
-            expected: current.fingerprint.clone(),
-            expected_not_after: current.not_after,
-            found,
-            found_not_after,
-        };
-        Some(Finding::new(kind, patience.of_address(seen)?, now))
-    });
-    wrong.collect()
-}
-
-/// No address is looked at, and no instance has seen its server show it: it may be nowhere. Those that say themselves that they do not
-/// have it are found already.
-fn unseen_anywhere(known: &Known<'_>, receipts: &[&Receipt], patience: &Patience<'_>) -> Option<Finding> {
-    let Current {
-        facts, published_at, ..
-    } = patience.current;
-    let looked = receipts.iter().any(|receipt| match receipt.stage {
-        receipt::Stage::Installed => receipt.version != facts.version,
-        receipt::Stage::Served | receipt::Stage::Failed | receipt::Stage::Pulled => true,
-    });
-    if looked || !known.certificate.served_at.is_empty() || known.stored.receipts.is_err() {
-        return None;
-    }
-    patience.late(*published_at)?;
-    let kind = Kind::NotPulled {
-        instance: None,
-        host: None,
-        version: facts.version.clone(),
-        fingerprint: facts.fingerprint.clone(),
-        not_after: facts.not_after,
-        installed: None,
-        installed_fingerprint: None,
-    };
-    Some(Finding::new(kind, Severity::Warning, patience.now))
-}
-
-fn failure<'a>(known: &Known<'a>) -> Option<&'a Failure> {
-    known.stored.renewal.as_ref().ok()?.as_ref()?.failure.as_ref()
-}
-
-fn renewal_failed(known: &Known<'_>, now: Timestamp) -> Option<Finding> {
-    let failure = failure(known)?;
-    let kind = Kind::RenewalFailed {
-        name: known.certificate.name.clone(),
-        problem: failure.problem.clone(),
-        tries: failure.count,
-        since: failure.since,
-        next_try: failure.next_try,
-    };
-    let is_short = |Facts {
-                        not_before, not_after, ..
-                    }: &Facts| {
-        let threshold = known.certificate.thresholds.lapsing(*not_after - *not_before);
-        *not_after - now < threshold
-    };
-    let severity = match &known.stored.current {
-        Ok(current) if current.as_ref().is_none_or(|current| is_short(&current.facts)) => Severity::Critical,
-        _ => Severity::Warning,
-    };
-    Some(Finding::new(kind, severity, now))
-}
-
-/// So many times its grace.
-const TOO_LATE: i32 = 3;
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bucket::version::IssuedBy;
-    use crate::inventory::{Inventory, KeyType};
+    use crate::inventory::Inventory;
     use crate::renewal::{Failure, Renewal};
+    use crate::report::StoredVersion;
     use crate::timestamp;
+    use time::Duration;
 
     const NOW: Timestamp = timestamp!(2026-10-10 00:00 UTC);
 
@@ -504,31 +234,12 @@ mod tests {
     }
 
     fn current(published: Duration) -> Current {
-        let facts = Facts {
-            name: "shop.test".into(),
-            version: "new".into(),
-            fingerprint: "aa".into(),
-            serial: "1".into(),
-            not_before: NOW - Duration::DAY,
-            not_after: NOW + Duration::days(89),
-            identifiers: vec!["shop.test".into()],
-            key: KeyType::EcdsaP256,
-            issuer: IssuedBy {
-                name: "letsencrypt".into(),
-                directory: "https://x/directory".into(),
-                account: "https://x/1".into(),
-                profile: None,
-                staging: false,
-            },
-        };
-        Current {
-            schema: Current::SCHEMA.into(),
-            sequence: 2,
-            facts,
-            manifest_sha256: "cd".into(),
-            published_at: NOW - published,
-            rolled_back: false,
-        }
+        let mut current = Current::sample("shop.test", NOW - Duration::DAY, NOW + Duration::days(89));
+        current.sequence = 2;
+        current.facts.version = "new".into();
+        current.facts.fingerprint = "aa".into();
+        current.published_at = NOW - published;
+        current
     }
 
     fn receipt(version: &str, stage: receipt::Stage, silent: bool) -> Receipt {
@@ -556,14 +267,14 @@ mod tests {
     }
 
     fn stored(current: Option<Current>, receipts: Vec<Receipt>) -> Stored {
-        let told = |receipt: Receipt| Told {
+        let receipts = receipts.into_iter().map(|receipt| StoredReceipt {
             instance: receipt.instance.clone(),
             receipt: Ok(receipt),
-        };
+        });
         Stored {
             current: Ok(current),
             renewal: Ok(None),
-            receipts: Ok(receipts.into_iter().map(told).collect()),
+            receipts: Ok(receipts.collect()),
             history: Ok(Vec::new()),
         }
     }
@@ -770,7 +481,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_unknown_and_hides_nothing() {
-        let broken = Told {
+        let broken = StoredReceipt {
             instance: "AROA:i-2".into(),
             receipt: Err("it is not a receipt (line 1, column 1)".into()),
         };

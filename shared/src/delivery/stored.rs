@@ -1,4 +1,4 @@
-//! What the bucket has of a certificate: each part is read on its own, so that one that cannot be read hides no other.
+//! What the bucket has of a certificate. Each part is read on its own, so that one that cannot be read hides no other.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -13,34 +13,34 @@ use crate::bucket::receipt::{self, Receipt};
 use crate::bucket::store::Store;
 use crate::bucket::version::{Current, Facts, MANIFEST, Manifest, current_key, file_key, versions_prefix};
 use crate::inventory::Managed;
-use crate::renewal::{self, Renewal};
+use crate::renewal::{self, Failure, Renewal};
 use crate::report::{CertificateReport, StoredVersion};
 
 /// What the bucket has of one certificate. An error is for people, and says what could not be read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stored {
-    /// What is to be served; `None` before the first one.
+    /// The version to serve; `None` before the first one.
     pub current: Result<Option<Current>, String>,
-    /// What the renewer did.
+    /// The record of its renewals; `None` before the first try.
     pub renewal: Result<Option<Renewal>, String>,
-    /// What instances did, in the order of their names.
-    pub receipts: Result<Vec<Told>, String>,
+    /// The receipts of instances, in the order of their keys.
+    pub receipts: Result<Vec<StoredReceipt>, String>,
     /// The versions that are kept, newest first.
     pub history: Result<Vec<StoredVersion>, String>,
 }
 
-/// What an instance says of itself.
+/// A receipt as it is in the bucket.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Told {
-    /// Who it is, by the receipt's key.
+pub struct StoredReceipt {
+    /// The instance, by the receipt's key.
     pub instance: String,
-    /// What it says, or why that makes no sense.
+    /// What it reports, or why that cannot be read.
     pub receipt: Result<Receipt, String>,
 }
 
 /// Reads what the bucket has of some certificates until `deadline`, in their order.
 ///
-/// `before` are reports of an earlier run: a version never changes, so only those that were not known then are read.
+/// `before` are the reports of an earlier run: a version never changes, so only those that were not known then are read.
 pub async fn read(
     store: &Store,
     certificates: &[Managed],
@@ -48,57 +48,72 @@ pub async fn read(
     deadline: Instant,
 ) -> Vec<Stored> {
     let before: BTreeMap<_, _> = before.iter().map(|report| (report.name.as_str(), report)).collect();
-    let one = |certificate: &Managed| {
-        let (name, before) = (certificate.name.clone(), before.get(certificate.name.as_str()).copied());
-        async move {
-            let read = timeout_at(deadline, Stored::read(store, &name, before)).await;
-            read.unwrap_or_else(|_| Stored::unread("the run's deadline left no time to read it"))
-        }
-    };
+
     stream::iter(certificates)
-        .map(one)
+        .map(|certificate| {
+            let name = certificate.name.clone();
+            let before = before.get(name.as_str()).copied();
+            async move {
+                timeout_at(deadline, Stored::read(store, &name, before))
+                    .await
+                    .unwrap_or_else(|_| Stored::unread("the run's deadline left no time to read it"))
+            }
+        })
         .buffered(CERTIFICATES_AT_ONCE)
         .collect()
         .await
 }
 
-/// What is to be served of the certificates that were renewed once and are not among these, and what could not be read of them. To forget one, remove what the renewer
-/// remembers of it.
+/// The current versions of certificates that were renewed once and are not among these, and what could not be read of them.
+///
+/// A certificate is known by the record of its renewals; one without that record is forgotten.
 pub async fn left_out(store: &Store, certificates: &[Managed], deadline: Instant) -> (Vec<Current>, Vec<String>) {
-    let unknown = |problem: String| format!("nobody can say what was taken out of the inventory: {problem}");
-    let (mut left, mut problems) = (Vec::new(), Vec::new());
-    let read = async {
+    let mut left_out = Vec::new();
+    let mut problems = Vec::new();
+
+    let read = timeout_at(deadline, async {
         let keys = store.keys(renewal::PREFIX).await.map_err(in_words)?;
         let names = keys
             .iter()
-            .filter_map(|key| key.strip_prefix(renewal::PREFIX)?.strip_suffix(".json"));
-        for name in names.filter(|name| !certificates.iter().any(|certificate| certificate.name == *name)) {
+            .filter_map(|key| key.strip_prefix(renewal::PREFIX)?.strip_suffix(".json"))
+            .filter(|name| certificates.iter().all(|certificate| certificate.name != *name));
+
+        for name in names {
             match document::<Current>(store, &current_key(name), Current::SCHEMA).await {
-                Ok(current) => left.extend(current.filter(|current| current.facts.name == name)),
-                Err(problem) => problems.push(unknown(problem)),
+                Ok(current) => left_out.extend(current.filter(|current| current.facts.name == name)),
+                Err(problem) => problems.push(problem),
             }
         }
         Ok(())
-    };
-    let late = || Err(format!("the run's deadline left no time to list {}", renewal::PREFIX));
-    let read = timeout_at(deadline, read).await.unwrap_or_else(|_| late());
-    problems.extend(read.err().map(unknown));
-    (left, problems)
+    });
+    let read = read
+        .await
+        .unwrap_or_else(|_| Err(format!("the run's deadline left no time to list {}", renewal::PREFIX)));
+    problems.extend(read.err());
+
+    let problems = problems
+        .into_iter()
+        .map(|problem| format!("nobody can say what was taken out of the inventory: {problem}"))
+        .collect();
+    (left_out, problems)
 }
 
 impl Stored {
-    /// Reads what there is of one certificate.
+    /// Reads what there is of one certificate. `before` is its report of an earlier run.
     pub async fn read(store: &Store, name: &str, before: Option<&CertificateReport>) -> Self {
-        let (current_key, renewal_key) = (current_key(name), Renewal::key(name));
+        let current_key = current_key(name);
+        let renewal_key = Renewal::key(name);
         let (current, renewal, receipts) = join!(
             document::<Current>(store, &current_key, Current::SCHEMA),
             document::<Renewal>(store, &renewal_key, Renewal::SCHEMA),
             receipts(store, name)
         );
+
         let history = match &current {
             Ok(Some(current)) => history(store, &current.facts, before).await,
             _ => Ok(Vec::new()),
         };
+
         Self {
             current,
             renewal,
@@ -107,7 +122,7 @@ impl Stored {
         }
     }
 
-    /// One of which nothing is known.
+    /// A certificate of which nothing could be read.
     pub fn unread(reason: &str) -> Self {
         Self {
             current: Err(reason.to_owned()),
@@ -115,6 +130,36 @@ impl Stored {
             receipts: Ok(Vec::new()),
             history: Ok(Vec::new()),
         }
+    }
+
+    /// The version to serve, if it is known and there is one.
+    pub(super) fn pointer(&self) -> Option<&Current> {
+        self.current.as_ref().ok()?.as_ref()
+    }
+
+    /// The record of renewals, if it is known and there is one.
+    pub(super) fn record(&self) -> Option<&Renewal> {
+        self.renewal.as_ref().ok()?.as_ref()
+    }
+
+    /// The last renewal's failure, if it is known and did fail.
+    pub(super) fn failure(&self) -> Option<&Failure> {
+        self.record()?.failure.as_ref()
+    }
+
+    /// The versions that are known.
+    pub(super) fn versions(&self) -> &[StoredVersion] {
+        self.history.as_deref().unwrap_or_default()
+    }
+
+    /// The receipts that are known, readable or not.
+    pub(super) fn receipts(&self) -> &[StoredReceipt] {
+        self.receipts.as_deref().unwrap_or_default()
+    }
+
+    /// The receipts that can be read.
+    pub(super) fn readable_receipts(&self) -> impl Iterator<Item = &Receipt> {
+        self.receipts().iter().filter_map(|stored| stored.receipt.as_ref().ok())
     }
 }
 
@@ -131,78 +176,86 @@ async fn document<T: DeserializeOwned>(store: &Store, key: &str, schema: &'stati
     })
 }
 
-async fn receipts(store: &Store, name: &str) -> Result<Vec<Told>, String> {
-    let prefix = receipt::prefix(name);
-    let keys = store.keys(&prefix).await.map_err(in_words)?;
-    let read = |key: String| async move {
-        let Some(instance) = receipt::instance(name, &key) else {
-            let instance = key.strip_prefix(&receipt::prefix(name)).unwrap_or(&key).to_owned();
-            let receipt = Err(format!("{key} is not named like one (expected INSTANCE.json)"));
-            return Some(Told { instance, receipt });
-        };
-        let receipt = match store.object_within(&key, receipt::LONGEST).await {
-            Ok(Some(json)) => Receipt::read(name, instance, &json),
-            // The instance has said goodbye since they were listed.
-            Ok(None) => return None,
-            Err(error) => Err(error.to_string()),
-        };
-        let instance = instance.to_owned();
-        Some(Told { instance, receipt })
-    };
-    let read: Vec<_> = stream::iter(keys).map(read).buffered(RECEIPTS_AT_ONCE).collect().await;
+/// Reads all receipts of a certificate.
+async fn receipts(store: &Store, name: &str) -> Result<Vec<StoredReceipt>, String> {
+    let keys = store.keys(&receipt::prefix(name)).await.map_err(in_words)?;
+    let read: Vec<_> = stream::iter(keys)
+        .map(|key| stored_receipt(store, name, key))
+        .buffered(RECEIPTS_AT_ONCE)
+        .collect()
+        .await;
     Ok(read.into_iter().flatten().collect())
 }
 
-/// Looks for other versions only after the pointer has moved.
+/// Reads one receipt; none if its instance has removed it since the keys were listed.
+async fn stored_receipt(store: &Store, name: &str, key: String) -> Option<StoredReceipt> {
+    let Some(instance) = receipt::instance(name, &key) else {
+        return Some(StoredReceipt {
+            instance: key.strip_prefix(&receipt::prefix(name)).unwrap_or(&key).to_owned(),
+            receipt: Err(format!("{key} is not named like one (expected INSTANCE.json)")),
+        });
+    };
+
+    let receipt = match store.object_within(&key, receipt::LONGEST).await {
+        Ok(json) => Receipt::read(name, instance, &json?),
+        Err(error) => Err(error.to_string()),
+    };
+    Some(StoredReceipt {
+        instance: instance.to_owned(),
+        receipt,
+    })
+}
+
+/// Reads the versions that are kept. It lists them only if the pointer has moved since `before`.
 async fn history(
     store: &Store,
     current: &Facts,
     before: Option<&CertificateReport>,
 ) -> Result<Vec<StoredVersion>, String> {
     let known = before.map_or(&[][..], |before| &before.history);
-    let complete = known.iter().all(|version| version.fingerprint.is_some());
-    if complete
-        && known
-            .iter()
-            .any(|known| known.current && known.version == current.version)
-    {
+    let is_complete = known.iter().all(|version| version.fingerprint.is_some());
+    let has_not_moved = known
+        .iter()
+        .any(|known| known.current && known.version == current.version);
+    if is_complete && has_not_moved {
         return Ok(known.to_vec());
     }
+
     let prefix = versions_prefix(&current.name);
     let keys = store.keys(&prefix).await.map_err(in_words)?;
-    // The manifest is what makes a version whole.
+    // The manifest is written last: without it, a version is not whole.
     let versions = keys
         .iter()
         .rev()
         .filter_map(|key| key.strip_prefix(&prefix)?.strip_suffix(MANIFEST)?.strip_suffix('/'));
+
     let mut history = Vec::new();
     for version in versions.take(VERSIONS) {
         let is_known = |known: &&StoredVersion| known.version == version && known.fingerprint.is_some();
-        history.push(match known.iter().find(is_known) {
-            _ if version == current.version => kept(current, current),
-            Some(known) => StoredVersion {
+        if version == current.version {
+            history.push(stored_version(current, true));
+        } else if let Some(known) = known.iter().find(is_known) {
+            history.push(StoredVersion {
                 current: false,
                 ..known.clone()
-            },
-            None => {
-                let key = file_key(&current.name, version, MANIFEST);
-                let manifest = document::<Manifest>(store, &key, Manifest::SCHEMA).await?;
-                let Some(manifest) = manifest else { continue };
-                kept(&manifest.facts, current)
-            }
-        });
+            });
+        } else {
+            let key = file_key(&current.name, version, MANIFEST);
+            let manifest = document::<Manifest>(store, &key, Manifest::SCHEMA).await?;
+            history.extend(manifest.map(|manifest| stored_version(&manifest.facts, false)));
+        }
     }
     Ok(history)
 }
 
-fn kept(facts: &Facts, current: &Facts) -> StoredVersion {
+fn stored_version(facts: &Facts, current: bool) -> StoredVersion {
     StoredVersion {
         version: facts.version.clone(),
         not_before: facts.not_before,
         not_after: facts.not_after,
         fingerprint: Some(facts.fingerprint.clone()),
         issuer: facts.issuer.name.clone(),
-        current: facts.version == current.version,
+        current,
     }
 }
 
@@ -213,7 +266,7 @@ fn in_words(error: impl Display) -> String {
 const CERTIFICATES_AT_ONCE: usize = 16;
 /// Of one certificate.
 const RECEIPTS_AT_ONCE: usize = 8;
-/// As many as anybody looks at; the renewer keeps five.
+/// The most that are read. The renewer keeps five.
 const VERSIONS: usize = 30;
-/// No document of ours is longer, in bytes.
+/// The longest document that is read, in bytes.
 const LONGEST: u64 = 1 << 20;

@@ -374,7 +374,7 @@ impl Words<'_> {
     fn renewed(&self, matter: &Matter) -> Option<Timestamp> {
         let now = match &matter.place {
             // That it is published says nothing of what clients get.
-            Place::Certificate(name) => self.certificate(name).filter(|found| found.is_served())?.not_after,
+            Place::Certificate(name) => self.certificate(name).filter(|found| found.is_served())?.not_after(),
             place => self.endpoint(place)?.not_after,
         };
         // What was late is the very certificate that is served now.
@@ -410,7 +410,7 @@ impl Words<'_> {
 
     /// How long the current version of a managed certificate lasts, and how far it is.
     fn way(&self, certificate: &CertificateReport) -> String {
-        let Some(end) = certificate.not_after else {
+        let Some(end) = certificate.not_after() else {
             return "There is no certificate in the bucket yet.".to_owned();
         };
         let (all, served) = (&certificate.instances, |one: &&InstanceReport| {
@@ -443,7 +443,7 @@ impl Words<'_> {
                 problem.trim_end_matches('.')
             );
         }
-        match (certificate.not_after, renewal.planned) {
+        match (certificate.not_after(), renewal.planned) {
             (Some(new), _) if is_renewed(certificate, endpoint) => format!(
                 "neverlapse has renewed it (as {name}): the new one is valid until {}, but is not served here yet.",
                 new
@@ -531,7 +531,7 @@ fn severity(notice: &Notice) -> Severity {
 
 /// Whether there is a newer one than what an endpoint serves.
 fn is_renewed(certificate: &CertificateReport, endpoint: &EndpointReport) -> bool {
-    (certificate.not_after.zip(endpoint.not_after)).is_some_and(|(new, served)| served < new)
+    (certificate.not_after().zip(endpoint.not_after)).is_some_and(|(new, served)| served < new)
 }
 
 /// Those of the counts that are not zero.

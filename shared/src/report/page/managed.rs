@@ -66,7 +66,7 @@ pub(super) struct Version {
 pub(super) fn all(report: &Report, now: Timestamp) -> (Vec<Managed>, usize) {
     let mut certificates: Vec<_> = report.certificates.iter().collect();
     certificates.sort_by_key(|certificate| {
-        let left = certificate.not_after.unwrap_or(Timestamp::UNIX_EPOCH);
+        let left = certificate.not_after().unwrap_or(Timestamp::UNIX_EPOCH);
         (std::cmp::Reverse(certificate.status), left, certificate.name.as_str())
     });
     let more = certificates.len().saturating_sub(CARDS);
@@ -75,7 +75,7 @@ pub(super) fn all(report: &Report, now: Timestamp) -> (Vec<Managed>, usize) {
 }
 
 fn card(certificate: &CertificateReport, now: Timestamp) -> Managed {
-    let seconds = certificate.not_after.map(|end| (end - now).whole_seconds());
+    let seconds = certificate.not_after().map(|end| (end - now).whole_seconds());
     let mut instances: Vec<_> = certificate.instances.iter().collect();
     instances.sort_by_key(|instance| (reached(certificate, instance), instance.instance.as_str()));
     let mut addresses: Vec<_> = certificate.addresses.iter().collect();
@@ -105,7 +105,7 @@ fn card(certificate: &CertificateReport, now: Timestamp) -> Managed {
 
 /// How far an instance is with the version that it should serve; with another one, it is at the beginning.
 fn reached(certificate: &CertificateReport, instance: &InstanceReport) -> Stage {
-    if instance.version == certificate.version || instance.stage == Stage::Failed {
+    if instance.version.as_deref() == certificate.version() || instance.stage == Stage::Failed {
         instance.stage
     } else {
         Stage::Issued
@@ -128,16 +128,17 @@ fn stages(certificate: &CertificateReport) -> Vec<Step> {
         };
         Step { class, name, words }
     };
-    let issued = match (&certificate.version, certificate.not_before) {
-        (Some(_), Some(begin)) => ("done", day(begin)),
-        (Some(_), None) => ("done", String::new()),
-        (None, _) => ("stuck", "not yet".to_owned()),
-    };
-    let (class, words) = issued;
-    let issued = Step {
-        class,
-        name: "Issued",
-        words,
+    let issued = match &certificate.current {
+        Some(current) => Step {
+            class: "done",
+            name: "Issued",
+            words: day(current.not_before),
+        },
+        None => Step {
+            class: "stuck",
+            name: "Issued",
+            words: "not yet".to_owned(),
+        },
     };
     let served = match all {
         0 => on_the_wire(certificate),
@@ -193,13 +194,15 @@ fn lines(certificate: &CertificateReport) -> Vec<String> {
 
 fn facts(certificate: &CertificateReport) -> String {
     let issuer = certificate
-        .issuer
-        .as_deref()
-        .map(|issuer| format!("issued by {}", cut(issuer)));
-    let end = certificate.not_after.map(|end| format!("valid until {}", moment(end)));
+        .current
+        .as_ref()
+        .map(|current| format!("issued by {}", cut(&current.issuer)));
+    let end = certificate
+        .not_after()
+        .map(|end| format!("valid until {}", moment(end)));
     let planned = certificate.renewal.planned;
     let planned = planned.map(|at| format!("renewal planned for {}", moment(at)));
-    let unwatched = certificate.addresses.is_empty() && certificate.version.is_some();
+    let unwatched = certificate.addresses.is_empty() && certificate.current.is_some();
     let unwatched = unwatched.then(|| "no address is looked at".to_owned());
     let facts: Vec<_> = [issuer, end, planned, unwatched].into_iter().flatten().collect();
     facts.join(", ")
@@ -288,8 +291,8 @@ mod tests {
             seen
         };
         let of = |instances: serde_json::Value, addresses: Vec<serde_json::Value>| {
-            let certificate = json!({"name": "a.test", "status": "ok", "identifiers": ["a.test"], "version": "new",
-                "instances": instances, "addresses": addresses});
+            let certificate = json!({"name": "a.test", "status": "ok", "identifiers": ["a.test"], "issuer": "x", "version": "new",
+                "fingerprint": "aa", "not_before": "2026-10-01T00:00:00Z", "not_after": "2026-12-30T00:00:00Z", "instances": instances, "addresses": addresses});
             card(
                 &serde_json::from_value(certificate).unwrap(),
                 timestamp!(2026-10-10 00:00 UTC),

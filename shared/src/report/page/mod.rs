@@ -474,7 +474,7 @@ mod tests {
         let mut report = Report::new(now, now, Vec::new());
         report.certificates = vec![
             serde_json::from_value(serde_json::json!({
-                "name": "a.example", "status": "ok", "identifiers": [], "fingerprint": "00", "version": "1",
+                "name": "a.example", "status": "ok", "identifiers": [], "issuer": "x", "fingerprint": "00", "version": "1",
                 "not_before": "0000-01-01T00:00:00Z", "not_after": "9999-12-31T23:59:59Z",
             }))
             .unwrap(),

@@ -150,16 +150,15 @@ fn lives(report: &Report) -> Vec<Life<'_>> {
 
 /// A managed certificate goes by its own name, and is there even if nobody serves it.
 fn add_managed<'a>(lives: &mut HashMap<&'a str, Life<'a>>, certificate: &'a CertificateReport) {
-    let (Some(fingerprint), Some(begin), Some(end)) =
-        (&certificate.fingerprint, certificate.not_before, certificate.not_after)
-    else {
+    let Some(current) = &certificate.current else {
         return;
     };
-    let life = lives.entry(fingerprint).or_insert(Life {
+
+    let life = lives.entry(&current.fingerprint).or_insert(Life {
         name: &certificate.name,
         endpoints: 0,
-        begin,
-        end,
+        begin: current.not_before,
+        end: current.not_after,
         status: Severity::Ok,
         planned: None,
     });

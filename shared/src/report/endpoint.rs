@@ -1,0 +1,99 @@
+//! What a run saw of one endpoint.
+
+use std::cmp::Ordering;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::certificate::Certificate;
+use crate::endpoint::Endpoint;
+use crate::finding::{Finding, Severity};
+use crate::observation::{Observation, Skipped};
+use crate::timestamp::Timestamp;
+
+/// What was seen of one endpoint, over all of its addresses.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EndpointReport {
+    /// An [`Endpoint`] as text, such as `smtp://host:port`; the host as it is in DNS. [`EndpointReport::is_of`] compares it.
+    pub endpoint: String,
+    /// The host in Unicode, if that reads differently.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unicode: Option<String>,
+    /// The name in the handshake (SNI), if it is not the host: another certificate is then to be expected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sni: Option<String>,
+    /// Its worst finding's severity.
+    pub status: Severity,
+    /// The earliest end of the leaves that its addresses serve.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<Timestamp>,
+    /// Signed seconds until then; negative once expired.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds_left: Option<i64>,
+    /// One entry per address.
+    pub observations: Vec<Observation>,
+    /// Addresses that were not probed, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skipped: Vec<Skipped>,
+    /// What is wrong with the endpoint as a whole.
+    pub findings: Vec<Finding>,
+}
+
+impl EndpointReport {
+    /// Whether it says what clients of `endpoint` get: with another name in the handshake they would get another certificate.
+    pub fn is_of(&self, endpoint: &Endpoint) -> bool {
+        self.sni.is_none() && self.endpoint == endpoint.to_string()
+    }
+
+    /// All findings: those of the endpoint as a whole, then those of each address.
+    pub fn all_findings(&self) -> impl Iterator<Item = (Option<SocketAddr>, &Finding)> {
+        let own = self.findings.iter().map(|finding| (None, finding));
+        let of_addresses = self.observations.iter().flat_map(|seen| {
+            let findings = seen.findings.iter();
+            findings.map(|finding| (Some(seen.address), finding))
+        });
+        own.chain(of_addresses)
+    }
+
+    /// The leaf that expires first, of those that its addresses serve; `not_after` is from it.
+    pub fn leaf(&self) -> Option<&Certificate> {
+        self.observations
+            .iter()
+            .filter_map(|seen| seen.leaf.as_ref())
+            .min_by_key(|leaf| leaf.not_after)
+    }
+
+    /// Orders by status, worst first, then by time left, then by name.
+    pub fn worst_first(&self, other: &Self) -> Ordering {
+        let time_left = |report: &Self| report.seconds_left.unwrap_or(i64::MAX);
+        other
+            .status
+            .cmp(&self.status)
+            .then_with(|| time_left(self).cmp(&time_left(other)))
+            .then_with(|| self.endpoint.cmp(&other.endpoint))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An alert gave the end of the old certificate, at one address, and the issuer of the new one, at another.
+    #[test]
+    fn the_end_that_is_told_and_the_issuer_are_of_one_certificate() {
+        let seen = |address: &str, issuer: &str, end: &str| {
+            serde_json::json!({"address": address, "findings": [], "elapsed_ms": 1, "tries": 1, "leaf": {"role": "leaf",
+                "subject": "", "issuer": issuer, "serial": "1", "fingerprint": "aa", "names": [], "key": "ecdsa-p256",
+                "signature": "ecdsa-sha256", "not_before": "2026-10-01T00:00:00Z", "not_after": end}})
+        };
+        let endpoint: EndpointReport = serde_json::from_value(serde_json::json!({
+            "endpoint": "a:443", "status": "ok", "findings": [],
+            "observations": [
+                seen("192.0.2.1:443", "CN=new", "2027-01-01T00:00:00Z"),
+                seen("192.0.2.2:443", "CN=old", "2026-12-01T00:00:00Z"),
+            ],
+        }))
+        .unwrap();
+        assert_eq!(endpoint.leaf().map(|leaf| leaf.issuer.as_str()), Some("CN=old"));
+    }
+}
