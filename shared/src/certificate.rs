@@ -15,8 +15,8 @@ use crate::timestamp::Timestamp;
 /// What an X.509 certificate says of itself (RFC 5280).
 ///
 /// [`describe`] reads one from DER; reports and stored versions carry it. All of it is what the
-/// certificate *says*: whether that is true, and whether anybody trusts it, is for [`crate::chain`] to
-/// judge. Times are those of the certificate, inclusive at both ends.
+/// certificate *says*: whether that is true, and whether anybody trusts it, is for [`crate::chain`]
+/// to judge. Times are those of the certificate, inclusive at both ends.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Certificate {
     /// Its subject, as RFC 4514 writes it.

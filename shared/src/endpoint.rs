@@ -10,8 +10,8 @@ use tokio_rustls::rustls::pki_types::{DnsName, ServerName};
 /// A host, a port, and how its TLS begins.
 ///
 /// It is parsed from what people write: `example.com`, `example.com:8443`, `[2001:db8::1]:443`,
-/// `https://example.com/`, `smtps://mail.example.com` or, with STARTTLS, `smtp://mail.example.com:587`.
-/// It prints in one canonical form, which can be parsed again.
+/// `https://example.com/`, `smtps://mail.example.com` or, with STARTTLS,
+/// `smtp://mail.example.com:587`. It prints in one canonical form, which can be parsed again.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint {
     /// Name or address.
@@ -116,7 +116,8 @@ impl fmt::Display for Endpoint {
 impl FromStr for Host {
     type Err = String;
 
-    /// Takes a name in Unicode or ASCII, with or without its trailing dot, or an address without brackets.
+    /// Takes a name in Unicode or ASCII, with or without its trailing dot, or an address without
+    /// brackets.
     fn from_str(text: &str) -> Result<Self, String> {
         if text.is_empty() {
             return Err("the host is missing".to_owned());

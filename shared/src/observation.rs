@@ -9,10 +9,10 @@ use crate::finding::Finding;
 
 /// What one address of an endpoint answered, and what is wrong there.
 ///
-/// The probe makes one per address; a [`crate::report::EndpointReport`] collects those of an endpoint.
-/// How much of it is there depends on how far the connection got: without a connection there are only
-/// findings, and a handshake that failed late may still have the chain. The chain is judged in any case,
-/// so an expired certificate is a leaf *and* a finding.
+/// The probe makes one per address; a [`crate::report::EndpointReport`] collects those of an
+/// endpoint. How much of it is there depends on how far the connection got: without a connection
+/// there are only findings, and a handshake that failed late may still have the chain. The chain is
+/// judged in any case, so an expired certificate is a leaf *and* a finding.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Observation {
     /// The address and port that were connected to.
@@ -52,9 +52,9 @@ pub struct Tls {
 /// What revocation lists (RFC 5280, 5) say about a leaf.
 ///
 /// Only `Revoked` is a finding; the facts of the revocation are in that
-/// ([`crate::finding::Kind::Revoked`]). `Unknown` never alerts, because a CA's list server that is down
-/// says nothing about the endpoint. Short-lived certificates, and those that are expired or not yet valid, are
-/// `Skipped`.
+/// ([`crate::finding::Kind::Revoked`]). `Unknown` never alerts, because a CA's list server that is
+/// down says nothing about the endpoint. Short-lived certificates, and those that are expired or
+/// not yet valid, are `Skipped`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum Revocation {

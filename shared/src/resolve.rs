@@ -14,8 +14,8 @@ use crate::endpoint::Host;
 
 /// Asks the system's name servers, or a given one, for both address families at once.
 ///
-/// Clones share one cache. Errors say whether the answer was that there is no address, or whether there was
-/// no answer: only the latter is worth another try.
+/// Clones share one cache. Errors say whether the answer was that there is no address, or whether
+/// there was no answer: only the latter is worth another try.
 #[derive(Clone, Debug)]
 pub struct Resolver {
     v4: TokioResolver,
@@ -126,7 +126,8 @@ impl From<NetError> for Error {
     }
 }
 
-/// Whether this machine has a route to an address. Sends nothing: connecting a UDP socket only asks the routing table.
+/// Whether this machine has a route to an address. Sends nothing: connecting a UDP socket only asks
+/// the routing table.
 pub fn has_route(address: IpAddr) -> bool {
     let any: IpAddr = if address.is_ipv4() {
         Ipv4Addr::UNSPECIFIED.into()
@@ -147,8 +148,8 @@ pub fn only(server: SocketAddr) -> ResolverConfig {
     ResolverConfig::from_name_servers(vec![server_config])
 }
 
-/// How many sockets a look-up may have open: hickory sends each family's query up to three times, each
-/// from a port of its own, and waits for the answer on all of them.
+/// How many sockets a look-up may have open: hickory sends each family's query up to three times,
+/// each from a port of its own, and waits for the answer on all of them.
 pub const SOCKETS: usize = 6;
 const ATTEMPTS: usize = 1;
 const CACHED_NAMES: u64 = 4_096;

@@ -1,4 +1,5 @@
-//! Servers that are broken or mean, and what a user is told of them: each costs its own deadline and nothing else.
+//! Servers that are broken or malicious, and the reports on them. Each costs its own deadline and
+//! nothing else.
 
 use std::collections::BTreeSet;
 use std::future::{Future, pending};
@@ -249,7 +250,8 @@ async fn a_flight_can_be_cut_anywhere() {
         let length = flight_length(&pki, &config).await;
         assert!(length > 500, "{version:?}: {length} bytes");
         let mut cases = Vec::new();
-        // ECDSA signatures differ by some bytes in length, so the very last ones may not be there another time.
+        // ECDSA signatures differ by some bytes in length, so the very last ones may not be there
+        // another time.
         for at in (0..length - 16).step_by(length / 12) {
             for (then, code) in [
                 (Then::Hold, "timed_out"),
@@ -266,7 +268,8 @@ async fn a_flight_can_be_cut_anywhere() {
             let seen = of(&report, &format!("shop.example:{port}"));
             let mut codes = codes(seen);
             if matches!(then, Then::Noise) {
-                // Where certificates are in clear, noise within them is what the server shows, and is judged.
+                // Where certificates are in clear, noise within them is what the server shows, and
+                // is judged.
                 codes.retain(|code| !["invalid_chain", "incomplete_chain", "untrusted_root"].contains(code));
             }
             assert_eq!(codes, [code], "{version:?}, {then:?} after {at} of {length}: {seen:?}");
@@ -278,7 +281,8 @@ async fn a_flight_can_be_cut_anywhere() {
     }
 }
 
-/// A load balancer that drops a connection now and then made a modern server look like a legacy one.
+/// A load balancer that drops a connection now and then made a modern server look like a legacy
+/// one.
 #[tokio::test]
 async fn one_lost_connection_is_tried_again_and_not_taken_for_an_old_server() {
     let pki = Pki::new();
@@ -345,8 +349,8 @@ async fn a_connection_lost_after_the_certificate_is_tried_again_and_the_certific
     }
 }
 
-/// Look-ups had two sockets for each of the 800 endpoints under way, where Lambda allows 1,024 files: with a slow name server
-/// two in five endpoints could not be looked at.
+/// Look-ups had two sockets for each of the 800 endpoints under way, where Lambda allows 1,024
+/// files: with a slow name server two in five endpoints could not be looked at.
 #[tokio::test]
 async fn look_ups_count_among_the_sockets() {
     let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
@@ -433,7 +437,8 @@ async fn no_garbled_flight_makes_it_panic() {
     assert!(failed > count / 2, "{failed} of {count} were garbled");
 }
 
-/// Certificates with everything in them, changed at random: whatever is left of them is judged, printed and put into JSON.
+/// Certificates with everything in them, changed at random: whatever is left of them is judged,
+/// printed and put into JSON.
 #[test]
 fn no_certificate_makes_it_panic() {
     use rcgen::{CidrSubnet, CrlDistributionPoint, CustomExtension, GeneralSubtree, NameConstraints, SanType};
@@ -513,7 +518,8 @@ async fn huge_chains() {
         }
         leaf
     };
-    // rustls, like browsers, reads no Certificate message beyond 64 KB; whoever sends one has no clients.
+    // rustls, like browsers, reads no Certificate message beyond 64 KB; whoever sends one has no
+    // clients.
     let (large, too_large) = (pki.serve(chain(100)).await, pki.serve(chain(300)).await);
     let report = run(vec![pki.target("", large), pki.target("", too_large)], 1).await;
     let seen = of(&report, &format!("shop.example:{large}"));
@@ -748,7 +754,8 @@ async fn same_port() -> (TcpListener, TcpListener) {
     panic!("no port is free on both 127.0.0.1 and 127.0.0.2");
 }
 
-/// Says each of these in turn, waiting for a word from the client between them, then holds the line in silence.
+/// Says each of these in turn, waiting for a word from the client between them, then holds the line
+/// in silence.
 async fn says_and_holds(mut stream: TcpStream, says: Vec<&'static [u8]>) {
     for bytes in says {
         let _ = stream.write_all(bytes).await;
@@ -829,8 +836,8 @@ enum Then {
     Noise,
 }
 
-/// A real server, of whose words only the first `cut` bytes get through; `flight` is how many there were when the client
-/// spoke for the second time.
+/// A real server, of whose words only the first `cut` bytes get through; `flight` is how many there
+/// were when the client spoke for the second time.
 async fn relay(config: Arc<ServerConfig>, stream: TcpStream, cut: usize, then: Then, flight: Arc<AtomicUsize>) {
     let (ours, theirs) = tokio::io::duplex(1 << 20);
     tokio::spawn(async move {

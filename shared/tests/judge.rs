@@ -1,4 +1,5 @@
-//! An independent judge: OpenSSL looks at the same chains, and where it says something else than we do, the table says why.
+//! An independent judge: OpenSSL judges the same chains, and where its verdict differs from ours, the
+//! table has the reason.
 
 use std::path::Path;
 use std::process::Command;
@@ -20,7 +21,7 @@ const NOW: OffsetDateTime = datetime!(2026-11-24 12:00 UTC);
 const DAY: time::Duration = time::Duration::DAY;
 const SHOP: &str = "shop.example";
 
-/// A chain, and what is to be said of it.
+/// A chain, and the findings that are expected.
 struct Case {
     what: &'static str,
     /// Leaf first.
@@ -207,7 +208,7 @@ fn what_is_sent_with_the_leaf() {
             &["untrusted_root"],
         )
         .trusting(vec![other.root.clone()]),
-        pki.case("from a root made anew", vec![leaf(), ours.clone()], &["untrusted_root"])
+        pki.case("from a recreated root", vec![leaf(), ours.clone()], &["untrusted_root"])
             .trusting(vec![again.root()]),
         pki.case(
             "a broken signature",
@@ -422,7 +423,7 @@ fn cross_signs() {
     let circle = vec![leaf_of(&a, |_| {}), b.sign(&a, |_| {}), a.sign(&b, |_| {})];
     compare(vec![
         case(
-            "the expired root beside the good one",
+            "the expired root besides the good one",
             through(1_000),
             &[&dst, &x1],
             &[],
@@ -525,18 +526,19 @@ fn what_openssl_makes() {
     ]);
 }
 
-/// Both judge every case; a difference without a reason, and a reason without a difference, are wrong.
+/// Both judge every case; a difference without a reason, and a reason without a difference, are
+/// wrong.
 fn compare(cases: Vec<Case>) {
     for case in cases {
         let what = case.what;
         let (found, alarm) = ours(&case);
         assert_eq!(found, case.ours, "{what}");
-        let (accepted, said) = theirs(&case);
+        let (accepted, output) = theirs(&case);
         match case.differs {
-            None => assert_eq!(!alarm, accepted, "{what}: OpenSSL says {said}"),
+            None => assert_eq!(!alarm, accepted, "{what}: OpenSSL says {output}"),
             Some(why) => assert_eq!(
                 alarm, accepted,
-                "{what}: OpenSSL says {said}, so this is no reason: {why}"
+                "{what}: OpenSSL says {output}, so this is no reason: {why}"
             ),
         }
     }
@@ -609,8 +611,8 @@ fn theirs(case: &Case) -> (bool, String) {
     let out = command
         .output()
         .expect("openssl can be run (Debian: apt-get install openssl)");
-    let said = [out.stdout, out.stderr].concat();
-    (out.status.success(), String::from_utf8_lossy(&said).into_owned())
+    let output = [out.stdout, out.stderr].concat();
+    (out.status.success(), String::from_utf8_lossy(&output).into_owned())
 }
 
 impl Case {
@@ -746,7 +748,8 @@ fn leaf() -> CertificateParams {
     params
 }
 
-/// Without a subject; RFC 5280, 4.1.2.6, then wants the names to be critical, and rcgen makes them so.
+/// Without a subject; RFC 5280, 4.1.2.6, then wants the names to be critical, and rcgen makes them
+/// so.
 fn nameless(pki: &Pki) -> Vec<CertificateDer<'static>> {
     pki.chain(|leaf| leaf.distinguished_name = DistinguishedName::new())
 }

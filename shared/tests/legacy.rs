@@ -1,4 +1,4 @@
-//! Real old servers: OpenSSL, told to speak nothing that rustls accepts.
+//! Real old servers: OpenSSL, configured to speak nothing that rustls accepts.
 
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -61,7 +61,8 @@ async fn a_server_that_has_nothing_in_common_is_a_failed_handshake() {
     assert_eq!(error, "the server refused it with the alert handshake_failure (40)");
 }
 
-/// It chose a modern suite on a curve that rustls does not have: the handshake failed, and its certificate was not shown.
+/// It chose a modern suite on a curve that rustls does not have: the handshake failed, and its
+/// certificate was not shown.
 #[tokio::test]
 async fn a_modern_server_that_rustls_cannot_finish_with_still_shows_the_chain() {
     let pki = Pki::new();
@@ -80,7 +81,8 @@ async fn a_modern_server_that_rustls_cannot_finish_with_still_shows_the_chain() 
     assert_eq!(suite, Some("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"));
 }
 
-/// Keys and certificates that today's clients do not take: what the server has is said, not only that it failed.
+/// Keys and certificates that today's clients do not take: the report has what the server shows, and
+/// not only that the handshake failed.
 #[tokio::test]
 async fn a_certificate_that_rustls_does_not_take_is_shown() {
     for (what, key, extensions, key_type, expected) in [
@@ -229,7 +231,8 @@ impl Server {
         }
     }
 
-    /// Whether OpenSSL's own client gets through: some machines' policies forbid old versions altogether.
+    /// Whether OpenSSL's own client gets through: some machines' policies forbid old versions
+    /// altogether.
     fn takes(&self, option: &str) -> bool {
         Command::new("openssl")
             .args(["s_client", option, "-cipher", "ALL:@SECLEVEL=0", "-connect"])

@@ -125,7 +125,8 @@ fn validity(leaf: &Certificate, criteria: &Criteria<'_>) -> Option<Finding> {
 fn name(der: &CertificateDer<'_>, leaf: &Certificate, criteria: &Criteria<'_>) -> Option<Finding> {
     let is_valid = match EndEntityCert::try_from(der) {
         Ok(leaf) => leaf.verify_is_valid_for_subject_name(criteria.name).is_ok(),
-        // The path has a finding that the verifier cannot read it. Version 1 has no names to be valid for.
+        // The path has a finding that the verifier cannot read it. Version 1 has no names to be
+        // valid for.
         Err(_) => !leaf.names.is_empty(),
     };
     if is_valid {

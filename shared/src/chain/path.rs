@@ -41,6 +41,7 @@ impl<'a> Path<'a> {
         if roots.pins(leaf_der) {
             return Self::trusted(Vec::new());
         }
+
         let search = PathSearch {
             leaf_der,
             leaf,
@@ -228,7 +229,8 @@ impl<'a> PathSearch<'a> {
         self.misuse(&path.ok()?)
     }
 
-    /// What a key on the path is used for although its key usage (RFC 5280, 4.2.1.3) does not allow it.
+    /// What a key on the path is used for although its key usage (RFC 5280, 4.2.1.3) does not allow
+    /// it.
     fn misuse(&self, path: &VerifiedPath<'_>) -> Option<String> {
         if key_usage(self.leaf).is_some_and(|usage| !is_for_tls(usage)) {
             return Some("the leaf's key is not for TLS (key usage)".to_owned());
@@ -310,8 +312,8 @@ impl<'a> PathSearch<'a> {
             None => Kind::IncompleteChain {
                 missing: self.leaf.issuer().to_string(),
             },
-            // The root itself need not be sent, so one intermediate that nobody vouches for means an
-            // unknown root.
+            // The root itself need not be sent, so one intermediate that nobody vouches for means
+            // an unknown root.
             Some((_, top)) => Kind::UntrustedRoot {
                 root: top.issuer().to_string(),
                 key_differs: false,
@@ -333,6 +335,7 @@ fn reason(error: &Error, walk: &[&Sent<'_>], now: Timestamp) -> String {
         let (from, to) = validity(issuer);
         !(from..=to).contains(&now.unix())
     });
+
     let words = match (error, outside) {
         (Error::CertExpired { .. } | Error::CertNotValidYet { .. }, Some((_, issuer))) => {
             return format!(

@@ -9,7 +9,10 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, TrustAnchor};
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 use x509_parser::asn1_rs::{Any, FromDer};
 
-/// A set of trust anchors.
+/// A set of trust anchors (RFC 5280, 6.1.1): [`Roots::public`], and more by [`Roots::with_pem`].
+///
+/// Certificates from PEM files are private roots. They count like the public ones, and besides: a leaf
+/// that is one of them is trusted as it is, and revocation lists of their CAs may be in a private network.
 #[derive(Clone, Debug)]
 pub struct Roots {
     anchors: Vec<TrustAnchor<'static>>,
@@ -18,14 +21,21 @@ pub struct Roots {
 
 /// Why a PEM file is no set of roots.
 #[derive(Debug, Error)]
-#[allow(missing_docs)]
 pub enum Error {
+    /// It is not PEM (RFC 7468).
     #[error("not a PEM file: {0}")]
     Pem(String),
+    /// It is PEM without a certificate.
     #[error("no certificate in it (expected PEM with -----BEGIN CERTIFICATE-----)")]
     Empty,
+    /// A certificate in it is none that the verifier understands.
     #[error("certificate {number} in it cannot be a root: {reason}")]
-    Certificate { number: usize, reason: webpki::Error },
+    Certificate {
+        /// Counted from 1.
+        number: usize,
+        /// The verifier's reason.
+        reason: webpki::Error,
+    },
 }
 
 impl Roots {
@@ -51,6 +61,7 @@ impl Roots {
             roots.anchors.push(anchor);
             roots.private.push(der);
         }
+
         if roots.private.len() == self.private.len() {
             Err(Error::Empty)
         } else {
@@ -80,9 +91,9 @@ impl Roots {
         &self.private
     }
 
-    /// Whether one of them has this subject, given as the DER of a Name.
+    /// Whether one of the roots has this subject, given as the DER of a Name.
     pub fn has_subject(&self, name: &[u8]) -> bool {
-        // An anchor keeps only what is inside of the SEQUENCE that a Name is.
+        // An anchor keeps only the contents of the SEQUENCE that a Name is.
         let Ok((_, sequence)) = Any::from_der(name) else {
             return false;
         };
@@ -91,7 +102,7 @@ impl Roots {
             .any(|anchor| anchor.subject.as_ref() == sequence.data)
     }
 
-    /// Whether this very certificate was given as trusted: a self-signed leaf may be pinned like that.
+    /// Whether this very certificate is a private root: that is how a self-signed leaf is pinned.
     pub fn pins(&self, certificate: &CertificateDer<'_>) -> bool {
         self.private.iter().any(|root| root == certificate)
     }

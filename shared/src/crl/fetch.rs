@@ -19,8 +19,8 @@ use crate::resolve::Resolver;
 
 /// The revocation lists of one run, and the clients that fetch them.
 ///
-/// A list may have 10 MB, all of them together 100 MB. Several checks that need the same list wait for
-/// one request; a request that failed is not repeated.
+/// A list may have 10 MB, all of them together 100 MB. Several checks that need the same list wait
+/// for one request; a request that failed is not repeated.
 #[derive(Debug)]
 pub(super) struct Fetcher {
     /// How long one list may take.
@@ -34,8 +34,8 @@ pub(super) struct Fetcher {
     resolver: Resolver,
 }
 
-/// An organisation's own roots. The server of a list by HTTPS is judged by the roots of the endpoint,
-/// so a list that one endpoint could not have may be there for another.
+/// An organisation's own roots. The server of a list by HTTPS is judged by the roots of the
+/// endpoint, so a list that one endpoint could not have may be there for another.
 type PrivateRoots = Vec<CertificateDer<'static>>;
 
 /// A list as it was signed: half the size of a parsed one, and looking up one serial does not need

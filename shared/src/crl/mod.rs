@@ -29,8 +29,8 @@ use crate::timestamp::Timestamp;
 
 /// The revocation lists of one run: each is fetched once, however many certificates name it.
 ///
-/// A list may have 10 MB, and all of them together 100 MB. A certificate whose list is beyond that is
-/// [`Status::Unknown`].
+/// A list may have 10 MB, and all of them together 100 MB. A certificate whose list is beyond that
+/// is [`Status::Unknown`].
 #[derive(Debug)]
 pub struct Crls {
     fetcher: Fetcher,
@@ -381,8 +381,8 @@ mod tests {
     }
 
     fn strict(timeout: Duration) -> Crls {
-        let nobody = "127.0.0.1:1".parse().unwrap();
-        Crls::new(timeout, Resolver::new(Some(nobody), timeout).unwrap())
+        let no_server = "127.0.0.1:1".parse().unwrap();
+        Crls::new(timeout, Resolver::new(Some(no_server), timeout).unwrap())
     }
 
     fn trusting(issuer: &Authority) -> Roots {
@@ -546,7 +546,8 @@ mod tests {
         assert!(matches!(check(&ours, &[&url], 90).await, Status::Unknown { .. }));
     }
 
-    /// A private CA's list by HTTPS was refused, because its server was judged by public roots only.
+    /// A private CA's list by HTTPS was refused, because its server was judged by public roots
+    /// only.
     #[tokio::test]
     async fn https_is_judged_by_the_endpoints_own_roots() {
         use tokio_rustls::rustls::ServerConfig;
@@ -613,7 +614,8 @@ mod tests {
         assert!(matches!(status, Status::Unknown { reason } if reason.contains("HTTP 302")));
     }
 
-    /// The Runtime API of a Lambda listens on loopback: who may choose a URL there takes events away from the function.
+    /// The Runtime API of a Lambda listens on loopback: who may choose a URL there takes events
+    /// away from the function.
     #[tokio::test]
     async fn no_list_leads_to_this_machine_or_to_a_clouds_credentials() {
         let ours = authority("Ours");

@@ -8,10 +8,12 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use crate::endpoint::Host;
 use crate::resolve::Resolver;
 
-/// The addresses that lists may be fetched from, whatever certificate, name or redirect leads there.
+/// The addresses that lists may be fetched from, whatever certificate, name or redirect leads
+/// there.
 ///
-/// A CA's list is never at an address where a cloud hands out credentials, and never on this machine,
-/// where Lambda's runtime listens. In a private network it is only if the CA is an organisation's own.
+/// A CA's list is never at an address where a cloud hands out credentials, and never on this
+/// machine, where Lambda's runtime listens. In a private network it is only if the CA is an
+/// organisation's own.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reach {
     /// Whether lists may be in a private network.
@@ -49,8 +51,8 @@ impl Reach {
         }
     }
 
-    /// Whether a URL may be requested. A host name passes here, and is checked again by [`Names`] when
-    /// its addresses are known.
+    /// Whether a URL may be requested. A host name passes here, and is checked again by [`Names`]
+    /// when its addresses are known.
     pub(super) fn allows_url(self, url: &Url) -> bool {
         let host = url.host_str().unwrap_or_default();
         let host = host.trim_start_matches('[').trim_end_matches(']');

@@ -55,8 +55,8 @@ pub struct Watched {
 
 /// A certificate to renew, deliver and watch.
 ///
-/// The renewer orders it and stores each version under its name in the bucket; instances install the
-/// current version; the probe checks that it is served. See [`crate::renewal`] and
+/// The renewer orders it and stores each version under its name in the bucket; instances install
+/// the current version; the probe checks that it is served. See [`crate::renewal`] and
 /// [`crate::delivery`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Managed {
@@ -117,8 +117,8 @@ pub struct Issuer {
     /// Whether the account needs an external account binding (RFC 8555, 7.3.4).
     #[serde(default)]
     pub eab: bool,
-    /// For a private CA, the PEM file with the roots of its directory and of its certificates: a key
-    /// in the bucket.
+    /// For a private CA, the PEM file with the roots of its directory and of its certificates: a
+    /// key in the bucket.
     pub ca: Option<String>,
     /// Whether clients are not meant to trust what it issues.
     #[serde(default)]
@@ -163,7 +163,8 @@ impl Inventory {
         inventory
     }
 
-    /// Watches an endpoint the way that another inventory does, or plainly if that does not have it.
+    /// Watches an endpoint the way that another inventory does, or plainly if that does not have
+    /// it.
     pub fn watch_as_in(&mut self, other: &Inventory, endpoint: Endpoint) {
         let known: Vec<_> = other
             .watched

@@ -365,7 +365,8 @@ impl Reader<'_> {
         watched.get_mut(*at)
     }
 
-    /// A value as what it should be, or what is wrong with it: the key, the value, the accepted form.
+    /// A value as what it should be, or what is wrong with it: the key, the value, the accepted
+    /// form.
     fn understand<T: for<'de> Deserialize<'de>>(&self, value: Spanned<DeValue<'_>>) -> Result<T, WrittenProblem> {
         let value_span = value.span();
         T::deserialize(ValueDeserializer::from(value)).map_err(|error| {
@@ -638,7 +639,7 @@ mod tests {
                 .watched
                 .iter()
                 .any(|watched| watched.endpoint.to_string() == "fine.example:443");
-            assert!(fine, "the entry beside it is watched");
+            assert!(fine, "the entry next to it is watched");
         }
     }
 

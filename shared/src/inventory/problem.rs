@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 /// Something in an inventory that could not be used, and where it was written.
 ///
-/// It prints as `line 3: [[endpoint]] port = 0 cannot be connected to (expected 1 to 65535)`, or without
-/// the line where there is none. Reports carry it as that text: in JSON it is a string.
+/// It prints as `line 3: [[endpoint]] port = 0 cannot be connected to (expected 1 to 65535)`, or
+/// without the line where there is none. Reports carry it as that text: in JSON it is a string.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub struct Problem {

@@ -38,9 +38,9 @@ pub(super) fn chosen(addresses: Vec<IpAddr>) -> (Vec<IpAddr>, Vec<Skipped>) {
     (chosen, skipped)
 }
 
-/// Leaves out IPv6 that the network cannot carry, as when a host has an address but its router no way
-/// out. It is left out only if another address could be reached: otherwise nothing else is known of the
-/// name.
+/// Leaves out IPv6 that the network cannot carry, as when a host has an address but its router no
+/// way out. It is left out only if another address could be reached: otherwise nothing else is
+/// known of the name.
 pub(super) fn reachable(probed: Vec<Probed>) -> (Vec<Observation>, Vec<Skipped>) {
     if probed.iter().all(|one| one.unreachable().is_some()) {
         let observations = probed.into_iter().map(|one| one.observation).collect();

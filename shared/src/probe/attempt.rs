@@ -65,8 +65,8 @@ impl Peer<'_> {
             return attempt;
         }
 
-        // The server accepts nothing that today's clients offer. Older servers show their certificate
-        // in clear.
+        // The server accepts nothing that today's clients offer. Older servers show their
+        // certificate in clear.
         let is_tls = failure.cause != Cause::NotTls;
         match self.legacy_handshake().await {
             // It could have agreed with today's clients: the handshake failed for another reason.
@@ -111,8 +111,8 @@ impl Peer<'_> {
         }
     }
 
-    /// The handshake of an old client, as far as the certificates; none if there was no connection or
-    /// no time for it.
+    /// The handshake of an old client, as far as the certificates; none if there was no connection
+    /// or no time for it.
     async fn legacy_handshake(&self) -> Option<Result<Legacy, legacy::Error>> {
         let mut stream = self.open().await.ok()?;
         let name = match self.target.server_name() {
@@ -172,8 +172,8 @@ impl Attempt {
         }
     }
 
-    /// The better of two tries: the next one, unless it failed too and saw less, or was cut short. A
-    /// try that was cut short says nothing about the server.
+    /// The better of two tries: the next one, unless it failed too and saw less, or was cut short.
+    /// A try that was cut short says nothing about the server.
     pub(super) fn or(self, next: Self) -> Self {
         let saw_less = next.failure.is_some() && next.chain.is_empty() && !self.chain.is_empty();
         let was_cut_short = next.failure.as_ref().is_some_and(|failure| {

@@ -1,7 +1,7 @@
 //! The handshake of an old client, for servers that today's clients cannot agree with.
 //!
-//! Below TLS 1.3 the Certificate message is sent in clear, so a minimal ClientHello is enough to read it
-//! (RFC 5246, 7.4).
+//! Below TLS 1.3 the Certificate message is sent in clear, so a minimal ClientHello is enough to
+//! read it (RFC 5246, 7.4).
 
 use std::io;
 
@@ -92,8 +92,8 @@ async fn append_record<S: AsyncRead + Unpin>(stream: &mut S, handshake: &mut Vec
         return Err(Error::Garbled("a record too long"));
     }
 
-    // A connection may be lost within a record that had all of the certificates. The next read fails
-    // then, if there is a need for one.
+    // A connection may be lost within a record that had all of the certificates. The next read
+    // fails then, if there is a need for one.
     let mut body = Vec::with_capacity(length);
     let _ = stream.take(length as u64).read_to_end(&mut body).await;
     match (kind, body.as_slice()) {
@@ -211,8 +211,8 @@ fn uint24(bytes: &[u8]) -> Option<(usize, &[u8])> {
     Some((usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c), rest))
 }
 
-/// A ClientHello that offers TLS 1.2 and whatever old servers know. The suites of modern servers come
-/// first, so that these can be recognized ([`Legacy::is_modern`]).
+/// A ClientHello that offers TLS 1.2 and whatever old servers know. The suites of modern servers
+/// come first, so that these can be recognized ([`Legacy::is_modern`]).
 fn client_hello(server_name: Option<&str>) -> Vec<u8> {
     let mut extensions = Vec::new();
     if let Some(name) = server_name {
@@ -223,7 +223,8 @@ fn client_hello(server_name: Option<&str>) -> Vec<u8> {
     extension(&mut extensions, EC_POINT_FORMATS, &[1, 0]);
     extension(&mut extensions, SIGNATURE_ALGORITHMS, &sized(&SIGNATURES));
 
-    // Strict servers talk only to clients that know RFC 5746. A suite that is not a real one signals it.
+    // Strict servers talk only to clients that know RFC 5746. A suite that is not a real one
+    // signals it.
     let suites: Vec<u8> = SUITES
         .iter()
         .map(|(code, _)| *code)

@@ -103,15 +103,16 @@ impl Prober {
         })
     }
 
-    /// Reports on targets in the order in which they finish, and takes them from the stream as places
-    /// get free. A stream that pauses holds nothing up. Dropping the result stops everything that is
-    /// under way.
+    /// Reports on targets in the order in which they finish, and takes them from the stream as
+    /// places get free. A stream that pauses holds nothing up. Dropping the result stops everything
+    /// that is under way.
     pub fn run<S>(&self, targets: S) -> impl Stream<Item = EndpointReport> + use<S>
     where
         S: Stream<Item = Target>,
     {
         let prober = self.clone();
         let targets = Box::pin(targets.fuse());
+
         unfold((targets, JoinSet::new()), move |(mut targets, mut running)| {
             let prober = prober.clone();
             async move {
@@ -291,7 +292,8 @@ impl Prober {
         }
     }
 
-    /// Whether the leaf is revoked, by the lists that a trusted CA names; none if nobody wants to know.
+    /// Whether the leaf is revoked, by the lists that a trusted CA names; none if it was
+    /// not checked.
     async fn revocation(
         &self,
         target: &Target,

@@ -7,7 +7,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::endpoint::StartTls;
 
-/// Why a server did not switch to TLS. Its own words are cut and escaped, so that they can be printed.
+/// Why a server did not switch to TLS. Its own words are cut and escaped, so that they can be
+/// printed.
 #[derive(Debug, Error)]
 pub enum Error {
     /// The connection failed.
@@ -33,8 +34,8 @@ impl Error {
 
 /// Speaks the protocol until TLS may begin, and has no deadline of its own.
 ///
-/// It reads not one byte further than the answer. What a server sends after it is for TLS to read, and
-/// to refuse when it is plain text that an attacker injected.
+/// It reads not one byte further than the answer. What a server sends after it is for TLS to read,
+/// and to refuse when it is plain text that an attacker injected.
 pub async fn upgrade<S>(protocol: StartTls, stream: &mut S, host: &str) -> Result<(), Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -108,7 +109,8 @@ async fn imap<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> Result<(), E
     Err(Error::Garbled(format!("more than {LINES} lines")))
 }
 
-/// RFC 4511, 4.14: an extended request for 1.3.6.1.4.1.1466.20037, and an extended response with result 0.
+/// RFC 4511, 4.14: an extended request for 1.3.6.1.4.1.1466.20037, and an extended response with
+/// result 0.
 async fn ldap<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> Result<(), Error> {
     let oid = b"1.3.6.1.4.1.1466.20037";
     let mut request = vec![0x30, 0x1d, 0x02, 0x01, 0x01, 0x77, 0x18, 0x80, 0x16];
@@ -146,7 +148,8 @@ async fn postgres<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> Result<(
     }
 }
 
-/// MySQL's handshake: the server's greeting has its capabilities, and a short SSLRequest asks for TLS.
+/// MySQL's handshake: the server's greeting has its capabilities, and a short SSLRequest asks for
+/// TLS.
 async fn mysql<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> Result<(), Error> {
     let header = stream.read_u32_le().await?;
     let length = (header & 0x00ff_ffff) as usize;
@@ -182,8 +185,8 @@ async fn mysql<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> Result<(), 
     Ok(stream.write_all(&request).await?)
 }
 
-/// A reply of SMTP or FTP: a line `250 …`, or lines from `250-…` to `250 …`. FTP lets the lines between say anything
-/// (RFC 959, 4.2).
+/// A reply of SMTP or FTP: a line `250 …`, or lines from `250-…` to `250 …`. FTP lets the lines
+/// between say anything (RFC 959, 4.2).
 async fn reply<S: AsyncRead + Unpin>(stream: &mut S, expected: &str) -> Result<(), Error> {
     let first = line(stream).await?;
     let digits = first.get(..3).filter(|code| code.iter().all(u8::is_ascii_digit));
@@ -240,6 +243,8 @@ async fn ber<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Vec<u8>, Error> {
     if stream.read_u8().await? != 0x30 {
         return Err(Error::Garbled("no LDAP message".to_owned()));
     }
+
+    // One octet, or the number of octets that follow (X.690, 8.1.3).
     let length = match stream.read_u8().await? {
         short @ 0..=0x7f => usize::from(short),
         long @ 0x81..=0x84 => {
@@ -254,6 +259,7 @@ async fn ber<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Vec<u8>, Error> {
     if length > PACKET {
         return Err(Error::Garbled(format!("a message of {length} bytes")));
     }
+
     let mut contents = vec![0; length];
     stream.read_exact(&mut contents).await?;
     Ok(contents)
@@ -286,8 +292,8 @@ const UTF8MB4: u8 = 45;
 mod tests {
     use super::*;
 
-    /// Plays a server that says `says[0]`, waits for a command, says `says[1]` …, and hangs up. Returns what came of it,
-    /// what nobody had read by then, and what the server heard.
+    /// Plays a server that says `says[0]`, waits for a command, says `says[1]` …, and hangs up.
+    /// Returns what came of it, what nobody had read by then, and what the server heard.
     async fn play<B: AsRef<[u8]>>(protocol: StartTls, says: &[B]) -> (Result<(), Error>, Vec<u8>, Vec<u8>) {
         let (mut client, mut server) = tokio::io::duplex(65_536);
         let waits = matches!(protocol, StartTls::Ldap | StartTls::Postgres);
@@ -316,7 +322,8 @@ mod tests {
         [&[body.len() as u8, 0, 0, 0][..], &body].concat()
     }
 
-    /// A conversation with each protocol that ends with one byte of TLS, and what a client has to say in it.
+    /// A conversation with each protocol that ends with one byte of TLS, and what a client has to
+    /// say in it.
     fn conversations() -> Vec<(StartTls, Vec<Vec<u8>>, Vec<u8>)> {
         let mut ssl_request = b"\x20\0\0\x01\0\x8a\0\0\0\0\0\x01\x2d".to_vec();
         ssl_request.extend([0; 23]);

@@ -43,10 +43,11 @@ impl Target {
         self.sni.as_ref().unwrap_or(&self.endpoint.host).server_name()
     }
 
-    /// Everything that an inventory wants probed. Each target has the roots of `base`, and its own from
-    /// the PEM file that `load` finds for its `ca`.
+    /// Everything that an inventory wants probed. Each target has the roots of `base`, and its own
+    /// from the PEM file that `load` finds for its `ca`.
     ///
-    /// An entry whose roots cannot be loaded is a problem: judged without them, its chain would be wrong.
+    /// An entry whose roots cannot be loaded is a problem: judged without them, its chain would be
+    /// wrong.
     pub async fn all(
         inventory: &Inventory,
         base: &Roots,

@@ -114,8 +114,8 @@ impl Witness {
     }
 
     fn capture(&self, tls: Option<Tls>, error: Option<io::Error>) -> Capture {
-        // A server that refuses us because we have no client certificate has shown and proved its own
-        // by then.
+        // A server that refuses us because we have no client certificate has shown and proved its
+        // own by then.
         let is_refused_without_ours =
             self.client_certificate_requested.load(Ordering::Relaxed) && self.key_proved.load(Ordering::Relaxed);
         let failure = error
