@@ -41,7 +41,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
     for digest in sample::digests(&sender, Timestamp::now()) {
         topic.publish(&digest, &sender).await?;
         let in_slack = match &store {
-            Some(store) => slack::tell(store, &digest, &sender)
+            Some(store) => slack::notify(store, &digest, &sender)
                 .await
                 .context("the topic was told, but Slack was not")?,
             None => false,

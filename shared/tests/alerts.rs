@@ -2,8 +2,9 @@
 
 use std::net::SocketAddr;
 
-use neverlapse::alert::state::{Change, Circle, Memory, News, Run, State, next};
-use neverlapse::alert::{Digest, LIMIT, Sender, custom_notification, digest, slack};
+use neverlapse::alert::{
+    Change, Digest, Memory, News, Run, Sender, State, Watchlist, amazon_q, decide, digest, slack, sns,
+};
 use neverlapse::finding::{Finding, Kind, Severity};
 use neverlapse::inventory::Inventory;
 use neverlapse::observation::Observation;
@@ -20,8 +21,8 @@ fn every_body_keeps_to_its_schema_and_all_to_the_limit_even_with_5000_findings()
     let custom = schema(include_str!("schemas/custom-notification.json"));
     let blocks = schema(include_str!("schemas/block-kit.json"));
     for digest in digests() {
-        let bodies = digest.bodies(&sender());
-        assert!(bodies.len() <= LIMIT, "{} bytes", bodies.len());
+        let bodies = sns::bodies(&digest, &sender());
+        assert!(bodies.len() <= sns::LIMIT, "{} bytes", bodies.len());
         let bodies: Value = serde_json::from_str(&bodies).unwrap();
         let names: Vec<_> = bodies.as_object().unwrap().keys().map(String::as_str).collect();
         assert_eq!(names, ["default", "email", "https", "lambda", "sms", "sqs"]);
@@ -47,7 +48,7 @@ fn the_worst_of_5000_come_first_and_the_rest_is_counted() {
     let omitted: usize = omitted.split(' ').next().unwrap().parse().unwrap();
     assert_eq!(shown.matches("\nCRITICAL  ").count() + omitted, 5_000);
     assert!(text.contains("s3://bucket/reports/latest.html has them all"), "{text}");
-    let notification = custom_notification(&digest, &sender()).to_string();
+    let notification = amazon_q::custom_notification(&digest, &sender()).to_string();
     assert!(notification.contains(" more; s3://bucket/reports/latest.html has them all"));
 }
 
@@ -61,16 +62,16 @@ fn a_certificate_cannot_mention_link_or_move_the_cursor() {
         "a.example:443",
         vec![Finding::new(kind, Severity::Critical, NOW)],
     )]);
-    let digest = said(&report, &Circle::default()).unwrap();
+    let digest = said(&report, &Watchlist::default()).unwrap();
     let chats = [
-        custom_notification(&digest, &sender()),
+        amazon_q::custom_notification(&digest, &sender()),
         slack::message(&digest, &sender()),
     ];
     for text in chats.map(|chat| chat.to_string()) {
         assert!(!text.contains("<!") && !text.contains("<http"), "{text}");
         assert!(text.contains("&lt;!channel&gt;"), "{text}");
     }
-    let text = digest.text(&sender(), LIMIT);
+    let text = digest.text(&sender(), sns::LIMIT);
     assert!(!text.contains(['\u{1b}', '\u{202e}']), "{text}");
 }
 
@@ -78,10 +79,10 @@ fn a_certificate_cannot_mention_link_or_move_the_cursor() {
 #[test]
 fn an_email_says_what_where_since_when_by_when_and_what_to_do() {
     let inventory = Inventory::parse("[[certificate]]\nidentifiers = [\"shop.example\"]\n");
-    let circle = Circle::of(&inventory);
+    let watchlist = Watchlist::of(&inventory);
     let run = |outcome| Run {
         outcome: Ok(outcome),
-        circle: &circle,
+        watchlist: &watchlist,
         weekly: false,
     };
     let (before, now) = (NOW - Duration::hours(30), NOW);
@@ -89,7 +90,7 @@ fn an_email_says_what_where_since_when_by_when_and_what_to_do() {
         lapsing("old.example:443", before, Duration::days(2)),
         lapsing("blog.example:443", before, Duration::days(11)),
     ]);
-    let (_, state) = next(&run(&yesterday), &Memory::Blank, before);
+    let (_, state) = decide(&run(&yesterday), &Memory::Blank, before);
 
     let wrong = Kind::NameMismatch {
         expected: "api.example".into(),
@@ -105,10 +106,10 @@ fn an_email_says_what_where_since_when_by_when_and_what_to_do() {
         lapsing("blog.example:443", now, Duration::days(9)),
     ]);
     today.certificates = vec![stuck_certificate(now)];
-    let (news, _) = next(&run(&today), &Memory::Known(state), now);
-    let digest = digest::digest(&news, Some(&today), &circle, &sender(), now).unwrap();
+    let (news, _) = decide(&run(&today), &Memory::Known(state), now);
+    let digest = digest(&news, Some(&today), &watchlist, &sender(), now).unwrap();
     assert_eq!(digest.subject, "CRITICAL: mail.example:443, expired 1 h ago (+3 more)");
-    let text = digest.text(&sender(), LIMIT);
+    let text = digest.text(&sender(), sns::LIMIT);
     assert_eq!(text, EMAIL);
 }
 
@@ -227,7 +228,7 @@ fn what_an_address_hid_is_not_over() {
     })];
     for (seen, expected) in [
         (vec![observation(1, dark), fine()], vec![]),
-        (vec![observation(1, Vec::new()), fine()], vec![Change::Over]),
+        (vec![observation(1, Vec::new()), fine()], vec![Change::Resolved]),
         // Name servers may give out a part of the addresses: once is not gone.
         (vec![fine()], vec![]),
     ] {
@@ -244,7 +245,7 @@ fn what_an_address_hid_is_not_over() {
         news.notices.iter().all(|notice| notice.change == Change::Appeared),
         "{news:?}"
     );
-    assert_eq!(after.matters.len(), 2);
+    assert_eq!(after.incidents.len(), 2);
 }
 
 #[test]
@@ -256,8 +257,8 @@ fn two_runs_at_once_forget_nothing_of_either() {
     let (_, ours) = turn(&failing("a.example:443"), &Memory::Blank);
     let (_, theirs) = turn(&failing("b.example:443"), &Memory::Blank);
     let merged = ours.clone().merged(theirs.clone());
-    assert_eq!(merged.matters.len(), 2);
-    assert!(merged.matters.values().all(|matter| matter.said.is_some()));
+    assert_eq!(merged.incidents.len(), 2);
+    assert!(merged.incidents.values().all(|incident| incident.notified.is_some()));
     assert_eq!(ours.clone().merged(ours.clone()), ours);
 }
 
@@ -282,19 +283,19 @@ fn without_memory_even_the_network_is_said_at_once() {
 #[test]
 fn that_all_is_fine_is_said_once_a_week_and_only_if_it_is_asked_for() {
     let fine = report(vec![endpoint("a.example:443", Vec::new())]);
-    let circle = Circle::default();
+    let watchlist = Watchlist::default();
     let mut said = 0;
     let mut memory = Memory::Blank;
     for day in 0..21 {
         let run = Run {
             outcome: Ok(&fine),
-            circle: &circle,
+            watchlist: &watchlist,
             weekly: true,
         };
         let now = NOW + Duration::days(day) - Duration::minutes(day % 2 * 15);
-        let (news, state) = next(&run, &memory, now);
+        let (news, state) = decide(&run, &memory, now);
         memory = Memory::Known(state);
-        said += digest::digest(&news, Some(&fine), &circle, &sender(), now).map_or(0, |digest| {
+        said += digest(&news, Some(&fine), &watchlist, &sender(), now).map_or(0, |digest| {
             assert_eq!(digest.subject, "OK: all 1 endpoints are fine");
             1
         });
@@ -307,18 +308,23 @@ fn digests() -> Vec<Digest> {
     let one = report(vec![endpoint("a.example:443", vec![hostile(1)])]);
     let failed = Run {
         outcome: Err("access denied"),
-        circle: &Circle::default(),
+        watchlist: &Watchlist::default(),
         weekly: false,
     };
-    let (news, _) = next(&failed, &Memory::Blank, NOW);
+    let (news, _) = decide(&failed, &Memory::Blank, NOW);
     let plain = Digest::plain("OK: ünïcode\n", &"text ".repeat(100_000), Severity::Ok, NOW);
-    let failed = digest::digest(&news, None, &Circle::default(), &sender(), NOW);
-    vec![many(), said(&one, &Circle::default()).unwrap(), failed.unwrap(), plain]
+    let failed = digest(&news, None, &Watchlist::default(), &sender(), NOW);
+    vec![
+        many(),
+        said(&one, &Watchlist::default()).unwrap(),
+        failed.unwrap(),
+        plain,
+    ]
 }
 
 fn many() -> Digest {
     let endpoints = (0..5_000).map(|n| endpoint(&format!("host-{n:04}.example:443"), vec![hostile(n)]));
-    said(&report(endpoints.collect()), &Circle::default()).unwrap()
+    said(&report(endpoints.collect()), &Watchlist::default()).unwrap()
 }
 
 /// All that JSON, markdown and terminals have to escape.
@@ -330,20 +336,20 @@ fn hostile(n: u32) -> Finding {
 fn turn(report: &Report, memory: &Memory) -> (News, State) {
     let run = Run {
         outcome: Ok(report),
-        circle: &Circle::default(),
+        watchlist: &Watchlist::default(),
         weekly: false,
     };
-    next(&run, memory, NOW)
+    decide(&run, memory, NOW)
 }
 
-fn said(report: &Report, circle: &Circle) -> Option<Digest> {
+fn said(report: &Report, watchlist: &Watchlist) -> Option<Digest> {
     let run = Run {
         outcome: Ok(report),
-        circle,
+        watchlist,
         weekly: false,
     };
-    let (news, _) = next(&run, &Memory::Blank, NOW);
-    digest::digest(&news, Some(report), circle, &sender(), NOW)
+    let (news, _) = decide(&run, &Memory::Blank, NOW);
+    digest(&news, Some(report), watchlist, &sender(), NOW)
 }
 
 fn report(endpoints: Vec<EndpointReport>) -> Report {

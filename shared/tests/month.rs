@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use neverlapse::alert::state::{Circle, Memory, Run, next};
-use neverlapse::alert::{Digest, Sender, digest};
+use neverlapse::alert::{Digest, Memory, Run, Sender, Watchlist, decide, digest};
 use neverlapse::bucket::receipt::{self, Receipt};
 use neverlapse::bucket::version::{self, Current, Facts, IssuedBy};
 use neverlapse::certificate::{Certificate, Role};
@@ -233,17 +232,17 @@ impl World {
         let failed = |before: Option<Failure>| Failure::next(before.as_ref(), problem.into(), None, now);
         self.failure = self.renewal_fails.then(|| failed(self.failure.take()));
         let inventory = Inventory::parse(&self.inventory());
-        let circle = Circle::of(&inventory);
+        let watchlist = Watchlist::of(&inventory);
         let report = self.report(&inventory, now);
         let memory = self.kept.as_deref().map_or(Memory::Blank, Memory::read);
         let run = Run {
             outcome: Ok(&report),
-            circle: &circle,
+            watchlist: &watchlist,
             weekly: false,
         };
-        let (news, state) = next(&run, &memory, now);
+        let (news, state) = decide(&run, &memory, now);
         self.kept = Some(serde_json::to_vec(&state).unwrap());
-        digest::digest(&news, Some(&report), &circle, &sender(), now)
+        digest(&news, Some(&report), &watchlist, &sender(), now)
     }
 
     fn inventory(&self) -> String {

@@ -2,8 +2,7 @@
 
 use std::net::SocketAddr;
 
-use neverlapse::alert::state::{Change, Circle, Memory, Run, next};
-use neverlapse::alert::{Digest, Sender, digest};
+use neverlapse::alert::{Change, Digest, Memory, Run, Sender, Watchlist, decide, digest};
 use neverlapse::bucket::receipt::{Receipt, Stage};
 use neverlapse::bucket::version::{self, Current, Facts, IssuedBy};
 use neverlapse::delivery::{self, Known, Stored, StoredReceipt, join};
@@ -108,7 +107,7 @@ fn every_new_version_gave_a_stuck_instance_another_day() {
     let now = START + Duration::days(10);
     world.receipt("i-1", Stage::Served, now);
     let (said, subject) = world.run(now);
-    assert_eq!(said, [(Change::Over, "not_pulled".to_owned())]);
+    assert_eq!(said, [(Change::Resolved, "not_pulled".to_owned())]);
     assert!(
         subject.starts_with("OK: certificate shop.test, valid until 2026-10-1"),
         "{subject}"
@@ -219,7 +218,10 @@ fn published_was_said_to_be_served() {
         }
         world.wire = at.map(|at| look("a.test:443", at)).into_iter().collect();
         let (said, subject) = world.run(now + Duration::HOUR);
-        assert!(said.contains(&(Change::Over, "renewal_failed".to_owned())), "{said:?}");
+        assert!(
+            said.contains(&(Change::Resolved, "renewal_failed".to_owned())),
+            "{said:?}"
+        );
         assert_eq!(subject, expected, "{receipt:?} {at:?}");
     }
 }
@@ -292,7 +294,7 @@ fn nobody_saw_it_and_all_was_green() {
         assert_eq!(world.run(now + Duration::hours(2)).0, []);
         world.receipt("i-0", S::Served, now + Duration::hours(3));
         let (said, subject) = world.run(now + Duration::hours(3));
-        assert_eq!(said, [(Change::Over, "not_pulled".to_owned())]);
+        assert_eq!(said, [(Change::Resolved, "not_pulled".to_owned())]);
         assert!(
             subject.starts_with("OK: certificate shop.test, valid until"),
             "{subject}"
@@ -350,7 +352,7 @@ fn an_entry_that_was_deleted_ended_renewals_in_silence() {
         let mut back = nothing.clone();
         back.certificates = vec![world.report(later)];
         let said = tell(&mut other, &back, later).0;
-        assert!(said.contains(&(Change::Over, "not_renewed".to_owned())), "{said:?}");
+        assert!(said.contains(&(Change::Resolved, "not_renewed".to_owned())), "{said:?}");
     }
 }
 
@@ -569,20 +571,20 @@ impl World {
 
 /// What a run says, and remembers.
 fn tell(memory: &mut Memory, report: &Report, now: Timestamp) -> (Vec<(Change, String)>, Option<Digest>) {
-    let circle = Circle::default();
+    let watchlist = Watchlist::default();
     let run = Run {
         outcome: Ok(report),
-        circle: &circle,
+        watchlist: &watchlist,
         weekly: false,
     };
-    let (news, state) = next(&run, memory, now);
+    let (news, state) = decide(&run, memory, now);
     let said = news
         .notices
         .iter()
-        .map(|notice| (notice.change, notice.matter.code.to_string()));
+        .map(|notice| (notice.change, notice.incident.code.to_string()));
     let said = said.collect();
     *memory = Memory::read(&serde_json::to_vec(&state).unwrap());
-    (said, digest::digest(&news, Some(report), &circle, &sender(), now))
+    (said, digest(&news, Some(report), &watchlist, &sender(), now))
 }
 
 /// `1 bad, 2 fine`: what the addresses of an endpoint show. `old` is a certificate that has nothing wrong with it, and another one.
@@ -631,7 +633,7 @@ fn word(change: Change) -> &'static str {
         Change::Appeared => "new",
         Change::Worsened => "worse",
         Change::Reminder => "again",
-        Change::Over => "over",
+        Change::Resolved => "over",
         Change::NoLongerWatched => "gone",
     }
 }

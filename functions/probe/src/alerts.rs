@@ -3,8 +3,7 @@
 use std::fmt::Display;
 
 use lambda_runtime::tracing::{error, info, warn};
-use neverlapse::alert::state::{Circle, KEY, Memory, News, Run, State, next};
-use neverlapse::alert::{Digest, Sender, Topic, digest, slack, topic};
+use neverlapse::alert::{self, Digest, KEY, Memory, News, Run, Sender, State, Topic, Watchlist, decide, slack, sns};
 use neverlapse::bucket::store::{self, Expecting, Object, Store, Tagged};
 use neverlapse::report::Report;
 use neverlapse::timestamp::Timestamp;
@@ -24,7 +23,7 @@ pub(crate) struct Alerts {
 #[derive(Debug, Error)]
 pub(crate) enum Error {
     #[error(transparent)]
-    NotSent(#[from] topic::Error),
+    NotSent(#[from] sns::Error),
     #[error("the alert was sent, but that cannot be remembered, so it will be repeated: {0}")]
     NotRemembered(String),
     #[error("the alert was sent to the topic, but not to Slack: {0}")]
@@ -46,23 +45,23 @@ impl Alerts {
     pub(crate) async fn notify(
         &self,
         outcome: Result<&Report, &str>,
-        watchlist: &Circle,
+        watchlist: &Watchlist,
         now: Timestamp,
     ) -> Result<(), Error> {
         let recalled = self.recall().await;
         let run = Run {
             outcome,
-            circle: watchlist,
+            watchlist,
             weekly: self.weekly,
         };
-        let (news, mut state) = next(&run, &recalled.memory, now);
+        let (news, mut state) = decide(&run, &recalled.memory, now);
         log(&news);
-        let digest = digest::digest(&news, outcome.ok(), watchlist, &self.sender, now);
+        let digest = alert::digest(&news, outcome.ok(), watchlist, &self.sender, now);
 
         // Slack comes first, because the topic's message says when Slack could not be reached.
         let posted = if state.slack_missed {
             let news = news.with_everything_open();
-            self.post(digest::digest(&news, outcome.ok(), watchlist, &self.sender, now).as_ref())
+            self.post(alert::digest(&news, outcome.ok(), watchlist, &self.sender, now).as_ref())
                 .await
         } else {
             self.post(digest.as_ref()).await
@@ -149,7 +148,7 @@ impl Alerts {
     /// The error is for people, and does not show the webhook's URL.
     async fn post(&self, digest: Option<&Digest>) -> Result<(), String> {
         let Some(digest) = digest else { return Ok(()) };
-        match slack::tell(&self.store, digest, &self.sender).await {
+        match slack::notify(&self.store, digest, &self.sender).await {
             Ok(_) => Ok(()),
             Err(error) => {
                 let problem = error.to_string();
@@ -167,12 +166,12 @@ fn not_remembered(problem: impl Display) -> Error {
 /// One line per decision.
 fn log(news: &News) {
     for notice in &news.notices {
-        let matter = &notice.matter;
-        let change = format!("{:?}", notice.change);
-        info!(place = %matter.place, code = matter.code.as_str(), severity = %matter.severity, change, what = matter.message, "to be said");
+        let incident = &notice.incident;
+        let change = notice.change.to_string();
+        info!(place = %incident.place, code = incident.code.as_str(), severity = %incident.severity, change, what = incident.message, "to be said");
     }
-    for matter in &news.open {
-        info!(place = %matter.place, code = matter.code.as_str(), severity = %matter.severity, "open, and said before");
+    for incident in &news.open {
+        info!(place = %incident.place, code = incident.code.as_str(), severity = %incident.severity, "open, and said before");
     }
 }
 

@@ -5,8 +5,7 @@ use std::time::{Duration, SystemTime};
 use aws_config::SdkConfig;
 use lambda_runtime::LambdaEvent;
 use lambda_runtime::tracing::{error, info, warn};
-use neverlapse::alert::state::Circle;
-use neverlapse::alert::{Digest, Sender, Topic};
+use neverlapse::alert::{Digest, Sender, Topic, Watchlist};
 use neverlapse::bucket::store::Store;
 use neverlapse::delivery;
 use neverlapse::finding::Severity;
@@ -69,7 +68,7 @@ impl Probe {
                 error!(error = %failed, "the run could not look at anything");
                 if is_whole {
                     let reason = failed.to_string();
-                    let nothing = Circle::default();
+                    let nothing = Watchlist::default();
                     self.alerts.notify(Err(&reason), &nothing, Timestamp::now()).await?;
                 }
                 return Err(failed);
@@ -84,7 +83,7 @@ impl Probe {
         // An alert that cannot be sent stops no renewal, and neither of them stops the report.
         let now = Timestamp::now();
         let notified = if is_whole {
-            self.alerts.notify(Ok(&report), &Circle::of(&inventory), now).await
+            self.alerts.notify(Ok(&report), &Watchlist::of(&inventory), now).await
         } else {
             Ok(())
         };

@@ -153,7 +153,7 @@ impl Notifier {
         let mut digest = Digest::plain(subject, text, severity, Timestamp::now());
         let subject = digest.subject.clone();
 
-        if let Err(failed) = slack::tell(&self.history.store, &digest, &self.sender).await {
+        if let Err(failed) = slack::notify(&self.history.store, &digest, &self.sender).await {
             let problem = failed.to_string();
             error!(subject, problem, "Slack was not told");
             digest.notes.push(format!("Slack was not told: {problem}."));

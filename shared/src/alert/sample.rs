@@ -1,9 +1,11 @@
-//! One message of each kind, about endpoints that do not exist: to see what arrives, before something is wrong.
+//! One message of each kind, about endpoints that do not exist: to see what arrives before something is wrong.
 
 use time::Duration;
 
+use super::decide::{Run, decide};
 use super::digest::{Digest, digest};
-use super::state::{Circle, Memory, Run, next};
+use super::memory::Memory;
+use super::watchlist::Watchlist;
 use super::{SUBJECT_LENGTH, Sender};
 use crate::finding::{Finding, Kind, Severity};
 use crate::inventory::Inventory;
@@ -11,15 +13,21 @@ use crate::observation::Observation;
 use crate::report::{CertificateReport, CurrentVersion, EndpointReport, InstanceReport, RenewalReport, Report, Stage};
 use crate::timestamp::Timestamp;
 
-/// What people would read of a certificate that lapses and is renewed, of one that neverlapse cannot renew and deliver, of a network
-/// that fails, of a run that fails, and of a week in which all is well.
+/// What people would read about a certificate that expires and is renewed, about one that neverlapse
+/// cannot renew and deliver, about a network that fails, about a run that fails, and about a week in
+/// which all is well.
 pub fn digests(sender: &Sender, now: Timestamp) -> Vec<Digest> {
+    let day = Duration::DAY;
     let end = now - Duration::HOUR;
     let renewed = end + Duration::days(90);
-    let day = Duration::DAY;
     let fine = World::default();
-    let (dark, stuck) = (World { dark: 10, ..fine }, World { stuck: true, ..fine });
+    let outage = World {
+        unreachable: 10,
+        ..fine
+    };
+    let stuck = World { is_stuck: true, ..fine };
     let failed = Err("cannot read s3://bucket/inventory.toml: AccessDenied");
+
     // Each run is as it would be at its time; the last ones are now. Of two messages of a kind, one is enough.
     let runs = [
         (true, now - day * 4, Ok(fine.report(now - day * 4, end))),
@@ -28,38 +36,38 @@ pub fn digests(sender: &Sender, now: Timestamp) -> Vec<Digest> {
         (true, now, Ok(fine.report(now, renewed))),
         (true, now, Ok(stuck.report(now, renewed))),
         (false, now, Ok(fine.report(now, renewed))),
-        (true, now, Ok(dark.report(now, renewed))),
+        (true, now, Ok(outage.report(now, renewed))),
         (false, now, Ok(fine.report(now, renewed))),
         (true, now, failed),
         (false, now, Ok(fine.report(now, renewed))),
         (true, now, Ok(fine.report(now, renewed))),
     ];
-    let circle = Circle::of(&Inventory::parse(
+    let watchlist = Watchlist::of(&Inventory::parse(
         "[[certificate]]\nidentifiers = [\"www.example.com\"]\n",
     ));
+
     let mut memory = Memory::Blank;
     let mut digests = Vec::new();
     for (is_shown, at, outcome) in &runs {
         let outcome = outcome.as_ref().map_err(|reason: &&str| *reason);
         let run = Run {
             outcome,
-            circle: &circle,
+            watchlist: &watchlist,
             weekly: true,
         };
-        let (news, state) = next(&run, &memory, *at);
+        let (news, state) = decide(&run, &memory, *at);
         memory = Memory::Known(state);
-        let said = digest(&news, outcome.ok(), &circle, sender, *at).filter(|_| *is_shown);
-        digests.extend(said.map(marked));
+        if *is_shown {
+            digests.extend(digest(&news, outcome.ok(), &watchlist, sender, *at).map(marked));
+        }
     }
     digests
 }
 
-/// Nobody is to take it for real.
+/// The digest marked as a test: nobody should take it for real.
 fn marked(mut digest: Digest) -> Digest {
-    digest.subject = format!("TEST {}", digest.subject)
-        .chars()
-        .take(SUBJECT_LENGTH)
-        .collect();
+    let subject = format!("TEST {}", digest.subject);
+    digest.subject = subject.chars().take(SUBJECT_LENGTH).collect();
     digest.summary = format!(
         "This is a test, sent by `neverlapse test-alert`: nothing of it is true.\n\n{}",
         digest.summary
@@ -68,13 +76,13 @@ fn marked(mut digest: Digest) -> Digest {
     digest
 }
 
-/// What is wrong, beside the end of shop.example.com's certificate.
+/// What is wrong, besides the end of shop.example.com's certificate.
 #[derive(Clone, Copy, Default)]
 struct World {
     /// How many endpoints cannot be reached.
-    dark: usize,
+    unreachable: usize,
     /// A managed certificate is neither renewed nor installed everywhere.
-    stuck: bool,
+    is_stuck: bool,
 }
 
 impl World {
@@ -82,7 +90,7 @@ impl World {
         let mut endpoints = vec![endpoint("shop.example.com:443", Some(end), expiry(end, now))];
         for n in 1..=10 {
             let reason = "connection refused".to_owned();
-            let finding = (n <= self.dark).then(|| Finding::network(Kind::ConnectFailed { reason }));
+            let finding = (n <= self.unreachable).then(|| Finding::network(Kind::ConnectFailed { reason }));
             endpoints.push(endpoint(&format!("node-{n}.example.com:443"), None, finding));
         }
         let mut report = Report::new(now, now, endpoints);
@@ -91,16 +99,18 @@ impl World {
     }
 
     fn certificate(&self, now: Timestamp) -> CertificateReport {
-        let (not_before, not_after) = (now - Duration::days(62), now + Duration::days(28));
-        let (version, problem) = (
-            "20260923T060112Z-5f0c11d2".to_owned(),
-            "letsencrypt: urn:ietf:params:acme:error:rateLimited: too many certificates already issued",
-        );
+        let not_before = now - Duration::days(62);
+        let not_after = now + Duration::days(28);
+        let since = now - Duration::hours(26);
+        let next_try = now + Duration::hours(22);
+        let version = "20260923T060112Z-5f0c11d2".to_owned();
+        let problem = "letsencrypt: urn:ietf:params:acme:error:rateLimited: too many certificates already issued";
+
         let instance = |n: u8| InstanceReport {
             instance: format!("i-0a1b2c3d4e5f6071{n}"),
             host: Some(format!("web-{n}")),
             version: Some(version.clone()),
-            stage: if self.stuck && n == 3 {
+            stage: if self.is_stuck && n == 3 {
                 Stage::Failed
             } else {
                 Stage::Served
@@ -108,7 +118,7 @@ impl World {
             reason: None,
             at: Some(not_before),
         };
-        let (since, next_try) = (now - Duration::hours(26), now + Duration::hours(22));
+
         let renewal_failed = Kind::RenewalFailed {
             name: "www.example.com".into(),
             problem: problem.into(),
@@ -125,11 +135,12 @@ impl World {
             reason: "`nginx -t` failed: cannot load certificate key \"privkey.pem\": permission denied".into(),
             since,
         };
+
         let instances = (1..=3).map(instance).collect();
         let findings = [renewal_failed, install_failed].map(|kind| Finding::new(kind, Severity::Warning, now));
         CertificateReport {
             name: "www.example.com".into(),
-            status: if self.stuck { Severity::Warning } else { Severity::Ok },
+            status: if self.is_stuck { Severity::Warning } else { Severity::Ok },
             identifiers: vec!["www.example.com".into()],
             current: Some(CurrentVersion {
                 issuer: "letsencrypt".into(),
@@ -142,35 +153,29 @@ impl World {
             instances,
             addresses: Vec::new(),
             renewal: RenewalReport {
-                problem: self.stuck.then(|| problem.to_owned()),
-                next_try: self.stuck.then_some(next_try),
+                problem: self.is_stuck.then(|| problem.to_owned()),
+                next_try: self.is_stuck.then_some(next_try),
                 planned: None,
             },
-            findings: if self.stuck { findings.to_vec() } else { Vec::new() },
+            findings: if self.is_stuck { findings.to_vec() } else { Vec::new() },
         }
     }
 }
 
 fn expiry(not_after: Timestamp, now: Timestamp) -> Option<Finding> {
     let left = not_after - now;
-    let (kind, severity) = match left {
-        left if left.is_negative() => (Kind::Expired { not_after }, Severity::Critical),
-        left if left < Duration::days(14) => {
-            let severity = if left < Duration::days(3) {
-                Severity::Critical
-            } else {
-                Severity::Warning
-            };
-            let threshold_seconds = 14 * 86_400;
-            (
-                Kind::ExpiresSoon {
-                    not_after,
-                    threshold_seconds,
-                },
-                severity,
-            )
-        }
-        _ => return None,
+    let soon = Kind::ExpiresSoon {
+        not_after,
+        threshold_seconds: 14 * 86_400,
+    };
+    let (kind, severity) = if left.is_negative() {
+        (Kind::Expired { not_after }, Severity::Critical)
+    } else if left < Duration::days(3) {
+        (soon, Severity::Critical)
+    } else if left < Duration::days(14) {
+        (soon, Severity::Warning)
+    } else {
+        return None;
     };
     Some(Finding::new(kind, severity, now))
 }

@@ -544,7 +544,7 @@ mod tests {
 
     #[test]
     fn an_instance_that_is_gone_alerts_until_its_receipt_is_gone() {
-        use crate::alert::state::{Change, Circle, Memory, Run, next};
+        use crate::alert::{Change, Memory, Run, Watchlist, decide};
         use crate::report::Report;
         let of = |receipts: Vec<Receipt>| {
             let mut report = Report::new(NOW, NOW, Vec::new());
@@ -555,17 +555,17 @@ mod tests {
         gone.instance = "AROA:i-1".into();
         let mut memory = Memory::Blank;
         let mut said = |report: Report, at| {
-            let circle = Circle::default();
+            let watchlist = Watchlist::default();
             let run = Run {
                 outcome: Ok(&report),
-                circle: &circle,
+                watchlist: &watchlist,
                 weekly: false,
             };
-            let (news, state) = next(&run, &memory, at);
+            let (news, state) = decide(&run, &memory, at);
             memory = Memory::Known(state);
             let notices = news.notices.into_iter();
             notices
-                .map(|notice| (notice.change, notice.matter.code, notice.matter.message))
+                .map(|notice| (notice.change, notice.incident.code, notice.incident.message))
                 .collect::<Vec<_>>()
         };
         let first = said(of(vec![gone.clone()]), NOW);
@@ -576,13 +576,13 @@ mod tests {
         );
         assert_eq!(said(of(vec![gone]), NOW + Duration::DAY), []);
         let last = said(of(Vec::new()), NOW + Duration::days(2));
-        assert_eq!((last[0].0, last[0].1.as_str()), (Change::Over, "silent_instance"));
+        assert_eq!((last[0].0, last[0].1.as_str()), (Change::Resolved, "silent_instance"));
         assert_eq!(said(of(Vec::new()), NOW + Duration::days(3)), []);
     }
 
     #[test]
     fn what_cannot_be_read_ends_no_alert() {
-        use crate::alert::state::{Circle, Memory, Run, next};
+        use crate::alert::{Memory, Run, Watchlist, decide};
         use crate::report::Report;
         let behind = stored(
             Some(current(Duration::hours(25))),
@@ -592,17 +592,17 @@ mod tests {
         let mut codes = |stored: &Stored, at| {
             let mut report = Report::new(NOW, NOW, Vec::new());
             report.certificates = vec![self::report(stored, &[])];
-            let circle = Circle::default();
+            let watchlist = Watchlist::default();
             let run = Run {
                 outcome: Ok(&report),
-                circle: &circle,
+                watchlist: &watchlist,
                 weekly: false,
             };
-            let (news, state) = next(&run, &memory, at);
+            let (news, state) = decide(&run, &memory, at);
             memory = Memory::Known(state);
             news.notices
                 .into_iter()
-                .map(|notice| (notice.matter.code.to_string(), notice.change.is_open()))
+                .map(|notice| (notice.incident.code.to_string(), notice.change.is_firing()))
                 .collect::<Vec<_>>()
         };
         let say = |code: &str, open| (code.to_owned(), open);

@@ -2,8 +2,7 @@
 //! shows them.
 
 use anyhow::{Context, Result};
-use neverlapse::alert::state::{Circle, Memory, Run, next};
-use neverlapse::alert::{Sender, custom_notification, digest, slack};
+use neverlapse::alert::{Memory, Run, Sender, Watchlist, amazon_q, decide, digest, slack};
 use neverlapse::inventory::Inventory;
 use neverlapse::report::page::page;
 use neverlapse::timestamp::Timestamp;
@@ -36,20 +35,23 @@ fn in_slack(now: Timestamp) -> Result<String> {
         "arn:aws:sns:eu-central-1:123456789012:alerts",
         "shop-prod-bucket",
     );
-    let circle = Circle::of(&Inventory::parse(INVENTORY));
+    let watchlist = Watchlist::of(&Inventory::parse(INVENTORY));
     let (yesterday, report) = (now - Duration::DAY, fleet::corner(now));
     let before = fleet::corner(yesterday);
     let run = |outcome| Run {
         outcome: Ok(outcome),
-        circle: &circle,
+        watchlist: &watchlist,
         weekly: false,
     };
-    let (_, mut state) = next(&run(&before), &Memory::Blank, yesterday);
+    let (_, mut state) = decide(&run(&before), &Memory::Blank, yesterday);
     // Only the expired one was known.
-    state.matters.retain(|id, _| id.contains("status.shop"));
-    let (news, _) = next(&run(&report), &Memory::Known(state), now);
-    let digest = digest::digest(&news, Some(&report), &circle, &sender, now).context("there is something to say")?;
-    let (block_kit, notification) = (slack::message(&digest, &sender), custom_notification(&digest, &sender));
+    state.incidents.retain(|id, _| id.contains("status.shop"));
+    let (news, _) = decide(&run(&report), &Memory::Known(state), now);
+    let digest = digest(&news, Some(&report), &watchlist, &sender, now).context("there is something to say")?;
+    let (block_kit, notification) = (
+        slack::message(&digest, &sender),
+        amazon_q::custom_notification(&digest, &sender),
+    );
     Ok(chat::channel(&block_kit, &notification))
 }
 

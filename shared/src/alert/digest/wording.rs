@@ -5,20 +5,21 @@
 use std::borrow::Cow;
 
 use crate::alert::Sender;
-use crate::alert::state::{KEY, Matter, Place};
+use crate::alert::incident::{Incident, Place};
+use crate::alert::memory::KEY;
 use crate::bucket::store::INVENTORY;
 use crate::finding::Code;
 use crate::renewal::Renewal;
 
 /// The message, with its subject where it leaves that out.
-pub(super) fn sentence(matter: &Matter) -> Cow<'_, str> {
-    match matter.code {
+pub(super) fn sentence(incident: &Incident) -> Cow<'_, str> {
+    match incident.code {
         Code::Expired
         | Code::ExpiresSoon
         | Code::NotYetValid
         | Code::NameMismatch
         | Code::SelfSigned
-        | Code::UntrustedRoot => format!("the certificate {}", matter.message).into(),
+        | Code::UntrustedRoot => format!("the certificate {}", incident.message).into(),
         Code::IncompleteChain
         | Code::InvalidChain
         | Code::IssuerExpired
@@ -46,13 +47,13 @@ pub(super) fn sentence(matter: &Matter) -> Cow<'_, str> {
         | Code::NotReached
         | Code::InventoryProblem
         | Code::MemoryLost
-        | Code::Unknown(_) => matter.message.as_str().into(),
+        | Code::Unknown(_) => incident.message.as_str().into(),
     }
 }
 
 /// What is wrong, in words that fit into a subject.
-pub(super) fn in_short(matter: &Matter) -> Cow<'static, str> {
-    let words = match &matter.code {
+pub(super) fn in_short(incident: &Incident) -> Cow<'static, str> {
+    let words = match &incident.code {
         Code::Expired => "expired",
         Code::ExpiresSoon => "expires soon",
         Code::NotYetValid => "not yet valid",
@@ -75,7 +76,7 @@ pub(super) fn in_short(matter: &Matter) -> Cow<'static, str> {
         Code::TimedOut => "no answer in time",
         Code::RenewalFailed => "renewal failed",
         Code::NotRenewed => "no longer renewed",
-        Code::NotPulled if matter.is_unseen() => "nobody has seen it served",
+        Code::NotPulled if incident.is_unseen() => "nobody has seen it served",
         Code::NotPulled => "an instance has not installed it",
         Code::InstallFailed => "an instance cannot install it",
         Code::WrongCertificate => "another certificate is served",
@@ -83,7 +84,7 @@ pub(super) fn in_short(matter: &Matter) -> Cow<'static, str> {
         Code::CertificateUnreadable => "it cannot be read",
         Code::ReceiptUnreadable => "an instance's report cannot be read",
         Code::RunFailed => "neverlapse watches nothing",
-        Code::ManyUnreachable => match &matter.outage {
+        Code::ManyUnreachable => match &incident.outage {
             Some(outage) => return outage.to_string().into(),
             None => "many endpoints cannot be reached together",
         },
@@ -96,14 +97,14 @@ pub(super) fn in_short(matter: &Matter) -> Cow<'static, str> {
 }
 
 /// How it ended.
-pub(super) fn over(matter: &Matter) -> Cow<'static, str> {
-    let words = match &matter.code {
+pub(super) fn over(incident: &Incident) -> Cow<'static, str> {
+    let words = match &incident.code {
         Code::DnsFailed | Code::ConnectFailed | Code::StarttlsFailed | Code::HandshakeFailed | Code::TimedOut => {
             "can be reached again"
         }
         Code::RenewalFailed => "it is renewed again",
         Code::NotRenewed => "it is in the inventory again",
-        Code::NotPulled if matter.is_unseen() => "somebody has seen it served",
+        Code::NotPulled if incident.is_unseen() => "somebody has seen it served",
         Code::NotPulled | Code::InstallFailed => "installed now, or the instance is gone",
         Code::SilentInstance => "the instance reports again, or is gone",
         Code::ReceiptUnreadable => "the instance's report is one again, or gone",
@@ -129,19 +130,19 @@ pub(super) fn over(matter: &Matter) -> Cow<'static, str> {
         | Code::LegacyTls
         | Code::AddressesDisagree
         | Code::CertificateUnreadable
-        | Code::Unknown(_) => return format!("over: {}", in_short(matter)).into(),
+        | Code::Unknown(_) => return format!("over: {}", in_short(incident)).into(),
     };
     words.into()
 }
 
 /// What to do about it, in words that need no manual. What to do about a certificate that expires
 /// although neverlapse renews it depends on how far the renewal is: that is `managed`.
-pub(super) fn advice(matter: &Matter, managed: Option<String>, sender: &Sender) -> String {
-    let place = match &matter.place {
+pub(super) fn advice(incident: &Incident, managed: Option<String>, sender: &Sender) -> String {
+    let place = match &incident.place {
         Place::Endpoint(name) | Place::Certificate(name) => name.as_str(),
         Place::Inventory | Place::Probe => "",
     };
-    let words = match &matter.code {
+    let words = match &incident.code {
         Code::Expired => {
             return managed.unwrap_or_else(|| {
                 "renew it with its issuer now, install it at each of these addresses and reload the server".to_owned()
@@ -149,7 +150,7 @@ pub(super) fn advice(matter: &Matter, managed: Option<String>, sender: &Sender) 
         }
         Code::ExpiresSoon => {
             return managed.unwrap_or_else(|| {
-                let by = matter
+                let by = incident
                     .not_after
                     .map_or_else(String::new, |end| format!("before {end}, "));
                 format!("{by}renew it with its issuer, install it at each of these addresses and reload the server")
@@ -197,7 +198,7 @@ pub(super) fn advice(matter: &Matter, managed: Option<String>, sender: &Sender) 
                 sender.object(&Renewal::key(place))
             );
         }
-        Code::NotPulled if matter.is_unseen() => {
+        Code::NotPulled if incident.is_unseen() => {
             "say in `served_at` where clients get it, or let instances look for themselves (`verify` in pull.toml)"
         }
         Code::NotPulled | Code::SilentInstance => {

@@ -1,4 +1,4 @@
-//! A message for a Slack incoming webhook, in Block Kit, and the webhook itself.
+//! A Slack incoming webhook, and an alert in Block Kit, the form that it takes.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,33 +7,37 @@ use serde_json::{Value, json};
 use thiserror::Error;
 use tokio::time::timeout;
 
-use super::Sender;
-use super::digest::{Digest, Section};
+use super::markdown::{escaped, mark, origin, section};
+use crate::alert::Sender;
+use crate::alert::digest::Digest;
 use crate::bucket::store::{self, Store};
 use crate::chain::roots::Roots;
-use crate::finding::Severity;
-use crate::text::{cut_utf16, utf16_length};
+use crate::text::{cut_utf16, printable, utf16_length};
 
 /// Where the webhook's URL is in the bucket: one line of text. Whoever has it can write into the channel.
 pub const KEY: &str = "secrets/slack-webhook";
 
 /// Posts an alert to the webhook whose URL the bucket holds, if it holds one; answers whether it does.
-pub async fn tell(store: &Store, digest: &Digest, sender: &Sender) -> Result<bool, Error> {
+pub async fn notify(store: &Store, digest: &Digest, sender: &Sender) -> Result<bool, Error> {
     let post = async {
         let Some(url) = store.text(KEY).await? else {
             return Ok(false);
         };
-        Webhook::new(&url)?.post(&message(digest, sender)).await.map(|()| true)
+        Webhook::new(&url)?.post(&message(digest, sender)).await?;
+        Ok(true)
     };
     timeout(ALTOGETHER, post).await.unwrap_or(Err(Error::TooSlow))
 }
 
 /// The alert in Block Kit: <https://docs.slack.dev/reference/block-kit/blocks>.
 pub fn message(digest: &Digest, sender: &Sender) -> Value {
+    let title = format!("{} {}", mark(digest.severity), digest.subject);
+    let title = json!({"type": "plain_text", "text": cut_utf16(&title, HEADER), "emoji": true});
     let mut blocks = vec![
-        json!({"type": "header", "text": {"type": "plain_text", "text": cut_utf16(&format!("{} {}", mark(digest.severity), digest.subject), HEADER), "emoji": true}}),
+        json!({"type": "header", "text": title}),
         block(&escaped(&digest.summary)),
     ];
+
     let mut room = TOTAL - utf16_length(&digest.summary).min(TEXT);
     for (index, one) in digest.sections.iter().enumerate() {
         let mut text = section(one);
@@ -49,55 +53,12 @@ pub fn message(digest: &Digest, sender: &Sender) -> Value {
         blocks.push(json!({"type": "divider"}));
         blocks.push(block(&text));
     }
+
     for note in digest.notes.iter().filter(|note| utf16_length(note) <= room) {
         blocks.push(block(&escaped(note)));
     }
     blocks.push(json!({"type": "context", "elements": [text(&origin(sender))]}));
     json!({"text": digest.subject, "blocks": blocks})
-}
-
-/// One place with what is wrong there, in Slack's markdown.
-pub(super) fn section(section: &Section) -> String {
-    let mut lines = vec![format!(
-        "{} *{}* `{}`",
-        mark(section.severity),
-        section.severity.to_string().to_uppercase(),
-        escaped(&section.title)
-    )];
-    for entry in &section.entries {
-        lines.push(format!(
-            "• {} _({})_",
-            escaped(&entry.words()),
-            escaped(entry.history())
-        ));
-    }
-    lines.extend(section.facts.iter().map(|fact| escaped(fact)));
-    lines.join("\n")
-}
-
-/// Whose message it is, and where the rest is.
-pub(super) fn origin(sender: &Sender) -> String {
-    let Sender {
-        stack, region, account, ..
-    } = sender;
-    escaped(&format!(
-        "neverlapse, stack {stack} in {region}, account {account}; full report: {}",
-        sender.report()
-    ))
-}
-
-pub(super) fn mark(severity: Severity) -> &'static str {
-    match severity {
-        Severity::Critical => ":red_circle:",
-        Severity::Unknown => ":black_circle:",
-        Severity::Warning => ":large_yellow_circle:",
-        Severity::Ok => ":large_green_circle:",
-    }
-}
-
-/// Slack takes links and mentions from angle brackets only.
-pub(super) fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 fn block(markdown: &str) -> Value {
@@ -116,9 +77,9 @@ pub struct Webhook {
     client: reqwest::Client,
 }
 
-/// Why Slack was not told. It never has the webhook's URL in it.
+/// Why Slack was not notified. It never has the webhook's URL in it.
 #[derive(Debug, Error)]
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "each says in words what it is")]
 pub enum Error {
     #[error(transparent)]
     Unreadable(#[from] store::Error),
@@ -132,6 +93,9 @@ pub enum Error {
     Refused { status: u16, answer: String },
 }
 
+/// An error of one try, and how long to wait at least before another, if that is worth it.
+type Failed = (Error, Option<Duration>);
+
 impl Webhook {
     /// The webhook with the URL that [`KEY`] holds.
     pub fn new(url: &str) -> Result<Self, Error> {
@@ -141,17 +105,16 @@ impl Webhook {
         if url.scheme() != "https" && !(url.scheme() == "http" && is_here) {
             return Err(Error::Invalid);
         }
-        let unusable = |error: reqwest::Error| Error::Unreachable { reason: why(error) };
-        let tls = Roots::public().client_config();
-        let tls = tls.map_err(|error| Error::Unreachable {
+
+        let tls = Roots::public().client_config().map_err(|error| Error::Unreachable {
             reason: error.to_string(),
         })?;
         let client = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
-            .timeout(PATIENCE)
+            .timeout(GRACE)
             .redirect(reqwest::redirect::Policy::none())
             .build()
-            .map_err(unusable)?;
+            .map_err(unreachable)?;
         Ok(Self { url, client })
     }
 
@@ -160,7 +123,7 @@ impl Webhook {
         let mut outcome = self.try_once(message).await;
         for wait in WAITS {
             match &outcome {
-                Err((_, Some(asked))) => tokio::time::sleep(wait.max(*asked).min(PATIENCE)).await,
+                Err((_, Some(requested))) => tokio::time::sleep(wait.max(*requested).min(GRACE)).await,
                 _ => break,
             }
             outcome = self.try_once(message).await;
@@ -168,28 +131,30 @@ impl Webhook {
         outcome.map_err(|(error, _)| error)
     }
 
-    /// An error comes with how long to wait at least before another try, if that is worth it.
-    async fn try_once(&self, message: &Value) -> Result<(), (Error, Option<Duration>)> {
-        let request = self
-            .client
-            .post(self.url.clone())
-            .header("content-type", "application/json");
-        let unreachable = |error| (Error::Unreachable { reason: why(error) }, Some(Duration::ZERO));
-        let response = request.body(message.to_string()).send().await.map_err(unreachable)?;
+    async fn try_once(&self, message: &Value) -> Result<(), Failed> {
+        let request = (self.client.post(self.url.clone()))
+            .header("content-type", "application/json")
+            .body(message.to_string());
+        let response = match request.send().await {
+            Ok(response) => response,
+            Err(error) => return Err((unreachable(error), Some(Duration::ZERO))),
+        };
+
         let status = response.status();
         if status.is_success() {
             return Ok(());
         }
-        let asked = response
-            .headers()
-            .get("retry-after")
-            .and_then(|value| value.to_str().ok()?.parse().ok());
-        let again =
-            (status.as_u16() == 429 || status.is_server_error()).then(|| Duration::from_secs(asked.unwrap_or(0)));
+
+        let retry_after = response.headers().get("retry-after");
+        let retry_after = retry_after.and_then(|value| value.to_str().ok()?.parse().ok());
+        let is_busy = status.as_u16() == 429 || status.is_server_error();
+        let wait = is_busy.then(|| Duration::from_secs(retry_after.unwrap_or(0)));
         let answer = response.text().await.unwrap_or_default();
-        let answer = cut_utf16(&crate::text::printable(&answer), ANSWER);
-        let status = status.as_u16();
-        Err((Error::Refused { status, answer }, again))
+        let refused = Error::Refused {
+            status: status.as_u16(),
+            answer: cut_utf16(&printable(&answer), ANSWER),
+        };
+        Err((refused, wait))
     }
 }
 
@@ -200,18 +165,21 @@ impl fmt::Debug for Webhook {
 }
 
 /// The innermost reason is the one that says something; the outermost would say the URL.
-fn why(error: reqwest::Error) -> String {
+fn unreachable(error: reqwest::Error) -> Error {
     let error = error.without_url();
     let mut innermost: &dyn std::error::Error = &error;
     while let Some(source) = innermost.source() {
         innermost = source;
     }
-    innermost.to_string()
+    Error::Unreachable {
+        reason: innermost.to_string(),
+    }
 }
 
 /// With all tries: a function has more to do than to wait for Slack.
 const ALTOGETHER: Duration = Duration::from_secs(8);
-const PATIENCE: Duration = Duration::from_secs(5);
+/// For one try, and for the wait before another.
+const GRACE: Duration = Duration::from_secs(5);
 const WAITS: [Duration; 2] = [Duration::from_millis(300), Duration::from_secs(1)];
 const HEADER: usize = 150;
 /// Of one block.

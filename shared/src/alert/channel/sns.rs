@@ -1,0 +1,114 @@
+//! The SNS topic that alerts go to. It hands each subscriber the body for its protocol: text for people,
+//! Amazon Q's notification for chats, JSON for programs.
+
+use aws_sdk_sns::Client;
+use serde_json::{Value, json};
+use thiserror::Error;
+
+use super::amazon_q::custom_notification;
+use crate::alert::Sender;
+use crate::alert::digest::Digest;
+use crate::aws::reason;
+
+/// The topic, with the client that publishes to it.
+#[derive(Clone, Debug)]
+pub struct Topic {
+    sns: Client,
+    arn: String,
+}
+
+/// Why SNS did not take an alert.
+#[derive(Debug, Error)]
+#[error("cannot publish to {arn}: {reason}")]
+pub struct Error {
+    arn: String,
+    reason: String,
+}
+
+impl Topic {
+    /// The topic with this ARN.
+    pub fn new(sns: Client, arn: impl Into<String>) -> Self {
+        Self { sns, arn: arn.into() }
+    }
+
+    /// Publishes an alert, and answers with SNS's id for it.
+    pub async fn publish(&self, digest: &Digest, sender: &Sender) -> Result<String, Error> {
+        let request = (self.sns.publish().topic_arn(&self.arn))
+            .subject(&digest.subject)
+            .message_structure("json")
+            .message(bodies(digest, sender));
+        match request.send().await {
+            Ok(sent) => Ok(sent.message_id.unwrap_or_default()),
+            Err(failed) => Err(Error {
+                arn: self.arn.clone(),
+                reason: reason(&failed),
+            }),
+        }
+    }
+}
+
+/// `Message` of an SNS request with `MessageStructure: json`: a body for each protocol, all together
+/// within [`LIMIT`].
+pub fn bodies(digest: &Digest, sender: &Sender) -> String {
+    let mut bytes = TEXT;
+    loop {
+        let text = digest.text(sender, bytes);
+        let machine = machine(digest, sender, bytes).to_string();
+        let bodies = json!({
+            "default": text,
+            "email": text,
+            "sms": digest.subject,
+            "https": custom_notification(digest, sender).to_string(),
+            "sqs": machine,
+            "lambda": machine,
+        });
+
+        // How much JSON has to escape is known only afterwards.
+        let bodies = bodies.to_string();
+        if bodies.len() <= LIMIT || bytes < SMALLEST {
+            return bodies;
+        }
+        bytes = bytes / 4 * 3;
+    }
+}
+
+/// The alert for programs: `neverlapse.alert/1`, with the text and with as many entries, worst first, as
+/// fit into about `bytes`.
+fn machine(digest: &Digest, sender: &Sender, bytes: usize) -> Value {
+    let mut room = bytes;
+    let mut shown = Vec::new();
+    let entries = digest.sections.iter().flat_map(|section| &section.entries);
+    for entry in entries.clone() {
+        let entry = json!(entry);
+        let size = entry.to_string().len();
+        if size > room {
+            break;
+        }
+        room -= size;
+        shown.push(entry);
+    }
+
+    let omitted = entries.count() - shown.len();
+    json!({
+        "schema": SCHEMA,
+        "at": digest.at,
+        "account": sender.account,
+        "region": sender.region,
+        "stack": sender.stack,
+        "severity": digest.severity,
+        "subject": digest.subject,
+        "incident": digest.thread,
+        "report": sender.report(),
+        "notices": shown,
+        "omitted": omitted,
+        "text": digest.text(sender, bytes),
+    })
+}
+
+/// What SNS takes as one message, all its bodies together.
+pub const LIMIT: usize = 262_144;
+/// Name and version of the format for programs.
+const SCHEMA: &str = "neverlapse.alert/1";
+/// The text travels four times in one JSON, twice of that within another.
+const TEXT: usize = 60_000;
+const SMALLEST: usize = 4_000;

@@ -1,0 +1,211 @@
+//! What people should hear of after a run, and what to remember once they have.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use time::Duration;
+
+use super::fate::{Fate, fate};
+use super::found::{self, Found};
+use super::incident::{CONFIRMED, Incident, Place};
+use super::inhibit::{collapse_instances, collapse_outage};
+use super::memory::{Memory, State};
+use super::news::{Change, News, Notice};
+use super::seen::Seen;
+use super::watchlist::Watchlist;
+use crate::finding::{Code, Severity};
+use crate::report::Report;
+use crate::timestamp::Timestamp;
+
+/// What there is to decide on.
+#[derive(Clone, Copy, Debug)]
+pub struct Run<'a> {
+    /// What the run saw, or why it could not probe anything.
+    pub outcome: Result<&'a Report, &'a str>,
+    /// What the inventory says about the places.
+    pub watchlist: &'a Watchlist,
+    /// Whether to say once a week that everything is fine.
+    pub weekly: bool,
+}
+
+/// Decides what people should hear of after a run, and what to remember once they have.
+///
+/// An incident is reported when it appears or is worse than it was, again after a day (a week, if it is
+/// a warning), and once when it is over. What is wrong with the network is reported when two runs in a
+/// row have seen it, unless so many endpoints fail together that the probe's own network is the likely
+/// cause: that is one incident, and reported at once.
+pub fn decide(run: &Run<'_>, memory: &Memory, now: Timestamp) -> (News, State) {
+    let before = memory.state();
+    let seen = run.outcome.ok().map(Seen::of);
+
+    // What is wrong, as so many incidents as people should hear of.
+    let mut found = found::everything(run.outcome, run.watchlist);
+    let lost = memory.problem();
+    let is_lost = lost.is_some();
+    if let Some(problem) = lost {
+        let lost = Found::new(Place::Probe, Code::MemoryLost, Severity::Warning, problem);
+        found.insert(lost.id.clone(), lost);
+    }
+    let is_outage = seen
+        .as_ref()
+        .is_some_and(|seen| collapse_outage(seen, &before, &mut found));
+    collapse_instances(&before, &mut found);
+    let troubled = troubled(&found);
+
+    let mut decision = Decision::new(&before, now);
+    for (id, found) in found {
+        let incident = found.incident(before.incidents.get(&id), seen.as_ref(), now);
+        // One run alone may have seen its own network fail. Without a memory nothing can be confirmed, and
+        // it is better to say too much.
+        let is_confirmed = is_lost || incident.runs >= CONFIRMED;
+        let waits = incident.code.is_network() && (is_outage || !is_confirmed);
+        decision.is_found(id, incident, waits);
+    }
+    for (id, incident) in before.incidents {
+        if !decision.state.incidents.contains_key(&id) && !run.watchlist.is_quiet(&incident.place) {
+            let fate = fate(seen.as_ref(), incident.clone(), &troubled);
+            decision.is_not_found(id, incident, fate, seen.is_some());
+        }
+    }
+    if run.weekly {
+        decision.is_all_fine();
+    }
+
+    let Decision { mut news, state, .. } = decision;
+    news.sort();
+    (news, state)
+}
+
+/// The instances that a run found something about, each with its place.
+fn troubled(found: &BTreeMap<String, Found>) -> BTreeSet<(Place, String)> {
+    let mut troubled = BTreeSet::new();
+    for found in found.values() {
+        for instance in &found.instances {
+            troubled.insert((found.place.clone(), instance.clone()));
+        }
+    }
+    troubled
+}
+
+/// What is decided so far.
+struct Decision {
+    news: News,
+    state: State,
+    now: Timestamp,
+}
+
+impl Decision {
+    fn new(before: &State, now: Timestamp) -> Self {
+        Self {
+            news: News::default(),
+            state: State {
+                fine_at: before.fine_at,
+                slack_missed: before.slack_missed,
+                ..State::default()
+            },
+            now,
+        }
+    }
+
+    /// An incident that the run found. If it `waits`, people hear of it later, unless they know it already.
+    fn is_found(&mut self, id: String, incident: Incident, waits: bool) {
+        let is_known = incident.notified.is_some();
+        let change = if waits && !is_known {
+            None
+        } else {
+            due(&incident, self.now)
+        };
+
+        let incident = match change {
+            Some(change) => {
+                let incident = incident.notified_at(self.now);
+                self.notify(change, incident.clone());
+                incident
+            }
+            None if is_known => {
+                self.news.open.push(incident.clone());
+                incident.eased()
+            }
+            None => incident,
+        };
+        self.state.incidents.insert(id, incident);
+    }
+
+    /// An incident that the run did not find, as it was before and as it is now.
+    fn is_not_found(&mut self, id: String, before: Incident, fate: Fate, has_probed: bool) {
+        let is_known = before.notified.is_some();
+        let incident = match fate {
+            Fate::Open(incident) => *incident,
+            Fate::Resolved(change) => {
+                if is_known {
+                    self.notify(change, before);
+                }
+                return;
+            }
+            Fate::Merged => return,
+        };
+
+        // A run that probed nothing has one thing to say, and it is not this.
+        let is_reminder_possible = is_known && has_probed;
+        let incident = match due(&incident, self.now).filter(|_| is_reminder_possible) {
+            Some(change) => {
+                let incident = incident.notified_at(self.now);
+                self.notify(change, out_of_sight(incident.clone()));
+                incident
+            }
+            None => {
+                if is_known {
+                    self.news.open.push(incident.clone());
+                }
+                incident
+            }
+        };
+        self.state.incidents.insert(id, incident);
+    }
+
+    /// Says that everything is fine, if it is and a week has passed.
+    fn is_all_fine(&mut self) {
+        let is_due = self.state.fine_at.is_none_or(|at| self.now - at >= WEEKLY);
+        if is_due && self.state.incidents.is_empty() && self.news.is_empty() {
+            self.news.all_fine = true;
+            self.state.fine_at = Some(self.now);
+        }
+    }
+
+    fn notify(&mut self, change: Change, incident: Incident) {
+        self.news.notices.push(Notice { change, incident });
+    }
+}
+
+/// What people should be notified of about an open incident today, if anything.
+fn due(incident: &Incident, now: Timestamp) -> Option<Change> {
+    let Some(notified) = &incident.notified else {
+        return Some(Change::Appeared);
+    };
+
+    let is_at_many_more = notified.instances > 0 && incident.instances.len() > notified.instances * MANY_MORE;
+    // An instance that was late has tried, and cannot: that is another thing to do.
+    let has_failed = incident.code == Code::InstallFailed && notified.code != Code::InstallFailed;
+    if incident.level() > notified.level() || is_at_many_more || has_failed {
+        return Some(Change::Worsened);
+    }
+
+    let again = if incident.severity <= Severity::Warning {
+        WEEKLY
+    } else {
+        DAILY
+    };
+    (now - notified.at >= again).then_some(Change::Reminder)
+}
+
+/// As it was last, and not seen since.
+fn out_of_sight(incident: Incident) -> Incident {
+    let message = format!("{} (nothing shows that it is over)", incident.message);
+    Incident { message, ..incident }
+}
+
+/// A run starts some time within the schedule's window, so a day's reminder must be due a little before
+/// the day is over.
+const DAILY: Duration = Duration::hours(20);
+const WEEKLY: Duration = Duration::hours(7 * 24 - 4);
+/// At more than this many times as many instances, an incident is worse than before.
+const MANY_MORE: usize = 2;

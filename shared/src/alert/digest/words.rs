@@ -1,0 +1,425 @@
+//! News become a digest: which places it names, in which order, and what it says about each.
+
+use std::collections::HashMap;
+use std::fmt::Write;
+
+use super::wording::{advice, in_short, over, sentence};
+use super::{Digest, Entry, Section, ascii};
+use crate::alert::incident::{Incident, Place};
+use crate::alert::news::{Change, News, Notice};
+use crate::alert::seen::Seen;
+use crate::alert::watchlist::Watchlist;
+use crate::alert::{SUBJECT_LENGTH, Sender};
+use crate::certificate::common_name;
+use crate::finding::{Code, Severity, Span};
+use crate::report::{CertificateReport, Counts, EndpointReport, Report, Stage};
+use crate::text::printable;
+use crate::timestamp::Timestamp;
+
+/// Puts the news of a run into words, if there are any. A run that failed has no report.
+pub fn digest(
+    news: &News,
+    report: Option<&Report>,
+    watchlist: &Watchlist,
+    sender: &Sender,
+    now: Timestamp,
+) -> Option<Digest> {
+    if news.is_empty() {
+        return None;
+    }
+    let words = Words {
+        seen: report.map(Seen::of),
+        watchlist,
+        sender,
+        now,
+    };
+    let worst = news.notices.first();
+    let subject = match worst {
+        Some(worst) => words.headline(worst, &news.notices),
+        None => words.all_fine(),
+    };
+    Some(Digest {
+        subject: ascii(&subject),
+        severity: worst.map_or(Severity::Ok, severity),
+        summary: words.summary(news),
+        sections: words.sections(&news.notices),
+        notes: words.notes(news),
+        thread: worst.map_or_else(|| "all-fine".to_owned(), |notice| notice.incident.thread()),
+        at: now,
+    })
+}
+
+/// What words depend on besides the news.
+struct Words<'a> {
+    seen: Option<Seen<'a>>,
+    watchlist: &'a Watchlist,
+    sender: &'a Sender,
+    now: Timestamp,
+}
+
+impl Words<'_> {
+    /// The worst notice, and how many places are alike: firing, or resolved.
+    fn headline(&self, worst: &Notice, all: &[Notice]) -> String {
+        let is_firing = worst.change.is_firing();
+        let mut places: Vec<_> = (all.iter().filter(|notice| notice.change.is_firing() == is_firing))
+            .map(|notice| &notice.incident.place)
+            .collect();
+        places.sort();
+        places.dedup();
+        let more = match places.len() - 1 {
+            0 => String::new(),
+            more => format!(" (+{more} more)"),
+        };
+
+        let severity = severity(worst).to_string().to_uppercase();
+        let place = &worst.incident.place;
+        let state = if is_firing {
+            self.state(&worst.incident)
+        } else {
+            self.end(worst)
+        };
+        match place {
+            Place::Endpoint(_) | Place::Certificate(_) => {
+                let room = SUBJECT_LENGTH.saturating_sub(severity.len() + state.len() + more.len() + ": , ".len());
+                let place: String = place.to_string().chars().take(room).collect();
+                format!("{severity}: {place}, {state}{more}")
+            }
+            // The state of these says where it is.
+            Place::Inventory | Place::Probe => format!("{severity}: {state}{more}"),
+        }
+    }
+
+    /// The state of a place in a few words.
+    fn state(&self, incident: &Incident) -> String {
+        let left = incident.not_after.filter(|_| incident.is_about_expiry());
+        match (left.map(|end| end - self.now), &incident.code) {
+            (Some(left), _) if left.is_negative() => format!("expired {} ago", Span(-left)),
+            (Some(left), _) => format!("{} left", Span(left)),
+            (None, Code::NotReached) => {
+                let count = self.report().map_or(0, |report| report.not_reached.len());
+                format!("{count} {}", in_short(incident))
+            }
+            (None, _) => in_short(incident).into_owned(),
+        }
+    }
+
+    /// How it ended, in a few words.
+    fn end(&self, notice: &Notice) -> String {
+        let Notice { change, incident } = notice;
+        if matches!(incident.place, Place::Inventory | Place::Probe) {
+            return over(incident).into_owned();
+        }
+        match self.renewed(incident) {
+            _ if *change == Change::NoLongerWatched => "no longer watched".to_owned(),
+            Some(end) => format!("valid until {}", end.utc().date()),
+            None => over(incident).into_owned(),
+        }
+    }
+
+    fn all_fine(&self) -> String {
+        let soonest = match self.soonest() {
+            Some((endpoint, end)) => format!("; the next to expire is {endpoint} in {}", Span(end - self.now)),
+            None => String::new(),
+        };
+        let total = self.report().map_or(0, |report| report.counts.total());
+        format!("OK: all {total} endpoints are fine{soonest}")
+    }
+
+    fn summary(&self, news: &News) -> String {
+        let Some(report) = self.report() else {
+            return "neverlapse could not look at anything. Until this is mended, nobody watches these certificates."
+                .to_owned();
+        };
+        let mut summary = in_words(report.counts);
+        if news.all_fine
+            && let Some((endpoint, end)) = self.soonest()
+        {
+            let left = Span(end - self.now);
+            let _ = write!(summary, "\n\nThe next to expire is {endpoint}, in {left}, on {end}.");
+        }
+        summary
+    }
+
+    /// One section for what is firing at a place, and one for what is resolved there.
+    fn sections(&self, notices: &[Notice]) -> Vec<Section> {
+        let mut sections = Vec::<Section>::new();
+        let mut of_place = HashMap::new();
+        for notice in notices {
+            let place = &notice.incident.place;
+            let index = *of_place.entry((notice.change.is_firing(), place)).or_insert_with(|| {
+                sections.push(Section {
+                    title: self.title(place),
+                    severity: severity(notice),
+                    entries: Vec::new(),
+                    facts: self.facts(notice),
+                    next: Vec::new(),
+                });
+                sections.len() - 1
+            });
+
+            // Several entries may have the same cure: it is said once.
+            let section = &mut sections[index];
+            let entry = self.entry(notice);
+            if let Some(step) = &entry.next_step
+                && !section.next.contains(step)
+            {
+                section.next.push(step.clone());
+            }
+            section.entries.push(entry);
+        }
+        sections
+    }
+
+    fn title(&self, place: &Place) -> String {
+        let unicode = self.endpoint(place).and_then(|endpoint| endpoint.unicode.as_deref());
+        match unicode {
+            Some(unicode) => format!("{} ({})", printable(&place.to_string()), printable(unicode)),
+            None => printable(&place.to_string()),
+        }
+    }
+
+    fn entry(&self, notice: &Notice) -> Entry {
+        let Notice { change, incident } = notice;
+        let renewed = self.renewed(incident);
+        let message = printable(&sentence(incident));
+        let message = match (change, renewed) {
+            (Change::Appeared | Change::Worsened | Change::Reminder, _) => message,
+            (Change::NoLongerWatched, _) => format!("no longer watched; what was open: {message}"),
+            (Change::Resolved, Some(_)) => format!("over, a new certificate is served; before: {message}"),
+            (Change::Resolved, None) => format!("{}; before: {message}", over(incident)),
+        };
+        Entry {
+            change: *change,
+            place: incident.place.clone(),
+            code: incident.code.clone(),
+            severity: incident.severity,
+            message,
+            addresses: self.addresses(incident),
+            since: incident.since,
+            not_after: incident.not_after,
+            renewed_until: renewed.filter(|_| *change == Change::Resolved),
+            next_step: change.is_firing().then(|| self.next_step(incident)),
+            incident: incident.thread(),
+            history: self.history(notice),
+        }
+    }
+
+    fn history(&self, notice: &Notice) -> String {
+        let since = notice.incident.since;
+        let lasted = Span(self.now - since);
+        match notice.change {
+            Change::Appeared if since == self.now => "new: first seen in this run".to_owned(),
+            Change::Appeared => format!("new: first seen on {since}, and again now"),
+            Change::Worsened => format!("worse than when last reported; known for {lasted}, since {since}"),
+            Change::Reminder => format!("a reminder: known for {lasted}, since {since}"),
+            Change::Resolved | Change::NoLongerWatched => format!("it lasted for {lasted}, since {since}"),
+        }
+    }
+
+    /// Where exactly, unless it is everywhere.
+    fn addresses(&self, incident: &Incident) -> Vec<String> {
+        let count = incident.addresses.len();
+        // What is wrong with a managed certificate at an address names that itself.
+        if count == 1 && matches!(incident.place, Place::Certificate(_)) {
+            return Vec::new();
+        }
+        let all = self
+            .endpoint(&incident.place)
+            .map_or(0, |endpoint| endpoint.observations.len());
+        if all > 1 && count == all {
+            return Vec::new();
+        }
+        incident.addresses.iter().map(ToString::to_string).collect()
+    }
+
+    /// Until when the certificate is valid that is served now instead of the one that the incident is about.
+    fn renewed(&self, incident: &Incident) -> Option<Timestamp> {
+        let now = match &incident.place {
+            // That it is published says nothing about what clients get.
+            Place::Certificate(name) => self.certificate(name).filter(|found| found.is_served())?.not_after()?,
+            place => self.endpoint(place)?.not_after?,
+        };
+        // The certificate that was late is the very one that is served now.
+        let was_late = matches!(
+            incident.code,
+            Code::NotPulled | Code::InstallFailed | Code::WrongCertificate
+        );
+        let is_newer = incident.not_after.is_some_and(|before| now > before);
+        (was_late || is_newer).then_some(now)
+    }
+
+    /// What else is known about a place.
+    fn facts(&self, notice: &Notice) -> Vec<String> {
+        let Notice { change, incident } = notice;
+        let mut facts = Vec::new();
+        if let Some(endpoint) = self.endpoint(&incident.place) {
+            facts.extend(served(endpoint, incident.is_about_expiry() && change.is_firing()));
+            let managed = self.watchlist.certificate_at(&endpoint.endpoint);
+            let managed = managed.filter(|_| change.is_firing());
+            facts.extend(managed.map(|name| self.renewal(name, endpoint)));
+        }
+        if let Place::Certificate(name) = &incident.place {
+            let certificate = self.certificate(name);
+            facts.extend(certificate.map(|certificate| self.delivery_summary(certificate)));
+        }
+        facts
+    }
+
+    /// How long the current version of a managed certificate lasts, and how far it is.
+    fn delivery_summary(&self, certificate: &CertificateReport) -> String {
+        let Some(end) = certificate.not_after() else {
+            return "There is no certificate in the bucket yet.".to_owned();
+        };
+        let left = match end - self.now {
+            left if left.is_negative() => format!("expired {} ago", Span(-left)),
+            left => format!("has {} left", Span(left)),
+        };
+
+        let instances = &certificate.instances;
+        let served = (instances.iter())
+            .filter(|instance| instance.stage == Stage::Served)
+            .count();
+        let served = match instances.len() {
+            0 => String::new(),
+            all => format!("; {served} of {all} instances serve it"),
+        };
+        format!("The current version is valid until {end}, and {left}{served}.")
+    }
+
+    /// What the renewer does about a certificate.
+    fn renewal(&self, name: &str, endpoint: &EndpointReport) -> String {
+        let Some(certificate) = self.certificate(name) else {
+            return format!("neverlapse renews it (as {name}) when it is due, and says so if that fails.");
+        };
+        let renewal = &certificate.renewal;
+        if let Some(problem) = &renewal.problem {
+            let next = renewal
+                .next_try
+                .map_or_else(String::new, |next| format!(" The next try is not before {next}."));
+            let problem = printable(problem);
+            let problem = problem.trim_end_matches('.');
+            return format!("neverlapse renews it (as {name}), and the last try failed: {problem}.{next}");
+        }
+        match (certificate.not_after(), renewal.planned) {
+            (Some(new), _) if is_renewed(certificate, endpoint) => format!(
+                "neverlapse has renewed it (as {name}): the new one is valid until {new}, but is not served here yet."
+            ),
+            (_, Some(planned)) if planned > self.now => format!("neverlapse will renew it (as {name}) on {planned}."),
+            _ => format!("neverlapse is about to renew it (as {name})."),
+        }
+    }
+
+    fn next_step(&self, incident: &Incident) -> String {
+        let managed = match &incident.place {
+            Place::Certificate(name) => Some(name.as_str()),
+            Place::Endpoint(endpoint) => self.watchlist.certificate_at(endpoint),
+            Place::Inventory | Place::Probe => None,
+        };
+        let managed = managed.filter(|_| incident.is_about_expiry());
+        let managed = managed.map(|name| self.managed_step(name, self.endpoint(&incident.place)));
+        advice(incident, managed, self.sender)
+    }
+
+    /// What to do about a certificate that expires although neverlapse renews it: whatever keeps it from
+    /// being renewed or served.
+    fn managed_step(&self, name: &str, endpoint: Option<&EndpointReport>) -> String {
+        let certificate = self.certificate(name);
+        let is_failing = certificate.is_some_and(|certificate| certificate.renewal.problem.is_some());
+        let is_renewed =
+            (certificate.zip(endpoint)).is_some_and(|(certificate, endpoint)| is_renewed(certificate, endpoint));
+        if is_failing {
+            format!("correct what the last try says, then `neverlapse renew {name} --force` tries at once")
+        } else if is_renewed {
+            "run `neverlapse pull --now` on the servers behind this name; `neverlapse status` shows which of them is behind"
+                .to_owned()
+        } else {
+            format!(
+                "wait for the renewal; `neverlapse status` shows how far it is, `neverlapse renew {name}` asks for it now"
+            )
+        }
+    }
+
+    /// What is open besides the news.
+    fn notes(&self, news: &News) -> Vec<String> {
+        if news.open.is_empty() {
+            return Vec::new();
+        }
+        let mut note = "Also open, and reported before:".to_owned();
+        for incident in news.open.iter().take(ALSO_OPEN) {
+            let severity = incident.severity.to_string().to_uppercase();
+            let message = printable(&sentence(incident));
+            let _ = write!(note, "\n  {severity}  {}: {message}", incident.place);
+        }
+        if news.open.len() > ALSO_OPEN {
+            let more = news.open.len() - ALSO_OPEN;
+            let _ = write!(note, "\n  +{more} more; {}", self.sender.elsewhere());
+        }
+        vec![note]
+    }
+
+    /// The endpoint that expires next.
+    fn soonest(&self) -> Option<(&str, Timestamp)> {
+        let endpoints = self.report()?.endpoints.iter();
+        let ends = endpoints.filter_map(|endpoint| Some((endpoint.endpoint.as_str(), endpoint.not_after?)));
+        ends.min_by_key(|(_, end)| *end)
+    }
+
+    fn report(&self) -> Option<&Report> {
+        Some(self.seen.as_ref()?.report)
+    }
+
+    fn endpoint(&self, place: &Place) -> Option<&EndpointReport> {
+        let Place::Endpoint(name) = place else { return None };
+        self.seen.as_ref()?.endpoint(name).first().copied()
+    }
+
+    fn certificate(&self, name: &str) -> Option<&CertificateReport> {
+        self.seen.as_ref()?.certificate(name)
+    }
+}
+
+/// How bad the news is; what is resolved is fine.
+fn severity(notice: &Notice) -> Severity {
+    if notice.change.is_firing() {
+        notice.incident.severity
+    } else {
+        Severity::Ok
+    }
+}
+
+/// What an endpoint serves: until when it is valid, unless the entries say that, and who issued it.
+fn served(endpoint: &EndpointReport, says_end: bool) -> Option<String> {
+    let end = endpoint.not_after.filter(|_| !says_end);
+    let end = end.map(|end| format!("valid until {end}"));
+    let issuer = endpoint.leaf().map(|leaf| common_name(&leaf.issuer));
+    let issuer = issuer.map(|issuer| format!("issued by {}", printable(&issuer)));
+
+    let known: Vec<_> = [end, issuer].into_iter().flatten().collect();
+    (!known.is_empty()).then(|| format!("The certificate is {}.", known.join(", ")))
+}
+
+/// Whether there is a newer one than what an endpoint serves.
+fn is_renewed(certificate: &CertificateReport, endpoint: &EndpointReport) -> bool {
+    (certificate.not_after().zip(endpoint.not_after)).is_some_and(|(new, served)| served < new)
+}
+
+/// Those of the counts that are not zero.
+fn in_words(counts: Counts) -> String {
+    let parts: Vec<_> = [
+        (counts.critical, "critical"),
+        (counts.unknown, "could not be looked at"),
+        (counts.warning, "to act on soon"),
+        (counts.ok, "fine"),
+    ]
+    .iter()
+    .filter(|(count, _)| *count > 0)
+    .map(|(count, words)| format!("{count} {words}"))
+    .collect();
+    match (parts.as_slice(), counts.total()) {
+        ([], _) => "No endpoint was looked at.".to_owned(),
+        (parts, 1) => format!("1 endpoint: {}.", parts.join(", ")),
+        (parts, total) => format!("{total} endpoints: {}.", parts.join(", ")),
+    }
+}
+
+const ALSO_OPEN: usize = 10;

@@ -1,0 +1,132 @@
+//! What is remembered of alerts from one run to the next: `state/alerts.json`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::incident::{Incident, Notified};
+use crate::timestamp::Timestamp;
+
+/// Name and version of the format.
+pub const SCHEMA: &str = "neverlapse.alerts/1";
+/// Where it is kept.
+pub const KEY: &str = "state/alerts.json";
+
+/// Everything that was wrong at the end of the last run, and what people were notified of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// Always [`SCHEMA`].
+    pub schema: String,
+    /// By what is wrong and where, so that the next run knows the same incident again.
+    #[serde(default, rename = "matters")]
+    pub incidents: BTreeMap<String, Incident>,
+    /// When people were last notified that everything is fine, if they want to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fine_at: Option<Timestamp>,
+    /// Slack missed a message, and is owed everything that is open.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub slack_missed: bool,
+}
+
+/// What is known of the runs before this one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Memory {
+    /// Nothing: it is the first run.
+    Blank,
+    /// All of it.
+    Known(State),
+    /// There is something, but it cannot be read.
+    Lost {
+        /// Why.
+        reason: String,
+    },
+    /// A later version of neverlapse wrote it, and will want it back.
+    Future {
+        /// The format that it names.
+        schema: String,
+    },
+}
+
+impl Memory {
+    /// Reads what is at [`KEY`].
+    pub fn read(json: &[u8]) -> Self {
+        #[derive(Deserialize)]
+        struct Header {
+            schema: String,
+        }
+        let read = || {
+            // The header comes first: the rest of another format may look like anything.
+            let Header { schema } = serde_json::from_slice(json)?;
+            if schema != SCHEMA {
+                return Ok(Self::Future { schema });
+            }
+            serde_json::from_slice(json).map(Self::Known)
+        };
+        read().unwrap_or_else(|error: serde_json::Error| Self::Lost {
+            reason: format!("it is not a state of alerts: {error}"),
+        })
+    }
+
+    /// What it knows; nothing, if it cannot be read.
+    pub(super) fn state(&self) -> State {
+        match self {
+            Self::Known(state) => state.clone(),
+            Self::Blank | Self::Lost { .. } | Self::Future { .. } => State::default(),
+        }
+    }
+
+    /// What is wrong with the memory itself, and what follows from that.
+    pub(super) fn problem(&self) -> Option<String> {
+        match self {
+            Self::Blank | Self::Known(_) => None,
+            Self::Lost { reason } => Some(format!(
+                "the record of earlier alerts cannot be read ({reason}), so everything that is open is reported again"
+            )),
+            Self::Future { schema } => Some(format!(
+                "the record of earlier alerts is in a format of a later version ({schema}); it is left as it is, so everything that is open is reported again in every run"
+            )),
+        }
+    }
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            schema: SCHEMA.to_owned(),
+            incidents: BTreeMap::new(),
+            fine_at: None,
+            slack_missed: false,
+        }
+    }
+}
+
+impl State {
+    /// Takes in what another run wrote meanwhile. Each notification of either run stays; an incident
+    /// that only one of them knows stays too, and the next run will see what became of it.
+    pub fn merged(mut self, other: Self) -> Self {
+        for (id, theirs) in other.incidents {
+            match self.incidents.get_mut(&id) {
+                Some(ours) => merge(ours, theirs),
+                None => drop(self.incidents.insert(id, theirs)),
+            }
+        }
+        self.fine_at = self.fine_at.max(other.fine_at);
+        self.slack_missed |= other.slack_missed;
+        self
+    }
+}
+
+fn merge(ours: &mut Incident, theirs: Incident) {
+    ours.since = ours.since.min(theirs.since);
+    ours.runs = ours.runs.max(theirs.runs);
+    for address in theirs.addresses {
+        if !ours.addresses.contains(&address) {
+            ours.addresses.push(address);
+        }
+    }
+
+    let at = |notified: &Option<Notified>| notified.as_ref().map(|notified| notified.at);
+    if at(&ours.notified) < at(&theirs.notified) {
+        ours.notified = theirs.notified;
+    }
+}

@@ -1,0 +1,160 @@
+//! What a run saw, by place: which endpoints and certificates it has, and what became of an address.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::net::SocketAddr;
+
+use super::incident::{CONFIRMED, Incident, Place};
+use crate::finding::Finding;
+use crate::report::{AddressStage, CertificateReport, EndpointReport, Report};
+
+/// A run's report by place. It is built once per run: both endpoints and incidents may be many.
+pub(super) struct Seen<'r> {
+    pub(super) report: &'r Report,
+    endpoints: HashMap<&'r str, Vec<&'r EndpointReport>>,
+    certificates: HashMap<&'r str, &'r CertificateReport>,
+    not_reached: HashSet<&'r str>,
+}
+
+/// What a run knows of an address where something was wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sighting {
+    /// It was seen, and is healthy.
+    Healthy,
+    /// The name does not have it. Some name servers give out a part of their addresses at a time.
+    Gone,
+    /// It was not seen.
+    Unknown,
+}
+
+impl<'r> Seen<'r> {
+    pub(super) fn of(report: &'r Report) -> Self {
+        let mut endpoints = HashMap::<_, Vec<_>>::new();
+        for endpoint in &report.endpoints {
+            endpoints.entry(endpoint.endpoint.as_str()).or_default().push(endpoint);
+        }
+
+        let mut certificates = HashMap::new();
+        for certificate in &report.certificates {
+            certificates.entry(certificate.name.as_str()).or_insert(certificate);
+        }
+        Self {
+            report,
+            endpoints,
+            certificates,
+            not_reached: report.not_reached.iter().map(String::as_str).collect(),
+        }
+    }
+
+    /// The reports of an endpoint: one for each name that it was asked for.
+    pub(super) fn endpoint(&self, endpoint: &str) -> &[&'r EndpointReport] {
+        self.endpoints.get(endpoint).map_or(&[], Vec::as_slice)
+    }
+
+    pub(super) fn certificate(&self, name: &str) -> Option<&'r CertificateReport> {
+        self.certificates.get(name).copied()
+    }
+
+    /// Whether the run's deadline left no time for the endpoint.
+    pub(super) fn has_not_reached(&self, endpoint: &str) -> bool {
+        self.not_reached.contains(endpoint)
+    }
+
+    /// How many endpoints there are, however often each was probed.
+    pub(super) fn endpoint_count(&self) -> usize {
+        self.endpoints.len()
+    }
+
+    /// The probes of a place; none if not all of it was reached.
+    pub(super) fn probes(&self, place: &Place) -> Vec<&'r EndpointReport> {
+        let probes: Vec<_> = match place {
+            Place::Endpoint(name) => self.endpoint(name).to_vec(),
+            Place::Certificate(name) => self.probes_of_certificate(name),
+            Place::Inventory | Place::Probe => Vec::new(),
+        };
+        if probes.iter().any(|probe| self.has_not_reached(&probe.endpoint)) {
+            return Vec::new();
+        }
+        probes
+    }
+
+    /// The probes of the endpoints that should serve a certificate. What an endpoint shows to who asks
+    /// for another name is another certificate.
+    fn probes_of_certificate(&self, name: &str) -> Vec<&'r EndpointReport> {
+        let addresses = self.certificate(name).map_or(&[][..], |found| &found.addresses);
+        let endpoints: BTreeSet<_> = addresses.iter().map(|seen| seen.endpoint.as_str()).collect();
+        let probes = endpoints.into_iter().flat_map(|endpoint| self.endpoint(endpoint));
+        probes.filter(|probe| probe.sni.is_none()).copied().collect()
+    }
+
+    /// The addresses at which an incident may still be, each with the number of runs in a row in which
+    /// the name did not have it.
+    pub(super) fn addresses_left(&self, incident: &Incident) -> Vec<(SocketAddr, u32)> {
+        let probes = self.probes(&incident.place);
+        let mut left = Vec::new();
+        for address in &incident.addresses {
+            let gone_for = match self.sighting(incident, *address, &probes) {
+                Sighting::Healthy => continue,
+                Sighting::Gone => gone_for(incident, *address) + 1,
+                Sighting::Unknown => 0,
+            };
+            if gone_for < CONFIRMED {
+                left.push((*address, gone_for));
+            }
+        }
+        left
+    }
+
+    fn sighting(&self, incident: &Incident, address: SocketAddr, probes: &[&EndpointReport]) -> Sighting {
+        // A managed certificate's report says itself what an address shows.
+        if let Place::Certificate(name) = &incident.place
+            && let Some(stages) = self.stages(name, address)
+        {
+            return if stages.iter().all(|stage| *stage == AddressStage::Served) {
+                Sighting::Healthy
+            } else {
+                Sighting::Unknown
+            };
+        }
+
+        let observations = probes.iter().flat_map(|probe| &probe.observations);
+        let mut observed = observations.filter(|seen| seen.address == address).peekable();
+        if observed.peek().is_some() {
+            return if observed.any(|seen| seen.findings.iter().any(Finding::is_network)) {
+                Sighting::Unknown
+            } else {
+                Sighting::Healthy
+            };
+        }
+
+        let mut skipped = probes.iter().flat_map(|probe| &probe.skipped);
+        if skipped.any(|skipped| skipped.address == address.ip()) {
+            // It was left out because it cannot be reached from here: nothing else was wrong with it.
+            return if incident.code.is_network() {
+                Sighting::Healthy
+            } else {
+                Sighting::Unknown
+            };
+        }
+
+        // A name that has other addresses has lost this one; one that has none was not seen at all.
+        if probes.is_empty() || probes.iter().any(|probe| probe.observations.is_empty()) {
+            Sighting::Unknown
+        } else {
+            Sighting::Gone
+        }
+    }
+
+    /// What an address shows of a managed certificate; none if its report does not have the address.
+    fn stages(&self, certificate: &str, address: SocketAddr) -> Option<Vec<AddressStage>> {
+        let shown = &self.certificate(certificate)?.addresses;
+        let stages: Vec<_> = (shown.iter().filter(|seen| seen.address == Some(address)))
+            .map(|seen| seen.stage)
+            .collect();
+        (!stages.is_empty()).then_some(stages)
+    }
+}
+
+/// In how many runs in a row before this one the name did not have an address.
+pub(super) fn gone_for(incident: &Incident, address: SocketAddr) -> u32 {
+    incident.gone.get(&address).copied().unwrap_or(0)
+}

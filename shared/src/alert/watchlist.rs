@@ -1,0 +1,50 @@
+//! What the inventory says about its places that matters for alerts.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::incident::Place;
+use crate::inventory::Inventory;
+
+/// Which places are quiet, and which endpoints serve a managed certificate.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Watchlist {
+    quiet: BTreeSet<Place>,
+    certificates: BTreeMap<String, String>,
+}
+
+impl Watchlist {
+    /// The watchlist of an inventory.
+    pub fn of(inventory: &Inventory) -> Self {
+        // An endpoint that is listed twice is quiet only if both entries say so.
+        let loud: BTreeSet<_> = (inventory.watched.iter().filter(|watched| !watched.quiet))
+            .map(|watched| watched.endpoint.to_string())
+            .collect();
+        let all = inventory.watched.iter().map(|watched| watched.endpoint.to_string());
+        let quiet_endpoints = all.filter(|endpoint| !loud.contains(endpoint)).map(Place::Endpoint);
+
+        let quiet_certificates = (inventory.certificates.iter())
+            .filter(|certificate| certificate.quiet)
+            .map(|certificate| Place::Certificate(certificate.name.clone()));
+
+        let mut certificates = BTreeMap::new();
+        for certificate in &inventory.certificates {
+            for endpoint in &certificate.served_at {
+                certificates.insert(endpoint.to_string(), certificate.name.clone());
+            }
+        }
+        Self {
+            quiet: quiet_endpoints.chain(quiet_certificates).collect(),
+            certificates,
+        }
+    }
+
+    /// The managed certificate that an endpoint should serve.
+    pub fn certificate_at(&self, endpoint: &str) -> Option<&str> {
+        self.certificates.get(endpoint).map(String::as_str)
+    }
+
+    /// Whether nobody wants to hear about a place.
+    pub fn is_quiet(&self, place: &Place) -> bool {
+        self.quiet.contains(place)
+    }
+}
