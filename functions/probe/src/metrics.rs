@@ -103,7 +103,7 @@ fn is_expiring(certificate: &CertificateReport, critical_days: u32, now: Timesta
         critical_days,
         ..Thresholds::default()
     };
-    current.not_after - now < thresholds.lapsing(current.not_after - current.not_before)
+    current.not_after - now < thresholds.critical_managed(current.not_after - current.not_before)
 }
 
 fn days(name: &'static str, seconds: i64) -> Metric {

@@ -29,10 +29,10 @@ pub struct Run<'a> {
 
 /// Decides what people should hear of after a run, and what to remember once they have.
 ///
-/// An incident is reported when it appears or is worse than it was, again after a day (a week, if it is
-/// a warning), and once when it is over. What is wrong with the network is reported when two runs in a
-/// row have seen it, unless so many endpoints fail together that the probe's own network is the likely
-/// cause: that is one incident, and reported at once.
+/// An incident is reported when it appears or is worse than it was, again after a day (a week, if
+/// it is a warning), and once when it is over. What is wrong with the network is reported when two
+/// runs in a row have seen it, unless so many endpoints fail together that the probe's own network
+/// is the likely cause: that is one incident, and reported at once.
 pub fn decide(run: &Run<'_>, memory: &Memory, now: Timestamp) -> (News, State) {
     let before = memory.state();
     let seen = run.outcome.ok().map(Seen::of);
@@ -54,8 +54,8 @@ pub fn decide(run: &Run<'_>, memory: &Memory, now: Timestamp) -> (News, State) {
     let mut decision = Decision::new(&before, now);
     for (id, found) in found {
         let incident = found.incident(before.incidents.get(&id), seen.as_ref(), now);
-        // One run alone may have seen its own network fail. Without a memory nothing can be confirmed, and
-        // it is better to say too much.
+        // One run alone may have seen its own network fail. Without a memory nothing can be
+        // confirmed, and it is better to say too much.
         let is_confirmed = is_lost || incident.runs >= CONFIRMED;
         let waits = incident.code.is_network() && (is_outage || !is_confirmed);
         decision.is_found(id, incident, waits);
@@ -106,7 +106,8 @@ impl Decision {
         }
     }
 
-    /// An incident that the run found. If it `waits`, people hear of it later, unless they know it already.
+    /// An incident that the run found. If it `waits`, people hear of it later, unless they know it
+    /// already.
     fn is_found(&mut self, id: String, incident: Incident, waits: bool) {
         let is_known = incident.notified.is_some();
         let change = if waits && !is_known {
@@ -203,8 +204,8 @@ fn out_of_sight(incident: Incident) -> Incident {
     Incident { message, ..incident }
 }
 
-/// A run starts some time within the schedule's window, so a day's reminder must be due a little before
-/// the day is over.
+/// A run starts some time within the schedule's window, so a day's reminder must be due a little
+/// before the day is over.
 const DAILY: Duration = Duration::hours(20);
 const WEEKLY: Duration = Duration::hours(7 * 24 - 4);
 /// At more than this many times as many instances, an incident is worse than before.

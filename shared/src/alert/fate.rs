@@ -20,8 +20,8 @@ pub(super) enum Fate {
     Merged,
 }
 
-/// What became of an incident of a place, given what the run saw, if it saw anything. `troubled` are the
-/// instances that the run found something about, each with its place.
+/// What became of an incident of a place, given what the run saw, if it saw anything. `troubled`
+/// are the instances that the run found something about, each with its place.
 pub(super) fn fate(seen: Option<&Seen<'_>>, incident: Incident, troubled: &BTreeSet<(Place, String)>) -> Fate {
     let Some(seen) = seen else {
         return Fate::open(incident);
@@ -33,7 +33,8 @@ pub(super) fn fate(seen: Option<&Seen<'_>>, incident: Incident, troubled: &BTree
         Place::Endpoint(_) => at_place(seen, incident),
         Place::Certificate(name) => match seen.certificate(name) {
             None => unwatched(seen, incident),
-            // It is not in the inventory any more: that itself is an incident, and the only one it can have.
+            // It is not in the inventory any more: that itself is an incident, and the only one it
+            // can have.
             Some(found) if found.is_left_out() && incident.code != Code::NotRenewed => unwatched(seen, incident),
             Some(found) if found.is_left_out() => at_place(seen, incident),
             Some(found) if !is_readable(found) && incident.code != Code::CertificateUnreadable => Fate::open(incident),
@@ -107,7 +108,8 @@ fn of_instances(found: &CertificateReport, mut incident: Incident, troubled: &BT
         return Fate::Merged;
     }
 
-    // A newer version may have given an instance more time; that is no reason to say that it has caught up.
+    // A newer version may have given an instance more time; that is no reason to say that it has
+    // caught up.
     let behind: BTreeSet<_> = (found.instances.iter())
         .filter(|seen| seen.stage < Stage::Installed)
         .map(|seen| seen.instance.as_str())
@@ -120,7 +122,8 @@ fn of_instances(found: &CertificateReport, mut incident: Incident, troubled: &BT
     }
 }
 
-/// Whether enough of a certificate can be read to judge it. Without its history alone, it can be judged.
+/// Whether enough of a certificate can be read to judge it. Without its history alone, it can be
+/// judged.
 fn is_readable(certificate: &CertificateReport) -> bool {
     let is_unread = |finding: &Finding| {
         *finding.kind.code() == Code::CertificateUnreadable && finding.severity == Severity::Unknown

@@ -27,8 +27,8 @@ pub(super) struct Found {
     pub(super) outage: Option<Outage>,
 }
 
-/// Everything that a run found by incident, at the places that somebody wants to hear about. A run that
-/// failed has a reason instead of a report.
+/// Everything that a run found by incident, at the places that somebody wants to hear about. A run
+/// that failed has a reason instead of a report.
 pub(super) fn everything(outcome: Result<&Report, &str>, watchlist: &Watchlist) -> BTreeMap<String, Found> {
     let all = match outcome {
         Ok(report) => of_report(report),
@@ -127,8 +127,8 @@ impl Found {
         (self.severity, self.code.has_happened())
     }
 
-    /// The incident as it is after this run. It may still be at earlier addresses too, if this run did
-    /// not see them.
+    /// The incident as it is after this run. It may still be at earlier addresses too, if this run
+    /// did not see them.
     pub(super) fn incident(self, before: Option<&Incident>, seen: Option<&Seen<'_>>, now: Timestamp) -> Incident {
         let mut left = match (before, seen) {
             (Some(before), Some(seen)) => seen.addresses_left(before),
@@ -160,8 +160,8 @@ pub(super) fn gone(left: &[(SocketAddr, u32)]) -> BTreeMap<SocketAddr, u32> {
     left.iter().filter(|(_, runs)| *runs > 0).copied().collect()
 }
 
-/// Those of a finding's facts that tell it from another of the same family; not times, addresses and
-/// reasons, which change from run to run.
+/// Those of a finding's facts that tell it from another of the same family; not times, addresses
+/// and reasons, which change from run to run.
 fn facts(kind: &Kind) -> String {
     let facts = match kind {
         Kind::SelfSigned { subject }

@@ -1,4 +1,5 @@
-//! An incident: one thing that is wrong at one place, from the run that first sees it until it is over.
+//! An incident: one thing that is wrong at one place, from the run that first sees it until it is
+//! over.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,8 +13,8 @@ use crate::timestamp::Timestamp;
 
 /// One thing that is wrong at one place, however often it is seen and at however many addresses.
 ///
-/// It begins with the run that first finds it. From run to run it is kept in `state/alerts.json`, with
-/// what people were notified of, until a run shows that it is over.
+/// It begins with the run that first finds it. From run to run it is kept in `state/alerts.json`,
+/// with what people were notified of, until a run shows that it is over.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Incident {
     /// Where.
@@ -24,11 +25,12 @@ pub struct Incident {
     pub severity: Severity,
     /// In words, as of the run that saw it last.
     pub message: String,
-    /// The addresses at which it was seen, and not seen healthy since. None if it is about the place as
-    /// a whole.
+    /// The addresses at which it was seen, and not seen healthy since. None if it is about the
+    /// place as a whole.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<SocketAddr>,
-    /// Those of the addresses that the name no longer has, and in how many runs in a row it lacked them.
+    /// Those of the addresses that the name no longer has, and in how many runs in a row it lacked
+    /// them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub gone: BTreeMap<SocketAddr, u32>,
     /// Which instances; none if it is not about instances.
@@ -127,8 +129,8 @@ impl Incident {
         self.code.is_about_expiry()
     }
 
-    /// Names the incident to the outside: the same from its first message to its last, another when it
-    /// happens again.
+    /// Names the incident to the outside: the same from its first message to its last, another when
+    /// it happens again.
     pub fn thread(&self) -> String {
         let place = serde_json::to_string(&self.place).unwrap_or_default();
         sha256(format!("{place} {}", self.since.unix()).as_bytes())[..16].to_owned()
@@ -142,8 +144,8 @@ impl Notified {
     }
 }
 
-/// Names an incident from run to run, by where it is, what it is, and what tells it from another such
-/// one at the same place.
+/// Names an incident from run to run, by where it is, what it is, and what tells it from another
+/// such one at the same place.
 pub(super) fn id(place: &Place, what: &str, facts: &str) -> String {
     let place = match place {
         Place::Endpoint(name) => format!("endpoint {name}"),
@@ -175,6 +177,6 @@ impl fmt::Display for Outage {
     }
 }
 
-/// In how many runs in a row a network finding must be seen before people are notified, and an address
-/// must be missing before it is believed to be gone.
+/// In how many runs in a row a network finding must be seen before people are notified, and an
+/// address must be missing before it is believed to be gone.
 pub const CONFIRMED: u32 = 2;

@@ -13,8 +13,8 @@ use crate::text::{instance_name, some_of};
 /// Adds one incident if so many endpoints fail together that the probe's own network is the likely
 /// cause, and answers whether they do: then they are not reported one by one.
 ///
-/// That is more than a tenth of all endpoints, and at least three. Those that were already reported on
-/// their own do not count: they fail for reasons of their own.
+/// That is more than a tenth of all endpoints, and at least three. Those that were already reported
+/// on their own do not count: they fail for reasons of their own.
 pub(super) fn collapse_outage(seen: &Seen<'_>, before: &State, found: &mut BTreeMap<String, Found>) -> bool {
     let unreachable: Vec<_> = (found.values())
         .filter(|found| found.code.is_network() && !is_reported(before, &found.id))
@@ -43,8 +43,8 @@ fn is_reported(before: &State, id: &str) -> bool {
 }
 
 /// Makes one incident of the instances of a certificate that are in the same trouble, once they are
-/// more than a few. It stays one until none is left: an Auto Scaling group that loses fifty instances
-/// must not be fifty alerts.
+/// more than a few. It stays one until none is left: an Auto Scaling group that loses fifty
+/// instances must not be fifty alerts.
 pub(super) fn collapse_instances(before: &State, found: &mut BTreeMap<String, Found>) {
     let mut alike = BTreeMap::<(Place, Code), Vec<String>>::new();
     for found in found.values().filter(|found| !found.instances.is_empty()) {

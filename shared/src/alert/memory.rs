@@ -101,8 +101,8 @@ impl Default for State {
 }
 
 impl State {
-    /// Takes in what another run wrote meanwhile. Each notification of either run stays; an incident
-    /// that only one of them knows stays too, and the next run will see what became of it.
+    /// Takes in what another run wrote meanwhile. Each notification of either run stays; an
+    /// incident that only one of them knows stays too, and the next run will see what became of it.
     pub fn merged(mut self, other: Self) -> Self {
         for (id, theirs) in other.incidents {
             match self.incidents.get_mut(&id) {

@@ -1,12 +1,14 @@
 //! Alerts: what people hear of a run, by which channel, and what they heard before.
 //!
-//! An [`Incident`] is one thing that is wrong at one place. [`decide`] compares what a run found with the
-//! [`Memory`] of earlier runs: an incident is firing until a run shows that it is resolved, people are
-//! notified when it appears, reminded while it lasts, and many with one cause inhibit each other in
-//! favour of one. The result is the [`News`], and the [`State`] to remember once people have heard it.
+//! An [`Incident`] is one thing that is wrong at one place. [`decide`] compares what a run found
+//! with the [`Memory`] of earlier runs: an incident is firing until a run shows that it is
+//! resolved, people are notified when it appears, reminded while it lasts, and many with one cause
+//! inhibit each other in favour of one. The result is the [`News`], and the [`State`] to remember
+//! once people have heard it.
 //!
-//! [`digest()`] puts the news into words. Each channel gives these its own form and hands them over:
-//! [`sns`] to mail, phones and programs, [`amazon_q`] by way of SNS to chats, [`slack`] to a webhook.
+//! [`digest()`] puts the news into words. Each channel gives these its own form and hands them
+//! over: [`sns`] to mail, phones and programs, [`amazon_q`] by way of SNS to chats, [`slack`] to a
+//! webhook.
 
 pub mod channel;
 mod decide;
@@ -44,8 +46,8 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// A stack that alerts by `topic` (an ARN, which names region and account) and keeps its documents
-    /// in `bucket`.
+    /// A stack that alerts by `topic` (an ARN, which names region and account) and keeps its
+    /// documents in `bucket`.
     pub fn of(stack: &str, topic: &str, bucket: &str) -> Self {
         let part = |index| topic.split(':').nth(index).unwrap_or_default().to_owned();
         Self {

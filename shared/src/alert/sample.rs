@@ -1,4 +1,5 @@
-//! One message of each kind, about endpoints that do not exist: to see what arrives before something is wrong.
+//! One message of each kind, about endpoints that do not exist: to see what arrives before
+//! something is wrong.
 
 use time::Duration;
 
@@ -13,9 +14,9 @@ use crate::observation::Observation;
 use crate::report::{CertificateReport, CurrentVersion, EndpointReport, InstanceReport, RenewalReport, Report, Stage};
 use crate::timestamp::Timestamp;
 
-/// What people would read about a certificate that expires and is renewed, about one that neverlapse
-/// cannot renew and deliver, about a network that fails, about a run that fails, and about a week in
-/// which all is well.
+/// What people would read about a certificate that expires and is renewed, about one that
+/// neverlapse cannot renew and deliver, about a network that fails, about a run that fails, and
+/// about a week in which all is well.
 pub fn digests(sender: &Sender, now: Timestamp) -> Vec<Digest> {
     let day = Duration::DAY;
     let end = now - Duration::HOUR;
@@ -28,7 +29,8 @@ pub fn digests(sender: &Sender, now: Timestamp) -> Vec<Digest> {
     let stuck = World { is_stuck: true, ..fine };
     let failed = Err("cannot read s3://bucket/inventory.toml: AccessDenied");
 
-    // Each run is as it would be at its time; the last ones are now. Of two messages of a kind, one is enough.
+    // Each run is as it would be at its time; the last ones are now. Of two messages of a kind, one
+    // is enough.
     let runs = [
         (true, now - day * 4, Ok(fine.report(now - day * 4, end))),
         (false, now - day, Ok(fine.report(now - day, end))),

@@ -1,4 +1,5 @@
-//! What a run saw, by place: which endpoints and certificates it has, and what became of an address.
+//! What a run saw, by place: which endpoints and certificates it has, and what became of an
+//! address.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
@@ -77,8 +78,8 @@ impl<'r> Seen<'r> {
         probes
     }
 
-    /// The probes of the endpoints that should serve a certificate. What an endpoint shows to who asks
-    /// for another name is another certificate.
+    /// The probes of the endpoints that should serve a certificate. A probe
+    /// that asked for another name saw another certificate.
     fn probes_of_certificate(&self, name: &str) -> Vec<&'r EndpointReport> {
         let addresses = self.certificate(name).map_or(&[][..], |found| &found.addresses);
         let endpoints: BTreeSet<_> = addresses.iter().map(|seen| seen.endpoint.as_str()).collect();
@@ -86,8 +87,8 @@ impl<'r> Seen<'r> {
         probes.filter(|probe| probe.sni.is_none()).copied().collect()
     }
 
-    /// The addresses at which an incident may still be, each with the number of runs in a row in which
-    /// the name did not have it.
+    /// The addresses at which an incident may still be, each with the number of runs in a row in
+    /// which the name did not have it.
     pub(super) fn addresses_left(&self, incident: &Incident) -> Vec<(SocketAddr, u32)> {
         let probes = self.probes(&incident.place);
         let mut left = Vec::new();
@@ -128,7 +129,8 @@ impl<'r> Seen<'r> {
 
         let mut skipped = probes.iter().flat_map(|probe| &probe.skipped);
         if skipped.any(|skipped| skipped.address == address.ip()) {
-            // It was left out because it cannot be reached from here: nothing else was wrong with it.
+            // It was left out because it cannot be reached from here: nothing else was wrong with
+            // it.
             return if incident.code.is_network() {
                 Sighting::Healthy
             } else {
@@ -144,7 +146,8 @@ impl<'r> Seen<'r> {
         }
     }
 
-    /// What an address shows of a managed certificate; none if its report does not have the address.
+    /// What an address shows of a managed certificate; none if its report does not have the
+    /// address.
     fn stages(&self, certificate: &str, address: SocketAddr) -> Option<Vec<AddressStage>> {
         let shown = &self.certificate(certificate)?.addresses;
         let stages: Vec<_> = (shown.iter().filter(|seen| seen.address == Some(address)))

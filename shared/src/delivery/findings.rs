@@ -97,7 +97,7 @@ fn renewal_failed(certificate: &Managed, stored: &Stored, now: Timestamp) -> Opt
             let Facts {
                 not_before, not_after, ..
             } = current.facts;
-            let threshold = certificate.thresholds.lapsing(not_after - not_before);
+            let threshold = certificate.thresholds.critical_managed(not_after - not_before);
             if not_after - now < threshold {
                 Severity::Critical
             } else {
@@ -115,7 +115,7 @@ fn renewal_failed(certificate: &Managed, stored: &Stored, now: Timestamp) -> Opt
 fn expiring(certificate: &Managed, stored: &Stored, current: &Facts, now: Timestamp) -> Option<Finding> {
     let not_after = current.not_after;
     let lifetime = not_after - current.not_before;
-    let threshold = certificate.thresholds.lapsing(lifetime);
+    let threshold = certificate.thresholds.critical_managed(lifetime);
     let is_reported_by_probe = threshold <= certificate.thresholds.critical(lifetime);
     if !certificate.served_at.is_empty() && is_reported_by_probe {
         return None;

@@ -5,12 +5,12 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The name of what is wrong: one for each [`Kind`](super::Kind) of finding, and those of the alerts
-/// that are not about a finding.
+/// The name of what is wrong: one for each [`Kind`](super::Kind) of finding, and those of the
+/// alerts that are not about a finding.
 ///
-/// It is a string in JSON, metrics and tables, and names never change: `state/alerts.json` outlives a
-/// deployment. What depends on the code is an exhaustive match over it, so that a new finding does not
-/// compile until it has a family, and words of its own in alerts.
+/// It is a string in JSON, metrics and tables, and names never change: `state/alerts.json` outlives
+/// a deployment. What depends on the code is an exhaustive match over it, so that a new finding
+/// does not compile until it has a family, and words of its own in alerts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "each is documented at the kind of finding of the same name")]
@@ -45,7 +45,7 @@ pub enum Code {
     ReceiptUnreadable,
     /// The run could not probe anything. Only in alerts.
     RunFailed,
-    /// So many endpoints fail together that the probe's own network is the likely cause. Only in alerts.
+    /// Many endpoints fail together: the likely cause is the probe's own network. Only in alerts.
     ManyUnreachable,
     /// The run's deadline left no time for some endpoints. Only in alerts.
     NotReached,
@@ -59,8 +59,8 @@ pub enum Code {
     Unknown(String),
 }
 
-/// Codes that are one incident: what is about to happen and what has happened, and whatever keeps an
-/// instance from having a certificate.
+/// Codes that are one incident: what is about to happen and what has happened, and whatever keeps
+/// an instance from having a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family<'a> {
     /// The certificate expires soon, or has expired.
@@ -149,7 +149,8 @@ impl Code {
         }
     }
 
-    /// Whether it is about the way to the endpoint, and not about its certificate: nothing could be judged.
+    /// Whether it is about the way to the endpoint, and not about its certificate: nothing could be
+    /// judged.
     pub fn is_network(&self) -> bool {
         self.family() == Family::Unreachable
     }

@@ -5,8 +5,8 @@ use crate::text::{instance_name, some_of};
 use crate::timestamp::Timestamp;
 
 impl Kind {
-    /// The finding in a sentence. How far away a moment is, past or to come, is said as of `now`, if
-    /// that is given.
+    /// The finding in a sentence. How far away a moment is, past or to come, is said as of `now`,
+    /// if that is given.
     pub(super) fn message(&self, now: Option<Timestamp>) -> String {
         let ago = |then: Timestamp| now.map_or_else(String::new, |now| format!(" {} ago,", Span(now - then)));
         let within =

@@ -13,10 +13,14 @@ pub use self::code::{Code, Family};
 pub use self::thresholds::Thresholds;
 use crate::timestamp::Timestamp;
 
-/// One thing that is wrong, how much it matters, and what to tell a person.
+/// One thing that is wrong, how much it matters, and the same in a sentence.
+///
+/// Probing, judging and comparing with the bucket make findings; reports carry them, and alerts are
+/// made from them. The sentence is made once, with the finding: it says how far away a moment was
+/// then.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Finding {
-    /// What is wrong, with its facts; serialized as `code` and the facts beside it.
+    /// What is wrong, with its facts; serialized as `code` and the facts next to it.
     #[serde(flatten)]
     pub kind: Kind,
     /// How much it matters.
@@ -50,9 +54,10 @@ impl Finding {
     }
 }
 
-/// How much a finding matters, mildest first; also the state of an endpoint, which is its worst finding's.
+/// How much a finding matters, mildest first. An endpoint has the severity of its worst finding.
 ///
-/// `Unknown` means that nobody could look. It ranks above a warning, because behind it may be anything.
+/// `Unknown` means that the probe could not see. It ranks above a warning, because it may hide
+/// anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
@@ -60,7 +65,7 @@ pub enum Severity {
     Ok,
     /// Someone should act within days.
     Warning,
-    /// Could not look.
+    /// It could not be probed or read.
     Unknown,
     /// Clients fail, or soon will.
     Critical,
@@ -89,7 +94,10 @@ impl fmt::Display for Severity {
     }
 }
 
-/// The closed list of findings.
+/// The closed list of findings, each with the facts that prove it.
+///
+/// In JSON, `code` is the tag (see [`Code`]), and the facts stand next to it. Names and facts are
+/// part of the report's schema.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "code", rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the fields are the facts and say what they are by name")]
@@ -110,13 +118,14 @@ pub enum Kind {
     /// The path ends in a root that is not trusted.
     UntrustedRoot {
         root: String,
-        /// One of that name is trusted, but has another key: a private CA was made anew, or is imitated.
+        /// One of that name is trusted, but has another key: a private CA was recreated, or is
+        /// imitated.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         key_differs: bool,
     },
     /// An issuer is missing from what the server sent.
     IncompleteChain { missing: String },
-    /// A path stands but breaks a rule.
+    /// There is a path, but it breaks a rule.
     InvalidChain { reason: String },
     /// An issuer that every path needs has expired.
     IssuerExpired { subject: String, not_after: Timestamp },
@@ -133,17 +142,17 @@ pub enum Kind {
         revoked_at: Timestamp,
         reason: Option<String>,
     },
-    /// The server speaks nothing that today's clients accept.
+    /// The server offers no version of TLS that today's clients accept.
     LegacyTls { version: String, cipher_suite: String },
     /// The addresses of one name serve different certificates.
     AddressesDisagree { certificates: Vec<Served> },
-    /// The name has no address, or no name server would say.
+    /// The name has no address, or no name server answered.
     DnsFailed { name: String, reason: String },
     /// No TCP connection.
     ConnectFailed { reason: String },
     /// The protocol's upgrade to TLS was refused or garbled.
     StarttlsFailed { protocol: String, reason: String },
-    /// TCP stands, TLS does not.
+    /// The TCP connection stands, but the TLS handshake failed.
     HandshakeFailed { reason: String },
     /// The named phase took longer than its deadline.
     TimedOut { phase: Phase, after_ms: u64 },
@@ -155,7 +164,8 @@ pub enum Kind {
         since: Timestamp,
         next_try: Timestamp,
     },
-    /// An instance has not taken the current version in time; or nobody has, as far as anybody can see.
+    /// An instance has not installed the current version in time. Without an instance: nothing
+    /// shows that any client gets it.
     NotPulled {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         instance: Option<String>,
@@ -170,11 +180,11 @@ pub enum Kind {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         installed_fingerprint: Option<String>,
     },
-    /// It was renewed, and is not in the inventory any more.
+    /// A certificate that was renewed is no longer in the inventory.
     NotRenewed {
         name: String,
         not_after: Timestamp,
-        /// Whether it is its entry that is gone, or the whole inventory.
+        /// Whether the whole inventory is gone, or only its entry.
         inventory_missing: bool,
     },
     /// An instance tried to install the current version and could not.
@@ -187,7 +197,7 @@ pub enum Kind {
         reason: String,
         since: Timestamp,
     },
-    /// An address serves something else than the current version.
+    /// An address serves another certificate than the current version.
     WrongCertificate {
         endpoint: String,
         address: SocketAddr,
@@ -196,16 +206,16 @@ pub enum Kind {
         found: String,
         found_not_after: Timestamp,
     },
-    /// An instance has not reported for longer than it said it would.
+    /// An instance has not reported by the time that it announced.
     SilentInstance {
         instance: String,
         host: String,
         last_seen: Timestamp,
         due: Timestamp,
     },
-    /// What the bucket has about a managed certificate cannot be read, so that nobody knows how far it is.
+    /// A document about a managed certificate cannot be read.
     CertificateUnreadable { reason: String },
-    /// What an instance reports makes no sense.
+    /// An instance's receipt cannot be read.
     ReceiptUnreadable { instance: String, reason: String },
 }
 
@@ -214,9 +224,9 @@ pub enum Kind {
 pub struct Served {
     /// SHA-256 of the leaf's DER, lower-case hex.
     pub fingerprint: String,
-    /// When that leaf ends.
+    /// When that leaf expires.
     pub not_after: Timestamp,
-    /// Who serves it.
+    /// The addresses that serve it.
     pub addresses: Vec<SocketAddr>,
 }
 

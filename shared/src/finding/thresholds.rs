@@ -39,9 +39,9 @@ impl Thresholds {
         Duration::days(self.critical_days.into()).min(lifetime / 10)
     }
 
-    /// Critical below this for a certificate that we renew ourselves. As for any other; but of a lifetime under ten days a third, because
-    /// a tenth of six days is less than the day between two runs.
-    pub fn lapsing(self, lifetime: Duration) -> Duration {
+    /// Critical below this, for a certificate that we renew ourselves. It is a third of a lifetime
+    /// under ten days, because a tenth of six days is less than the day between two runs.
+    pub fn critical_managed(self, lifetime: Duration) -> Duration {
         if lifetime < SHORT {
             Duration::days(self.critical_days.into()).min(lifetime / 3)
         } else {

@@ -14,10 +14,12 @@ use crate::bucket::store::{self, Store};
 use crate::chain::roots::Roots;
 use crate::text::{cut_utf16, printable, utf16_length};
 
-/// Where the webhook's URL is in the bucket: one line of text. Whoever has it can write into the channel.
+/// Where the webhook's URL is in the bucket: one line of text. Whoever has it can write into the
+/// channel.
 pub const KEY: &str = "secrets/slack-webhook";
 
-/// Posts an alert to the webhook whose URL the bucket holds, if it holds one; answers whether it does.
+/// Posts an alert to the webhook whose URL the bucket holds, if it holds one; answers whether it
+/// does.
 pub async fn notify(store: &Store, digest: &Digest, sender: &Sender) -> Result<bool, Error> {
     let post = async {
         let Some(url) = store.text(KEY).await? else {

@@ -1,5 +1,5 @@
-//! The SNS topic that alerts go to. It hands each subscriber the body for its protocol: text for people,
-//! Amazon Q's notification for chats, JSON for programs.
+//! The SNS topic that alerts go to. It hands each subscriber the body for its protocol: text for
+//! people, Amazon Q's notification for chats, JSON for programs.
 
 use aws_sdk_sns::Client;
 use serde_json::{Value, json};
@@ -47,8 +47,8 @@ impl Topic {
     }
 }
 
-/// `Message` of an SNS request with `MessageStructure: json`: a body for each protocol, all together
-/// within [`LIMIT`].
+/// `Message` of an SNS request with `MessageStructure: json`: a body for each protocol, all
+/// together within [`LIMIT`].
 pub fn bodies(digest: &Digest, sender: &Sender) -> String {
     let mut bytes = TEXT;
     loop {
@@ -72,8 +72,8 @@ pub fn bodies(digest: &Digest, sender: &Sender) -> String {
     }
 }
 
-/// The alert for programs: `neverlapse.alert/1`, with the text and with as many entries, worst first, as
-/// fit into about `bytes`.
+/// The alert for programs: `neverlapse.alert/1`, with the text and with as many entries, worst
+/// first, as fit into about `bytes`.
 fn machine(digest: &Digest, sender: &Sender, bytes: usize) -> Value {
     let mut room = bytes;
     let mut shown = Vec::new();

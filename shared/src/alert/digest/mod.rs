@@ -43,7 +43,8 @@ pub struct Section {
     pub severity: Severity,
     /// What happened, worst first.
     pub entries: Vec<Entry>,
-    /// What else is known: until when the certificate is valid, who issued it, what the renewer does about it.
+    /// What else is known: until when the certificate is valid, who issued it, what the renewer
+    /// does about it.
     pub facts: Vec<String>,
     /// What to do.
     pub next: Vec<String>,

@@ -27,17 +27,20 @@ pub fn digest(
     if news.is_empty() {
         return None;
     }
+
     let words = Words {
         seen: report.map(Seen::of),
         watchlist,
         sender,
         now,
     };
+
     let worst = news.notices.first();
     let subject = match worst {
         Some(worst) => words.headline(worst, &news.notices),
         None => words.all_fine(),
     };
+
     Some(Digest {
         subject: ascii(&subject),
         severity: worst.map_or(Severity::Ok, severity),
@@ -188,6 +191,7 @@ impl Words<'_> {
             (Change::Resolved, Some(_)) => format!("over, a new certificate is served; before: {message}"),
             (Change::Resolved, None) => format!("{}; before: {message}", over(incident)),
         };
+
         Entry {
             change: *change,
             place: incident.place.clone(),
@@ -232,7 +236,8 @@ impl Words<'_> {
         incident.addresses.iter().map(ToString::to_string).collect()
     }
 
-    /// Until when the certificate is valid that is served now instead of the one that the incident is about.
+    /// Until when the certificate is valid that is served now instead of the one that the incident
+    /// is about.
     fn renewed(&self, incident: &Incident) -> Option<Timestamp> {
         let now = match &incident.place {
             // That it is published says nothing about what clients get.
@@ -252,12 +257,14 @@ impl Words<'_> {
     fn facts(&self, notice: &Notice) -> Vec<String> {
         let Notice { change, incident } = notice;
         let mut facts = Vec::new();
+
         if let Some(endpoint) = self.endpoint(&incident.place) {
             facts.extend(served(endpoint, incident.is_about_expiry() && change.is_firing()));
             let managed = self.watchlist.certificate_at(&endpoint.endpoint);
             let managed = managed.filter(|_| change.is_firing());
             facts.extend(managed.map(|name| self.renewal(name, endpoint)));
         }
+
         if let Place::Certificate(name) = &incident.place {
             let certificate = self.certificate(name);
             facts.extend(certificate.map(|certificate| self.delivery_summary(certificate)));
@@ -291,6 +298,7 @@ impl Words<'_> {
         let Some(certificate) = self.certificate(name) else {
             return format!("neverlapse renews it (as {name}) when it is due, and says so if that fails.");
         };
+
         let renewal = &certificate.renewal;
         if let Some(problem) = &renewal.problem {
             let next = renewal
@@ -300,6 +308,7 @@ impl Words<'_> {
             let problem = problem.trim_end_matches('.');
             return format!("neverlapse renews it (as {name}), and the last try failed: {problem}.{next}");
         }
+
         match (certificate.not_after(), renewal.planned) {
             (Some(new), _) if is_renewed(certificate, endpoint) => format!(
                 "neverlapse has renewed it (as {name}): the new one is valid until {new}, but is not served here yet."
@@ -320,8 +329,8 @@ impl Words<'_> {
         advice(incident, managed, self.sender)
     }
 
-    /// What to do about a certificate that expires although neverlapse renews it: whatever keeps it from
-    /// being renewed or served.
+    /// What to do about a certificate that expires although neverlapse renews it: whatever keeps it
+    /// from being renewed or served.
     fn managed_step(&self, name: &str, endpoint: Option<&EndpointReport>) -> String {
         let certificate = self.certificate(name);
         let is_failing = certificate.is_some_and(|certificate| certificate.renewal.problem.is_some());
@@ -344,12 +353,14 @@ impl Words<'_> {
         if news.open.is_empty() {
             return Vec::new();
         }
+
         let mut note = "Also open, and reported before:".to_owned();
         for incident in news.open.iter().take(ALSO_OPEN) {
             let severity = incident.severity.to_string().to_uppercase();
             let message = printable(&sentence(incident));
             let _ = write!(note, "\n  {severity}  {}: {message}", incident.place);
         }
+
         if news.open.len() > ALSO_OPEN {
             let more = news.open.len() - ALSO_OPEN;
             let _ = write!(note, "\n  +{more} more; {}", self.sender.elsewhere());
