@@ -1,6 +1,7 @@
 //! The built command against real servers.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::process::{Output, Stdio};
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use neverlapse::timestamp::Timestamp;
 use neverlapse_tests::dns::Dns;
 use neverlapse_tests::emulator::Emulator;
 use neverlapse_tests::pki::Authority;
+use neverlapse_tests::process::{output, text};
 use neverlapse_tests::shop::{CA, Shop};
 use rcgen::{CertificateParams, DnType, KeyPair};
 use serde_json::Value;
@@ -56,27 +58,11 @@ impl Bench {
     }
 }
 
-async fn neverlapse(folder: &std::path::Path, arguments: &[&str], input: &str) -> Output {
-    run(&mut Command::new(NEVERLAPSE), folder, arguments, input).await
-}
-
-async fn run(command: &mut Command, folder: &std::path::Path, arguments: &[&str], input: &str) -> Output {
-    command
-        .args(arguments)
-        .current_dir(folder)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = command.kill_on_drop(true).spawn().unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    // A command that does not read its input closes it.
-    let _ = stdin.write_all(input.as_bytes()).await;
-    drop(stdin);
-    child.wait_with_output().await.unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
+async fn neverlapse(folder: &Path, arguments: &[&str], input: &str) -> Output {
+    let mut command = Command::new(NEVERLAPSE);
+    output(command.args(arguments).current_dir(folder), input)
+        .await
+        .unwrap()
 }
 
 #[tokio::test]
@@ -177,9 +163,12 @@ async fn an_inventory_in_a_bucket() {
     }
     let check = async |place: &str, endpoint: &str| {
         let mut command = Command::new(NEVERLAPSE);
-        command.envs(emulator.environment()).env("AWS_ENDPOINT_URL", endpoint);
-        let arguments = ["check", "--inventory", place, "--timeout", "2", "--format", "json"];
-        run(&mut command, bench.folder.path(), &arguments, "").await
+        command
+            .args(["check", "--inventory", place, "--timeout", "2", "--format", "json"])
+            .current_dir(bench.folder.path())
+            .envs(emulator.environment())
+            .env("AWS_ENDPOINT_URL", endpoint);
+        output(&mut command, "").await.unwrap()
     };
     for place in ["s3://watched", "s3://watched/", "s3://watched/team/web.toml"] {
         let out = check(place, &emulator.endpoint).await;

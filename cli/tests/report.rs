@@ -1,14 +1,14 @@
 //! `neverlapse report`: from a file, from standard input, from a bucket.
 
-use neverlapse::timestamp::Timestamp;
 use std::path::Path;
-use std::process::{Output, Stdio};
+use std::process::Output;
 
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration};
+use neverlapse::timestamp::Timestamp;
 use neverlapse_tests::emulator::Emulator;
 use neverlapse_tests::fleet;
-use tokio::io::AsyncWriteExt;
+use neverlapse_tests::process::{output, text};
 use tokio::process::Command;
 
 async fn report(folder: &Path, arguments: &[&str], input: &str, environment: &[(&str, String)]) -> Output {
@@ -17,20 +17,8 @@ async fn report(folder: &Path, arguments: &[&str], input: &str, environment: &[(
         .arg("report")
         .args(arguments)
         .envs(environment.iter().map(|(key, value)| (key, value)))
-        .current_dir(folder)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = command.kill_on_drop(true).spawn().unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    // A command that does not read its input closes it.
-    let _ = stdin.write_all(input.as_bytes()).await;
-    drop(stdin);
-    child.wait_with_output().await.unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
+        .current_dir(folder);
+    output(&mut command, input).await.unwrap()
 }
 
 #[tokio::test]

@@ -3,10 +3,10 @@
 use std::ffi::OsStr;
 use std::io;
 use std::net::TcpListener;
-use std::process::{ExitStatus, Stdio};
+use std::process::{ExitStatus, Output, Stdio};
 
 use anyhow::{Context, Result};
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::try_join;
 
@@ -80,6 +80,31 @@ pub async fn outcome(command: &mut Command) -> Result<(ExitStatus, String)> {
         String::from_utf8_lossy(&stderr)
     );
     Ok((status, text))
+}
+
+/// Gives a command its standard input, waits for its end, and returns everything that it printed.
+///
+/// The command is the program itself, killed with the value that waits for it.
+pub async fn output(command: &mut Command, input: &str) -> io::Result<Output> {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A command that does not read its input closes it.
+        let _ = stdin.write_all(input.as_bytes()).await;
+    }
+    child.wait_with_output().await
+}
+
+/// What a command printed. It panics where that is not UTF-8.
+pub fn text(bytes: &[u8]) -> String {
+    match str::from_utf8(bytes) {
+        Ok(text) => text.to_owned(),
+        Err(error) => panic!("{error}: {}", String::from_utf8_lossy(bytes)),
+    }
 }
 
 async fn all_of(pipe: Option<impl AsyncRead + Unpin>) -> io::Result<Vec<u8>> {
