@@ -9,9 +9,12 @@ use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{self, TlsContext, TrustStore};
 use webpki_root_certs::TLS_SERVER_ROOT_CERTS;
 
+use crate::text::causes;
+
 /// The configuration for every AWS client.
 ///
-/// Endpoints come from `AWS_ENDPOINT_URL` and its per-service variants, so the same code talks to a local stack.
+/// Endpoints come from `AWS_ENDPOINT_URL` and its per-service variants, so the same code talks to a
+/// local stack.
 pub async fn config() -> SdkConfig {
     aws_config::defaults(BehaviorVersion::latest())
         .http_client(https())
@@ -19,12 +22,16 @@ pub async fn config() -> SdkConfig {
         .await
 }
 
-/// The HTTPS client of [`config`]. The SDK's default reads every file of the system's trust directory before the first event; AWS's endpoints chain to
-/// a handful of roots, so those are all that is loaded.
+/// The HTTPS client of [`config`]. The SDK's default reads every file of the system's trust
+/// directory before the first event; AWS's endpoints chain to a handful of roots, so those are all
+/// that is loaded.
 pub fn https() -> SharedHttpClient {
-    let roots = TLS_SERVER_ROOT_CERTS.iter().filter(|root| is_used_by_aws(root));
-    let store = roots.fold(TrustStore::empty(), |store, root| store.with_pem_certificate(pem(root)));
+    let store = TLS_SERVER_ROOT_CERTS
+        .iter()
+        .filter(|root| is_used_by_aws(root))
+        .fold(TrustStore::empty(), |store, root| store.with_pem_certificate(pem(root)));
     let context = TlsContext::builder().with_trust_store(store).build();
+
     let builder = aws_smithy_http_client::Builder::new().tls_provider(tls::Provider::Rustls(CryptoMode::AwsLc));
     match context {
         Ok(context) => builder.tls_context(context).build_https(),
@@ -32,22 +39,17 @@ pub fn https() -> SharedHttpClient {
     }
 }
 
-/// Why a request failed, in a line: the service's own code and words, or what kept it from answering.
+/// Why a request failed, in a line: the service's own code and words, or what kept it from
+/// answering.
 pub fn reason<E: ProvideErrorMetadata + Error + 'static>(error: &SdkError<E>) -> String {
     if let Some(service) = error.as_service_error() {
-        let (code, message) = (service.code().unwrap_or("unknown error"), service.message());
-        return message.map_or_else(|| code.to_owned(), |message| format!("{code}: {message}"));
+        let code = service.code().unwrap_or("unknown error");
+        return match service.message() {
+            Some(message) => format!("{code}: {message}"),
+            None => code.to_owned(),
+        };
     }
-    let mut reasons = vec![error.to_string()];
-    let mut source = error.source();
-    while let Some(error) = source {
-        let said = error.to_string();
-        if !reasons.contains(&said) {
-            reasons.push(said);
-        }
-        source = error.source();
-    }
-    reasons.join(": ")
+    causes(error)
 }
 
 fn is_used_by_aws(root: &[u8]) -> bool {

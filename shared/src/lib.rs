@@ -1,9 +1,10 @@
-//! neverlapse probes TLS endpoints the way a client does, and reports what is wrong before anyone notices.
+//! neverlapse probes TLS endpoints the way a client does, and reports what is wrong before anyone
+//! notices.
 //!
-//! A run goes one way. An [`inventory`], or a list of [`endpoint`]s, becomes [`probe::target`]s. For
-//! each of them [`resolve`] finds every address, and [`probe`] connects, upgrades
-//! ([`probe::starttls`]), makes the handshake and takes the chain whatever it is ([`probe::tls`], or
-//! [`probe::legacy`] for servers that are too old for that). [`chain`] and [`crl`] judge each
+//! A run goes one way. An [`inventory`], or a list of [`endpoint`]s, becomes [`probe::target`]s.
+//! For each of them [`resolve`] finds every address, and [`probe`] connects, upgrades
+//! ([`probe::starttls`]), makes the handshake and takes the chain whatever it is ([`probe::tls`],
+//! or [`probe::legacy`] for servers that are too old for that). [`chain`] and [`crl`] judge each
 //! [`certificate`] offline into [`finding`]s. What one address answered is an [`observation`]; the
 //! [`report`] collects them and shows them as a page ([`report::page`]). [`alert`] decides what is
 //! news and puts it into words, and a [`metric`] counts it.

@@ -1,9 +1,11 @@
-//! Metrics in CloudWatch's embedded metric format: lines in a function's log that CloudWatch makes metrics of.
+//! Metrics in CloudWatch's embedded metric format: lines in a function's log that CloudWatch makes
+//! metrics of.
 //!
 //! <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>
 
-use crate::timestamp::Timestamp;
 use serde_json::{Map, Value, json};
+
+use crate::timestamp::Timestamp;
 
 /// One number with its name, and CloudWatch's word for its unit (`Count`, `Seconds`, `None`).
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -12,12 +14,12 @@ pub struct Metric {
     pub name: &'static str,
     /// `Count`, `Seconds`, or `None` where CloudWatch has no word for it.
     pub unit: &'static str,
-    /// What it is worth.
+    /// Its value.
     pub value: f64,
 }
 
 impl Metric {
-    /// So many of something.
+    /// A count of something.
     pub fn count(name: &'static str, count: u64) -> Self {
         Self {
             name,
@@ -27,16 +29,18 @@ impl Metric {
     }
 }
 
-/// The line for these metrics, all of them with these dimensions. It is for standard output as it is: what a logger would add makes it
-/// another thing.
+/// The line for these metrics, all of them with these dimensions. It is for standard output as it
+/// is: what a logger would add makes it another thing.
 pub fn line(at: Timestamp, dimensions: &[(&str, &str)], metrics: &[Metric]) -> String {
     let names: Vec<_> = dimensions.iter().map(|(name, _)| name).collect();
     let defined: Vec<_> = (metrics.iter())
         .map(|metric| json!({"Name": metric.name, "Unit": metric.unit}))
         .collect();
     let directive = json!({"Namespace": NAMESPACE, "Dimensions": [names], "Metrics": defined});
+
     let milliseconds = (at.utc().unix_timestamp_nanos() / 1_000_000) as i64;
     let about = json!({"Timestamp": milliseconds, "CloudWatchMetrics": [directive]});
+
     let mut members = Map::from_iter([("_aws".to_owned(), about)]);
     let dimensions = dimensions.iter().map(|(name, value)| (*name, json!(value)));
     let values = metrics.iter().map(|metric| (metric.name, json!(metric.value)));

@@ -1,12 +1,13 @@
-//! Text for people: foreign text is made harmless and cut to a length; bytes, names and errors are written in one way.
+//! Text for people: foreign text is made harmless and cut to a length; bytes, names and errors are
+//! written in one way.
 
 use std::error::Error;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use data_encoding::HEXLOWER;
 
-/// The text on one line: control characters, which move the cursor, and invisible ones, which turn or hide the text
-/// next to them, are written as `\u{…}`.
+/// The text on one line: control characters, which move the cursor, and invisible ones, which turn
+/// or hide the text next to them, are written as `\u{…}`.
 pub fn printable(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for c in text.chars() {
@@ -19,7 +20,8 @@ pub fn printable(text: &str) -> String {
     line
 }
 
-/// The same for JSON, which has its own escapes and allows most such characters as they are. Its meaning stays.
+/// The same for JSON, which has its own escapes and allows most such characters as they are. Its
+/// meaning stays.
 pub fn printable_json(json: String) -> String {
     if json.chars().all(is_harmless) {
         return json;
@@ -45,8 +47,8 @@ pub fn cut(text: &str, longest: usize) -> String {
     }
 }
 
-/// The text, or its start with `…` after it: at most this many characters as JavaScript and Java count
-/// them, which is how chats limit a message.
+/// The text, or its start with `…` after it: at most this many characters as JavaScript and Java
+/// count them, which is how chats limit a message.
 pub fn cut_utf16(text: &str, units: usize) -> String {
     if utf16_length(text) <= units {
         return text.to_owned();

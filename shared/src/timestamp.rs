@@ -1,9 +1,10 @@
-//! A moment in time, in UTC and with a year of four digits: what RFC 3339 can write and every reader understands.
+//! A moment in time, in UTC and with a year of four digits: what RFC 3339 can write and every
+//! reader understands.
 //!
-//! Documents that instances, certificate authorities and the bucket hold may name any moment, such as
-//! `9999-12-31T23:59:59-00:01`, which is valid RFC 3339 and in UTC has a year of five digits. Such a
-//! time is refused where the document is read. Arithmetic ends at the first and last moment instead of
-//! panicking, so no sum of a foreign time and a foreign length of time can stop a run.
+//! Documents that instances, certificate authorities and the bucket hold may name any moment, such
+//! as `9999-12-31T23:59:59-00:01`, which is valid RFC 3339 and in UTC has a year of five digits.
+//! Such a time is refused where the document is read. Arithmetic ends at the first and last moment
+//! instead of panicking, so no sum of a foreign time and a foreign length of time can stop a run.
 
 use std::fmt;
 use std::ops::{Add, AddAssign, Sub, SubAssign};
@@ -54,7 +55,7 @@ impl Timestamp {
         }
     }
 
-    /// So many seconds after 1970 began, or the nearest moment that there is.
+    /// This many seconds after 1970 began, or the nearest moment that there is.
     pub fn from_unix(seconds: i64) -> Self {
         Self::UNIX_EPOCH + Duration::seconds(seconds)
     }
@@ -181,7 +182,8 @@ impl Sub for Timestamp {
     }
 }
 
-/// A moment written in code, as `time::macros::datetime!` takes it: `timestamp!(2027-01-31 12:00 UTC)`.
+/// A moment written in code, as `time::macros::datetime!` takes it: `timestamp!(2027-01-31 12:00
+/// UTC)`.
 #[macro_export]
 macro_rules! timestamp {
     ($($moment:tt)*) => {

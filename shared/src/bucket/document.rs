@@ -10,7 +10,8 @@ use crate::text::cut;
 
 /// Why a document cannot be used.
 ///
-/// The text has no word of the document but its `schema`: documents may hold secrets, and the text ends in logs and alerts.
+/// The text has no word of the document but its `schema`: documents may hold secrets, and the text
+/// ends in logs and alerts.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Error {
     /// It is no JSON, or not the JSON that the format asks for.

@@ -1,8 +1,9 @@
-//! A receipt: what an instance did with which version. The pull client writes `receipts/{name}/{instance}.json`, the probe and
-//! `neverlapse status` read it.
+//! A receipt: what an instance did with which version. The pull client writes
+//! `receipts/{name}/{instance}.json`, the probe and `neverlapse status` read it.
 //!
-//! The key alone says whose receipt it is, because IAM guards it (`receipts/NAME/${aws:userid}.json`). Into its own receipt an
-//! instance can write whatever it likes.
+//! The key alone says whose receipt it is, because IAM guards it
+//! (`receipts/NAME/${aws:userid}.json`). Into its own receipt an instance can write whatever it
+//! likes.
 
 use std::fmt;
 
@@ -19,8 +20,8 @@ pub struct Receipt {
     pub schema: String,
     /// The certificate's name in the inventory.
     pub name: String,
-    /// The instance: its AWS user id, such as `AROAEXAMPLE:i-0123456789abcdef0`, or its name if AWS knows none. A reader takes it
-    /// from the key.
+    /// The instance: its AWS user id, such as `AROAEXAMPLE:i-0123456789abcdef0`, or its name if AWS
+    /// knows none. A reader takes it from the key.
     pub instance: String,
     /// Its host name.
     pub host: String,

@@ -41,8 +41,8 @@ pub enum Fresh {
 
 /// The condition of a write (RFC 9110, 13.1): what must be there for it to happen.
 ///
-/// A reader who wants to replace what it read uses [`Expecting::unchanged`]. A write that finds something else is
-/// [`Error::Changed`], and changes nothing.
+/// A reader who wants to replace what it read uses [`Expecting::unchanged`]. A write that finds
+/// something else is [`Error::Changed`], and changes nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expecting<'a> {
     /// Anything or nothing: the last write wins.
@@ -60,7 +60,8 @@ impl<'a> Expecting<'a> {
     }
 }
 
-/// Why an object cannot be read or written. "No such key" is no error; access denied, throttled and timed out are.
+/// Why an object cannot be read or written. "No such key" is no error; access denied, throttled and
+/// timed out are.
 #[derive(Debug, Error)]
 #[expect(missing_docs, reason = "each field is in the variant's message")]
 pub enum Error {
@@ -133,7 +134,8 @@ impl Store {
         Ok(self.tagged(key).await?.map(|tagged| tagged.value))
     }
 
-    /// An object's bytes, if it is there. One of more than `limit` bytes is an error, and is not read.
+    /// An object's bytes, if it is there. One of more than `limit` bytes is an error, and is not
+    /// read.
     pub async fn object_within(&self, key: &str, limit: u64) -> Result<Option<Vec<u8>>, Error> {
         match self.get(key, None, Some(limit)).await? {
             Fresh::Changed(tagged) => Ok(Some(tagged.value)),
@@ -149,7 +151,8 @@ impl Store {
         }
     }
 
-    /// An object's bytes and ETag, unless it still has the tag that the caller knows (RFC 9110, 13.1.2).
+    /// An object's bytes and ETag, unless it still has the tag that the caller knows (RFC 9110,
+    /// 13.1.2).
     pub async fn tagged_unless(&self, key: &str, known: Option<&str>) -> Result<Fresh, Error> {
         self.get(key, known, None).await
     }
@@ -201,8 +204,8 @@ impl Store {
 
     /// Writes an object, and answers with its new ETag.
     ///
-    /// A lost race is [`Error::Changed`], unless what is there has the very same content: the SDK repeats a write whose answer was
-    /// lost, and the second one then meets the first.
+    /// A lost race is [`Error::Changed`], unless what is there has the very same content: the SDK
+    /// repeats a write whose answer was lost, and the second one then meets the first.
     pub async fn put(&self, key: &str, object: Object<'_>, expecting: Expecting<'_>) -> Result<String, Error> {
         let content = object.body.clone();
         let mut request = self
@@ -357,7 +360,8 @@ fn is_unchanged(error: &SdkError<GetObjectError>) -> bool {
     error.raw_response().is_some_and(|raw| raw.status().as_u16() == 304)
 }
 
-/// S3 answers 412 to a condition that is not met, 409 to two conditional writes at once, and 404 to If-Match without an object.
+/// S3 answers 412 to a condition that is not met, 409 to two conditional writes at once, and 404 to
+/// If-Match without an object.
 fn is_lost<E: ProvideErrorMetadata>(error: &SdkError<E>, expecting: Expecting<'_>) -> bool {
     match code(error) {
         Some("PreconditionFailed" | "ConditionalRequestConflict") => true,

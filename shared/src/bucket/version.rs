@@ -1,7 +1,8 @@
 //! A version: one stored generation of a certificate.
 //!
-//! `certificates/{name}/versions/{version}/` holds four files and their manifest, which is written last; it is never changed.
-//! `certificates/{name}/current.json` is written after that and names the version to serve.
+//! `certificates/{name}/versions/{version}/` holds four files and their manifest, which is written
+//! last; it is never changed. `certificates/{name}/current.json` is written after that and names
+//! the version to serve.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +14,8 @@ use crate::inventory::KeyType;
 use crate::text::sha256;
 use crate::timestamp::Timestamp;
 
-/// What a version is, as its manifest and `current.json` say it: no file needs to be opened to know.
+/// What a version is, as its manifest and `current.json` say it: no file needs to be opened to
+/// know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
     /// The certificate's name in the inventory.
@@ -22,7 +24,8 @@ pub struct Facts {
     pub version: String,
     /// SHA-256 of the leaf's DER, lower-case hex.
     pub fingerprint: String,
-    /// Lower-case hex of the certificate's octets, leading zeros included: `008a42` (a positive INTEGER, RFC 5280, 4.1.2.2).
+    /// Lower-case hex of the certificate's octets, leading zeros included: `008a42` (a positive
+    /// INTEGER, RFC 5280, 4.1.2.2).
     pub serial: String,
     /// First second of the leaf's validity.
     pub not_before: Timestamp,
@@ -36,7 +39,8 @@ pub struct Facts {
     pub issuer: IssuedBy,
 }
 
-/// The issuer and the account that a certificate comes from: `replaces` (RFC 9773) is sent to no other.
+/// The issuer and the account that a certificate comes from: `replaces` (RFC 9773) is sent to no
+/// other.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IssuedBy {
     /// Its name in the inventory.
@@ -89,7 +93,8 @@ impl FileHash {
 pub struct Current {
     /// Always [`Current::SCHEMA`].
     pub schema: String,
-    /// One more each time the pointer moves, forwards or back: a pointer with a lower one is out of date.
+    /// One more each time the pointer moves, forwards or back: a pointer with a lower one is out of
+    /// date.
     pub sequence: u64,
     /// The version to serve.
     #[serde(flatten)]

@@ -43,7 +43,8 @@ pub(super) fn all(certificate: &Managed, stored: &Stored, addresses: &[AddressRe
     findings
 }
 
-/// What could not be read, as one finding. It is unknown, because nothing can be judged without it; the history alone is not needed.
+/// What could not be read, as one finding. It is unknown, because nothing can be judged without it;
+/// the history alone is not needed.
 fn unreadable(stored: &Stored, now: Timestamp) -> Option<Finding> {
     let needed = [
         stored.current.as_ref().err(),
@@ -80,7 +81,8 @@ fn unreadable_receipt(stored: &StoredReceipt, now: Timestamp) -> Option<Finding>
     Some(Finding::new(kind, Severity::Unknown, now))
 }
 
-/// The last renewal failed. That is critical if there is no version, or if the current one expires soon.
+/// The last renewal failed. That is critical if there is no version, or if the current one expires
+/// soon.
 fn renewal_failed(certificate: &Managed, stored: &Stored, now: Timestamp) -> Option<Finding> {
     let failure = stored.failure()?;
     let kind = Kind::RenewalFailed {
@@ -111,7 +113,8 @@ fn renewal_failed(certificate: &Managed, stored: &Stored, now: Timestamp) -> Opt
 
 /// The current version has expired, or is about to and no renewal has failed.
 ///
-/// Where it is served, the probe reports this already, but for very short lifetimes it would do so too late.
+/// Where it is served, the probe reports this already, but for very short lifetimes it would do so
+/// too late.
 fn expiring(certificate: &Managed, stored: &Stored, current: &Facts, now: Timestamp) -> Option<Finding> {
     let not_after = current.not_after;
     let lifetime = not_after - current.not_before;
@@ -135,7 +138,8 @@ fn expiring(certificate: &Managed, stored: &Stored, current: &Facts, now: Timest
     Some(Finding::new(kind, Severity::Critical, now))
 }
 
-/// Why an instance does not have the current version: its client is silent, could not install it, or has not pulled it in time.
+/// Why an instance does not have the current version: its client is silent, could not install it,
+/// or has not pulled it in time.
 fn stuck(receipt: &Receipt, grace: &Grace<'_>) -> Option<Finding> {
     let now = grace.now;
     let current = &grace.current.facts;
@@ -184,9 +188,11 @@ fn install_failed(receipt: &Receipt, current: &Facts) -> Kind {
     }
 }
 
-/// An instance has not pulled the current version; without a receipt, no instance is known to have done so.
+/// An instance has not pulled the current version; without a receipt, no instance is known to have
+/// done so.
 fn not_pulled(receipt: Option<&Receipt>, current: &Facts) -> Kind {
-    // What a receipt says of an installed version has no fingerprint; its own is that of its own version.
+    // What a receipt says of an installed version has no fingerprint; its own is that of its own
+    // version.
     let has_only_its_own = |receipt: &&Receipt| receipt.version != current.version && receipt.installed.is_none();
     Kind::NotPulled {
         instance: receipt.map(|receipt| receipt.instance.clone()),

@@ -27,7 +27,8 @@ impl Grace<'_> {
         let missed = receipt.has().and_then(|version| self.missed_since(Some(version)));
         let late = self.late(self.since(missed));
 
-        // The history may be unreadable. The sequence still tells how many versions an instance has missed.
+        // The history may be unreadable. The sequence still tells how many versions an instance has
+        // missed.
         let is_two_behind = receipt
             .sequence
             .is_some_and(|sequence| self.current.sequence > sequence.saturating_add(1));
@@ -37,12 +38,14 @@ impl Grace<'_> {
         late
     }
 
-    /// How late an address is that serves another certificate, one of ours or not; none within its grace.
+    /// How late an address is that serves another certificate, one of ours or not; none within its
+    /// grace.
     pub(super) fn of_address(&self, seen: &AddressReport) -> Option<Severity> {
         self.late(self.since(self.missed_since(seen.version.as_deref())))
     }
 
-    /// How late a version is that has not been seen anywhere since it was published; none within its grace.
+    /// How late a version is that has not been seen anywhere since it was published; none within
+    /// its grace.
     pub(super) fn of_publication(&self) -> Option<Severity> {
         self.late(self.current.published_at)
     }
@@ -58,9 +61,11 @@ impl Grace<'_> {
         }
     }
 
-    /// When the first version was made that comes after this one, or the first of all if there is none.
+    /// When the first version was made that comes after this one, or the first of all if there is
+    /// none.
     ///
-    /// It is not when the newest was published: with six-day certificates nothing would ever be late.
+    /// It is not when the newest was published: with six-day certificates nothing would ever be
+    /// late.
     fn missed_since(&self, version: Option<&str>) -> Option<Timestamp> {
         let first = self
             .history

@@ -1,8 +1,8 @@
 //! Delivery: how far a certificate is on its way from the bucket to the clients.
 //!
-//! [`join`] compares what is stored, what instances report, and what is served. Receipts and the view from outside complete each
-//! other: a receipt knows an instance that no address shows (behind a load balancer), an address shows a server for which no client
-//! reports.
+//! [`join`] compares what is stored, what instances report, and what is served. Receipts and the
+//! view from outside complete each other: a receipt knows an instance that no address shows (behind
+//! a load balancer), an address shows a server for which no client reports.
 
 mod findings;
 mod grace;
@@ -56,7 +56,8 @@ pub fn reports(
     reports
 }
 
-/// The report of one certificate: a stage for each instance and each address, and what is wrong with renewal and delivery.
+/// The report of one certificate: a stage for each instance and each address, and what is wrong
+/// with renewal and delivery.
 pub fn join(known: &Known<'_>, now: Timestamp) -> CertificateReport {
     let Known {
         certificate, stored, ..
@@ -118,8 +119,8 @@ impl From<&Facts> for CurrentVersion {
     }
 }
 
-/// How far an instance is with the current version. One that reports about an earlier version has not pulled it. While the current
-/// version is unknown, its own word counts.
+/// How far an instance is with the current version. One that reports about an earlier version has
+/// not pulled it. While the current version is unknown, its own word counts.
 fn instance(receipt: &Receipt, current: &Result<Option<Current>, String>) -> InstanceReport {
     let is_about_another = match current {
         Ok(Some(current)) => current.facts.version != receipt.version,

@@ -1,4 +1,5 @@
-//! What the bucket has of a certificate. Each part is read on its own, so that one that cannot be read hides no other.
+//! What the bucket has of a certificate. Each part is read on its own, so that one that cannot be
+//! read hides no other.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -40,7 +41,8 @@ pub struct StoredReceipt {
 
 /// Reads what the bucket has of some certificates until `deadline`, in their order.
 ///
-/// `before` are the reports of an earlier run: a version never changes, so only those that were not known then are read.
+/// `before` are the reports of an earlier run: a version never changes, so only those that were not
+/// known then are read.
 pub async fn read(
     store: &Store,
     certificates: &[Managed],
@@ -64,7 +66,8 @@ pub async fn read(
         .await
 }
 
-/// The current versions of certificates that were renewed once and are not among these, and what could not be read of them.
+/// The current versions of certificates that were renewed once and are not among these, and what
+/// could not be read of them.
 ///
 /// A certificate is known by the record of its renewals; one without that record is forgotten.
 pub async fn left_out(store: &Store, certificates: &[Managed], deadline: Instant) -> (Vec<Current>, Vec<String>) {

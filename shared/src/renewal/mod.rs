@@ -1,7 +1,8 @@
 //! Renewal: when a certificate is due, and why.
 //!
-//! [`decide`] is a pure function of the inventory's entry, the current version, what is recorded of earlier renewals
-//! ([`Renewal`]), a [`request`] and the time. The renewer acts on its answer; the probe and `neverlapse plan` only show it.
+//! [`decide`] is a pure function of the inventory's entry, the current version, what is recorded of
+//! earlier renewals ([`Renewal`]), a [`request`] and the time. The renewer acts on its answer; the
+//! probe and `neverlapse plan` only show it.
 
 mod record;
 mod renewal_info;
@@ -96,10 +97,11 @@ pub fn decide(
     }
 }
 
-/// When this version will be due if nothing changes: when the CA suggests it, or when a third of the lifetime is left (half of a
-/// lifetime under 10 days), whichever comes first.
+/// When this version will be due if nothing changes: when the CA suggests it, or when a third of
+/// the lifetime is left (half of a lifetime under 10 days), whichever comes first.
 ///
-/// After a rollback, renewal waits until half of that time is left; otherwise the next run would undo the rollback.
+/// After a rollback, renewal waits until half of that time is left; otherwise the next run would
+/// undo the rollback.
 pub fn planned(current: &Current, renewal: Option<&Renewal>) -> Timestamp {
     let facts = &current.facts;
     let lifetime = facts.not_after - facts.not_before;

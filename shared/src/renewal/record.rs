@@ -1,4 +1,5 @@
-//! What is recorded of a certificate's renewals: the last success, the last failure, and who asked to wait.
+//! What is recorded of a certificate's renewals: the last success, the last failure, and who asked
+//! to wait.
 
 use serde::{Deserialize, Serialize};
 use time::Duration;
@@ -8,8 +9,8 @@ use crate::timestamp::Timestamp;
 
 /// `state/renewals/{name}.json`: what the renewer last did with a certificate.
 ///
-/// The renewer alone writes it, with an ETag as its condition. It holds no secret, unlike `orders/{name}.json`: the probe,
-/// `neverlapse status` and `neverlapse plan` read it.
+/// The renewer alone writes it, with an ETag as its condition. It holds no secret, unlike
+/// `orders/{name}.json`: the probe, `neverlapse status` and `neverlapse plan` read it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Renewal {
     /// Always [`Renewal::SCHEMA`].
@@ -92,8 +93,8 @@ impl Renewal {
 }
 
 impl Failure {
-    /// One more failure. The next try waits twice as long as the one before, between 15 minutes and 20 hours, and no less than the
-    /// CA asks for.
+    /// One more failure. The next try waits twice as long as the one before, between 15 minutes and
+    /// 20 hours, and no less than the CA asks for.
     pub fn next(before: Option<&Failure>, problem: String, retry_after: Option<Timestamp>, now: Timestamp) -> Self {
         let count = before.map_or(0, |before| before.count).saturating_add(1);
         let wait = (FIRST_WAIT * 2_i32.pow((count - 1).min(10))).min(LONGEST_WAIT);
@@ -113,7 +114,8 @@ impl Failure {
 pub const PREFIX: &str = "state/renewals/";
 
 const FIRST_WAIT: Duration = Duration::minutes(15);
-/// Less than from one daily request to the next: otherwise every second one would come minutes too early.
+/// Less than from one daily request to the next: otherwise every second one would come minutes too
+/// early.
 const LONGEST_WAIT: Duration = Duration::hours(20);
 
 #[cfg(test)]

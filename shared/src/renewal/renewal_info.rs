@@ -13,7 +13,8 @@ pub struct RenewalInfo {
     pub start: Timestamp,
     /// End of the suggested window.
     pub end: Timestamp,
-    /// The moment in the window that was drawn for us. It is kept, so that it does not move from run to run.
+    /// The moment in the window that was drawn for us. It is kept, so that it does not move from
+    /// run to run.
     pub renew_at: Timestamp,
     /// A page on which the CA explains its suggestion.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -23,8 +24,9 @@ pub struct RenewalInfo {
 }
 
 impl RenewalInfo {
-    /// Draws the moment to renew from a window: uniformly random (`draw` in 0..1), and the same as `before` if the window did not
-    /// change. A window whose end is not after its start is none (RFC 9773, 4.2).
+    /// Draws the moment to renew from a window: uniformly random (`draw` in 0..1), and the same as
+    /// `before` if the window did not change. A window whose end is not after its start is none
+    /// (RFC 9773, 4.2).
     pub fn of(
         version: &str,
         (start, end): (Timestamp, Timestamp),

@@ -1,4 +1,5 @@
-//! A request to the renewer: one message per certificate and run from the probe, or one from a person.
+//! A request to the renewer: one message per certificate and run from the probe, or one from a
+//! person.
 
 use std::net::SocketAddr;
 
@@ -6,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::timestamp::Timestamp;
 
-/// A request. It says what was seen and what is wanted, never what to do: the renewer decides whether anything is due, so that
-/// requests that are repeated, late or out of order do no harm.
+/// A request. It says what was seen and what is wanted, never what to do: the renewer decides
+/// whether anything is due, so that requests that are repeated, late or out of order do no harm.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
     /// Always [`Request::SCHEMA`].
@@ -96,7 +97,8 @@ impl Request {
             observed: Vec::new(),
         }
     }
-    /// Whether it does not wait for the time that an earlier failure asks for: a person wants it now.
+    /// Whether it does not wait for the time that an earlier failure asks for: a person wants it
+    /// now.
     pub fn is_urgent(&self) -> bool {
         self.force || self.action == Action::Revoke
     }

@@ -8,7 +8,8 @@ use crate::finding::{Finding, Kind, Severity};
 use crate::text::instance_name;
 use crate::timestamp::Timestamp;
 
-/// A managed certificate: its current version, where that is installed and served, and what the renewer does about it.
+/// A managed certificate: its current version, where that is installed and served, and what the
+/// renewer does about it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CertificateReport {
     /// Its name in the inventory, and its folder in the bucket.
@@ -74,7 +75,8 @@ pub struct StoredVersion {
 /// What an instance did with which version, by its receipt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct InstanceReport {
-    /// Its id in the key of its receipt, such as `AROAEXAMPLE:i-0123456789abcdef0`; [`InstanceReport::shown`] is for people.
+    /// Its id in the key of its receipt, such as `AROAEXAMPLE:i-0123456789abcdef0`;
+    /// [`InstanceReport::shown`] is for people.
     pub instance: String,
     /// Its host name, if the receipt has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -185,7 +187,8 @@ impl CertificateReport {
         self.current.as_ref().map(|current| current.not_after)
     }
 
-    /// Whether the current version was seen in use: an address serves it, or an instance saw its own server do so.
+    /// Whether the current version was seen in use: an address serves it, or an instance saw its
+    /// own server do so.
     pub fn is_seen(&self) -> bool {
         let at_address = self.addresses.iter().any(|seen| seen.stage == AddressStage::Served);
         at_address || self.instances.iter().any(|instance| instance.stage == Stage::Served)

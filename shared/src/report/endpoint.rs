@@ -14,12 +14,14 @@ use crate::timestamp::Timestamp;
 /// What was seen of one endpoint, over all of its addresses.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EndpointReport {
-    /// An [`Endpoint`] as text, such as `smtp://host:port`; the host as it is in DNS. [`EndpointReport::is_of`] compares it.
+    /// An [`Endpoint`] as text, such as `smtp://host:port`; the host as it is in DNS.
+    /// [`EndpointReport::is_of`] compares it.
     pub endpoint: String,
     /// The host in Unicode, if that reads differently.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unicode: Option<String>,
-    /// The name in the handshake (SNI), if it is not the host: another certificate is then to be expected.
+    /// The name in the handshake (SNI), if it is not the host: another certificate is then to be
+    /// expected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sni: Option<String>,
     /// Its worst finding's severity.
@@ -40,7 +42,8 @@ pub struct EndpointReport {
 }
 
 impl EndpointReport {
-    /// Whether it says what clients of `endpoint` get: with another name in the handshake they would get another certificate.
+    /// Whether it says what clients of `endpoint` get: with another name in the handshake they
+    /// would get another certificate.
     pub fn is_of(&self, endpoint: &Endpoint) -> bool {
         self.sni.is_none() && self.endpoint == endpoint.to_string()
     }
@@ -78,7 +81,8 @@ impl EndpointReport {
 mod tests {
     use super::*;
 
-    /// An alert gave the end of the old certificate, at one address, and the issuer of the new one, at another.
+    /// An alert gave the end of the old certificate, at one address, and the issuer of the new one,
+    /// at another.
     #[test]
     fn the_end_that_is_told_and_the_issuer_are_of_one_certificate() {
         let seen = |address: &str, issuer: &str, end: &str| {

@@ -1,7 +1,8 @@
 //! The report: what one run saw, in one schema for Lambda, command line, bucket and metrics.
 //!
-//! It is a document that later and earlier versions read too, so every member that may be absent has a default, and endpoints are
-//! text in it: one of a form that this version cannot parse must still be shown.
+//! It is a document that later and earlier versions read too, so every member that may be absent
+//! has a default, and endpoints are text in it: one of a form that this version cannot parse must
+//! still be shown.
 
 mod certificate;
 mod endpoint;
@@ -22,7 +23,8 @@ pub const SCHEMA: &str = "neverlapse.report/1";
 
 /// What one run saw.
 ///
-/// The probe answers with it, and keeps it as `reports/latest.json`; `neverlapse check` and `status` make the same.
+/// The probe answers with it, and keeps it as `reports/latest.json`; `neverlapse check` and
+/// `status` make the same.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// Always [`SCHEMA`].
@@ -35,13 +37,15 @@ pub struct Report {
     pub counts: Counts,
     /// One entry per endpoint, worst first.
     pub endpoints: Vec<EndpointReport>,
-    /// One entry per managed certificate, worst first: where it is on its way from issuer to client.
+    /// One entry per managed certificate, worst first: where it is on its way from issuer to
+    /// client.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub certificates: Vec<CertificateReport>,
     /// Endpoints that were not probed before the run's deadline.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub not_reached: Vec<String>,
-    /// Entries of the inventory that could not be used, each with line, key, value and accepted form.
+    /// Entries of the inventory that could not be used, each with line, key, value and accepted
+    /// form.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mistakes: Vec<Problem>,
     /// When the endpoints were probed, if that was in an earlier run than this one.
@@ -79,9 +83,11 @@ impl Report {
         }
     }
 
-    /// The same report with as many certificates and endpoints, worst first, as fit into about `bytes` of JSON.
+    /// The same report with as many certificates and endpoints, worst first, as fit into about
+    /// `bytes` of JSON.
     ///
-    /// One that does not fit leaves its place to milder ones: a server that fills the report must not hide the others.
+    /// One that does not fit leaves its place to milder ones: a server that fills the report must
+    /// not hide the others.
     pub fn fitting(mut self, bytes: usize) -> Self {
         let mut size = 0;
         // Half of the room is left to the endpoints.
@@ -90,7 +96,8 @@ impl Report {
         self
     }
 
-    /// The worst status of the run. Endpoints that were not reached and entries that could not be read are unknown.
+    /// The worst status of the run. Endpoints that were not reached and entries that could not be
+    /// read are unknown.
     pub fn status(&self) -> Severity {
         let is_complete = self.not_reached.is_empty() && self.mistakes.is_empty();
         let rest = if is_complete { Severity::Ok } else { Severity::Unknown };

@@ -1,6 +1,8 @@
 //! Managed certificates: how far each is on its way from the issuer to the clients.
 
-use super::{cut, day, joined, left, moment, plural};
+use std::cmp::Reverse;
+
+use super::{cut, day, joined, left, moment, number, plural};
 use crate::finding::{Kind, Severity};
 use crate::report::{AddressReport, AddressStage, CertificateReport, InstanceReport, Report, Stage};
 use crate::timestamp::Timestamp;
@@ -49,7 +51,7 @@ pub(super) struct Address {
     pub(super) endpoint: Option<String>,
     pub(super) class: &'static str,
     pub(super) stage: &'static str,
-    /// Which one it shows.
+    /// The version that it serves.
     pub(super) shown: String,
     pub(super) until: String,
     pub(super) reason: Option<String>,
@@ -66,26 +68,36 @@ pub(super) struct Version {
 pub(super) fn all(report: &Report, now: Timestamp) -> (Vec<Managed>, usize) {
     let mut certificates: Vec<_> = report.certificates.iter().collect();
     certificates.sort_by_key(|certificate| {
-        let left = certificate.not_after().unwrap_or(Timestamp::UNIX_EPOCH);
-        (std::cmp::Reverse(certificate.status), left, certificate.name.as_str())
+        let not_after = certificate.not_after().unwrap_or(Timestamp::UNIX_EPOCH);
+        (Reverse(certificate.status), not_after, certificate.name.as_str())
     });
+
     let more = certificates.len().saturating_sub(CARDS);
-    let cards = certificates.into_iter().take(CARDS);
-    (cards.map(|certificate| card(certificate, now)).collect(), more)
+    let cards = certificates
+        .into_iter()
+        .take(CARDS)
+        .map(|certificate| card(certificate, now))
+        .collect();
+    (cards, more)
 }
 
 fn card(certificate: &CertificateReport, now: Timestamp) -> Managed {
-    let seconds = certificate.not_after().map(|end| (end - now).whole_seconds());
+    let seconds_left = certificate
+        .not_after()
+        .map(|not_after| (not_after - now).whole_seconds());
+
+    // What is behind comes first: only some are shown.
     let mut instances: Vec<_> = certificate.instances.iter().collect();
     instances.sort_by_key(|instance| (reached(certificate, instance), instance.instance.as_str()));
     let mut addresses: Vec<_> = certificate.addresses.iter().collect();
     addresses.sort_by_key(|seen| (seen.stage, seen.endpoint.as_str(), seen.address));
-    let itself = certificate.identifiers == [certificate.name.clone()];
+
+    let is_for_its_name = certificate.identifiers == [certificate.name.clone()];
     Managed {
         name: cut(&certificate.name),
         status: certificate.status,
-        left: left(seconds).unwrap_or_else(|| "not issued yet".to_owned()),
-        identifiers: (!itself).then(|| joined(&certificate.identifiers)),
+        left: left(seconds_left).unwrap_or_else(|| "not issued yet".to_owned()),
+        identifiers: (!is_for_its_name).then(|| joined(&certificate.identifiers)),
         stages: stages(certificate),
         lines: lines(certificate),
         facts: facts(certificate),
@@ -103,7 +115,8 @@ fn card(certificate: &CertificateReport, now: Timestamp) -> Managed {
     }
 }
 
-/// How far an instance is with the version that it should serve; with another one, it is at the beginning.
+/// How far an instance is with the version that it should serve; with another one, it is at the
+/// beginning.
 fn reached(certificate: &CertificateReport, instance: &InstanceReport) -> Stage {
     if instance.version.as_deref() == certificate.version() || instance.stage == Stage::Failed {
         instance.stage
@@ -118,8 +131,8 @@ fn stages(certificate: &CertificateReport) -> Vec<Step> {
         let there = certificate
             .instances
             .iter()
-            .filter(|one| reached(certificate, one) >= stage);
-        let there = there.count();
+            .filter(|instance| reached(certificate, instance) >= stage)
+            .count();
         let (class, words) = match (all, there) {
             (0, _) => ("", "no instance yet".to_owned()),
             (all, there) if there == all => ("done", format!("{there} of {all}")),
@@ -128,6 +141,7 @@ fn stages(certificate: &CertificateReport) -> Vec<Step> {
         };
         Step { class, name, words }
     };
+
     let issued = match &certificate.current {
         Some(current) => Step {
             class: "done",
@@ -140,54 +154,67 @@ fn stages(certificate: &CertificateReport) -> Vec<Step> {
             words: "not yet".to_owned(),
         },
     };
-    let served = match all {
-        0 => on_the_wire(certificate),
-        _ => None,
+    // Where no client reports, the view from outside is all that there is.
+    let seen_outside = if all == 0 {
+        served_at_addresses(certificate)
+    } else {
+        None
     };
+
     vec![
         issued,
         step("Pulled", Stage::Pulled),
         step("Installed", Stage::Installed),
-        served.unwrap_or_else(|| step("Served", Stage::Served)),
+        seen_outside.unwrap_or_else(|| step("Served", Stage::Served)),
     ]
 }
 
-/// Where no client reports, the view from outside is all that there is.
-fn on_the_wire(certificate: &CertificateReport) -> Option<Step> {
+/// At how many addresses the current version is served; none if no address is probed.
+fn served_at_addresses(certificate: &CertificateReport) -> Option<Step> {
     let all = certificate.addresses.len();
+    if all == 0 {
+        return None;
+    }
+
     let served = certificate
         .addresses
         .iter()
         .filter(|seen| seen.stage == AddressStage::Served)
         .count();
-    let class = match served {
-        _ if all == 0 => return None,
-        0 => "stuck",
-        served if served == all => "done",
-        _ => "part",
-    };
-    let words = format!("{served} of {}", plural_of(all, "address", "addresses"));
     Some(Step {
-        class,
+        class: match served {
+            0 => "stuck",
+            served if served == all => "done",
+            _ => "part",
+        },
         name: "Served",
-        words,
+        words: format!("{served} of {}", plural_of(all, "address", "addresses")),
     })
 }
 
+/// What is wrong, and the renewal's problem if no finding reports it.
 fn lines(certificate: &CertificateReport) -> Vec<String> {
     let mut lines: Vec<_> = certificate
         .findings
         .iter()
         .map(|finding| cut(&finding.message))
         .collect();
-    let is_said = certificate
+
+    let is_reported = certificate
         .findings
         .iter()
         .any(|finding| matches!(finding.kind, Kind::RenewalFailed { .. }));
-    if let Some(problem) = certificate.renewal.problem.as_ref().filter(|_| !is_said) {
-        let next = certificate.renewal.next_try;
-        let next = next.map_or_else(String::new, |at| format!(" Next try: {}.", moment(at)));
-        lines.push(format!("Renewal failed: {}.{next}", cut(problem).trim_end_matches('.')));
+    if let Some(problem) = &certificate.renewal.problem
+        && !is_reported
+    {
+        let next_try = match certificate.renewal.next_try {
+            Some(at) => format!(" Next try: {}.", moment(at)),
+            None => String::new(),
+        };
+        lines.push(format!(
+            "Renewal failed: {}.{next_try}",
+            cut(problem).trim_end_matches('.')
+        ));
     }
     lines
 }
@@ -200,10 +227,13 @@ fn facts(certificate: &CertificateReport) -> String {
     let end = certificate
         .not_after()
         .map(|end| format!("valid until {}", moment(end)));
-    let planned = certificate.renewal.planned;
-    let planned = planned.map(|at| format!("renewal planned for {}", moment(at)));
-    let unwatched = certificate.addresses.is_empty() && certificate.current.is_some();
-    let unwatched = unwatched.then(|| "no address is looked at".to_owned());
+    let planned = certificate
+        .renewal
+        .planned
+        .map(|at| format!("renewal planned for {}", moment(at)));
+    let is_unwatched = certificate.addresses.is_empty() && certificate.current.is_some();
+    let unwatched = is_unwatched.then(|| "no address is looked at".to_owned());
+
     let facts: Vec<_> = [issuer, end, planned, unwatched].into_iter().flatten().collect();
     facts.join(", ")
 }
@@ -241,6 +271,7 @@ fn address(seen: &AddressReport) -> Address {
         (None, Some(fingerprint)) => format!("not ours: {}", fingerprint.get(..12).unwrap_or_default()),
         (None, None) => String::new(),
     };
+
     Address {
         address: seen
             .address
@@ -255,21 +286,21 @@ fn address(seen: &AddressReport) -> Address {
 }
 
 fn history(certificate: &CertificateReport) -> Vec<Version> {
-    let version = |stored: &crate::report::StoredVersion| Version {
-        version: cut(&stored.version),
-        validity: format!("{} – {}", day(stored.not_before), day(stored.not_after)),
-        issuer: cut(&stored.issuer),
-        current: stored.current,
-    };
-    certificate.history.iter().take(VERSIONS).map(version).collect()
+    certificate
+        .history
+        .iter()
+        .take(VERSIONS)
+        .map(|stored| Version {
+            version: cut(&stored.version),
+            validity: format!("{} – {}", day(stored.not_before), day(stored.not_after)),
+            issuer: cut(&stored.issuer),
+            current: stored.current,
+        })
+        .collect()
 }
 
 fn plural_of(count: usize, one: &str, more: &str) -> String {
-    format!(
-        "{} {}",
-        super::number(count as u64),
-        if count == 1 { one } else { more }
-    )
+    format!("{} {}", number(count as u64), if count == 1 { one } else { more })
 }
 
 const CARDS: usize = 300;

@@ -1,9 +1,11 @@
-//! The report as a web page: one file, which asks nobody for anything, for a browser, a phone or paper.
+//! The report as a web page: one file, which asks nobody for anything, for a browser, a phone or
+//! paper.
 //!
-//! What is wrong, the timeline and the managed certificates are in the markup; the table of endpoints is made in the
-//! browser from JSON inside the page, so that ten thousand of them stay quick. Names in certificates are hostile: the
-//! template escapes them, the script treats them as text, and the content security policy allows nothing but the style
-//! and the script whose hashes it names.
+//! What is wrong, the timeline and the managed certificates are in the markup; the table of
+//! endpoints is made in the browser from JSON inside the page, so that ten thousand of them stay
+//! quick. Names in certificates are hostile: the template escapes them, the script treats them as
+//! text, and the content security policy allows nothing but the style and the script whose hashes
+//! it names.
 
 mod managed;
 mod rows;
@@ -27,16 +29,18 @@ use timeline::Timeline;
 
 /// The report as HTML. `place` says whose it is, such as `neverlapse in eu-central-1`.
 ///
-/// It shows at most ten thousand endpoints, the worst and the soonest to expire, and says so when there are more.
+/// It shows at most ten thousand endpoints, the worst and the soonest to expire, and says so when
+/// there are more.
 pub fn page(report: &Report, place: Option<&str>) -> Result<String, askama::Error> {
-    let (data, shown) = rows::json(report);
     let now = as_of(report);
+    let (data, shown) = rows::json(report);
+    let (certificates, certificates_more) = managed::all(report, now);
     let bad: Vec<_> = report
         .endpoints
         .iter()
         .filter(|endpoint| endpoint.status != Severity::Ok)
         .collect();
-    let (certificates, certificates_more) = managed::all(report, now);
+
     let page = Page {
         policy: policy(),
         style: STYLE,
@@ -72,6 +76,7 @@ pub fn page(report: &Report, place: Option<&str>) -> Result<String, askama::Erro
             env!("CARGO_PKG_VERSION")
         ),
     };
+
     page.render()
 }
 
@@ -118,7 +123,7 @@ struct Share {
     width: String,
 }
 
-/// An endpoint with which something is wrong.
+/// An endpoint that has findings.
 struct Item {
     endpoint: String,
     unicode: Option<String>,
@@ -139,18 +144,19 @@ struct Line {
 
 impl Item {
     fn of(endpoint: &EndpointReport) -> Self {
-        let line = |found: Found<'_>| Line {
+        let lines = found(endpoint).into_iter().map(|found| Line {
             severity: found.severity,
             milder: found.severity != endpoint.status,
             message: cut(found.message),
             addresses: found.somewhere.then(|| joined(&found.addresses)),
-        };
+        });
+
         Self {
             endpoint: cut(&endpoint.endpoint),
             unicode: endpoint.unicode.as_deref().map(cut),
             status: endpoint.status,
             left: left(endpoint.seconds_left).unwrap_or_else(|| "no certificate seen".to_owned()),
-            lines: found(endpoint).into_iter().map(line).collect(),
+            lines: lines.collect(),
             certificate: certificate(endpoint),
         }
     }
@@ -181,6 +187,7 @@ struct Found<'a> {
 /// The same finding at several addresses once; worst first.
 fn found(endpoint: &EndpointReport) -> Vec<Found<'_>> {
     let mut all: Vec<Found<'_>> = Vec::new();
+
     for (address, finding) in endpoint.all_findings() {
         let same = |one: &&mut Found<'_>| one.severity == finding.severity && one.message == finding.message;
         match all.iter_mut().find(same) {
@@ -194,9 +201,11 @@ fn found(endpoint: &EndpointReport) -> Vec<Found<'_>> {
             }),
         }
     }
+
     for one in &mut all {
         one.somewhere = !one.addresses.is_empty() && one.addresses.len() < endpoint.observations.len();
     }
+
     all.sort_by_key(|one| std::cmp::Reverse(one.severity));
     all
 }
@@ -213,7 +222,8 @@ fn status(report: &Report) -> Severity {
     certificates.max().unwrap_or(Severity::Ok).max(report.status())
 }
 
-/// The worst, in a sentence; the other statuses stand below it. Where all endpoints are fine, certificates on their way may not be.
+/// The worst, in a sentence; the other statuses stand below it. Where all endpoints are fine,
+/// certificates on their way may not be.
 fn headline(report: &Report) -> String {
     let endpoints = headline_of_endpoints(report);
     let certificates = report.certificates.iter().filter(|one| one.status != Severity::Ok);
@@ -274,6 +284,7 @@ fn shares(report: &Report) -> Vec<Share> {
         (Severity::Warning, counts.warning),
         (Severity::Ok, counts.ok),
     ];
+
     let all = counts.total().max(1) as f64;
     let mut from = 0.0;
     let mut shares = Vec::new();

@@ -5,17 +5,18 @@ use std::collections::HashMap;
 use serde::Serialize;
 
 use super::{ENDPOINTS, cut, found};
-use crate::certificate::common_name;
-use crate::certificate::{Certificate, Role};
+use crate::certificate::{Certificate, Role, common_name};
 use crate::finding::{Code, Severity, Span};
 use crate::observation::{Observation, Revocation};
 use crate::report::{EndpointReport, Report};
 
-/// The JSON, safe inside a script element, and how many endpoints are in it: the first ones, which are the worst.
+/// The JSON, safe inside a script element, and how many endpoints are in it: the first ones, which
+/// are the worst.
 pub(super) fn json(report: &Report) -> (String, usize) {
     let mut table = Table::default();
     let mut rows = String::new();
     let mut count = 0;
+
     for endpoint in report.endpoints.iter().take(ENDPOINTS) {
         let row = json_of(&table.row(endpoint));
         if rows.len() + row.len() + table.certificates.len() + table.words_size > BYTES {
@@ -27,7 +28,9 @@ pub(super) fn json(report: &Report) -> (String, usize) {
         rows.push_str(&row);
         count += 1;
     }
-    let (made, words) = (report.finished_at.unix(), json_of(&table.words));
+
+    let made = report.finished_at.unix();
+    let words = json_of(&table.words);
     let certificates = table.certificates;
     let json = format!(r#"{{"made":{made},"words":{words},"certificates":[{certificates}],"rows":[{rows}]}}"#);
     (json, count)
@@ -107,8 +110,6 @@ struct Leaf {
 
 impl Table {
     fn row(&mut self, endpoint: &EndpointReport) -> Row {
-        let leaves = endpoint.observations.iter().filter_map(|seen| seen.leaf.as_ref());
-        let earliest = leaves.min_by_key(|leaf| leaf.not_after);
         let finding = |found: super::Found<'_>| Finding {
             code: found.code,
             severity: rank(found.severity),
@@ -123,7 +124,7 @@ impl Table {
             status: rank(endpoint.status),
             left: endpoint.seconds_left.map(left),
             end: endpoint.not_after.map(|end| end.unix()),
-            leaf: earliest.map(|leaf| self.certificate(leaf)),
+            leaf: endpoint.leaf().map(|leaf| self.certificate(leaf)),
             findings: found(endpoint).into_iter().map(finding).collect(),
             seen: endpoint.observations.iter().map(|seen| self.seen(seen)).collect(),
             skipped: endpoint
@@ -158,6 +159,7 @@ impl Table {
         if let Some(index) = self.certificates_at.get(&certificate.fingerprint) {
             return *index;
         }
+
         let leaf = Leaf {
             subject: cut(&certificate.subject),
             issuer: self.word(&certificate.issuer),
@@ -171,6 +173,7 @@ impl Table {
             key: self.word(&certificate.key),
             signature: self.word(&certificate.signature),
         };
+
         if !self.certificates.is_empty() {
             self.certificates.push(',');
         }

@@ -1,4 +1,5 @@
-//! The timeline: when certificates end in the coming hundred days, and where each of them is in its life.
+//! The timeline: when certificates expire in the coming hundred days, and where each of them is in its
+//! life.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -9,7 +10,8 @@ use crate::finding::{Finding, Kind, Severity};
 use crate::report::{CertificateReport, EndpointReport, Report};
 use crate::timestamp::Timestamp;
 
-/// A chart: endpoints by the day on which their certificate ends, and a lane for each of the soonest certificates.
+/// A chart: endpoints by the day on which their certificate ends, and a lane for each of the
+/// soonest certificates.
 pub(super) struct Timeline {
     pub(super) summary: String,
     pub(super) ticks: Vec<Tick>,
@@ -59,7 +61,7 @@ pub(super) struct Part {
     pub(super) width: String,
 }
 
-/// A certificate that somebody serves or that is stored to be served.
+/// A certificate that an endpoint serves, or that is stored to be served.
 struct Life<'a> {
     name: &'a str,
     endpoints: u64,
@@ -75,14 +77,17 @@ impl Timeline {
         let mut lives = lives(report);
         lives.sort_by_key(|life| (life.end, life.name));
         let last = lives.last()?;
+
         let view = View { now };
-        let soon = report
+        let soon: Vec<_> = report
             .endpoints
             .iter()
-            .filter_map(|endpoint| Some((endpoint, endpoint.not_after?)));
-        let soon: Vec<_> = soon.filter(|(_, end)| (now..view.end()).contains(end)).collect();
-        let later = lives.len().saturating_sub(LANES) as u64;
+            .filter_map(|endpoint| Some((endpoint, endpoint.not_after?)))
+            .filter(|(_, end)| (now..view.end()).contains(end))
+            .collect();
         let (bars, peak) = bars(&soon, &view);
+        let later = lives.len().saturating_sub(LANES) as u64;
+
         Some(Self {
             summary: summary(soon.len() as u64, report, now),
             ticks: view.ticks(),
@@ -101,22 +106,21 @@ impl Timeline {
 }
 
 fn summary(soon: u64, report: &Report, now: Timestamp) -> String {
-    let ended = report
+    let expired = report
         .endpoints
         .iter()
-        .filter(|one| one.not_after.is_some_and(|end| end < now));
-    let (ended, seen) = (
-        ended.count() as u64,
-        report.endpoints.iter().filter(|one| one.not_after.is_some()).count() as u64,
-    );
+        .filter(|one| one.not_after.is_some_and(|end| end < now))
+        .count() as u64;
+    let seen = report.endpoints.iter().filter(|one| one.not_after.is_some()).count() as u64;
+
     let mut parts = Vec::new();
-    if ended > 0 {
-        parts.push(format!("{} expired already", plural(ended, "endpoint")));
+    if expired > 0 {
+        parts.push(format!("{} expired already", plural(expired, "endpoint")));
     }
     parts.push(format!(
         "{} of {} expire by then",
         number(soon),
-        plural(seen - ended, "endpoint")
+        plural(seen - expired, "endpoint")
     ));
     parts.join("; ")
 }
@@ -124,6 +128,7 @@ fn summary(soon: u64, report: &Report, now: Timestamp) -> String {
 /// Every certificate once: by its fingerprint, with the first endpoint that serves it.
 fn lives(report: &Report) -> Vec<Life<'_>> {
     let mut lives: HashMap<&str, Life<'_>> = HashMap::new();
+
     for endpoint in &report.endpoints {
         let leaves: BTreeMap<_, _> = (endpoint.observations.iter())
             .filter_map(|seen| Some((seen.leaf.as_ref()?, &seen.findings)))
@@ -142,13 +147,14 @@ fn lives(report: &Report) -> Vec<Life<'_>> {
             life.status = life.status.max(urgency(findings));
         }
     }
+
     for certificate in &report.certificates {
         add_managed(&mut lives, certificate);
     }
     lives.into_values().collect()
 }
 
-/// A managed certificate goes by its own name, and is there even if nobody serves it.
+/// A managed certificate has a lane under its own name, even if no endpoint serves it.
 fn add_managed<'a>(lives: &mut HashMap<&'a str, Life<'a>>, certificate: &'a CertificateReport) {
     let Some(current) = &certificate.current else {
         return;
@@ -166,14 +172,18 @@ fn add_managed<'a>(lives: &mut HashMap<&'a str, Life<'a>>, certificate: &'a Cert
     life.planned = certificate.renewal.planned;
 }
 
-/// What the remaining time alone is worth, whatever else is wrong.
+/// The severity of the remaining time alone, whatever else is wrong.
 fn urgency<'a>(findings: impl IntoIterator<Item = &'a Finding>) -> Severity {
-    let about_time = |kind: &Kind| matches!(kind, Kind::Expired { .. } | Kind::ExpiresSoon { .. });
-    let found = findings.into_iter().filter(|finding| about_time(&finding.kind));
-    found.map(|finding| finding.severity).max().unwrap_or(Severity::Ok)
+    findings
+        .into_iter()
+        .filter(|finding| matches!(finding.kind, Kind::Expired { .. } | Kind::ExpiresSoon { .. }))
+        .map(|finding| finding.severity)
+        .max()
+        .unwrap_or(Severity::Ok)
 }
 
-/// Endpoints by day, with those that expire too soon at the bottom, and how many there are on the fullest day.
+/// Endpoints by day, with those that expire too soon at the bottom, and how many there are on the
+/// fullest day.
 fn bars(soon: &[(&EndpointReport, Timestamp)], view: &View) -> (Vec<Bar>, u64) {
     let mut days: BTreeMap<i64, BTreeMap<std::cmp::Reverse<Severity>, u64>> = BTreeMap::new();
     for (endpoint, end) in soon {
@@ -182,6 +192,7 @@ fn bars(soon: &[(&EndpointReport, Timestamp)], view: &View) -> (Vec<Bar>, u64) {
         *days.entry(day).or_default().entry(severity).or_default() += 1;
     }
     let peak = days.values().map(|day| day.values().sum::<u64>()).max().unwrap_or(0);
+
     let mut bars = Vec::new();
     for (day, counts) in &days {
         let mut top = 100.0;
@@ -219,7 +230,7 @@ impl View {
         self.day(AHEAD)
     }
 
-    /// So many days from now.
+    /// This many days from now.
     fn day(&self, days: i64) -> Timestamp {
         self.now + Duration::days(days)
     }
@@ -254,7 +265,7 @@ impl View {
 
     fn lane(&self, life: &Life<'_>) -> Lane {
         let lifetime = life.end - life.begin;
-        // As the renewer has it: a third before the end, a half of those that live for days.
+        // As in `renewal::planned`: when a third of the lifetime is left, or half of a short one.
         let due = if lifetime < Duration::days(10) {
             life.begin + lifetime / 2
         } else {
@@ -268,6 +279,7 @@ impl View {
                 width: percent(to - from),
             })
         };
+
         let seconds = (life.end - self.now).whole_seconds();
         let others = life.endpoints.saturating_sub(1);
         Lane {
