@@ -3,18 +3,19 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use chromiumoxide::cdp::browser_protocol::emulation::{MediaFeature, SetEmulatedMediaParams};
 use chromiumoxide::cdp::browser_protocol::log::{self, EventEntryAdded};
 use chromiumoxide::cdp::browser_protocol::network::{self, EventRequestWillBeSent};
 use chromiumoxide::cdp::js_protocol::runtime::{EventConsoleApiCalled, EventExceptionThrown};
+use chromiumoxide::handler::HandlerConfig;
 use chromiumoxide::listeners::EventStream;
 use futures::{FutureExt as _, StreamExt as _};
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
-use crate::process::{Group, command};
+use crate::process::{Group, command, eventually};
 
 /// A running browser that finds no host; ends when dropped.
 #[derive(Debug)]
@@ -56,7 +57,11 @@ impl Browser {
             .stderr(std::process::Stdio::null());
         let mut group = Group::start(&mut command)?;
         let url = address(folder.path(), &mut group).await?;
-        let (browser, mut handler) = chromiumoxide::Browser::connect(url)
+        let config = HandlerConfig {
+            request_timeout: PATIENT,
+            ..HandlerConfig::default()
+        };
+        let (browser, mut handler) = chromiumoxide::Browser::connect_with_config(url, config)
             .await
             .context("cannot connect to chromium")?;
         // What it says beyond this library's knowledge is no matter.
@@ -188,15 +193,17 @@ impl Visit {
 
 /// Where it listens: it writes that to a file once it does.
 async fn address(folder: &Path, group: &mut Group) -> Result<String> {
-    for _ in 0..300 {
+    eventually("chromium's start", async || {
+        ensure!(
+            group.is_running(),
+            "chromium does not start; is it installed? Run `make setup` first"
+        );
         let written = std::fs::read_to_string(folder.join("DevToolsActivePort")).unwrap_or_default();
-        if let Some((port, path)) = written.split_once('\n') {
-            return Ok(format!("ws://127.0.0.1:{port}{path}"));
-        }
-        if !group.is_running() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    bail!("chromium does not start; is it installed? Run `make setup` first")
+        let address = written.split_once('\n');
+        Ok(address.map(|(port, path)| format!("ws://127.0.0.1:{port}{path}")))
+    })
+    .await
 }
+
+/// For each request to it: the thirty seconds of the library's default may pass on a busy machine.
+const PATIENT: Duration = Duration::from_secs(120);

@@ -1,7 +1,7 @@
 //! Instances behind one name: each an nginx on an address of its own, with the built `neverlapse pull` and a stack's bucket.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
@@ -13,8 +13,9 @@ use tokio::process::Command;
 
 use crate::depot::Depot;
 use crate::pki::Leaf;
-use crate::process::{command, outcome, run};
-use crate::stack::{Stack, root};
+use crate::process::{command, free_port, outcome};
+use crate::program::program;
+use crate::stack::Stack;
 use crate::webhost::WebHost;
 
 /// Some instances that serve one certificate.
@@ -56,7 +57,8 @@ impl Cluster {
         let mut depot = Depot::new()?;
         let first = depot.publish(name, leaf)?;
         depot.upload(&store(stack)).await?;
-        let port = free_port_of_all()?;
+        // Free at each of the addresses.
+        let port = free_port()?;
         let mut instances = Vec::new();
         for (number, address) in (1..).zip(ADDRESSES) {
             let place = (address, port).into();
@@ -111,7 +113,7 @@ impl Instance {
         let (folder, state) = (self.host.folder(), self.host.path().join("state"));
         let (id, certificate, place) = (&self.id, &self.certificate, self.place());
         let text = format!(
-            "bucket = {bucket:?}\ninstance = {id:?}\nfolder = {folder:?}\nstate = {state:?}\nverify_timeout_seconds = 5\n{commands}\
+            "bucket = {bucket:?}\ninstance = {id:?}\nfolder = {folder:?}\nstate = {state:?}\nverify_timeout_seconds = 30\n{commands}\
              [[certificate]]\nname = {certificate:?}\nverify = \"{place}\"\n"
         );
         Ok(fs::write(self.config(), text)?)
@@ -130,7 +132,7 @@ impl Instance {
 
     /// Runs `neverlapse pull`.
     pub async fn pull(&self) -> Result<Ran> {
-        let mut pull = command(path());
+        let mut pull = command(program("neverlapse").await?);
         pull.arg("pull").arg("--config").arg(self.config());
         pull.envs(self.environment.iter().map(|(key, value)| (key, value)));
         Ran::of(&mut pull).await
@@ -162,20 +164,11 @@ impl Ran {
     }
 }
 
-/// Builds the `neverlapse` command.
-pub async fn build() -> Result<()> {
-    let mut build = command("cargo");
-    build
-        .current_dir(root())
-        .args(["build", "--quiet", "-p", "neverlapse-cli"]);
-    run(&mut build).await.context("the neverlapse command").map(drop)
-}
-
 /// The built command of an operator of this stack.
-pub fn neverlapse(stack: &Stack) -> Command {
-    let mut neverlapse = command(path());
+pub async fn neverlapse(stack: &Stack) -> Result<Command> {
+    let mut neverlapse = command(program("neverlapse").await?);
     neverlapse.envs(stack.environment());
-    neverlapse
+    Ok(neverlapse)
 }
 
 /// What is to be served now.
@@ -187,23 +180,6 @@ pub async fn current(stack: &Stack, name: &str) -> Result<Current> {
 
 fn store(stack: &Stack) -> Store {
     Store::new(aws_sdk_s3::Client::new(&stack.config), &stack.bucket)
-}
-
-fn path() -> PathBuf {
-    root().join("target/debug/neverlapse")
-}
-
-/// A port that nothing listens on at any of the addresses.
-fn free_port_of_all() -> Result<u16> {
-    for _ in 0..50 {
-        let first = TcpListener::bind((ADDRESSES[0], 0))?;
-        let port = first.local_addr()?.port();
-        let others = ADDRESSES[1..].iter().map(|address| TcpListener::bind((*address, port)));
-        if others.collect::<Result<Vec<_>, _>>().is_ok() {
-            return Ok(port);
-        }
-    }
-    anyhow::bail!("no port is free at {ADDRESSES:?} together")
 }
 
 const ADDRESSES: [Ipv4Addr; 3] = [

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_s3::config::Credentials;
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 
-use crate::process::{Group, command, free_port};
+use crate::process::{Group, command, eventually_within, free_port};
 use crate::stack::root;
 
 /// A running emulator; ends when dropped.
@@ -67,10 +67,10 @@ impl Emulator {
             .stdout(log.try_clone()?)
             .stderr(log);
         let mut group = Group::start(&mut command)?;
-        if !answers(&endpoint, &mut group).await? {
-            let log = std::fs::read_to_string(folder.path().join(LOG)).unwrap_or_default();
-            bail!("ministack does not answer:\n{log}");
-        }
+        answers(&endpoint, &mut group)
+            .await
+            .with_context(|| std::fs::read_to_string(folder.path().join(LOG)).unwrap_or_default())?;
+
         let config = config(&endpoint, KEY).await;
         Ok(Self {
             _group: group,
@@ -178,19 +178,14 @@ impl Session {
     }
 }
 
-/// Whether it comes up within a minute.
-async fn answers(endpoint: &str, group: &mut Group) -> Result<bool> {
+async fn answers(endpoint: &str, group: &mut Group) -> Result<()> {
     let client = http()?;
-    for _ in 0..300 {
-        if client.get(format!("{endpoint}/_ministack/health")).send().await.is_ok() {
-            return Ok(true);
-        }
-        if !group.is_running() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-    Ok(false)
+    let url = format!("{endpoint}/_ministack/health");
+    eventually_within(STARTS, "ministack's answer", async || {
+        ensure!(group.is_running(), "ministack ended");
+        Ok(client.get(&url).send().await.ok().map(drop))
+    })
+    .await
 }
 
 /// reqwest wants the process to have chosen its cryptography, even for plain HTTP.
@@ -228,4 +223,6 @@ async fn config(endpoint: &str, key: &str) -> SdkConfig {
 pub(crate) const REGION: &str = "eu-central-1";
 /// The emulator takes any.
 pub(crate) const KEY: &str = "test";
+/// A cold Python beside busy cores.
+const STARTS: Duration = Duration::from_secs(180);
 const LOG: &str = "ministack.log";

@@ -19,6 +19,7 @@ pub mod metadata;
 pub mod pebble;
 pub mod pki;
 pub mod process;
+pub mod program;
 pub mod runtime;
 pub mod servers;
 pub mod shop;

@@ -3,15 +3,14 @@
 use neverlapse::timestamp::Timestamp;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::emulator::http_trusting;
 use crate::pki::{Authority, write_secret};
-use crate::process::{Group, command, free_port};
+use crate::process::{Group, command, eventually, free_port};
 use crate::stack::root;
 
 /// What Pebble is to be like.
@@ -40,7 +39,7 @@ impl Default for Options {
 
 /// A running Pebble; ends when dropped.
 pub struct Pebble {
-    _group: Group,
+    group: Group,
     folder: TempDir,
     management: u16,
     client: reqwest::Client,
@@ -90,7 +89,7 @@ impl Pebble {
             .stdout(log.try_clone()?)
             .stderr(log);
         let mut pebble = Self {
-            _group: Group::start(&mut command)?,
+            group: Group::start(&mut command)?,
             management,
             client: http_trusting(&listener.root())?,
             directory: format!("https://127.0.0.1:{port}/dir"),
@@ -136,8 +135,8 @@ impl Pebble {
             .body(body.to_string())
             .send()
             .await?;
-        let (status, said) = (response.status(), response.text().await?);
-        ensure!(status.is_success(), "Pebble refused the window: {status} {said}");
+        let (status, text) = (response.status(), response.text().await?);
+        ensure!(status.is_success(), "Pebble refused the window: {status} {text}");
         Ok(())
     }
 
@@ -152,14 +151,15 @@ impl Pebble {
 
     async fn issuing_root(&mut self) -> Result<String> {
         let url = format!("https://127.0.0.1:{}/roots/0", self.management);
-        for _ in 0..100 {
-            match self.client.get(&url).send().await {
-                Ok(answer) => return Ok(answer.error_for_status()?.text().await?),
-                Err(_) if self._group.is_running() => tokio::time::sleep(Duration::from_millis(100)).await,
-                Err(_) => break,
-            }
-        }
-        bail!("Pebble does not answer:\n{}", self.log()?)
+        // Before it listens, it makes the RSA keys of its issuers.
+        let answer = eventually("Pebble's answer", async || {
+            ensure!(self.group.is_running(), "Pebble ended");
+            Ok(self.client.get(&url).send().await.ok())
+        });
+        let answer = answer.await;
+
+        let answer = answer.with_context(|| self.log().unwrap_or_default())?;
+        Ok(answer.error_for_status()?.text().await?)
     }
 
     fn logged(&self, words: &str) -> Result<usize> {

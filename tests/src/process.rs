@@ -2,12 +2,17 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
+use std::ops::RangeInclusive;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::process::{ExitStatus, Output, Stdio};
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin, Command};
+use tokio::time::{Instant, sleep};
 use tokio::try_join;
 
 /// A command to give to [`Group::start`] or [`run`]: the program, tied to us by a pipe.
@@ -115,10 +120,53 @@ async fn all_of(pipe: Option<impl AsyncRead + Unpin>) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// A loopback port that nothing listens on.
+/// A port that nothing listens on, at any address, and that no other call returns while this process lives.
+///
+/// The servers that get these ports bind them later, and bind them again when they restart. A port from the system's
+/// own range could be given to somebody else in between, as a client's local port for example.
 pub fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+    for port in PORTS {
+        let claim = SocketAddr::from_abstract_name(format!("neverlapse-tests-port-{port}"))?;
+        let Ok(claim) = UnixListener::bind_addr(&claim) else {
+            continue;
+        };
+
+        if TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok() {
+            // An abstract socket leaves no file behind, and the system closes it when this process ends.
+            std::mem::forget(claim);
+            return Ok(port);
+        }
+    }
+    bail!("no port from {} to {} is free", PORTS.start(), PORTS.end())
 }
+
+/// Polls until `find` finds something, and fails after a minute: longer than anything takes on a busy machine.
+pub async fn eventually<T>(what: &str, find: impl AsyncFnMut() -> Result<Option<T>>) -> Result<T> {
+    eventually_within(A_MINUTE, what, find).await
+}
+
+/// Likewise, for what may take longer.
+pub async fn eventually_within<T>(
+    limit: Duration,
+    what: &str,
+    mut find: impl AsyncFnMut() -> Result<Option<T>>,
+) -> Result<T> {
+    let until = Instant::now() + limit;
+    loop {
+        if let Some(found) = find().await? {
+            return Ok(found);
+        }
+        if Instant::now() > until {
+            bail!("{what}: not within {} s", limit.as_secs());
+        }
+        sleep(POLL).await;
+    }
+}
+
+/// Below the range that systems give to clients and to listeners without a port of their own (on Linux from 32768).
+const PORTS: RangeInclusive<u16> = 20_000..=29_999;
+const A_MINUTE: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(50);
 
 /// Runs `$0 "$@"` and ends with its status; kills the whole group once standard input is closed.
 const TETHERED: &str = r#"
@@ -132,8 +180,6 @@ exit $status
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     /// A program with a child of its own, whose process id it writes to `file`.
@@ -144,24 +190,19 @@ mod tests {
     }
 
     async fn grandchild(file: &std::path::Path) -> String {
-        for _ in 0..300 {
-            match std::fs::read_to_string(file) {
-                Ok(id) if id.ends_with('\n') => return id.trim().to_owned(),
-                _ => tokio::time::sleep(Duration::from_millis(20)).await,
-            }
-        }
-        panic!("it never started");
+        let started = eventually("the grandchild's start", async || {
+            let id = std::fs::read_to_string(file).unwrap_or_default();
+            Ok(id.ends_with('\n').then(|| id.trim().to_owned()))
+        });
+        started.await.unwrap()
     }
 
-    async fn ends(id: &str) -> bool {
-        for _ in 0..300 {
+    async fn ends(id: &str) {
+        let ended = eventually("the grandchild's end", async || {
             let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
-            if stat.is_empty() || stat.contains(") Z ") {
-                return true;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        false
+            Ok((stat.is_empty() || stat.contains(") Z ")).then_some(()))
+        });
+        ended.await.unwrap();
     }
 
     #[tokio::test]
@@ -171,7 +212,7 @@ mod tests {
         let group = Group::start(&mut parent(&file)).unwrap();
         let id = grandchild(&file).await;
         drop(group);
-        assert!(ends(&id).await);
+        ends(&id).await;
     }
 
     #[tokio::test]
@@ -182,7 +223,7 @@ mod tests {
         let id = grandchild(&file).await;
         // What the system does for us when a signal ends us.
         drop(group._tether.take());
-        assert!(ends(&id).await);
+        ends(&id).await;
     }
 
     #[tokio::test]
@@ -194,21 +235,31 @@ mod tests {
             _ = run(&mut command) => panic!("it sleeps"),
             id = grandchild(&file) => id,
         };
-        assert!(ends(&id).await);
+        ends(&id).await;
     }
 
     #[tokio::test]
     async fn a_run_returns_output_or_the_reason() {
-        let said = run(command("sh").args(["-c", "echo out; echo err >&2"])).await.unwrap();
-        assert_eq!(said, "out\nerr\n");
+        let output = run(command("sh").args(["-c", "echo out; echo err >&2"])).await.unwrap();
+        assert_eq!(output, "out\nerr\n");
         let error = run(command("sh").args(["-c", "echo because; exit 7"]))
             .await
             .unwrap_err();
         assert!(error.to_string().contains("exit status: 7"), "{error}");
         assert!(error.to_string().contains("because"), "{error}");
         let mut ended = Group::start(&mut command("true")).unwrap();
-        while ended.is_running() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        let ends = eventually("true's end", async || Ok((!ended.is_running()).then_some(())));
+        ends.await.unwrap();
+    }
+
+    #[test]
+    fn a_free_port_is_returned_once_and_is_free_at_every_address() {
+        let taken = free_port().unwrap();
+        let _server = TcpListener::bind(("127.0.0.9", taken)).unwrap();
+
+        let ports: Vec<_> = (0..50).map(|_| free_port().unwrap()).collect();
+
+        assert!(ports.is_sorted_by(|one, next| one < next), "{ports:?}");
+        assert!(!ports.contains(&taken));
     }
 }

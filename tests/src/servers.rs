@@ -1,7 +1,6 @@
 //! Real servers: one nginx with a port for each certificate, and a port that never says a word.
 
 use std::fmt::Write;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
@@ -9,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 use crate::pki::write_secret;
-use crate::process::{Group, command, free_port};
+use crate::process::{Group, command, eventually, free_port};
 
 /// A certificate chain and its key, to be served on a free port.
 #[derive(Clone, Debug)]
@@ -24,8 +23,8 @@ pub struct Site {
 #[derive(Debug)]
 pub struct Nginx {
     process: Group,
-    _folder: TempDir,
-    /// One a site, in their order.
+    folder: TempDir,
+    /// One per site, in their order.
     pub ports: Vec<u16>,
 }
 
@@ -58,11 +57,7 @@ impl Nginx {
         std::fs::write(&file, configuration)?;
         let log = std::fs::File::create(folder.path().join("start.log"))?;
         let process = Group::start(command("nginx").arg("-c").arg(&file).stderr(log))?;
-        let mut nginx = Self {
-            process,
-            _folder: folder,
-            ports,
-        };
+        let mut nginx = Self { process, folder, ports };
         for port in nginx.ports.clone() {
             nginx.answers(port).await?;
         }
@@ -70,17 +65,14 @@ impl Nginx {
     }
 
     async fn answers(&mut self, port: u16) -> Result<()> {
-        for _ in 0..100 {
-            if TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
-                return Ok(());
-            }
+        eventually(&format!("nginx's answer on port {port}"), async || {
             if !self.process.is_running() {
-                let log = std::fs::read_to_string(self._folder.path().join("start.log")).unwrap_or_default();
+                let log = std::fs::read_to_string(self.folder.path().join("start.log")).unwrap_or_default();
                 bail!("nginx ended: {log}");
             }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        bail!("nginx does not answer on port {port}")
+            Ok(TcpStream::connect(("127.0.0.1", port)).await.ok().map(drop))
+        })
+        .await
     }
 }
 

@@ -4,16 +4,16 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use neverlapse::bucket::version::Current;
 use neverlapse::certificate::fingerprint;
 use neverlapse::probe::tls::{Handshaker, Witness};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio_rustls::rustls::pki_types::ServerName;
 
-use crate::process::{Group, command, free_port, run};
+use crate::process::{Group, command, eventually, free_port, run};
 
 /// A folder with `live/`, and a server that reads from there.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub struct WebHost {
     // Before its folder, so that it is gone before that is.
     server: Option<Group>,
     folder: TempDir,
-    /// Where it serves, one a certificate.
+    /// Where it serves, one per certificate.
     pub places: Vec<(String, SocketAddr)>,
 }
 
@@ -101,27 +101,34 @@ impl WebHost {
     pub async fn start(&mut self) -> Result<()> {
         let log = fs::File::create(self.path().join("start.log"))?;
         let mut server = Group::start(command("nginx").arg("-c").arg(self.conf()).stderr(log))?;
-        for _ in 0..200 {
+
+        eventually("nginx's answer", async || {
             if !server.is_running() {
-                bail!(
-                    "nginx ended: {}",
-                    fs::read_to_string(self.path().join("start.log")).unwrap_or_default()
-                );
+                let log = fs::read_to_string(self.path().join("start.log")).unwrap_or_default();
+                bail!("nginx ended: {log}");
             }
             // nginx writes it last, and a reload needs it.
             let ready = fs::read_to_string(self.path().join("pid")).is_ok_and(|id| id.ends_with('\n'));
-            if ready && TcpStream::connect(self.places[0].1).await.is_ok() {
-                self.server = Some(server);
-                return Ok(());
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        bail!("nginx does not answer")
+            Ok((ready && TcpStream::connect(self.places[0].1).await.is_ok()).then_some(()))
+        })
+        .await?;
+
+        self.server = Some(server);
+        Ok(())
     }
 
     /// Ends the server.
     pub fn stop(&mut self) {
         self.server = None;
+    }
+
+    /// Waits until it serves this certificate: after a reload, old workers may answer for a moment.
+    pub async fn serves(&self, current: &Current) -> Result<()> {
+        let version = &current.facts.version;
+        eventually(&format!("{version} being served"), async || {
+            Ok((self.served().await? == current.facts.fingerprint).then_some(()))
+        })
+        .await
     }
 
     /// The fingerprint of what it serves for its first certificate.

@@ -8,17 +8,16 @@ use std::time::Duration;
 use neverlapse_tests::emulator::Emulator;
 use neverlapse_tests::fault::{Fate, Proxy};
 use neverlapse_tests::inbox::{Inbox, Message};
-use neverlapse_tests::process::{command, run};
+use neverlapse_tests::program::program;
 use neverlapse_tests::runtime::Function;
 use neverlapse_tests::shop::{CA, Shop};
-use neverlapse_tests::stack::root;
 use neverlapse_tests::webhook::Webhook;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 const STATE: &str = "state/alerts.json";
 const LOG: &str = "log";
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(120);
 /// SNS hands over at once here.
 const QUIET: Duration = Duration::from_secs(1);
 
@@ -102,7 +101,7 @@ async fn it_says_what_is_new_and_remembers_only_what_was_said() {
     for _ in 0..2 {
         let failed = world.probe.invoke(json!({})).await.unwrap_err().to_string();
         assert!(failed.contains("AlertNotRemembered"), "{failed}");
-        let message = world.heard().await.expect("the alert came");
+        let message = world.alert().await.expect("the alert came");
         assert!(message.subject.ends_with(", wrong name"), "{}", message.subject);
     }
     world.state_is_locked.store(false, Ordering::SeqCst);
@@ -141,7 +140,7 @@ async fn a_memory_that_makes_no_sense_is_said_and_keeps_nothing_back() {
     world.state_is_hidden.store(true, Ordering::SeqCst);
     for _ in 0..2 {
         let answer = world.probe.invoke(json!({})).await.unwrap();
-        let message = world.heard().await.expect("an alert");
+        let message = world.alert().await.expect("an alert");
         assert!(
             message.subject.ends_with(", expired 2 d ago (+2 more)"),
             "{}",
@@ -162,7 +161,7 @@ async fn a_memory_that_makes_no_sense_is_said_and_keeps_nothing_back() {
     for _ in 0..2 {
         let report = world.probe.invoke(json!({})).await.unwrap();
         assert_eq!(report["counts"]["critical"], 1);
-        let message = world.heard().await.expect("an alert");
+        let message = world.alert().await.expect("an alert");
         assert!(
             message.subject.ends_with(", expired 2 d ago (+2 more)"),
             "{}",
@@ -191,7 +190,7 @@ async fn slack_gets_what_it_missed() {
         "{failed}"
     );
     assert!(!failed.contains(slack.secret()), "{failed}");
-    let message = world.heard().await.expect("the topic is told all the same");
+    let message = world.alert().await.expect("the topic is told all the same");
     assert!(
         message.text.contains("Slack was not told: Slack answered 403"),
         "{}",
@@ -320,12 +319,7 @@ impl World {
             .collect();
         environment.retain(|(key, _)| key != "AWS_ENDPOINT_URL");
         environment.push(("AWS_ENDPOINT_URL".into(), proxy.endpoint.clone()));
-        run(command("cargo")
-            .current_dir(root())
-            .args(["build", "--quiet", "-p", "probe"]))
-        .await
-        .unwrap();
-        let program = root().join("target/debug/probe");
+        let program = program("probe").await.unwrap();
         let probe = Function::start(&program, &environment, &folder.path().join(LOG))
             .await
             .unwrap();
@@ -368,7 +362,7 @@ impl World {
 
     async fn run_and_hear(&self) -> Message {
         self.probe.invoke(json!({})).await.unwrap();
-        self.inbox.next(SOON).await.unwrap().expect("an alert")
+        self.alert().await.expect("an alert")
     }
 
     async fn run_and_hear_nothing(&self) {
@@ -377,6 +371,12 @@ impl World {
         assert!(heard.is_none(), "{heard:?}");
     }
 
+    /// An alert that must come.
+    async fn alert(&self) -> Option<Message> {
+        self.inbox.next(SOON).await.unwrap()
+    }
+
+    /// One that may not come.
     async fn heard(&self) -> Option<Message> {
         self.inbox.next(QUIET).await.unwrap()
     }

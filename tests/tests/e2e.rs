@@ -9,7 +9,7 @@ use neverlapse_tests::shop::{CA, Shop};
 use neverlapse_tests::stack::Stack;
 use serde_json::{Value, json};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(120);
 const QUIET: Duration = Duration::from_secs(5);
 /// The schedule fires once a minute, in a window of one.
 const SCHEDULED: Duration = Duration::from_secs(240);

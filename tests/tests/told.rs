@@ -3,18 +3,18 @@
 use neverlapse::timestamp::Timestamp;
 use std::time::Duration;
 
+use neverlapse_tests::cluster;
 use neverlapse_tests::emulator::Emulator;
 use neverlapse_tests::inbox::{Inbox, Message};
 use neverlapse_tests::pebble::{HMAC_KEY, KEY_ID, Options, Pebble};
 use neverlapse_tests::pki::Authority;
-use neverlapse_tests::process::{command, run};
+use neverlapse_tests::process::{eventually, eventually_within, run};
 use neverlapse_tests::shop::{CA, Shop};
-use neverlapse_tests::stack::{Stack, root};
+use neverlapse_tests::stack::Stack;
 use neverlapse_tests::webhook::Webhook;
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep};
 
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_secs(120);
 const NAME: &str = "soon.shop.test";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -191,14 +191,15 @@ impl Heard {
         message
     }
 
-    /// So many posts, waited for.
+    /// Waits for this many posts.
     async fn posts(&mut self, hook: &Webhook, count: usize) -> Vec<Value> {
-        let until = Instant::now() + SOON;
-        let mut posts = hook.taken();
-        while posts.len() < count && Instant::now() < until {
-            sleep(Duration::from_millis(100)).await;
+        let mut posts = Vec::new();
+        let arrived = eventually_within(SOON, "all posts", async || {
             posts.extend(hook.taken());
-        }
+            Ok((posts.len() >= count).then_some(()))
+        });
+        arrived.await.unwrap();
+
         self.0
             .extend(posts.iter().map(|post| ("a post".to_owned(), post.to_string())));
         assert_eq!(posts.len(), count, "{posts:?}");
@@ -207,10 +208,8 @@ impl Heard {
 }
 
 async fn neverlapse(stack: &Stack, arguments: &[&str]) -> String {
-    let build = ["build", "--quiet", "-p", "neverlapse-cli"];
-    run(command("cargo").current_dir(root()).args(build)).await.unwrap();
-    let mut command = command(root().join("target/debug/neverlapse"));
-    run(command.args(arguments).envs(stack.environment())).await.unwrap()
+    let mut neverlapse = cluster::neverlapse(stack).await.unwrap();
+    run(neverlapse.args(arguments)).await.unwrap()
 }
 
 /// As Amazon Q Developer does: by https, and confirmed by the token that comes first.
@@ -218,16 +217,16 @@ async fn subscribe(stack: &Stack, hook: &Webhook) {
     let sns = aws_sdk_sns::Client::new(&stack.config);
     let subscription = sns.subscribe().topic_arn(&stack.topic).protocol("https");
     subscription.endpoint(&hook.url).send().await.unwrap();
-    let until = Instant::now() + SOON;
-    while Instant::now() < until {
-        if let Some(token) = hook.taken().iter().find_map(|envelope| envelope["Token"].as_str()) {
-            let confirm = sns.confirm_subscription().topic_arn(&stack.topic).token(token);
-            confirm.send().await.unwrap();
-            return;
-        }
-        sleep(Duration::from_millis(100)).await;
-    }
-    panic!("no token came");
+
+    let token = eventually("a token", async || {
+        let taken = hook.taken();
+        let token = taken.iter().find_map(|envelope| envelope["Token"].as_str());
+        Ok(token.map(str::to_owned))
+    });
+    let token = token.await.unwrap();
+
+    let confirm = sns.confirm_subscription().topic_arn(&stack.topic).token(token);
+    confirm.send().await.unwrap();
 }
 
 /// Everything in CloudWatch Logs, line by line.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use neverlapse::bucket::version::{Current, Facts, current_key};
 use neverlapse::timestamp::Timestamp;
-use neverlapse_tests::cluster::{self, Cluster, Ran, current, neverlapse};
+use neverlapse_tests::cluster::{Cluster, Ran, current, neverlapse};
 use neverlapse_tests::emulator::Emulator;
 use neverlapse_tests::inbox::{Inbox, Message};
 use neverlapse_tests::pebble::{self, Pebble};
@@ -39,7 +39,6 @@ fn stopped(code: u8) -> ExitCode {
 async fn show(screen: &mut Screen) -> Result<()> {
     screen.step("A local AWS, and neverlapse on it: sam build and sam deploy of template.yaml");
     screen.aside("the very first build takes some minutes; nothing leaves this machine");
-    cluster::build().await?;
     let emulator = Emulator::start().await?;
     let mut shop = Shop::open_on(Timestamp::now(), &emulator.config).await?;
     // The managed one has three servers, below.
@@ -94,7 +93,7 @@ async fn show(screen: &mut Screen) -> Result<()> {
     probe(&stack).await?;
     screen.alert(&alert(&inbox).await?, &[WWW]);
     println!();
-    let status = Ran::of(neverlapse(&stack).arg("status")).await?;
+    let status = Ran::of(neverlapse(&stack).await?.arg("status")).await?;
     screen.ran("you", "neverlapse status", &status);
 
     screen.step("nginx.conf is repaired; the next hourly run of neverlapse pull finishes by itself");

@@ -12,9 +12,10 @@ use neverlapse_tests::emulator::Emulator;
 use neverlapse_tests::inbox::{Inbox, Message};
 use neverlapse_tests::pebble::{self, Pebble};
 use neverlapse_tests::pki::Authority;
+use neverlapse_tests::process::eventually_within;
+use neverlapse_tests::program::program;
 use neverlapse_tests::stack::Stack;
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep};
 
 pub(crate) struct Lab {
     pub(crate) stack: Stack,
@@ -26,7 +27,8 @@ pub(crate) struct Lab {
 
 impl Lab {
     pub(crate) async fn open() -> Result<Self> {
-        cluster::build().await?;
+        // Before the first proof, which would otherwise wait for it.
+        program("neverlapse").await?;
         let emulator = Emulator::start().await?;
         let dns = Dns::with_route53([].into(), &emulator.config).await?;
         let stack = Stack::deploy_to(emulator, &[("Nameserver", &dns.address.to_string())]).await?;
@@ -73,15 +75,12 @@ impl Lab {
 
     /// Waits until the renewer has published another version than `before`.
     pub(crate) async fn renewed(&self, before: &Current) -> Result<Current> {
-        let until = Instant::now() + LONG;
-        while Instant::now() < until {
-            let now = current(&self.stack, &before.facts.name).await?;
-            if now.facts.version != before.facts.version {
-                return Ok(now);
-            }
-            sleep(POLL).await;
-        }
-        anyhow::bail!("{} was not renewed", before.facts.name)
+        let name = &before.facts.name;
+        eventually_within(LONG, &format!("{name}'s renewal"), async || {
+            let now = current(&self.stack, name).await?;
+            Ok((now.facts.version != before.facts.version).then_some(now))
+        })
+        .await
     }
 
     /// The next alert.
@@ -106,7 +105,7 @@ impl Lab {
 
     /// Runs the built command as an operator does.
     pub(crate) async fn neverlapse(&self, arguments: &[&str]) -> Result<Ran> {
-        Ran::of(neverlapse(&self.stack).args(arguments)).await
+        Ran::of(neverlapse(&self.stack).await?.args(arguments)).await
     }
 }
 
@@ -139,7 +138,6 @@ pub(crate) fn says(alert: &Message, all: &[&str]) -> Result<()> {
 }
 
 /// Longer than anything takes on a busy machine; nothing is measured by it.
-const LONG: Duration = Duration::from_secs(120);
+const LONG: Duration = Duration::from_secs(300);
 /// The probe answers after SNS took its alert, so what it said is there by then.
 const QUIET: Duration = Duration::from_secs(3);
-const POLL: Duration = Duration::from_millis(200);

@@ -1,24 +1,24 @@
 //! What all proofs share: the deployed stack, an ACME server, DNS from Route 53, and eyes for what came of a request.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use aws_sdk_sqs::types::QueueAttributeName;
 use neverlapse::bucket::version::Current;
 use neverlapse::renewal::request::{Request, RequestedBy};
 use neverlapse::timestamp::Timestamp;
+use neverlapse_tests::cluster::neverlapse;
 use neverlapse_tests::dns::Dns;
 use neverlapse_tests::emulator::Emulator;
 use neverlapse_tests::inbox::{Inbox, Message};
 use neverlapse_tests::pebble::{self, Pebble};
-use neverlapse_tests::process::{command, run};
-use neverlapse_tests::stack::{Stack, root};
+use neverlapse_tests::process::{eventually_within, run};
+use neverlapse_tests::program::program;
+use neverlapse_tests::stack::Stack;
 use serde_json::{Value, json};
-use tokio::sync::OnceCell;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use crate::bucket::Bucket;
 
@@ -30,21 +30,12 @@ pub(crate) struct Lab {
     pub(crate) pebble: Pebble,
     inbox: Inbox,
     told: Mutex<Vec<Message>>,
-    command: OnceCell<PathBuf>,
-}
-
-async fn built_command() -> Result<PathBuf> {
-    let mut build = command("cargo");
-    // Of the whole workspace, so that cargo finds what `cargo test` has built.
-    build
-        .args(["build", "--quiet", "--workspace", "--bin", "neverlapse"])
-        .current_dir(root());
-    run(&mut build).await?;
-    Ok(root().join("target/debug/neverlapse"))
 }
 
 impl Lab {
     pub(crate) async fn open() -> Result<Self> {
+        // Before the first proof, because one that builds while it has the stack alone would keep the others waiting.
+        program("neverlapse").await?;
         let emulator = Emulator::start().await?;
         // The world is told to ask somebody else about this name, who has no TXT record there.
         let elsewhere = [(format!("_acme-challenge.{DELEGATED_ELSEWHERE}"), Vec::new())];
@@ -61,7 +52,6 @@ impl Lab {
             pebble,
             inbox,
             told: Mutex::default(),
-            command: OnceCell::new(),
         })
     }
 
@@ -88,41 +78,46 @@ impl Lab {
         Ok(())
     }
 
-    /// Waits until another version than `before` is the current one.
+    /// Waits until another version than `before` is the current one. While others are published, it may still come:
+    /// a hundred that are requested together come one after the other.
     pub(crate) async fn published(&self, name: &str, before: Option<&Current>) -> Result<Current> {
-        let version = |current: &Current| current.facts.version.clone();
-        let before = before.map(version);
-        let until = Instant::now() + LONG;
-        while Instant::now() < until {
-            match self.bucket.current(name).await? {
-                Some(current) if Some(version(&current)) != before => return Ok(current),
-                _ => sleep(POLL).await,
+        let before = before.map(|current| &current.facts.version);
+        loop {
+            let others = self.stack.keys(CERTIFICATES).await?;
+            let published = eventually_within(LONG, "the next version", async || {
+                let current = self.bucket.current(name).await?;
+                Ok(current.filter(|current| Some(&current.facts.version) != before))
+            });
+
+            match published.await {
+                Err(_) if self.stack.keys(CERTIFICATES).await? != others => {}
+                Ok(current) => return Ok(current),
+                Err(late) => {
+                    let renewal = self.bucket.renewal(name).await?;
+                    return Err(late.context(format!("{name}: the renewer remembers {renewal:?}")));
+                }
             }
         }
-        let renewal = self.bucket.renewal(name).await?;
-        anyhow::bail!("nothing was published for {name}; the renewer remembers {renewal:?}")
     }
 
     /// Waits until the renewer remembers a failure of this try.
     pub(crate) async fn failed(&self, name: &str, since: Timestamp) -> Result<String> {
-        let until = Instant::now() + LONG;
-        while Instant::now() < until {
-            match self.bucket.renewal(name).await?.and_then(|renewal| renewal.failure) {
-                Some(failure) if failure.at >= since => return Ok(failure.problem),
-                _ => sleep(POLL).await,
-            }
-        }
-        anyhow::bail!("{name} did not fail")
+        eventually_within(LONG, &format!("a failure of {name}"), async || {
+            let failure = self.bucket.renewal(name).await?.and_then(|renewal| renewal.failure);
+            Ok(failure
+                .filter(|failure| failure.at >= since)
+                .map(|failure| failure.problem))
+        })
+        .await
     }
 
     /// Waits until no order for a certificate is under way any more.
     pub(crate) async fn at_rest(&self, name: &str) -> Result<()> {
-        let (key, until) = (format!("orders/{name}.json"), Instant::now() + LONG);
-        while let Some(record) = self.stack.get(&key).await? {
-            ensure!(Instant::now() < until, "{key} is still there ({} bytes)", record.len());
-            sleep(POLL).await;
-        }
-        Ok(())
+        let key = format!("orders/{name}.json");
+        eventually_within(LONG, &format!("the end of {key}"), async || {
+            Ok(self.stack.get(&key).await?.is_none().then_some(()))
+        })
+        .await
     }
 
     /// Takes what failed in an earlier proof out of the queue of requests; it would stay for an hour.
@@ -140,20 +135,16 @@ impl Lab {
             QueueAttributeName::ApproximateNumberOfMessages,
             QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
         ];
-        let until = Instant::now() + LONG;
-        loop {
-            let asked = sqs.get_queue_attributes().queue_url(&queue);
-            let counts = asked.set_attribute_names(Some(names.to_vec())).send().await?.attributes;
-            let counts = counts.context("a queue has attributes")?;
-            if names
+        eventually_within(LONG, "an empty queue of requests", async || {
+            let request = sqs.get_queue_attributes().queue_url(&queue);
+            let request = request.set_attribute_names(Some(names.to_vec()));
+            let counts = request.send().await?.attributes.context("a queue has attributes")?;
+            let empty = names
                 .iter()
-                .all(|name| counts.get(name).is_some_and(|count| count == "0"))
-            {
-                return Ok(());
-            }
-            ensure!(Instant::now() < until, "the queue still has {counts:?}");
-            sleep(POLL).await;
-        }
+                .all(|name| counts.get(name).is_some_and(|count| count == "0"));
+            Ok(empty.then_some(()))
+        })
+        .await
     }
 
     /// How many processes of the deployed renewer there are.
@@ -179,9 +170,8 @@ impl Lab {
 
     /// Runs the built command on the stack; what it printed, also if it failed.
     pub(crate) async fn neverlapse(&self, arguments: &[&str]) -> Result<(bool, String)> {
-        let program = self.command.get_or_try_init(built_command).await?;
-        let mut neverlapse = command(program);
-        neverlapse.envs(self.stack.environment()).args(arguments);
+        let mut neverlapse = neverlapse(&self.stack).await?;
+        neverlapse.args(arguments);
         Ok(match run(&mut neverlapse).await {
             Ok(said) => (true, said),
             Err(failed) => (false, format!("{failed}")),
@@ -267,5 +257,5 @@ pub(crate) fn batch(request: &Request) -> Result<Value> {
 pub(crate) const ANOTHER_ACCOUNT: &str = "210987654321";
 pub(crate) const DELEGATED_ELSEWHERE: &str = "elsewhere.test";
 /// Longer than anything takes on a busy machine; nothing is measured by it.
-const LONG: Duration = Duration::from_secs(120);
-const POLL: Duration = Duration::from_millis(200);
+const LONG: Duration = Duration::from_secs(300);
+const CERTIFICATES: &str = "certificates/";
