@@ -146,13 +146,7 @@ impl Instance {
     }
 
     async fn serves(&self, current: &Current) {
-        for _ in 0..200 {
-            if self.host.served().await.unwrap() == current.facts.fingerprint {
-                return;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
-        panic!("it does not serve {}", current.facts.version);
+        self.host.serves(current).await.unwrap();
     }
 }
 

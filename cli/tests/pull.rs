@@ -12,6 +12,7 @@ use neverlapse::bucket::version::{CERT, CHAIN, Current, FULLCHAIN, FileHash, PRI
 use neverlapse::timestamp::Timestamp;
 use neverlapse_tests::depot::Depot;
 use neverlapse_tests::pki::{Authority, Leaf};
+use neverlapse_tests::process::eventually;
 use neverlapse_tests::webhost::WebHost;
 use serde_json::Value;
 use time::Duration;
@@ -67,9 +68,18 @@ impl Bench {
     }
 
     fn configure_with(&self, test: &str, reload: &str, more: &str) {
+        self.configure_within(30, test, reload, more);
+    }
+
+    /// Likewise, with a short wait where it is known that nothing will be served.
+    fn configure_unserved(&self, test: &str, reload: &str, more: &str) {
+        self.configure_within(5, test, reload, more);
+    }
+
+    fn configure_within(&self, seconds: u16, test: &str, reload: &str, more: &str) {
         let (folder, state) = (self.host.folder(), self.host.path().join("state"));
         let mut text = format!(
-            "instance = \"web-1\"\nfolder = {folder:?}\nstate = {state:?}\nverify_timeout_seconds = 5\n\
+            "instance = \"web-1\"\nfolder = {folder:?}\nstate = {state:?}\nverify_timeout_seconds = {seconds}\n\
              test_command = {test:?}\nreload_command = {reload:?}\n"
         );
         for (name, address) in &self.host.places {
@@ -166,15 +176,7 @@ impl Bench {
 
     /// The server may take a moment to hand over, and then stays with it.
     async fn serves(&self, current: &Current) {
-        let mut served = String::new();
-        for _ in 0..200 {
-            served = self.host.served().await.unwrap();
-            if served == current.facts.fingerprint {
-                return;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
-        assert_eq!(served, current.facts.fingerprint);
+        self.host.serves(current).await.unwrap();
     }
 
     /// Writes a password, and answers with the line that has a keystore made with it.
@@ -353,7 +355,7 @@ async fn a_failed_test_or_reload_leaves_the_old_one_and_is_tried_again() {
         // The server was never told, so it goes on with the old one.
         (&*test, "true", "after the reload 127.0.0.1"),
     ] {
-        bench.configure_with(test, reload, "");
+        bench.configure_unserved(test, reload, "");
         let ran = bench.pull_with(&["--now"]).await;
         assert_eq!(ran.code, 1, "{ran:?}");
         assert!(
@@ -744,13 +746,25 @@ async fn two_runs_do_not_meet() {
         .unwrap();
     let ran = bench.pull().await;
     assert!(ran.code == 3 && ran.err.contains("another run is at work"), "{ran:?}");
+
     // A goodbye waits for it instead.
-    let leave = bench.pull_with(&["--leave"]);
+    let trace = bench.host.path().join("trace");
+    let mut strace = Command::new("strace");
+    strace
+        .args(["-f", "-e", "trace=flock", "-o"])
+        .arg(&trace)
+        .arg(NEVERLAPSE);
+    let mut leave = bench.command(strace);
     let end = async {
-        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        eventually("a lock that is refused", async || {
+            let refused = fs::read_to_string(&trace).unwrap_or_default().contains("EAGAIN");
+            Ok(refused.then_some(()))
+        })
+        .await
+        .unwrap();
         drop(holder.stdin.take());
     };
-    let (ran, ()) = tokio::join!(leave, end);
+    let (ran, ()) = tokio::join!(run(leave.arg("--leave")), end);
     assert_eq!(ran.code, 0, "{ran:?}");
 }
 
@@ -1189,28 +1203,47 @@ async fn a_disk_that_is_full_at_any_step_leaves_one_that_serves() {
     assert_eq!(bench.pull().await.code, 0);
 }
 
+/// A host that serves a certificate which has just expired, next to one that has not.
+///
+/// It must be installed and served before it expires. Where that took too long, everything starts over with twice the
+/// lifetime.
+async fn with_an_expired_one() -> (Bench, Current) {
+    for seconds in [20, 40, 80, 160] {
+        let mut bench = Bench::closed(&[NAME, "b.test"]);
+        let end = Timestamp::now() + Duration::seconds(seconds);
+        let old = bench.authority.issue(&[NAME], end - Duration::days(60), end).unwrap();
+        let old = bench.depot.publish(NAME, &old).unwrap();
+        publish_other(&mut bench, 60);
+
+        bench.pull().await;
+        let started = bench.host.start().await;
+        let ran = bench.pull().await;
+        if Timestamp::now() > end {
+            continue;
+        }
+        started.unwrap();
+        assert_eq!(ran.code, 0, "{ran:?}");
+
+        while Timestamp::now() <= end + Duration::seconds(1) {
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        }
+        return (bench, old);
+    }
+    panic!("two runs and the start of a server took minutes");
+}
+
+fn publish_other(bench: &mut Bench, days: i64) -> Current {
+    let end = Timestamp::now() + Duration::days(days);
+    let leaf = bench.authority.leaf("b.test", end).unwrap();
+    bench.depot.publish("b.test", &leaf).unwrap()
+}
+
 #[tokio::test]
 async fn a_refused_version_stayed_live_once_the_old_one_had_expired() {
-    let mut bench = Bench::closed(&[NAME, "b.test"]);
-    let end = Timestamp::now() + Duration::seconds(20);
-    let old = bench.authority.issue(&[NAME], end - Duration::days(60), end).unwrap();
-    let old = bench.depot.publish(NAME, &old).unwrap();
-    let publish_other = |bench: &mut Bench, days| {
-        let leaf = bench
-            .authority
-            .leaf("b.test", Timestamp::now() + Duration::days(days))
-            .unwrap();
-        bench.depot.publish("b.test", &leaf).unwrap()
-    };
-    publish_other(&mut bench, 60);
-    bench.pull().await;
-    bench.host.start().await.unwrap();
-    assert_eq!(bench.pull().await.code, 0);
-    while Timestamp::now() <= end + Duration::seconds(1) {
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-    }
+    let (mut bench, old) = with_an_expired_one().await;
     let new = bench.publish(80);
     let other = publish_other(&mut bench, 80);
+
     let reload = bench.host.reload_command();
     bench.configure_with(&bench.passes_only(&old), &reload, "");
     let ran = bench.pull().await;
@@ -1227,7 +1260,7 @@ async fn a_refused_version_stayed_live_once_the_old_one_had_expired() {
     );
 
     // When only nobody sees it, it is better than one that has expired.
-    bench.configure_with("true", "true", "");
+    bench.configure_unserved("true", "true", "");
     let ran = bench.pull().await;
     assert!(ran.code == 2 && ran.err.contains("does not serve it"), "{ran:?}");
     assert_eq!(bench.live_version(), new.facts.version);
@@ -1296,7 +1329,7 @@ async fn a_server_that_is_down_was_reloaded_outside_of_the_window() {
     let hour = Timestamp::now().utc().hour();
     let closed = format!("window = \"{:02}:00-{:02}:00\"", (hour + 6) % 24, (hour + 8) % 24);
     let log = bench.host.path().join("reloads");
-    bench.configure_with("true", &format!("echo reload >> {}", log.display()), &closed);
+    bench.configure_unserved("true", &format!("echo reload >> {}", log.display()), &closed);
     bench.host.stop();
     let ran = bench.pull().await;
     assert!(
@@ -1394,7 +1427,7 @@ impl ResolvesServerCert for Shows {
 #[tokio::test]
 async fn a_server_that_cannot_use_its_key_counted_as_one_that_serves() {
     let mut bench = Bench::closed(&[NAME]);
-    bench.configure_with("true", "true", "");
+    bench.configure_unserved("true", "true", "");
     let (leaf, other) = (bench.leaf(60), bench.leaf(60));
     bench.depot.publish(NAME, &leaf).unwrap();
     let chain = CertificateDer::pem_slice_iter(leaf.fullchain.as_bytes()).collect::<Result<_, _>>();

@@ -11,6 +11,7 @@ use neverlapse_tests::depot::Depot;
 use neverlapse_tests::emulator::Emulator;
 use neverlapse_tests::fault::{Fate, Proxy};
 use neverlapse_tests::pki::Authority;
+use neverlapse_tests::process::eventually;
 use neverlapse_tests::webhost::WebHost;
 use serde_json::{Value, json};
 use time::Duration;
@@ -150,20 +151,13 @@ async fn deploy(emulator: &Emulator) -> String {
     let cloudformation = aws_sdk_cloudformation::Client::new(&emulator.config);
     let create = cloudformation.create_stack().stack_name("neverlapse");
     create.template_body(template.to_string()).send().await.unwrap();
-    for _ in 0..200 {
-        let described = cloudformation
-            .describe_stacks()
-            .stack_name("neverlapse")
-            .send()
-            .await
-            .unwrap();
-        let stack = described.stacks().first().unwrap();
-        if let Some(output) = stack.outputs().first() {
-            return output.output_value().unwrap().to_owned();
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
-    panic!("the stack has no outputs");
+
+    let bucket = eventually("the stack's output", async || {
+        let described = cloudformation.describe_stacks().stack_name("neverlapse").send().await?;
+        let output = described.stacks().first().and_then(|stack| stack.outputs().first());
+        Ok(output.and_then(|output| output.output_value()).map(str::to_owned))
+    });
+    bucket.await.unwrap()
 }
 
 #[derive(Debug)]
