@@ -1368,6 +1368,9 @@ async fn telling_a_server_again_removed_the_version_before() {
     run(Command::new("sh").args(["-c", &bench.host.reload_command()])).await;
     bench.serves(&old).await;
     point(&new);
+    // It waits for the server to show it by itself, and reloads it then.
+    let (test, reload) = (bench.host.test_command(), bench.host.reload_command());
+    bench.configure_within(10, &test, &reload, "");
     assert_eq!(bench.pull().await.code, 0);
     bench.serves(&new).await;
     for version in [old, new] {

@@ -122,11 +122,15 @@ impl WebHost {
         self.server = None;
     }
 
-    /// Waits until it serves this certificate: after a reload, old workers may answer for a moment.
+    /// Waits until it serves this certificate. After a reload, old workers may answer for a moment, or close a connection
+    /// that has not begun its handshake.
     pub async fn serves(&self, current: &Current) -> Result<()> {
         let version = &current.facts.version;
         eventually(&format!("{version} being served"), async || {
-            Ok((self.served().await? == current.facts.fingerprint).then_some(()))
+            let served = self.served().await;
+            Ok(served
+                .is_ok_and(|served| served == current.facts.fingerprint)
+                .then_some(()))
         })
         .await
     }
