@@ -2,14 +2,14 @@
 //!
 //! The stack is deployed once for all proofs, which run one after the other; `cargo test --test delivery rolled_back` runs one.
 
-mod lab;
+mod fixture;
 mod proofs;
 
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Result;
-use lab::Lab;
+use fixture::Lab;
 use libtest_mimic::{Arguments, Trial};
 use tokio::runtime::Runtime;
 

@@ -7,7 +7,7 @@ use neverlapse_tests::cluster::{Instance, current};
 use neverlapse_tests::process::free_port;
 use serde_json::Value;
 
-use crate::lab::{Lab, all_serve, says, serves};
+use crate::fixture::{Lab, all_serve, says, serves};
 
 pub(crate) async fn three_serve_what_was_renewed_and_it_is_said_once(lab: &Lab) -> Result<()> {
     let cluster = lab.cluster("three.test", 9, 24).await?;

@@ -8,8 +8,8 @@ use neverlapse::timestamp::Timestamp;
 use neverlapse_tests::pebble::{Options, Pebble};
 use tokio::time::{Duration, sleep};
 
-use crate::bench::Bench;
-use crate::lab::{Lab, certificate, forced, request};
+use crate::fixture::{Lab, certificate, forced, request};
+use crate::isolated::Isolated;
 
 const NAME: &str = "asked.test";
 
@@ -125,30 +125,30 @@ pub(crate) async fn plan_dry_run_renew_rollback_and_revoke_by_command(lab: &Lab)
 }
 
 pub(crate) async fn the_last_five_versions_are_kept_and_an_earlier_one_that_is_current(lab: &Lab) -> Result<()> {
-    let bench = Bench::open(lab, "versions").await?;
-    let (pebble, issuer) = bench.issuer("versions").await?;
+    let isolated = Isolated::open(lab, "versions").await?;
+    let (pebble, issuer) = isolated.issuer("versions").await?;
     lab.stack.create_zone("versions.test").await?;
     let name = "versions.test";
-    bench
+    isolated
         .inventory(&format!("{}{issuer}", certificate(name, &[name], "versions")))
         .await?;
-    let mut all = vec![bench.renewed(&request(name), &pebble).await?];
+    let mut all = vec![isolated.renewed(&request(name), &pebble).await?];
     for _ in 0..6 {
         // Versions sort by the second.
         sleep(Duration::from_secs(1)).await;
-        all.push(bench.renewed(&forced(name), &pebble).await?);
+        all.push(isolated.renewed(&forced(name), &pebble).await?);
     }
-    let kept = async || bench.bucket.versions(name).await;
+    let kept = async || isolated.bucket.versions(name).await;
     let expected = |all: &[Current]| all.iter().map(|one| (one.facts.version.clone(), 5)).collect::<Vec<_>>();
     ensure!(kept().await? == expected(&all[2..]), "{:?}", kept().await?);
     // Gone back to the oldest that is left; what a dead renewer left of a version is swept, and the current one is not.
     let key = neverlapse::bucket::version::current_key(name);
     let mut back = all[2].clone();
     back.sequence = all[6].sequence + 1;
-    bench.bucket.put(&key, &serde_json::to_string(&back)?).await?;
+    isolated.bucket.put(&key, &serde_json::to_string(&back)?).await?;
     let half = neverlapse::bucket::version::file_key(name, "20200101T000000Z-00000000", PRIVKEY);
-    bench.bucket.put(&half, "half").await?;
-    let eighth = bench.renewed(&forced(name), &pebble).await?;
+    isolated.bucket.put(&half, "half").await?;
+    let eighth = isolated.renewed(&forced(name), &pebble).await?;
     ensure!(eighth.sequence == back.sequence + 1);
     all.push(eighth);
     ensure!(kept().await? == expected(&all[3..]), "{:?}", kept().await?);

@@ -10,15 +10,15 @@ use neverlapse_tests::fault::{Fate, Gate, Passed, Proxy};
 use neverlapse_tests::process::{command, run};
 use neverlapse_tests::stack::bootstrap;
 
-use crate::bench::Bench;
-use crate::lab::{ANOTHER_ACCOUNT, Lab, certificate, request};
+use crate::fixture::{ANOTHER_ACCOUNT, Lab, certificate, request};
+use crate::isolated::Isolated;
 
 /// Route 53 is asked four times: it is busy twice, then somebody else's value comes between reading and writing.
 pub(crate) async fn a_busy_route_53_and_a_change_in_between_lose_nothing(lab: &Lab) -> Result<()> {
-    let bench = Bench::open(lab, "busy-route53").await?;
-    let (pebble, issuer) = bench.issuer("busy").await?;
+    let isolated = Isolated::open(lab, "busy-route53").await?;
+    let (pebble, issuer) = isolated.issuer("busy").await?;
     let zone = lab.stack.create_zone("busy.test").await?;
-    bench
+    isolated
         .inventory(&format!("{}{issuer}", certificate("busy.test", &["busy.test"], "busy")))
         .await?;
     let (changes, gate) = (AtomicUsize::new(0), Gate::default());
@@ -43,9 +43,9 @@ pub(crate) async fn a_busy_route_53_and_a_change_in_between_lose_nothing(lab: &L
         gate.open();
         Ok::<_, anyhow::Error>(())
     };
-    let (done, ()) = tokio::try_join!(bench.run_through(&proxy.endpoint, &request), somebody_else)?;
-    ensure!(done, "it was not issued:\n{}", bench.log("busy.test")?);
-    bench.bucket.verified("busy.test", &pebble).await?;
+    let (done, ()) = tokio::try_join!(isolated.run_through(&proxy.endpoint, &request), somebody_else)?;
+    ensure!(done, "it was not issued:\n{}", isolated.log("busy.test")?);
+    isolated.bucket.verified("busy.test", &pebble).await?;
     let passed = proxy.passed();
     let changes: Vec<_> = passed
         .iter()
@@ -63,8 +63,8 @@ pub(crate) async fn a_busy_route_53_and_a_change_in_between_lose_nothing(lab: &L
 }
 
 pub(crate) async fn cnames_that_lead_in_circles_and_many_that_lead_to_one(lab: &Lab) -> Result<()> {
-    let bench = Bench::open(lab, "cnames").await?;
-    let (pebble, issuer) = bench.issuer("cnames").await?;
+    let isolated = Isolated::open(lab, "cnames").await?;
+    let (pebble, issuer) = isolated.issuer("cnames").await?;
     let (many, target) = (
         lab.stack.create_zone("many.test").await?,
         lab.stack.create_zone("target.test").await?,
@@ -87,21 +87,21 @@ pub(crate) async fn cnames_that_lead_in_circles_and_many_that_lead_to_one(lab: &
         certificate("a", &hosts[..3], "cnames"),
         certificate("b", &hosts[3..], "cnames"),
     ];
-    bench.inventory(&format!("{}{issuer}", entries.concat())).await?;
+    isolated.inventory(&format!("{}{issuer}", entries.concat())).await?;
 
-    let problem = bench.refused(&request("loop")).await?;
+    let problem = isolated.refused(&request("loop")).await?;
     let circle = "runs in a circle: _acme-challenge.loop.many.test -> a.many.test -> _acme-challenge.loop.many.test";
     ensure!(problem.contains(circle), "{problem}");
 
     let proxy = Proxy::start(lab.stack.endpoint(), |_| Fate::Pass).await?;
     let (a, b) = (request("a"), request("b"));
     let both = tokio::try_join!(
-        bench.run_through(&proxy.endpoint, &a),
-        bench.run_through(&proxy.endpoint, &b)
+        isolated.run_through(&proxy.endpoint, &a),
+        isolated.run_through(&proxy.endpoint, &b)
     )?;
-    ensure!(both == (true, true), "{}{}", bench.log("a")?, bench.log("b")?);
+    ensure!(both == (true, true), "{}{}", isolated.log("a")?, isolated.log("b")?);
     for name in ["a", "b"] {
-        bench.bucket.verified(name, &pebble).await?;
+        isolated.bucket.verified(name, &pebble).await?;
     }
     // All of an order's values are in one change of one record.
     let together = |passed: &Passed| {
@@ -123,8 +123,8 @@ pub(crate) async fn cnames_that_lead_in_circles_and_many_that_lead_to_one(lab: &
 
 /// A zone of ours has the name too, but is not delegated; and another role leads nowhere, which is its own zone's trouble alone.
 pub(crate) async fn a_zone_in_another_account_is_reached_by_its_role_alone(lab: &Lab) -> Result<()> {
-    let bench = Bench::open(lab, "another-account").await?;
-    let (pebble, issuer) = bench.issuer("other").await?;
+    let isolated = Isolated::open(lab, "another-account").await?;
+    let (pebble, issuer) = isolated.issuer("other").await?;
     let theirs = lab.stack.account(ANOTHER_ACCOUNT).await;
     let theirs = aws_sdk_route53::Client::new(&theirs);
     theirs
@@ -148,12 +148,12 @@ pub(crate) async fn a_zone_in_another_account_is_reached_by_its_role_alone(lab: 
         .iter()
         .map(|name| certificate(name, &[name], "other"))
         .collect();
-    bench.inventory(&format!("{entries}{zones}{issuer}")).await?;
+    isolated.inventory(&format!("{entries}{zones}{issuer}")).await?;
     let proxy = Proxy::start(lab.stack.endpoint(), |_| Fate::Pass).await?;
     for name in ["theirs.test", "ours.test"] {
-        let done = bench.run_through(&proxy.endpoint, &request(name)).await?;
-        ensure!(done, "{name}:\n{}", bench.log(name)?);
-        bench.bucket.verified(name, &pebble).await?;
+        let done = isolated.run_through(&proxy.endpoint, &request(name)).await?;
+        ensure!(done, "{name}:\n{}", isolated.log(name)?);
+        isolated.bucket.verified(name, &pebble).await?;
     }
     let passed = proxy.passed();
     let is_it = |passed: &&Passed| passed.body.contains("Action=AssumeRole") && passed.body.contains("acme-dns");
@@ -182,7 +182,7 @@ pub(crate) async fn a_zone_in_another_account_is_reached_by_its_role_alone(lab: 
         by_role.contains("Credential=ASIA") && by_us.contains("Credential=test/"),
         "{by_role}\n{by_us}"
     );
-    let problem = bench.refused(&request("locked.test")).await?;
+    let problem = isolated.refused(&request("locked.test")).await?;
     ensure!(
         problem.contains("role/broken leads to no hosted zone of that name"),
         "{problem}"
@@ -236,27 +236,27 @@ pub(crate) async fn the_zones_real_name_servers_are_asked(lab: &Lab) -> Result<(
             return Ok(());
         }
     };
-    let bench = Bench::open(lab, "name-servers").await?;
-    let (pebble, issuer) = bench.issuer("delegated").await?;
+    let isolated = Isolated::open(lab, "name-servers").await?;
+    let (pebble, issuer) = isolated.issuer("delegated").await?;
     lab.stack.create_zone("nameservers.test").await?;
     let name = "www.nameservers.test";
-    bench
+    isolated
         .inventory(&format!("{}{issuer}", certificate(name, &[name], "delegated")))
         .await?;
-    let configuration = bench.program("resolv.conf", &format!("nameserver {}\n", own(1)))?;
+    let configuration = isolated.program("resolv.conf", &format!("nameserver {}\n", own(1)))?;
     let script = format!(
         "#!/bin/sh\nexec unshare --mount sh -c 'mount --bind {} /etc/resolv.conf && exec {}'\n",
         configuration.display(),
         bootstrap("Renewer").display()
     );
-    let program = bench.program("renewer", &script)?;
+    let program = isolated.program("renewer", &script)?;
     let more = [("NAMESERVER", "")];
-    let done = bench
+    let done = isolated
         .run_with(&program, lab.stack.endpoint(), &more, &request(name))
         .await?;
-    let log = bench.log(name)?;
+    let log = isolated.log(name)?;
     ensure!(done, "it was not issued:\n{log}");
-    bench.bucket.verified(name, &pebble).await?;
+    isolated.bucket.verified(name, &pebble).await?;
     ensure!(
         log.contains("not all name servers answer") && log.contains("ns-3.awsdns-3.org"),
         "nobody missed the third:\n{log}"

@@ -11,15 +11,15 @@ use neverlapse_tests::stack::bootstrap;
 use tempfile::TempDir;
 
 use crate::bucket::Bucket;
-use crate::lab::{Lab, batch, issuer};
+use crate::fixture::{Lab, batch, issuer};
 
-pub(crate) struct Bench<'a> {
+pub(crate) struct Isolated<'a> {
     lab: &'a Lab,
     pub(crate) bucket: Bucket,
     folder: TempDir,
 }
 
-impl<'a> Bench<'a> {
+impl<'a> Isolated<'a> {
     pub(crate) async fn open(lab: &'a Lab, name: &str) -> Result<Self> {
         let place = CreateBucketConfiguration::builder().location_constraint(BucketLocationConstraint::EuCentral1);
         let s3 = aws_sdk_s3::Client::new(&lab.stack.config);
@@ -35,7 +35,7 @@ impl<'a> Bench<'a> {
         })
     }
 
-    /// An ACME server for this bench alone, so that its counts are this bench's, and the inventory's entry for it.
+    /// An ACME server for these renewers alone, so that its counts are theirs, and the inventory's entry for it.
     pub(crate) async fn issuer(&self, name: &str) -> Result<(Pebble, String)> {
         let options = Options {
             nonces_refused: 0,
@@ -106,7 +106,7 @@ impl<'a> Bench<'a> {
         Ok(failure.problem)
     }
 
-    /// Writes another program into a folder that goes with the bench.
+    /// Writes another program into a folder that is removed with it.
     pub(crate) fn program(&self, name: &str, script: &str) -> Result<PathBuf> {
         use std::os::unix::fs::PermissionsExt as _;
         let path = self.folder.path().join(name);

@@ -12,7 +12,7 @@ use neverlapse_tests::pebble::{HMAC_KEY, KEY_ID, Options};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use crate::lab::{Lab, certificate, forced, request};
+use crate::fixture::{Lab, certificate, forced, request};
 
 pub(crate) async fn the_probe_asks_and_apex_wildcard_and_a_delegated_name_are_issued(lab: &Lab) -> Result<()> {
     let (zone, delegated) = (

@@ -14,8 +14,8 @@ use neverlapse_tests::pki::{Authority, Leaf};
 use serde_json::{Value, json};
 use time::Duration;
 
-use crate::bench::Bench;
-use crate::lab::{Lab, certificate, forced, request};
+use crate::fixture::{Lab, certificate, forced, request};
+use crate::isolated::Isolated;
 
 /// What stands before Pebble, and lets it say something else.
 struct Front {
@@ -24,12 +24,12 @@ struct Front {
 }
 
 impl Front {
-    async fn new(bench: &Bench<'_>) -> Result<Self> {
-        let (pebble, _) = bench.issuer("first").await?;
+    async fn new(isolated: &Isolated<'_>) -> Result<Self> {
+        let (pebble, _) = isolated.issuer("first").await?;
         let authority = Authority::new()?;
         let leaf = authority.leaf("127.0.0.1", Timestamp::now() + Duration::days(60))?;
         let roots = format!("{}{}", authority.root(), pebble.issuing_root);
-        bench.bucket.put("ca/front.pem", &roots).await?;
+        isolated.bucket.put("ca/front.pem", &roots).await?;
         Ok(Self { leaf, pebble })
     }
 
@@ -47,10 +47,10 @@ fn entries(name: &str, front: &str) -> String {
 }
 
 pub(crate) async fn the_second_issues_when_the_first_is_at_fault_and_only_then(lab: &Lab) -> Result<()> {
-    let bench = Bench::open(lab, "two-issuers").await?;
+    let isolated = Isolated::open(lab, "two-issuers").await?;
     lab.stack.create_zone("issuers.test").await?;
-    let front = Front::new(&bench).await?;
-    let (second, second_entry) = bench.issuer("second").await?;
+    let front = Front::new(&isolated).await?;
+    let (second, second_entry) = isolated.issuer("second").await?;
     let order = "POST /order-plz";
     let html = |status, body: &str| Reply {
         status,
@@ -125,22 +125,22 @@ pub(crate) async fn the_second_issues_when_the_first_is_at_fault_and_only_then(l
         .iter()
         .map(|(name, proxy, ..)| entries(name, &proxy.endpoint))
         .collect();
-    bench.inventory(&format!("{all}{unreachable}{second_entry}")).await?;
+    isolated.inventory(&format!("{all}{unreachable}{second_entry}")).await?;
 
     let since = Timestamp::now();
-    bench.renewed(&request("unreachable"), &second).await?;
+    isolated.renewed(&request("unreachable"), &second).await?;
     try_join_all(fronts.iter().map(async |(name, _, words, issues)| {
         let said = match issues {
             true => {
-                let current = bench.renewed(&request(name), &second).await?;
+                let current = isolated.renewed(&request(name), &second).await?;
                 ensure!(
                     current.facts.issuer.name == "second",
                     "{name}: {:?}",
                     current.facts.issuer
                 );
-                bench.log(name)?
+                isolated.log(name)?
             }
-            false => bench.refused(&request(name)).await?,
+            false => isolated.refused(&request(name)).await?,
         };
         ensure!(said.contains(words), "{name}: {words:?} is not in {said}");
         Ok(())
@@ -152,7 +152,7 @@ pub(crate) async fn the_second_issues_when_the_first_is_at_fault_and_only_then(l
         "{orders} orders, {issued} certificates of the second"
     );
     // What the first asked for is kept.
-    let renewal = bench
+    let renewal = isolated
         .bucket
         .renewal("limited")
         .await?
@@ -168,9 +168,9 @@ pub(crate) async fn the_second_issues_when_the_first_is_at_fault_and_only_then(l
 }
 
 pub(crate) async fn nothing_is_asked_before_the_time_that_an_issuer_named(lab: &Lab) -> Result<()> {
-    let bench = Bench::open(lab, "retry-after").await?;
+    let isolated = Isolated::open(lab, "retry-after").await?;
     lab.stack.create_zone("patient.test").await?;
-    let front = Front::new(&bench).await?;
+    let front = Front::new(&isolated).await?;
     let busy = Arc::new([AtomicBool::new(true), AtomicBool::new(true)]);
     let order = "POST /order-plz";
     let (first, second) = (busy.clone(), busy.clone());
@@ -200,59 +200,67 @@ pub(crate) async fn nothing_is_asked_before_the_time_that_an_issuer_named(lab: &
     let issuers = format!("{}{}", issuer("first", &first), issuer("second", &second));
     let alone = certificate("alone", &["alone.patient.test"], "first");
     let both = certificate("both", &["both.patient.test"], "first").replace("[\"first\"]", "[\"first\", \"second\"]");
-    bench.inventory(&format!("{alone}{both}{issuers}")).await?;
+    isolated.inventory(&format!("{alone}{both}{issuers}")).await?;
 
     // One issuer: nothing is tried for two hours, and --force does not wait.
     let since = Timestamp::now();
-    let problem = bench.refused(&request("alone")).await?;
+    let problem = isolated.refused(&request("alone")).await?;
     ensure!(
         problem.contains("too many new orders") && problem.contains("hint: the CA's limits"),
         "{problem}"
     );
     let next = |name: &'static str| async {
-        let renewal = bench.bucket.renewal(name).await?.context("something is remembered")?;
+        let renewal = isolated
+            .bucket
+            .renewal(name)
+            .await?
+            .context("something is remembered")?;
         Ok::<_, anyhow::Error>(renewal.failure.context("a failure")?.next_try)
     };
     let wait = next("alone").await? - since;
     ensure!((Duration::hours(2)..Duration::hours(3)).contains(&wait), "{wait}");
     let asked = first.passed().len();
     ensure!(
-        bench.run(&request("alone")).await?,
+        isolated.run(&request("alone")).await?,
         "a request that has to wait is done"
     );
     ensure!(first.passed().len() == asked, "it was asked before its time");
-    bench.refused(&forced("alone")).await?;
+    isolated.refused(&forced("alone")).await?;
     ensure!(first.count(order) == 2, "--force asks");
 
     // Two of them: the second named no time, so it is asked again sooner, and the first is not.
-    bench.refused(&request("both")).await?;
+    isolated.refused(&request("both")).await?;
     let wait = next("both").await? - since;
     ensure!(wait < Duration::HOUR, "{wait}");
     busy[1].store(false, Ordering::Relaxed);
     let asked = first.count(order);
-    let mut renewal = bench.bucket.renewal("both").await?.context("something is remembered")?;
+    let mut renewal = isolated
+        .bucket
+        .renewal("both")
+        .await?
+        .context("something is remembered")?;
     let failure = renewal.failure.as_mut().context("a failure")?;
     failure.next_try = Timestamp::now();
     let key = neverlapse::renewal::Renewal::key("both");
-    bench.bucket.put(&key, &serde_json::to_string(&renewal)?).await?;
-    ensure!(bench.run(&request("both")).await?, "{}", bench.log("both")?);
+    isolated.bucket.put(&key, &serde_json::to_string(&renewal)?).await?;
+    ensure!(isolated.run(&request("both")).await?, "{}", isolated.log("both")?);
     ensure!(first.count(order) == asked, "the first was asked before its time");
-    let current = bench.bucket.verified("both", &front.pebble).await?;
+    let current = isolated.bucket.verified("both", &front.pebble).await?;
     ensure!(current.facts.issuer.name == "second", "{:?}", current.facts.issuer);
     Ok(())
 }
 
 /// As ACM has them (`PRE_APPROVED`), and every CA that reuses what was proved.
 pub(crate) async fn where_authorizations_are_valid_already_no_txt_record_is_written(lab: &Lab) -> Result<()> {
-    let bench = Bench::open(lab, "pre-approved").await?;
+    let isolated = Isolated::open(lab, "pre-approved").await?;
     let options = Options {
         authorizations_reused: 100,
         ..Options::default()
     };
-    let (pebble, issuer) = bench.issuer_with("trusting", options).await?;
+    let (pebble, issuer) = isolated.issuer_with("trusting", options).await?;
     lab.stack.create_zone("approved.test").await?;
     let entry = certificate("approved", &["approved.test", "*.approved.test"], "trusting");
-    bench.inventory(&format!("{entry}{issuer}")).await?;
+    isolated.inventory(&format!("{entry}{issuer}")).await?;
     let aws = Proxy::start(lab.stack.endpoint(), |_| Fate::Pass).await?;
     let changes = || {
         aws.passed()
@@ -263,11 +271,11 @@ pub(crate) async fn where_authorizations_are_valid_already_no_txt_record_is_writ
     // Written and taken out for the first, and never again. A request by force is made when it is sent: an earlier one has been done.
     for ask in [request as fn(&str) -> Request, forced] {
         ensure!(
-            bench.run_through(&aws.endpoint, &ask("approved")).await?,
+            isolated.run_through(&aws.endpoint, &ask("approved")).await?,
             "{}",
-            bench.log("approved")?
+            isolated.log("approved")?
         );
-        bench.bucket.verified("approved", &pebble).await?;
+        isolated.bucket.verified("approved", &pebble).await?;
         ensure!(changes() == 2, "{} changes of TXT records", changes());
     }
     ensure!(pebble.issued()? == 2);
@@ -275,9 +283,9 @@ pub(crate) async fn where_authorizations_are_valid_already_no_txt_record_is_writ
 }
 
 pub(crate) async fn a_changed_contact_is_told_to_the_ca_once(lab: &Lab) -> Result<()> {
-    let bench = Bench::open(lab, "contact").await?;
+    let isolated = Isolated::open(lab, "contact").await?;
     lab.stack.create_zone("contact.test").await?;
-    let front = Front::new(&bench).await?;
+    let front = Front::new(&isolated).await?;
     let proxy = front.open(|_| Fate::Pass).await?;
     let inventory = |contact: &str| {
         let entry = certificate("contact", &["contact.test"], "told");
@@ -293,17 +301,17 @@ pub(crate) async fn a_changed_contact_is_told_to_the_ca_once(lab: &Lab) -> Resul
         });
         accounts.map(|passed| payload(&passed.body)).collect()
     };
-    bench.inventory(&inventory("old")).await?;
-    bench.renewed(&request("contact"), &front.pebble).await?;
+    isolated.inventory(&inventory("old")).await?;
+    isolated.renewed(&request("contact"), &front.pebble).await?;
     let said = told(0)?;
     ensure!(
         said.len() == 1 && said[0]["contact"] == json!(["mailto:old@contact.test"]),
         "{said:?}"
     );
     let before = proxy.passed().len();
-    bench.inventory(&inventory("new")).await?;
+    isolated.inventory(&inventory("new")).await?;
     for _ in 0..2 {
-        bench.renewed(&forced("contact"), &front.pebble).await?;
+        isolated.renewed(&forced("contact"), &front.pebble).await?;
     }
     let said = told(before)?;
     ensure!(said == [json!({ "contact": ["mailto:new@contact.test"] })], "{said:?}");

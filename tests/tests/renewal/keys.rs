@@ -6,12 +6,12 @@ use neverlapse_tests::process::{command, run};
 use neverlapse_tests::stack::bootstrap;
 use serde_json::Value;
 
-use crate::bench::Bench;
-use crate::lab::{Lab, certificate, forced, request};
+use crate::fixture::{Lab, certificate, forced, request};
+use crate::isolated::Isolated;
 
 pub(crate) async fn every_kind_of_key_and_a_hundred_names(lab: &Lab) -> Result<()> {
-    let bench = Bench::open(lab, "kinds").await?;
-    let (pebble, issuer) = bench.issuer("kinds").await?;
+    let isolated = Isolated::open(lab, "kinds").await?;
+    let (pebble, issuer) = isolated.issuer("kinds").await?;
     lab.stack.create_zone("kinds.test").await?;
     let kinds = [
         ("ecdsa-p384", "(384 bit)"),
@@ -26,12 +26,12 @@ pub(crate) async fn every_kind_of_key_and_a_hundred_names(lab: &Lab) -> Result<(
     let names: Vec<_> = hundred.iter().map(String::as_str).collect();
     let entries: String = kinds.iter().map(|(kind, _)| entry(kind)).collect();
     let many = certificate("hundred", &names, "kinds");
-    bench.inventory(&format!("{entries}{many}{issuer}")).await?;
+    isolated.inventory(&format!("{entries}{many}{issuer}")).await?;
     for (kind, words) in kinds {
-        let current = bench.renewed(&request(kind), &pebble).await?;
+        let current = isolated.renewed(&request(kind), &pebble).await?;
         ensure!(current.facts.key.to_string() == kind, "{:?}", current.facts.key);
         let folder = tempfile::tempdir()?;
-        std::fs::write(folder.path().join(CERT), bench.bucket.file(&current, CERT).await?)?;
+        std::fs::write(folder.path().join(CERT), isolated.bucket.file(&current, CERT).await?)?;
         let mut openssl = command("openssl");
         let said = run(openssl
             .current_dir(&folder)
@@ -39,36 +39,36 @@ pub(crate) async fn every_kind_of_key_and_a_hundred_names(lab: &Lab) -> Result<(
         .await?;
         ensure!(said.contains(&format!("Public-Key: {words}")), "{kind}: {said}");
     }
-    let current = bench.renewed(&request("hundred"), &pebble).await?;
+    let current = isolated.renewed(&request("hundred"), &pebble).await?;
     ensure!(current.facts.identifiers.len() == 100 && pebble.orders()? == kinds.len() + 1);
     Ok(())
 }
 
 pub(crate) async fn a_kept_key_is_kept_and_nothing_secret_is_logged_at_trace(lab: &Lab) -> Result<()> {
-    let bench = Bench::open(lab, "secrets").await?;
-    let (pebble, issuer) = bench.issuer("secrets").await?;
+    let isolated = Isolated::open(lab, "secrets").await?;
+    let (pebble, issuer) = isolated.issuer("secrets").await?;
     lab.stack.create_zone("secrets.test").await?;
     let name = "secrets.test";
     let inventory = |keep: bool| format!("{}reuse_key = {keep}\n{issuer}", certificate(name, &[name], "secrets"));
     let mut keys = Vec::new();
     for (keep, force) in [(true, false), (true, true), (false, true)] {
         let request = if force { forced(name) } else { request(name) };
-        bench.inventory(&inventory(keep)).await?;
+        isolated.inventory(&inventory(keep)).await?;
         // As the template has it with LogLevel=TRACE.
         let ours = "warn,lambda_runtime=info,neverlapse=TRACE,renewer=TRACE";
         let trace = [("AWS_LAMBDA_LOG_LEVEL", "TRACE"), ("RUST_LOG", ours)];
         let (program, aws) = (bootstrap("Renewer"), lab.stack.endpoint());
-        let done = bench.run_with(&program, aws, &trace, &request).await?;
-        ensure!(done, "{}", bench.log(name)?);
-        let current = bench.bucket.verified(name, &pebble).await?;
-        keys.push(bench.bucket.file(&current, PRIVKEY).await?);
+        let done = isolated.run_with(&program, aws, &trace, &request).await?;
+        ensure!(done, "{}", isolated.log(name)?);
+        let current = isolated.bucket.verified(name, &pebble).await?;
+        keys.push(isolated.bucket.file(&current, PRIVKEY).await?);
     }
     ensure!(
         keys[0] == keys[1] && keys[1] != keys[2],
         "kept as long as it is to be kept"
     );
 
-    let account = bench
+    let account = isolated
         .bucket
         .get("accounts/secrets/account.json")
         .await?
@@ -82,7 +82,7 @@ pub(crate) async fn a_kept_key_is_kept_and_nothing_secret_is_logged_at_trace(lab
         .iter()
         .flat_map(|key| key.lines().filter(|line| !line.starts_with('-')));
     secrets.extend(lines.map(str::to_owned));
-    let log = bench.log(name)?;
+    let log = isolated.log(name)?;
     ensure!(log.contains("published") && log.contains("decided"), "{log}");
     for secret in secrets {
         ensure!(!log.contains(&secret), "the log has {secret}");

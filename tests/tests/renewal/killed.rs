@@ -18,7 +18,7 @@ use neverlapse_tests::runtime::Function;
 use neverlapse_tests::stack::bootstrap;
 use serde_json::Value;
 
-use crate::lab::{Lab, batch, certificate, forced, request};
+use crate::fixture::{Lab, batch, certificate, forced, request};
 
 /// One of the renewer's requests: what it asks, and for the how many-th time.
 type Step = (String, usize);

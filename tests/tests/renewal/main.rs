@@ -1,24 +1,24 @@
 //! The deployed renewer, as its users meet it: a real ACME server, DNS from the emulated Route 53, and what then stands in the bucket.
 //!
-//! The stack is deployed once for all proofs. Some need it alone; those with a bench of their own run side by side.
+//! The stack is deployed once for all proofs. Some need it alone; those with a bucket of their own run side by side.
 //! `cargo test --test renewal killed` runs those whose name has that in it.
 
 mod asked;
-mod bench;
 mod bucket;
 mod dns;
+mod fixture;
+mod isolated;
+mod issuance;
 mod issuers;
 mod keys;
 mod killed;
-mod lab;
-mod proofs;
 mod refused;
 
 use std::process::ExitCode;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use anyhow::Result;
-use lab::Lab;
+use fixture::Lab;
 use libtest_mimic::{Arguments, Trial};
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
@@ -65,17 +65,17 @@ fn main() -> Result<ExitCode> {
         asked::the_last_five_versions_are_kept_and_an_earlier_one_that_is_current,
     ];
     trials.extend(trials![write:
-        proofs::the_probe_asks_and_apex_wildcard_and_a_delegated_name_are_issued,
-        proofs::ten_deliveries_make_one_certificate,
-        proofs::two_certificates_and_a_foreign_value_share_a_name,
+        issuance::the_probe_asks_and_apex_wildcard_and_a_delegated_name_are_issued,
+        issuance::ten_deliveries_make_one_certificate,
+        issuance::two_certificates_and_a_foreign_value_share_a_name,
         asked::plan_dry_run_renew_rollback_and_revoke_by_command,
         killed::killed_at_every_step_it_finishes_with_one_certificate,
         killed::an_account_key_is_replaced_once_wherever_it_dies,
-        proofs::with_every_fourth_nonce_rejected_twenty_of_twenty_are_issued,
-        proofs::an_external_account_a_profile_an_advised_window_and_another_account,
+        issuance::with_every_fourth_nonce_rejected_twenty_of_twenty_are_issued,
+        issuance::an_external_account_a_profile_an_advised_window_and_another_account,
         refused::what_cannot_be_done_is_told_and_loses_nothing,
         refused::what_the_bucket_refuses_is_told_and_makes_no_account,
-        proofs::a_hundred_due_at_once_stay_within_the_concurrency,
+        issuance::a_hundred_due_at_once_stay_within_the_concurrency,
     ]);
     let conclusion = libtest_mimic::run(&arguments, trials);
     // Ends the servers before their folders go.

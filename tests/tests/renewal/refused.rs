@@ -8,7 +8,7 @@ use neverlapse_tests::pebble::BLOCKED;
 use neverlapse_tests::runtime::Function;
 use neverlapse_tests::stack::bootstrap;
 
-use crate::lab::{DELEGATED_ELSEWHERE, Lab, batch, certificate, forced, request};
+use crate::fixture::{DELEGATED_ELSEWHERE, Lab, batch, certificate, forced, request};
 
 pub(crate) async fn what_cannot_be_done_is_told_and_loses_nothing(lab: &Lab) -> Result<()> {
     let mut zones = Vec::new();
