@@ -19,8 +19,10 @@ help: ## this list
 
 setup: $(addprefix $(LOCAL)/,$(addsuffix .done,sam/ ministack/ aws/ pebble/ nginx strace chromium)) ## install the pinned tools into .local
 
+# Built like the programs for tests (tests/src/program.rs), so that no dependency is built twice.
 demo: $(LOCAL)/sam/.done $(LOCAL)/ministack/.done $(LOCAL)/pebble/.done $(LOCAL)/nginx.done ## the whole loop on a local AWS: seen, renewed, pulled, stuck, repaired, served
-	cargo run --quiet -p neverlapse-tests --bin demo
+	cargo build --quiet --workspace --bin demo --bin neverlapse --bin probe --test docs
+	target/debug/demo
 
 test: setup ## unit and end-to-end tests
 	cargo test --workspace
