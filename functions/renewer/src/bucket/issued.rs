@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use neverlapse::bucket::version::{CERT, CHAIN, FULLCHAIN, Facts, IssuedBy, PRIVKEY};
-use neverlapse::certificate::{Role, describe, fingerprint};
+use neverlapse::certificate::{Certificate, Role, describe, fingerprint};
 use neverlapse::chain::roots::Roots;
 use neverlapse::inventory::Issuer;
 use neverlapse::timestamp::Timestamp;
@@ -76,33 +76,37 @@ impl Expected<'_> {
                 .map_err(|error| format!("no path to a trusted root: {error}"))?;
         }
 
-        let attempt = self.attempt;
         let blocks = pem_blocks(pem);
         Ok(Issued {
-            facts: Facts {
-                name: self.name.to_owned(),
-                version: attempt.version.clone(),
-                fingerprint: fingerprint(leaf_der),
-                serial: description.serial,
-                not_before: description.not_before,
-                not_after: description.not_after,
-                identifiers: attempt.identifiers.clone(),
-                key: attempt.key_type,
-                issuer: IssuedBy {
-                    name: attempt.issuer.clone(),
-                    directory: attempt.directory.clone(),
-                    account: attempt.account.clone(),
-                    profile: attempt.profile.clone(),
-                    staging: self.issuer.staging,
-                },
-            },
+            facts: self.facts(fingerprint(leaf_der), description),
             files: BTreeMap::from([
                 (CERT, blocks[..1].concat().into_bytes()),
                 (CHAIN, blocks[1..].concat().into_bytes()),
                 (FULLCHAIN, blocks.concat().into_bytes()),
-                (PRIVKEY, attempt.key.pem().as_bytes().to_vec()),
+                (PRIVKEY, self.attempt.key.pem().as_bytes().to_vec()),
             ]),
         })
+    }
+
+    fn facts(&self, fingerprint: String, description: Certificate) -> Facts {
+        let attempt = self.attempt;
+        Facts {
+            name: self.name.to_owned(),
+            version: attempt.version.clone(),
+            fingerprint,
+            serial: description.serial,
+            not_before: description.not_before,
+            not_after: description.not_after,
+            identifiers: attempt.identifiers.clone(),
+            key: attempt.key_type,
+            issuer: IssuedBy {
+                name: attempt.issuer.clone(),
+                directory: attempt.directory.clone(),
+                account: attempt.account.clone(),
+                profile: attempt.profile.clone(),
+                staging: self.issuer.staging,
+            },
+        }
     }
 
     fn check_names(&self, names: &[String]) -> Result<(), String> {

@@ -76,6 +76,7 @@ impl Renewer {
             let result = self.dry_run(request, deadline).await;
             return self.notifier.conclude_once(&request.name, result).await;
         }
+
         let result = self.renew(request, deadline).await;
         self.notifier.conclude(request, deliveries, result).await
     }
@@ -115,6 +116,7 @@ impl Renewer {
         let renewal = self.up_to_date(&task, current.as_ref()).await;
         let renewal = renewal.map_err(Error::bucket_unreadable)?;
         let under_way = self.services.store.object(&key).await?.is_some();
+
         let now = Timestamp::now();
         match decide(wanted, current.as_ref(), Some(&renewal), Some(request), now) {
             Decision::NotDue { next } if !under_way && request.action != Action::Revoke => {
