@@ -2,6 +2,7 @@
 
 mod code;
 mod message;
+mod severity;
 mod thresholds;
 
 use std::fmt;
@@ -10,6 +11,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 pub use self::code::{Code, Family};
+pub use self::severity::Severity;
 pub use self::thresholds::Thresholds;
 use crate::timestamp::Timestamp;
 
@@ -51,46 +53,6 @@ impl Finding {
     /// Whether it is about the way to the endpoint and worth another try.
     pub fn is_network(&self) -> bool {
         self.kind.code().is_network()
-    }
-}
-
-/// How much a finding matters, mildest first. An endpoint has the severity of its worst finding.
-///
-/// `Unknown` means that the probe could not see. It ranks above a warning, because it may hide
-/// anything.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Severity {
-    /// Nothing wrong.
-    Ok,
-    /// Someone should act within days.
-    Warning,
-    /// It could not be probed or read.
-    Unknown,
-    /// Clients fail, or soon will.
-    Critical,
-}
-
-impl Severity {
-    /// The exit code of monitoring plugins: 0 ok, 1 warning, 2 critical, 3 unknown.
-    pub fn exit_code(self) -> u8 {
-        match self {
-            Self::Ok => 0,
-            Self::Warning => 1,
-            Self::Critical => 2,
-            Self::Unknown => 3,
-        }
-    }
-}
-
-impl fmt::Display for Severity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Ok => "ok",
-            Self::Warning => "warning",
-            Self::Critical => "critical",
-            Self::Unknown => "unknown",
-        })
     }
 }
 

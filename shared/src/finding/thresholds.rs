@@ -2,7 +2,7 @@
 
 use time::Duration;
 
-use super::Severity;
+use super::severity::Severity;
 
 /// How much time must be left, in days; capped by the certificate's own lifetime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use time::Duration;
 
-use super::RenewalInfo;
+use super::renewal_info::RenewalInfo;
 use crate::timestamp::Timestamp;
 
 /// `state/renewals/{name}.json`: what the renewer last did with a certificate.

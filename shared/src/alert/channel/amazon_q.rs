@@ -3,8 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use super::markdown::{escaped, mark, origin, section};
-use crate::alert::Sender;
-use crate::alert::digest::Digest;
+use crate::alert::digest::message::Digest;
+use crate::alert::sender::Sender;
 use crate::text::{cut_utf16, utf16_length};
 
 /// The alert as a custom notification. Amazon Q drops silently what does not keep to its schema:

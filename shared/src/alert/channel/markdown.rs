@@ -1,7 +1,7 @@
 //! Slack's markdown, which Amazon Q passes on to chats.
 
-use crate::alert::Sender;
-use crate::alert::digest::Section;
+use crate::alert::digest::message::Section;
+use crate::alert::sender::Sender;
 use crate::finding::Severity;
 
 /// One place with what is wrong there.

@@ -8,8 +8,8 @@ use thiserror::Error;
 use tokio::time::timeout;
 
 use super::markdown::{escaped, mark, origin, section};
-use crate::alert::Sender;
-use crate::alert::digest::Digest;
+use crate::alert::digest::message::Digest;
+use crate::alert::sender::Sender;
 use crate::bucket::store::{self, Store};
 use crate::chain::roots::Roots;
 use crate::text::{cut_utf16, printable, utf16_length};

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use thiserror::Error;
 
 use super::amazon_q::custom_notification;
-use crate::alert::Sender;
-use crate::alert::digest::Digest;
+use crate::alert::digest::message::Digest;
+use crate::alert::sender::Sender;
 use crate::aws::reason;
 
 /// The topic, with the client that publishes to it.

@@ -4,9 +4,9 @@
 
 use std::borrow::Cow;
 
-use crate::alert::Sender;
 use crate::alert::incident::{Incident, Place};
 use crate::alert::memory::KEY;
+use crate::alert::sender::Sender;
 use crate::bucket::store::INVENTORY;
 use crate::finding::Code;
 use crate::renewal::Renewal;

@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::fmt::Write;
 
+use super::message::{Digest, Entry, Section, ascii};
 use super::wording::{advice, in_short, over, sentence};
-use super::{Digest, Entry, Section, ascii};
 use crate::alert::incident::{Incident, Place};
 use crate::alert::news::{Change, News, Notice};
 use crate::alert::seen::Seen;
+use crate::alert::sender::{SUBJECT_LENGTH, Sender};
 use crate::alert::watchlist::Watchlist;
-use crate::alert::{SUBJECT_LENGTH, Sender};
 use crate::certificate::common_name;
 use crate::finding::{Code, Severity, Span};
 use crate::report::{CertificateReport, Counts, EndpointReport, Report, Stage};
