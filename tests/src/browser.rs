@@ -55,8 +55,10 @@ impl Browser {
             .current_dir(folder.path())
             .stdout(std::process::Stdio::null())
             .stderr(std::process::Stdio::null());
+
         let mut group = Group::start(&mut command)?;
         let url = address(folder.path(), &mut group).await?;
+
         let config = HandlerConfig {
             request_timeout: PATIENT,
             ..HandlerConfig::default()
@@ -82,6 +84,7 @@ impl Browser {
         let (_, path) = file.keep()?;
         std::fs::write(&path, html)?;
         let url = format!("file://{}", path.display());
+
         let page = self.browser.new_page("about:blank").await?;
         page.execute(network::EnableParams::default()).await?;
         page.execute(log::EnableParams::default()).await?;
@@ -89,6 +92,7 @@ impl Browser {
             width, height, 1.0, false,
         );
         page.execute(metrics).await?;
+
         let visit = Visit {
             requests: page.event_listener().await?,
             entries: page.event_listener().await?,
@@ -171,6 +175,7 @@ impl Visit {
     pub async fn trouble(&mut self) -> Result<Vec<String>> {
         // Whatever was told before the answer to this is here by then.
         let _: bool = self.value("true").await?;
+
         let mut trouble = Vec::new();
         while let Some(Some(event)) = self.requests.next().now_or_never() {
             let url = &event.request.url;

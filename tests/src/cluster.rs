@@ -57,6 +57,7 @@ impl Cluster {
         let mut depot = Depot::new()?;
         let first = depot.publish(name, leaf)?;
         depot.upload(&store(stack)).await?;
+
         // Free at each of the addresses.
         let port = free_port()?;
         let mut instances = Vec::new();
@@ -66,9 +67,11 @@ impl Cluster {
             instance.launch().await?;
             instances.push(instance);
         }
+
         let addresses = ADDRESSES.map(|address| address.to_string());
         let addresses = addresses.each_ref().map(String::as_str);
         stack.create_records(zone, name, RrType::A, &addresses).await?;
+
         Ok(Self {
             name: name.to_owned(),
             port,

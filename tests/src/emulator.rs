@@ -48,8 +48,10 @@ impl Emulator {
             "{} is missing: run `make setup` first",
             program.display()
         );
+
         let port = free_port()?;
         let endpoint = format!("http://127.0.0.1:{port}");
+
         let log = std::fs::File::create(folder.path().join(LOG))?;
         let mut command = command(program);
         if !root_of_subscribers.is_empty() {
@@ -66,6 +68,7 @@ impl Emulator {
             .current_dir(folder.path())
             .stdout(log.try_clone()?)
             .stderr(log);
+
         let mut group = Group::start(&mut command)?;
         answers(&endpoint, &mut group)
             .await

@@ -34,6 +34,7 @@ impl Inbox {
             .await?
             .queue_url
             .context("a queue has a URL")?;
+
         let attribute = aws_sdk_sqs::types::QueueAttributeName::QueueArn;
         let attributes = sqs
             .get_queue_attributes()
@@ -45,6 +46,7 @@ impl Inbox {
             .attributes
             .and_then(|mut all| all.remove(&attribute))
             .context("a queue has an ARN")?;
+
         let sns = aws_sdk_sns::Client::new(config);
         sns.subscribe()
             .topic_arn(topic)
@@ -66,6 +68,7 @@ impl Inbox {
                 .wait_time_seconds(1)
                 .send()
                 .await?;
+
             if let Some(message) = received.messages.unwrap_or_default().into_iter().next() {
                 let handle = message.receipt_handle.context("a message has a handle")?;
                 self.sqs
@@ -85,6 +88,7 @@ impl Inbox {
 fn parse(body: &str) -> Result<Message> {
     let envelope: serde_json::Value = serde_json::from_str(body).context("SNS wraps messages in JSON")?;
     let field = |name: &str| envelope[name].as_str().unwrap_or_default().to_owned();
+
     let message = field("Message");
     let json: serde_json::Value = serde_json::from_str(&message).unwrap_or_default();
     let text = json["text"].as_str().map(str::to_owned);

@@ -62,18 +62,21 @@ impl Pebble {
             "{} is missing: run `make setup` first",
             program.display()
         );
+
         let folder = tempfile::Builder::new().prefix("neverlapse-pebble-").tempdir()?;
         let listener = Authority::new()?;
         let leaf = listener.leaf("127.0.0.1", Timestamp::now() + time::Duration::days(60))?;
         let (certificate, key) = (folder.path().join("listener.pem"), folder.path().join("listener.key"));
         std::fs::write(&certificate, leaf.fullchain)?;
         write_secret(&key, &leaf.key)?;
+
         let (port, management) = (free_port()?, free_port()?);
         let configuration = folder.path().join("pebble.json");
         std::fs::write(
             &configuration,
             configured(options, port, management, &certificate, &key).to_string(),
         )?;
+
         let log = std::fs::File::create(folder.path().join(LOG))?;
         let mut command = command(program);
         command
@@ -88,6 +91,7 @@ impl Pebble {
             .env("PEBBLE_AUTHZREUSE", options.authorizations_reused.to_string())
             .stdout(log.try_clone()?)
             .stderr(log);
+
         let mut pebble = Self {
             group: Group::start(&mut command)?,
             management,
@@ -98,6 +102,7 @@ impl Pebble {
             listening_root: listener.root(),
             folder,
         };
+
         pebble.issuing_root = pebble.issuing_root().await?;
         pebble.roots = format!("{}{}", pebble.listening_root, pebble.issuing_root);
         Ok(pebble)

@@ -38,6 +38,7 @@ impl Function {
             events: Mutex::new(pending),
             answers: answered,
         });
+
         let routes = Router::new()
             .route("/2018-06-01/runtime/invocation/next", get(next))
             .route("/2018-06-01/runtime/invocation/{id}/response", post(response))
@@ -46,6 +47,7 @@ impl Function {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?.to_string();
         let serving = tokio::spawn(async move { axum::serve(listener, routes).await.unwrap_or_default() });
+
         let log = std::fs::OpenOptions::new().create(true).append(true).open(log)?;
         let mut process = command(bootstrap);
         process
@@ -58,6 +60,7 @@ impl Function {
             .envs(environment.iter().map(|(key, value)| (key, value)))
             .stdout(log.try_clone()?)
             .stderr(log);
+
         Ok(Self {
             _process: Group::start(&mut process)?,
             serving,
@@ -97,6 +100,7 @@ async fn next(State(api): State<Arc<Api>>) -> (HeaderMap, String) {
         .unwrap_or_default()
         .as_millis()
         .to_string();
+
     let headers = [
         ("lambda-runtime-aws-request-id", "00000000-0000-4000-8000-000000000000"),
         ("lambda-runtime-deadline-ms", &deadline),

@@ -33,6 +33,7 @@ impl Nginx {
     pub async fn start(sites: &[Site]) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("neverlapse-nginx-").tempdir()?;
         let ports = sites.iter().map(|_| free_port()).collect::<Result<Vec<_>>>()?;
+
         let mut servers = String::new();
         for (index, (site, port)) in sites.iter().zip(&ports).enumerate() {
             let (chain, key) = (
@@ -47,6 +48,7 @@ impl Nginx {
                 "server {{ listen 127.0.0.1:{port} ssl; ssl_certificate {chain}; ssl_certificate_key {key}; return 204; }}"
             )?;
         }
+
         let root = folder.path().display();
         let configuration = format!(
             "daemon off; pid {root}/pid; error_log {root}/error.log; events {{}}\n\
@@ -55,9 +57,11 @@ impl Nginx {
         );
         let file = folder.path().join("nginx.conf");
         std::fs::write(&file, configuration)?;
+
         let log = std::fs::File::create(folder.path().join("start.log"))?;
         let process = Group::start(command("nginx").arg("-c").arg(&file).stderr(log))?;
         let mut nginx = Self { process, folder, ports };
+
         for port in nginx.ports.clone() {
             nginx.answers(port).await?;
         }

@@ -52,6 +52,7 @@ impl Stack {
         // sam leaves its packages behind, and all of its work when it is interrupted.
         let scratch = tempfile::Builder::new().prefix("neverlapse-sam-").tempdir()?;
         build(scratch.path()).await?;
+
         let overrides = [("Architecture", ARCHITECTURE)].iter().chain(parameters);
         let overrides = overrides.map(|(key, value)| format!("ParameterKey={key},ParameterValue=\"{value}\""));
         let mut deploy = sam(&emulator.endpoint, scratch.path());
@@ -68,6 +69,7 @@ impl Stack {
             .args(overrides);
         deploy.arg("--template-file").arg(build_folder().join("template.yaml"));
         run(&mut deploy).await.context("sam deploy onto the local stack")?;
+
         let outputs = outputs(&emulator.endpoint, scratch.path()).await?;
         let output = |name: &str| {
             outputs
@@ -80,6 +82,7 @@ impl Stack {
             output("AlertTopicArn")?,
             output("ProbeFunctionName")?,
         );
+
         Ok(Self {
             renewal_topic: output("RenewalTopicArn")?,
             secrets_key: output("SecretsKeyArn")?,
@@ -171,6 +174,7 @@ impl Stack {
         let set = set
             .set_resource_records(Some(records.collect::<Result<_, _>>()?))
             .build()?;
+
         let change = Change::builder()
             .action(ChangeAction::Create)
             .resource_record_set(set)
@@ -186,6 +190,7 @@ impl Stack {
     pub async fn txt(&self, zone: &str) -> Result<Vec<(String, String)>> {
         let route53 = aws_sdk_route53::Client::new(&self.config);
         let page = route53.list_resource_record_sets().hosted_zone_id(zone).send().await?;
+
         let sets = page
             .resource_record_sets
             .into_iter()
@@ -226,6 +231,7 @@ impl Stack {
         let request = request
             .header("Authorization", SIGNED_FOR_LAMBDA)
             .body(event.to_string());
+
         let response = request.send().await?;
         let failed = response.headers().contains_key("x-amz-function-error");
         let text = response.text().await?;
@@ -267,6 +273,7 @@ async fn outputs(endpoint: &str, scratch: &Path) -> Result<std::collections::BTr
     let mut list = sam(endpoint, scratch);
     list.args(["list", "stack-outputs", "--stack-name", NAME, "--output", "json"]);
     let text = run(&mut list).await?;
+
     let json = text.find('[').map_or(text.as_str(), |at| &text[at..]);
     let all: Vec<Value> = serde_json::from_str(json).with_context(|| format!("sam list printed {text}"))?;
     let pair = |output: &Value| {
@@ -289,6 +296,7 @@ fn sam(endpoint: &str, scratch: &Path) -> Command {
         .env("SAM_CLI_TELEMETRY", "0");
     command.env("AWS_DEFAULT_REGION", REGION).env("AWS_REGION", REGION);
     command.env("AWS_ACCESS_KEY_ID", KEY).env("AWS_SECRET_ACCESS_KEY", KEY);
+
     // What cargo tells its own child processes would make the inner cargo build everything again.
     std::env::vars()
         .filter(|(key, _)| key.starts_with("CARGO") && key != "CARGO_HOME")

@@ -22,6 +22,7 @@ fn main() -> Result<ExitCode> {
         true => None,
         false => Some(Arc::new(runtime.block_on(Lab::open())?)),
     };
+
     macro_rules! trials {
         ($($proof:path),* $(,)?) => {
             vec![$({
@@ -34,6 +35,7 @@ fn main() -> Result<ExitCode> {
             }),*]
         };
     }
+
     let trials = trials![
         proofs::three_serve_what_was_renewed_and_it_is_said_once,
         proofs::a_reload_that_fails_is_told_and_the_next_run_finishes,
@@ -42,6 +44,7 @@ fn main() -> Result<ExitCode> {
         proofs::rolled_back_it_is_installed_as_told,
         proofs::one_that_is_taken_out_of_the_inventory_is_told_until_it_is_let_go,
     ];
+
     let conclusion = libtest_mimic::run(&arguments, trials);
     // Ends the servers before their folders go.
     if let Some(lab) = lab {

@@ -33,6 +33,7 @@ fn main() -> Result<ExitCode> {
     };
     // Alerts, the inventory and counts are those of one proof at a time.
     let stack = Arc::new(RwLock::new(()));
+
     macro_rules! trials {
         ($claim:ident: $($proof:path),* $(,)?) => {
             vec![$({
@@ -51,6 +52,7 @@ fn main() -> Result<ExitCode> {
             }),*]
         };
     }
+
     let mut trials = trials![read:
         dns::the_zones_real_name_servers_are_asked,
         dns::a_busy_route_53_and_a_change_in_between_lose_nothing,
@@ -64,6 +66,7 @@ fn main() -> Result<ExitCode> {
         keys::a_kept_key_is_kept_and_nothing_secret_is_logged_at_trace,
         asked::the_last_five_versions_are_kept_and_an_earlier_one_that_is_current,
     ];
+
     trials.extend(trials![write:
         issuance::the_probe_asks_and_apex_wildcard_and_a_delegated_name_are_issued,
         issuance::ten_deliveries_make_one_certificate,
@@ -77,6 +80,7 @@ fn main() -> Result<ExitCode> {
         refused::what_the_bucket_refuses_is_told_and_makes_no_account,
         issuance::a_hundred_due_at_once_stay_within_the_concurrency,
     ]);
+
     let conclusion = libtest_mimic::run(&arguments, trials);
     // Ends the servers before their folders go.
     if let Some(lab) = lab {
