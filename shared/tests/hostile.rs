@@ -486,7 +486,7 @@ fn no_certificate_makes_it_panic() {
     assert_eq!(judge(&chain).findings, []);
     let began = std::time::Instant::now();
     let mut rounds = 0;
-    while began.elapsed() < Duration::from_secs(3) {
+    while began.elapsed() < Duration::from_secs(3) || rounds < 500 {
         let mut chain = chain.clone();
         for _ in 0..random.random_range(1..4) {
             let der = &mut chain[random.random_range(0..2)];
@@ -507,7 +507,7 @@ fn no_certificate_makes_it_panic() {
         serde_json::to_string(&(&verdict.leaf, &verdict.issuers, &verdict.findings)).unwrap();
         rounds += 1;
     }
-    assert!(rounds > 500, "{rounds}");
+    println!("{rounds} rounds");
 }
 
 #[tokio::test]
@@ -691,13 +691,13 @@ async fn starttls_leads_to_the_certificate() {
 
 /// Runs targets with short deadlines, and without DNS or lists.
 async fn run(targets: Vec<Target>, tries: u32) -> Report {
-    let step = Duration::from_secs(2);
+    let step = Duration::from_secs(5);
     let timeouts = Timeouts {
         dns: step,
         connect: step,
         starttls: step,
         handshake: step,
-        endpoint: Duration::from_secs(20),
+        endpoint: Duration::from_secs(30),
     };
     let options = Options {
         timeouts,
