@@ -9,6 +9,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::public_key::PublicKey;
 use x509_parser::time::ASN1Time;
 
+use crate::distinguished_name::text;
 use crate::text::sha256;
 use crate::timestamp::Timestamp;
 
@@ -56,8 +57,8 @@ pub enum Role {
 /// Reads a certificate, given parsed and as DER.
 pub fn describe(certificate: &X509Certificate<'_>, der: &[u8], role: Role) -> Certificate {
     Certificate {
-        subject: certificate.subject().to_string(),
-        issuer: certificate.issuer().to_string(),
+        subject: text(certificate.subject()),
+        issuer: text(certificate.issuer()),
         serial: HEXLOWER.encode(certificate.raw_serial()),
         fingerprint: fingerprint(der),
         not_before: time_of(certificate.validity().not_before),

@@ -20,6 +20,8 @@ pub mod certificate;
 pub mod chain;
 pub mod crl;
 pub mod delivery;
+mod der;
+mod distinguished_name;
 pub mod endpoint;
 pub mod environment;
 pub mod finding;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use neverlapse::certificate::Role;
 use neverlapse::chain::roots::Roots;
-use neverlapse::chain::{Criteria, judge};
+use neverlapse::chain::{Criteria, KeyUse, judge};
 use neverlapse::finding::Thresholds;
 use neverlapse::finding::{Kind, Phase, Severity};
 use neverlapse::probe::{Options, Prober, Target, Timeouts};
@@ -480,6 +480,7 @@ fn no_certificate_makes_it_panic() {
             roots: &target.roots,
             thresholds: Thresholds::default(),
             now: Timestamp::now(),
+            key_use: KeyUse::Signs,
         };
         judge(&chain, &criteria)
     };

@@ -167,10 +167,13 @@ fn facts(kind: &Kind) -> String {
         Kind::SelfSigned { subject }
         | Kind::IssuerExpired { subject, .. }
         | Kind::IssuerExpiresSoon { subject, .. }
+        | Kind::IssuerNotYetValid { subject, .. }
         | Kind::WeakKey { subject, .. }
         | Kind::WeakSignature { subject, .. } => vec![("subject", subject)],
         Kind::Revoked { subject, serial, .. } => vec![("subject", subject), ("serial", serial)],
         Kind::IncompleteChain { missing } => vec![("missing", missing)],
+        // There may be several about one chain, and their reasons are facts of the chain.
+        Kind::SomeClientsRefuse { reason, .. } => vec![("reason", reason)],
         Kind::UntrustedRoot { root, .. } => vec![("root", root)],
         Kind::NotPulled {
             instance: Some(instance),
@@ -184,6 +187,7 @@ fn facts(kind: &Kind) -> String {
         | Kind::NotYetValid { .. }
         | Kind::NameMismatch { .. }
         | Kind::InvalidChain { .. }
+        | Kind::KeyUsage { .. }
         | Kind::LegacyTls { .. }
         | Kind::AddressesDisagree { .. }
         | Kind::DnsFailed { .. }

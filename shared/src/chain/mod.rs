@@ -1,7 +1,11 @@
 //! Judges a chain offline. Expiry, name and path are judged separately, because a verifier reports
 //! only the first thing that is wrong.
 
+mod clients;
+mod constraints;
 pub(crate) mod path;
+mod policy;
+mod rewrite;
 pub mod roots;
 
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
@@ -9,10 +13,13 @@ use webpki::EndEntityCert;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
-use self::path::{Path, candidates, parsed};
-use crate::certificate::{Certificate, Role, describe};
+use self::clients::differences;
+use self::path::{Path, Sent, candidates, is_self_issued, key_usage, parsed};
+use crate::certificate::{Certificate, Role, describe, time_of};
 use crate::chain::roots::Roots;
+use crate::distinguished_name::text;
 use crate::finding::{Finding, Kind, Severity, Thresholds};
+use crate::observation::Tls;
 use crate::timestamp::Timestamp;
 
 /// What a chain is judged by.
@@ -26,6 +33,33 @@ pub struct Criteria<'a> {
     pub thresholds: Thresholds,
     /// The time as of which to judge.
     pub now: Timestamp,
+    /// What the server does with the leaf's key.
+    pub key_use: KeyUse,
+}
+
+/// What a server does with the leaf's key in a handshake.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KeyUse {
+    /// It signs, as in TLS 1.3 and all of today's suites of TLS 1.2.
+    #[default]
+    Signs,
+    /// It decrypts, as in the key exchange of the RSA suites before TLS 1.3, or agrees on a key.
+    Other,
+}
+
+impl KeyUse {
+    /// By the parameters that a handshake agreed on.
+    pub fn of(tls: &Tls) -> Self {
+        let suite = tls.cipher_suite.as_str();
+        if ["TLS_RSA_", "TLS_ECDH_", "TLS_DH_"]
+            .iter()
+            .any(|prefix| suite.starts_with(prefix))
+        {
+            Self::Other
+        } else {
+            Self::Signs
+        }
+    }
 }
 
 /// What a chain consists of, and what is wrong with it.
@@ -64,29 +98,47 @@ pub fn judge(chain: &[CertificateDer<'_>], criteria: &Criteria<'_>) -> Verdict {
             return Verdict::without_leaf(vec![critical(Kind::InvalidChain { reason }, criteria.now)]);
         }
     };
-    let parsed = parsed(sent);
-    let candidates = candidates(&leaf, &parsed);
+    let served = parsed(sent);
+    let mut known = parsed(sent);
+    known.extend(parsed(criteria.roots.issuers()));
+    let dated = parsed(criteria.roots.dated());
+    let candidates = candidates(&leaf, &known);
 
-    let path = Path::to_trusted_root(leaf_der, &leaf, &candidates, &parsed, criteria.roots, criteria.now);
+    let path = Path::to_trusted_root(
+        (leaf_der, &leaf),
+        &candidates,
+        &known,
+        &dated,
+        criteria.roots,
+        criteria.now,
+    );
     let described = describe(&leaf, leaf_der, Role::Leaf);
-    let issuers: Vec<_> = parsed
+    let issuers = served
         .iter()
         .map(|(der, certificate)| describe(certificate, der, path.role_of(der)))
         .collect();
-    let needed: Vec<_> = issuers.iter().filter(|issuer| issuer.role == Role::Path).collect();
 
     let mut findings = Vec::new();
     findings.extend(validity(&described, criteria));
     findings.extend(name(leaf_der, &described, criteria));
-    findings.extend(issuers_validity(&described, &needed, criteria));
-    let weaknesses = weaknesses(&described, &needed, criteria.now);
+    findings.extend(issuers_validity(&described, path.above_leaf(), criteria));
+    let weaknesses = weaknesses((leaf_der, &leaf), &path, criteria.now);
 
     // The verifier refuses SHA-1 as "unsupported"; weak_signature explains it better.
     let is_explained = weaknesses
         .iter()
         .any(|finding| matches!(finding.kind, Kind::WeakSignature { .. }));
     findings.extend(weaknesses);
+    findings.extend(unfit_key_usage(&leaf, criteria));
     let trusted = path.is_trusted();
+    if trusted && !criteria.roots.pins(leaf_der) {
+        let kinds = differences(&leaf, &path.issuers, path.root, &served);
+        findings.extend(
+            kinds
+                .into_iter()
+                .map(|kind| Finding::new(kind, Severity::Warning, criteria.now)),
+        );
+    }
     if let Some(problem) = path.problem
         && !(problem.unsupported_signature && is_explained)
     {
@@ -123,7 +175,9 @@ fn validity(leaf: &Certificate, criteria: &Criteria<'_>) -> Option<Finding> {
 }
 
 fn name(der: &CertificateDer<'_>, leaf: &Certificate, criteria: &Criteria<'_>) -> Option<Finding> {
-    let is_valid = match EndEntityCert::try_from(der) {
+    // The verifier does not read a leaf with certain critical extensions, which say nothing of names.
+    let rewritten = rewrite::leaf(der);
+    let is_valid = match EndEntityCert::try_from(der).or_else(|_| EndEntityCert::try_from(&rewritten)) {
         Ok(leaf) => leaf.verify_is_valid_for_subject_name(criteria.name).is_ok(),
         // The path has a finding that the verifier cannot read it. Version 1 has no names to be
         // valid for.
@@ -139,21 +193,30 @@ fn name(der: &CertificateDer<'_>, leaf: &Certificate, criteria: &Criteria<'_>) -
     Some(critical(kind, criteria.now))
 }
 
-fn issuers_validity(leaf: &Certificate, path: &[&Certificate], criteria: &Criteria<'_>) -> Vec<Finding> {
+/// What is wrong with the dates of the certificates above the leaf that the path needs.
+fn issuers_validity<'a>(
+    leaf: &Certificate,
+    above: impl Iterator<Item = &'a Sent<'a>>,
+    criteria: &Criteria<'_>,
+) -> Vec<Finding> {
     let now = criteria.now;
     let mut findings = Vec::new();
-    for issuer in path {
-        let subject = issuer.subject.clone();
-        let not_after = issuer.not_after;
+    for (_, issuer) in above {
+        let subject = text(issuer.subject());
+        let not_before = time_of(issuer.validity().not_before);
+        let not_after = time_of(issuer.validity().not_after);
         if now > not_after {
             // Once the leaf has expired, that finding is enough; a new leaf comes with its issuers.
             if now <= leaf.not_after {
                 findings.push(critical(Kind::IssuerExpired { subject, not_after }, now));
             }
+        } else if now < not_before {
+            // Likewise, as long as the leaf has not begun either.
+            if now >= leaf.not_before || not_before > leaf.not_before {
+                findings.push(critical(Kind::IssuerNotYetValid { subject, not_before }, now));
+            }
         } else if not_after < leaf.not_after {
-            let crossed = criteria
-                .thresholds
-                .crossed(not_after - now, not_after - issuer.not_before);
+            let crossed = criteria.thresholds.crossed(not_after - now, not_after - not_before);
             let kind = Kind::IssuerExpiresSoon { subject, not_after };
             findings.extend(crossed.map(|(severity, _)| Finding::new(kind, severity, now)));
         }
@@ -161,30 +224,55 @@ fn issuers_validity(leaf: &Certificate, path: &[&Certificate], criteria: &Criter
     findings
 }
 
-fn weaknesses(leaf: &Certificate, path: &[&Certificate], now: Timestamp) -> Vec<Finding> {
+fn weaknesses(
+    (leaf_der, leaf): (&CertificateDer<'_>, &X509Certificate<'_>),
+    path: &Path<'_>,
+    now: Timestamp,
+) -> Vec<Finding> {
+    let issuers = path.issuers.iter().map(|(der, issuer)| (*der, issuer));
     let mut findings = Vec::new();
-    for certificate in std::iter::once(leaf).chain(path.iter().copied()) {
+    for (der, parsed) in std::iter::once((leaf_der, leaf)).chain(issuers) {
+        let certificate = describe(parsed, der, Role::Path);
         let subject = if certificate.subject.is_empty() {
             "the leaf".to_owned()
         } else {
-            certificate.subject.clone()
+            certificate.subject
         };
 
         if is_weak_key(&certificate.key) {
             let kind = Kind::WeakKey {
                 subject: subject.clone(),
-                key: certificate.key.clone(),
+                key: certificate.key,
             };
             findings.push(Finding::new(kind, Severity::Warning, now));
         }
 
         // A self-signature proves nothing to anyone, so its algorithm does not matter.
-        let signature = certificate.signature.clone();
-        if certificate.subject != certificate.issuer && is_weak_signature(&signature) {
+        let signature = certificate.signature;
+        if !is_self_issued(parsed) && is_weak_signature(&signature) {
             findings.push(critical(Kind::WeakSignature { subject, signature }, now));
         }
     }
     findings
+}
+
+/// A leaf whose key may not do what the server does with it (RFC 8446, 4.4.2.2).
+///
+/// OpenSSL and curl want it to be of some use for TLS, whatever that is, and Go does not look at it.
+fn unfit_key_usage(leaf: &X509Certificate<'_>, criteria: &Criteria<'_>) -> Option<Finding> {
+    let usage = key_usage(leaf)?;
+    let is_for_other_use = usage.key_encipherment() || usage.key_agreement();
+    let clients: &[&str] = match criteria.key_use {
+        _ if usage.digital_signature() => return None,
+        KeyUse::Other if is_for_other_use => return None,
+        _ if is_for_other_use => &["Chrome", "Firefox", "GnuTLS"],
+        _ => &["OpenSSL", "curl", "Chrome", "Firefox", "GnuTLS"],
+    };
+    let kind = Kind::KeyUsage {
+        clients: clients.iter().map(|client| (*client).to_owned()).collect(),
+        usage: usage.to_string().to_lowercase(),
+    };
+    Some(Finding::new(kind, Severity::Warning, criteria.now))
 }
 
 fn is_weak_key(key: &str) -> bool {
@@ -271,6 +359,7 @@ mod tests {
                 roots,
                 thresholds: Thresholds::default(),
                 now,
+                key_use: KeyUse::Signs,
             },
         )
     }

@@ -1,22 +1,33 @@
 //! The path from a leaf to a trusted root, or why there is none (RFC 5280, 6).
 
+use std::borrow::Cow;
 use std::time::Duration;
 
-use tokio_rustls::rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
-use webpki::{ALL_VERIFICATION_ALGS, EndEntityCert, Error, KeyUsage, VerifiedPath};
+use tokio_rustls::rustls::pki_types::{
+    CertificateDer, SignatureVerificationAlgorithm, SubjectPublicKeyInfoDer, TrustAnchor, UnixTime,
+};
+use webpki::{ALL_VERIFICATION_ALGS, EndEntityCert, Error, KeyUsage, RawPublicKeyEntity, VerifiedPath};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::KeyUsage as X509KeyUsage;
 use x509_parser::prelude::FromDer;
 
 use crate::certificate::{Role, time_of};
+use crate::chain::clients::key_distance;
+use crate::chain::constraints;
+use crate::chain::rewrite::Rewritten;
 use crate::chain::roots::Roots;
+use crate::der;
+use crate::distinguished_name::{canonical_name, is_same, text};
 use crate::finding::Kind;
 use crate::timestamp::Timestamp;
 
-/// The issuers above a leaf: those of the path to a trusted root, or as far up as the server sent
-/// them by name where there is no such path.
+/// The way from a leaf to a trusted root, or as far up as there are issuers by name where there is
+/// no such way.
 pub(super) struct Path<'a> {
-    issuers: Vec<&'a [u8]>,
+    /// From the leaf's issuer upwards, without the root.
+    pub(super) issuers: Vec<&'a Sent<'a>>,
+    /// The root, if its certificate is known: public roots have only a name and a key.
+    pub(super) root: Option<&'a Sent<'a>>,
     /// Why the path does not lead to a trusted root; none if it does.
     pub(super) problem: Option<Problem>,
 }
@@ -29,43 +40,56 @@ pub(super) struct Problem {
 }
 
 impl<'a> Path<'a> {
-    /// Looks for a path through `candidates`, all of which are among `parsed`.
+    /// Looks for a path through `candidates`, all of which are among `known`. `dated` are the parsed
+    /// certificates of [`Roots::dated`].
     pub(super) fn to_trusted_root(
-        leaf_der: &'a CertificateDer<'a>,
-        leaf: &'a X509Certificate<'a>,
+        leaf: (&'a CertificateDer<'a>, &'a X509Certificate<'a>),
         candidates: &'a [CertificateDer<'a>],
-        parsed: &'a [Sent<'a>],
+        known: &'a [Sent<'a>],
+        dated: &'a [Sent<'a>],
         roots: &Roots,
         now: Timestamp,
     ) -> Self {
-        if roots.pins(leaf_der) {
-            return Self::trusted(Vec::new());
-        }
-
+        let (leaf_der, leaf) = leaf;
         let search = PathSearch {
             leaf_der,
             leaf,
             candidates,
-            parsed,
+            known,
             now,
         };
-        match search.find(roots.anchors()) {
-            Ok(issuers) => Self::trusted(issuers),
+        let is_pinned = roots.pins(leaf_der);
+        if is_pinned && is_self_issued(leaf) {
+            return Self::trusted(Found::default());
+        }
+
+        match search.find(roots.anchors(), dated) {
+            Ok(found) => Self::trusted(found),
+            Err(_) if is_pinned => Self::trusted(Found::default()),
             Err(no_path) => search.untrusted(&no_path, roots),
         }
     }
 
-    fn trusted(issuers: Vec<&'a [u8]>) -> Self {
-        Self { issuers, problem: None }
+    fn trusted(found: Found<'a>) -> Self {
+        Self {
+            issuers: found.issuers,
+            root: found.root,
+            problem: None,
+        }
     }
 
     pub(super) fn is_trusted(&self) -> bool {
         self.problem.is_none()
     }
 
+    /// The issuers, and the root if its certificate is known.
+    pub(super) fn above_leaf(&self) -> impl Iterator<Item = &'a Sent<'a>> {
+        self.issuers.iter().copied().chain(self.root)
+    }
+
     /// The role of a certificate that was sent besides the leaf.
     pub(super) fn role_of(&self, der: &CertificateDer<'_>) -> Role {
-        if self.issuers.contains(&der.as_ref()) {
+        if self.issuers.iter().any(|(issuer, _)| *issuer == der) {
             Role::Path
         } else {
             Role::Extra
@@ -76,8 +100,8 @@ impl<'a> Path<'a> {
 /// A certificate that was sent with the leaf: its DER, and what it says.
 pub(crate) type Sent<'a> = (&'a CertificateDer<'a>, X509Certificate<'a>);
 
-/// Parses what was sent besides the leaf. No client needs more than the first few dozen, and each
-/// costs time.
+/// Parses certificates that may be above a leaf. A handshake of 64 KiB has no room for many more
+/// than the limit.
 pub(crate) fn parsed<'a>(sent: &'a [CertificateDer<'a>]) -> Vec<Sent<'a>> {
     sent.iter()
         .take(ISSUERS_JUDGED)
@@ -88,38 +112,83 @@ pub(crate) fn parsed<'a>(sent: &'a [CertificateDer<'a>]) -> Vec<Sent<'a>> {
 /// The certificates that a path could go through, by name, from the leaf upwards.
 ///
 /// A verifier tries certificates of one name in every order. Thirty that all name each other would
-/// keep it busy for seconds, so there is a limit to each name and to all of them.
-pub(crate) fn candidates<'a>(leaf: &'a X509Certificate<'a>, parsed: &'a [Sent<'a>]) -> Vec<CertificateDer<'a>> {
+/// keep it busy for seconds, so there is a limit to each name and to all of them. Those of one name
+/// whose key is the one that is looked for come first.
+pub(crate) fn candidates<'a>(leaf: &'a X509Certificate<'a>, known: &'a [Sent<'a>]) -> Vec<CertificateDer<'a>> {
     let mut found = Vec::<CertificateDer<'a>>::new();
-    let mut names = vec![leaf.issuer().as_raw()];
+    let mut wanted = vec![leaf];
+    let mut names = Vec::<Vec<u8>>::new();
     let mut next = 0;
+    let subjects: Vec<_> = known
+        .iter()
+        .map(|(_, issuer)| canonical_name(issuer.subject().as_raw()))
+        .collect();
 
     // Each certificate that is found adds the name of its own issuer to those to look for.
-    while let Some(&name) = names.get(next) {
+    while let Some(&child) = wanted.get(next) {
         next += 1;
-        let mut namesakes = 0;
-        for (der, issuer) in parsed.iter().filter(|(_, issuer)| issuer.subject().as_raw() == name) {
-            if namesakes == NAMESAKES || found.len() == CANDIDATES || found.iter().any(|known| known == *der) {
+        let name = canonical_name(child.issuer().as_raw());
+        if names.contains(&name) {
+            continue;
+        }
+        let mut namesakes: Vec<_> = known
+            .iter()
+            .zip(&subjects)
+            .filter(|((der, _), subject)| **subject == name && !found.iter().any(|known| known == *der))
+            .map(|(issuer, _)| issuer)
+            .collect();
+        if namesakes.len() > NAMESAKES {
+            namesakes.sort_by_key(|(der, issuer)| (!has_signed(issuer, child), key_distance(child, issuer), der.len()));
+        }
+        for (der, issuer) in namesakes.into_iter().take(NAMESAKES) {
+            if found.len() == CANDIDATES || found.iter().any(|known| known == *der) {
                 continue;
             }
-            namesakes += 1;
             found.push(CertificateDer::from(der.as_ref()));
-            if !names.contains(&issuer.issuer().as_raw()) {
-                names.push(issuer.issuer().as_raw());
-            }
+            wanted.push(issuer);
         }
+        names.push(name);
     }
 
     found
 }
 
-/// Looks for paths from one leaf, through what was sent with it.
+/// Whether an issuer's key has made the signature of a certificate.
+fn has_signed(issuer: &X509Certificate<'_>, certificate: &X509Certificate<'_>) -> bool {
+    let key = SubjectPublicKeyInfoDer::from(issuer.public_key().raw);
+    let Ok(key) = RawPublicKeyEntity::try_from(&key) else {
+        return false;
+    };
+    let algorithm = certificate.signature_algorithm.algorithm.as_bytes();
+    ALL_VERIFICATION_ALGS
+        .iter()
+        .filter(|known| {
+            let id = known.signature_alg_id();
+            der::elements(id.as_ref())
+                .next()
+                .is_some_and(|oid| oid.contents == algorithm)
+        })
+        .any(|known| {
+            let tbs = certificate.tbs_certificate.as_ref();
+            key.verify_signature(*known, tbs, &certificate.signature_value.data)
+                .is_ok()
+        })
+}
+
+/// Looks for paths from one leaf, through what was sent with it and what was given with its root.
 struct PathSearch<'a> {
     leaf_der: &'a CertificateDer<'a>,
     leaf: &'a X509Certificate<'a>,
     candidates: &'a [CertificateDer<'a>],
-    parsed: &'a [Sent<'a>],
+    known: &'a [Sent<'a>],
     now: Timestamp,
+}
+
+/// A path that was found.
+#[derive(Default)]
+struct Found<'a> {
+    issuers: Vec<&'a Sent<'a>>,
+    root: Option<&'a Sent<'a>>,
 }
 
 /// Why a search found no path.
@@ -130,31 +199,69 @@ enum NoPath {
     Refused(Error),
 }
 
+/// What the verifier is shown: the certificates as they are, or rewritten.
+struct View<'v> {
+    leaf: &'v CertificateDer<'v>,
+    candidates: &'v [CertificateDer<'v>],
+    anchors: &'v [TrustAnchor<'v>],
+    algorithms: Vec<&'v dyn SignatureVerificationAlgorithm>,
+}
+
+/// Which roots count at a time.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Dates {
+    Matter,
+    AreIgnored,
+}
+
 impl<'a> PathSearch<'a> {
-    /// The issuers of the first path to one of `anchors`.
+    /// The first path to one of `anchors`, the last of which have the certificates `dated`.
     ///
     /// The path has to stand now if the leaf is valid now, and otherwise at some time inside the
-    /// leaf's validity, so that an expiry (of leaf or issuer) does not look like a wrong path.
-    fn find(&self, anchors: &[TrustAnchor<'_>]) -> Result<Vec<&'a [u8]>, NoPath> {
-        let leaf = EndEntityCert::try_from(self.leaf_der).map_err(NoPath::Refused)?;
-        let mut times = vec![self.nearest_time()];
-        let refused = match self.find_at(times[0], &leaf, anchors) {
-            Ok(issuers) => return Ok(issuers),
+    /// leaf's validity, so that an expiry (of leaf, issuer or root) does not look like a wrong path.
+    fn find(&self, anchors: &[TrustAnchor<'_>], dated: &'a [Sent<'a>]) -> Result<Found<'a>, NoPath> {
+        let as_sent = View {
+            leaf: self.leaf_der,
+            candidates: self.candidates,
+            anchors,
+            algorithms: ALL_VERIFICATION_ALGS.to_vec(),
+        };
+        let nearest = self.nearest_time();
+        if let Ok(found) = self.find_at(nearest, Dates::Matter, &as_sent, dated) {
+            return Ok(found);
+        }
+
+        let rewritten = Rewritten::new(self.leaf_der, self.candidates, anchors);
+        let lenient = View {
+            leaf: &rewritten.leaf,
+            candidates: &rewritten.candidates,
+            anchors: &rewritten.anchors,
+            algorithms: rewritten.algorithms.iter().map(|algorithm| algorithm as _).collect(),
+        };
+        if let Ok(found) = self.find_at(nearest, Dates::Matter, &lenient, dated) {
+            return Ok(found);
+        }
+        if let Ok(found) = self.find_at(nearest, Dates::AreIgnored, &as_sent, dated) {
+            return Ok(found);
+        }
+        let refused = match self.find_at(nearest, Dates::AreIgnored, &lenient, dated) {
+            Ok(found) => return Ok(found),
             Err(error) => error,
         };
 
+        let mut times = vec![nearest];
         if matches!(refused, Error::CertExpired { .. } | Error::CertNotValidYet { .. }) {
             let others = self.beginnings();
             for time in &others {
-                if let Ok(issuers) = self.find_at(*time, &leaf, anchors) {
-                    return Ok(issuers);
+                if let Ok(found) = self.find_at(*time, Dates::AreIgnored, &lenient, dated) {
+                    return Ok(found);
                 }
             }
             times.extend(others);
         }
 
         // A misused key is a better reason than whatever kept the verifier from the other paths.
-        match times.into_iter().find_map(|time| self.misuse_at(time, &leaf, anchors)) {
+        match times.into_iter().find_map(|time| self.misuse_at(time, &lenient, dated)) {
             Some(reason) => Err(NoPath::Misused(reason)),
             None => Err(NoPath::Refused(refused)),
         }
@@ -172,7 +279,7 @@ impl<'a> PathSearch<'a> {
     fn beginnings(&self) -> Vec<i64> {
         let (from, to) = validity(self.leaf);
         let mut times: Vec<_> = self
-            .parsed
+            .known
             .iter()
             .filter(|(der, _)| self.candidates.contains(*der))
             .map(|(_, issuer)| validity(issuer).0)
@@ -184,63 +291,111 @@ impl<'a> PathSearch<'a> {
         times
     }
 
-    /// The issuers of a path that stands at one time, in the order in which they were sent.
-    fn find_at(
-        &self,
-        time: i64,
-        leaf: &EndEntityCert<'_>,
-        anchors: &[TrustAnchor<'_>],
-    ) -> Result<Vec<&'a [u8]>, Error> {
+    /// A path that stands at one time.
+    fn find_at(&self, time: i64, dates: Dates, view: &View<'_>, dated: &'a [Sent<'a>]) -> Result<Found<'a>, Error> {
+        let anchors = view.anchors_at(time, dates, dated);
+        let leaf = EndEntityCert::try_from(view.leaf)?;
+
         // webpki does not check key usage; browsers and OpenSSL do.
-        let is_allowed = |path: &VerifiedPath<'_>| match self.misuse(path) {
+        let is_allowed = |path: &VerifiedPath<'_>| match self.misuse(&self.found(path, view, dated)) {
             None => Ok(()),
             Some(_) => Err(Error::UnknownIssuer),
         };
         let path = leaf.verify_for_usage(
-            ALL_VERIFICATION_ALGS,
-            anchors,
-            self.candidates,
+            &view.algorithms,
+            &anchors,
+            view.candidates,
             unix_time(time),
             KeyUsage::server_auth(),
             None,
             Some(&is_allowed),
         )?;
-
-        let issuers: Vec<_> = path.intermediate_certificates().map(|issuer| issuer.der()).collect();
-        Ok(self
-            .candidates
-            .iter()
-            .filter(|der| issuers.contains(*der))
-            .map(|der| der.as_ref())
-            .collect())
+        Ok(self.found(&path, view, dated))
     }
 
     /// How the path that would stand at one time, whatever its keys are for, misuses one of them.
-    fn misuse_at(&self, time: i64, leaf: &EndEntityCert<'_>, anchors: &[TrustAnchor<'_>]) -> Option<String> {
+    fn misuse_at(&self, time: i64, view: &View<'_>, dated: &'a [Sent<'a>]) -> Option<String> {
+        let leaf = EndEntityCert::try_from(view.leaf).ok()?;
         let path = leaf.verify_for_usage(
-            ALL_VERIFICATION_ALGS,
-            anchors,
-            self.candidates,
+            &view.algorithms,
+            view.anchors,
+            view.candidates,
             unix_time(time),
             KeyUsage::server_auth(),
             None,
             None,
         );
-        self.misuse(&path.ok()?)
+        self.misuse(&self.found(&path.ok()?, view, dated))
     }
 
-    /// What a key on the path is used for although its key usage (RFC 5280, 4.2.1.3) does not allow
-    /// it.
-    fn misuse(&self, path: &VerifiedPath<'_>) -> Option<String> {
-        if key_usage(self.leaf).is_some_and(|usage| !is_for_tls(usage)) {
-            return Some("the leaf's key is not for TLS (key usage)".to_owned());
-        }
-        path.intermediate_certificates().find_map(|issuer| {
+    /// The certificates of a path that the verifier found.
+    fn found(&self, path: &VerifiedPath<'_>, view: &View<'_>, dated: &'a [Sent<'a>]) -> Found<'a> {
+        let issuers = path.intermediate_certificates().filter_map(|issuer| {
             let der = issuer.der();
-            let (_, issuer) = X509Certificate::from_der(&der).ok()?;
-            let is_forbidden = key_usage(&issuer).is_some_and(|usage| !usage.key_cert_sign());
-            is_forbidden.then(|| format!("the issuer {} may not sign certificates (key usage)", issuer.subject()))
-        })
+            let index = view.candidates.iter().position(|candidate| *candidate == der)?;
+            let original = self.candidates.get(index)?;
+            self.known.iter().find(|(der, _)| *der == original)
+        });
+
+        // Of several certificates for one name and key, the verifier may have chosen any.
+        let anchor = path.anchor();
+        let undated = view.anchors.len().saturating_sub(dated.len());
+        let same = |other: &TrustAnchor<'_>| {
+            other.subject == anchor.subject && other.subject_public_key_info == anchor.subject_public_key_info
+        };
+        let is_public = view.anchors.iter().take(undated).any(same);
+        let namesakes = view
+            .anchors
+            .iter()
+            .skip(undated)
+            .zip(dated)
+            .filter(|(other, _)| same(other));
+        let roots: Vec<_> = namesakes.map(|(_, root)| root).filter(|_| !is_public).collect();
+        let is_valid_now = |root: &&&Sent<'_>| {
+            let (from, to) = validity(&root.1);
+            (from..=to).contains(&self.nearest_time())
+        };
+        Found {
+            issuers: issuers.collect(),
+            root: roots.iter().find(is_valid_now).or(roots.first()).copied(),
+        }
+    }
+
+    /// What a path uses a key for although the certificate does not allow it: by its key usage (RFC
+    /// 5280, 4.2.1.3), or by what webpki does not look at in names and roots.
+    fn misuse(&self, found: &Found<'_>) -> Option<String> {
+        let above: Vec<_> = found.issuers.iter().copied().chain(found.root).collect();
+        let not_for_signing = above
+            .iter()
+            .find(|(_, issuer)| key_usage(issuer).is_some_and(|usage| !usage.key_cert_sign()));
+        if let Some((_, issuer)) = not_for_signing {
+            return Some(format!(
+                "the issuer {} may not sign certificates (key usage)",
+                text(issuer.subject())
+            ));
+        }
+        if constraints::are_violated(self.leaf, &above) {
+            return Some("an issuer may not issue for this name (name constraints)".to_owned());
+        }
+
+        let (_, root) = found.root?;
+        let between = found
+            .issuers
+            .iter()
+            .filter(|(_, issuer)| !is_self_issued(issuer))
+            .count();
+        let basic = root.basic_constraints().ok().flatten();
+        if basic.as_ref().is_some_and(|basic| !basic.value.ca) {
+            return Some("an issuer is not a CA (basic constraints)".to_owned());
+        }
+        if let Some(most) = basic.and_then(|basic| basic.value.path_len_constraint)
+            && usize::try_from(most).is_ok_and(|most| between > most)
+        {
+            return Some("more issuers than one of them allows (path length)".to_owned());
+        }
+        let usage = root.extended_key_usage().ok().flatten()?.value;
+        (!usage.server_auth && !usage.any)
+            .then(|| "a certificate in it is not for servers (extended key usage)".to_owned())
     }
 
     /// What there is instead of a path to a trusted root, and the reason.
@@ -257,23 +412,28 @@ impl<'a> PathSearch<'a> {
             },
         };
         Path {
-            issuers: walk.iter().map(|(der, _)| der.as_ref()).collect(),
+            issuers: walk,
+            root: None,
             problem: Some(problem),
         }
     }
 
-    /// From the leaf upwards by name, through what was sent.
+    /// From the leaf upwards by name, through what is known.
     fn walk(&self) -> Vec<&'a Sent<'a>> {
         let mut walked: Vec<&'a Sent<'a>> = Vec::new();
-        let mut issuer = self.leaf.issuer().as_raw();
-        let mut at_a_root = is_self_issued(self.leaf);
-        while !at_a_root {
-            let next = self.parsed.iter().find(|(der, candidate)| {
-                candidate.subject().as_raw() == issuer && !walked.iter().any(|(seen, _)| seen == der)
-            });
+        let mut child = self.leaf;
+        while !is_self_issued(child) {
+            // A namesake with the right key leads to the better explanation.
+            let next = self
+                .known
+                .iter()
+                .filter(|(der, candidate)| {
+                    is_same(candidate.subject().as_raw(), child.issuer().as_raw())
+                        && !walked.iter().any(|(seen, _)| seen == der)
+                })
+                .min_by_key(|(_, candidate)| key_distance(child, candidate));
             let Some(next) = next else { break };
-            issuer = next.1.issuer().as_raw();
-            at_a_root = is_self_issued(&next.1);
+            child = &next.1;
             walked.push(next);
         }
         walked
@@ -287,7 +447,7 @@ impl<'a> PathSearch<'a> {
         // No client gets as far as the details of a certificate that nobody else signed.
         if is_self_issued(self.leaf) && (is_untrusted || is_wrong_key || is_unsupported(error)) {
             return Kind::SelfSigned {
-                subject: self.leaf.subject().to_string(),
+                subject: text(self.leaf.subject()),
             };
         }
 
@@ -297,7 +457,7 @@ impl<'a> PathSearch<'a> {
             let mut path = std::iter::once(self.leaf).chain(walk.iter().map(|(_, issuer)| issuer));
             if let Some(last) = path.find(|certificate| roots.has_subject(certificate.issuer().as_raw())) {
                 return Kind::UntrustedRoot {
-                    root: last.issuer().to_string(),
+                    root: text(last.issuer()),
                     key_differs: true,
                 };
             }
@@ -310,12 +470,12 @@ impl<'a> PathSearch<'a> {
         }
         match walk.last() {
             None => Kind::IncompleteChain {
-                missing: self.leaf.issuer().to_string(),
+                missing: text(self.leaf.issuer()),
             },
             // The root itself need not be sent, so one intermediate that nobody vouches for means
             // an unknown root.
             Some((_, top)) => Kind::UntrustedRoot {
-                root: top.issuer().to_string(),
+                root: text(top.issuer()),
                 key_differs: false,
             },
         }
@@ -325,7 +485,24 @@ impl<'a> PathSearch<'a> {
     /// any issuer, only a trusted root's signature can have been wrong.
     fn is_whole(&self, walk: &[&Sent<'_>]) -> bool {
         let Some((top, _)) = walk.last() else { return true };
-        webpki::anchor_from_trusted_cert(top).is_ok_and(|anchor| self.find(&[anchor]).is_ok())
+        webpki::anchor_from_trusted_cert(top).is_ok_and(|anchor| self.find(&[anchor], &[]).is_ok())
+    }
+}
+
+impl<'v> View<'v> {
+    /// The anchors that count at a time.
+    fn anchors_at(&self, time: i64, dates: Dates, dated: &[Sent<'_>]) -> Cow<'v, [TrustAnchor<'v>]> {
+        let is_valid = |(_, root): &Sent<'_>| {
+            let (from, to) = validity(root);
+            (from..=to).contains(&time)
+        };
+        if dates == Dates::AreIgnored || dated.iter().all(is_valid) {
+            return Cow::Borrowed(self.anchors);
+        }
+        let undated = self.anchors.len().saturating_sub(dated.len());
+        let (public, private) = self.anchors.split_at(undated);
+        let valid = private.iter().zip(dated).filter(|(_, root)| is_valid(root));
+        public.iter().chain(valid.map(|(anchor, _)| anchor)).cloned().collect()
     }
 }
 
@@ -340,7 +517,7 @@ fn reason(error: &Error, walk: &[&Sent<'_>], now: Timestamp) -> String {
         (Error::CertExpired { .. } | Error::CertNotValidYet { .. }, Some((_, issuer))) => {
             return format!(
                 "the issuer {} was valid at no time that the leaf was (from {} to {})",
-                issuer.subject(),
+                text(issuer.subject()),
                 time_of(issuer.validity().not_before),
                 time_of(issuer.validity().not_after),
             );
@@ -388,16 +565,12 @@ fn is_unsupported_signature(error: &Error) -> bool {
     )
 }
 
-fn is_self_issued(certificate: &X509Certificate<'_>) -> bool {
-    certificate.subject().as_raw() == certificate.issuer().as_raw()
+pub(super) fn is_self_issued(certificate: &X509Certificate<'_>) -> bool {
+    is_same(certificate.subject().as_raw(), certificate.issuer().as_raw())
 }
 
-fn key_usage(certificate: &X509Certificate<'_>) -> Option<X509KeyUsage> {
+pub(super) fn key_usage(certificate: &X509Certificate<'_>) -> Option<X509KeyUsage> {
     Some(*certificate.key_usage().ok()??.value)
-}
-
-fn is_for_tls(usage: X509KeyUsage) -> bool {
-    usage.digital_signature() || usage.key_encipherment() || usage.key_agreement()
 }
 
 /// The first and the last second of a certificate's validity, as Unix times.
@@ -410,6 +583,6 @@ fn unix_time(seconds: i64) -> UnixTime {
     UnixTime::since_unix_epoch(Duration::from_secs(seconds.try_into().unwrap_or(0)))
 }
 
-const ISSUERS_JUDGED: usize = 32;
+const ISSUERS_JUDGED: usize = 200;
 const CANDIDATES: usize = 12;
 const NAMESAKES: usize = 4;

@@ -7,15 +7,26 @@ use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, TrustAnchor};
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
-use x509_parser::asn1_rs::{Any, FromDer};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
+
+use crate::der;
+use crate::distinguished_name::{canonical, is_same};
 
 /// A set of trust anchors (RFC 5280, 6.1.1): [`Roots::public`], and more by [`Roots::with_pem`].
 ///
-/// Certificates from PEM files are private roots. They count like the public ones, and besides: a leaf
-/// that is one of them is trusted as it is, and revocation lists of their CAs may be in a private network.
+/// Certificates from PEM files are private roots. They count like the public ones, and besides: their
+/// dates count, as they do to OpenSSL, Go and GnuTLS; a leaf that is one of them is trusted as it is;
+/// and revocation lists of their CAs may be in a private network. A file may also have intermediates
+/// with their root: those are issuers, as if the server had sent them. An intermediate without its root
+/// is trusted itself.
 #[derive(Clone, Debug)]
 pub struct Roots {
+    /// The public ones, then those of `dated`, in their order.
     anchors: Vec<TrustAnchor<'static>>,
+    dated: Vec<CertificateDer<'static>>,
+    issuers: Vec<CertificateDer<'static>>,
+    /// All certificates of PEM files.
     private: Vec<CertificateDer<'static>>,
 }
 
@@ -43,6 +54,8 @@ impl Roots {
     pub fn public() -> Self {
         Self {
             anchors: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
+            dated: Vec::new(),
+            issuers: Vec::new(),
             private: Vec::new(),
         }
     }
@@ -52,27 +65,28 @@ impl Roots {
         let mut roots = self.clone();
         for (index, der) in CertificateDer::pem_slice_iter(pem).enumerate() {
             let der = der.map_err(|error| Error::Pem(error.to_string()))?;
-            let anchor = webpki::anchor_from_trusted_cert(&der)
-                .map_err(|reason| Error::Certificate {
-                    number: index + 1,
-                    reason,
-                })?
-                .to_owned();
-            roots.anchors.push(anchor);
+            webpki::anchor_from_trusted_cert(&der).map_err(|reason| Error::Certificate {
+                number: index + 1,
+                reason,
+            })?;
             roots.private.push(der);
         }
-
         if roots.private.len() == self.private.len() {
-            Err(Error::Empty)
-        } else {
-            Ok(roots)
+            return Err(Error::Empty);
         }
+
+        // A later file may have the root of an earlier one's intermediate.
+        roots.anchors.truncate(self.anchors.len() - self.dated.len());
+        (roots.issuers, roots.dated) = issuers_and_roots(&roots.private);
+        roots.anchors.extend(anchors(&roots.dated));
+        Ok(roots)
     }
 
     /// The configuration of a TLS client that trusts these roots, for our own HTTPS requests.
     pub fn client_config(&self) -> Result<ClientConfig, rustls::Error> {
+        // A server of ours may leave out an intermediate that is in the file with its root.
         let roots = RootCertStore {
-            roots: self.anchors.clone(),
+            roots: self.anchors.iter().cloned().chain(anchors(&self.issuers)).collect(),
         };
         let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()?
@@ -86,7 +100,17 @@ impl Roots {
         &self.anchors
     }
 
-    /// Those that came from PEM files.
+    /// The roots that have dates: the last of [`Roots::anchors`], in the same order.
+    pub fn dated(&self) -> &[CertificateDer<'static>] {
+        &self.dated
+    }
+
+    /// The intermediates that came with their root.
+    pub fn issuers(&self) -> &[CertificateDer<'static>] {
+        &self.issuers
+    }
+
+    /// All certificates that came from PEM files.
     pub fn private(&self) -> &[CertificateDer<'static>] {
         &self.private
     }
@@ -94,12 +118,13 @@ impl Roots {
     /// Whether one of the roots has this subject, given as the DER of a Name.
     pub fn has_subject(&self, name: &[u8]) -> bool {
         // An anchor keeps only the contents of the SEQUENCE that a Name is.
-        let Ok((_, sequence)) = Any::from_der(name) else {
+        let Some(name) = der::only(name) else {
             return false;
         };
+        let canonical = canonical(name.contents);
         self.anchors
             .iter()
-            .any(|anchor| anchor.subject.as_ref() == sequence.data)
+            .any(|anchor| anchor.subject.as_ref() == name.contents || self::canonical(&anchor.subject) == canonical)
     }
 
     /// Whether this very certificate is a private root: that is how a self-signed leaf is pinned.
@@ -107,3 +132,54 @@ impl Roots {
         self.private.iter().any(|root| root == certificate)
     }
 }
+
+/// The certificates of PEM files apart: issuers that lead to a root among them, and roots.
+fn issuers_and_roots(
+    private: &[CertificateDer<'static>],
+) -> (Vec<CertificateDer<'static>>, Vec<CertificateDer<'static>>) {
+    let parsed: Vec<_> = private
+        .iter()
+        .map(|der| X509Certificate::from_der(der).ok().map(|(_, certificate)| certificate))
+        .collect();
+    // An intermediate that was left out of a file is no way to its root.
+    let mut leads_to_root: Vec<_> = parsed
+        .iter()
+        .map(|certificate| certificate.as_ref().is_some_and(is_self_issued))
+        .collect();
+    for _ in 0..LEVELS {
+        for (index, certificate) in parsed.iter().enumerate() {
+            let Some(certificate) = certificate else { continue };
+            let has_issuer = parsed.iter().zip(&leads_to_root).any(|(above, leads)| {
+                let is_issuer = |above: &X509Certificate<'_>| {
+                    is_same(above.subject().as_raw(), certificate.issuer().as_raw()) && above.is_ca()
+                };
+                *leads && above.as_ref().is_some_and(is_issuer)
+            });
+            leads_to_root[index] |= has_issuer;
+        }
+    }
+
+    let mut issuers = Vec::new();
+    let mut roots = Vec::new();
+    for ((der, certificate), leads) in private.iter().zip(&parsed).zip(leads_to_root) {
+        let is_issuer = leads
+            && certificate
+                .as_ref()
+                .is_some_and(|certificate| !is_self_issued(certificate));
+        if is_issuer { &mut issuers } else { &mut roots }.push(der.clone());
+    }
+    (issuers, roots)
+}
+
+fn anchors(certificates: &[CertificateDer<'static>]) -> impl Iterator<Item = TrustAnchor<'static>> {
+    certificates
+        .iter()
+        .filter_map(|der| Some(webpki::anchor_from_trusted_cert(der).ok()?.to_owned()))
+}
+
+fn is_self_issued(certificate: &X509Certificate<'_>) -> bool {
+    is_same(certificate.subject().as_raw(), certificate.issuer().as_raw())
+}
+
+/// More intermediates in a row than any CA has.
+const LEVELS: usize = 4;

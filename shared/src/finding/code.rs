@@ -25,6 +25,9 @@ pub enum Code {
     InvalidChain,
     IssuerExpired,
     IssuerExpiresSoon,
+    IssuerNotYetValid,
+    SomeClientsRefuse,
+    KeyUsage,
     WeakKey,
     WeakSignature,
     Revoked,
@@ -89,6 +92,9 @@ impl Code {
             Self::InvalidChain => "invalid_chain",
             Self::IssuerExpired => "issuer_expired",
             Self::IssuerExpiresSoon => "issuer_expires_soon",
+            Self::IssuerNotYetValid => "issuer_not_yet_valid",
+            Self::SomeClientsRefuse => "some_clients_refuse",
+            Self::KeyUsage => "key_usage",
             Self::WeakKey => "weak_key",
             Self::WeakSignature => "weak_signature",
             Self::Revoked => "revoked",
@@ -131,6 +137,9 @@ impl Code {
             | Self::UntrustedRoot
             | Self::IncompleteChain
             | Self::InvalidChain
+            | Self::IssuerNotYetValid
+            | Self::SomeClientsRefuse
+            | Self::KeyUsage
             | Self::WeakKey
             | Self::WeakSignature
             | Self::Revoked

@@ -45,6 +45,24 @@ impl Kind {
                     within("in", *not_after)
                 )
             }
+            Self::IssuerNotYetValid { subject, not_before } => {
+                format!(
+                    "the issuer {subject} is not valid{} until {not_before}",
+                    within("for another", *not_before)
+                )
+            }
+            Self::SomeClientsRefuse { clients, reason } => {
+                format!(
+                    "{} refuse the chain, other clients accept it: {reason}",
+                    listed(clients)
+                )
+            }
+            Self::KeyUsage { clients, usage } => {
+                format!(
+                    "{} refuse the leaf: the server signs with its key, but its key usage is {usage} only",
+                    listed(clients)
+                )
+            }
             Self::WeakKey { subject, key } => format!("the key of {subject} is too weak: {key}"),
             Self::WeakSignature { subject, signature } => {
                 format!("{subject} is signed with {signature}, which is broken")
@@ -152,6 +170,17 @@ impl Kind {
                 instance_name(instance)
             ),
         }
+    }
+}
+
+/// Names as a sentence lists them: `Go, OpenSSL and curl`.
+fn listed(names: &[String]) -> String {
+    match names {
+        [first @ .., before, last] => {
+            let first: String = first.iter().map(|name| format!("{name}, ")).collect();
+            format!("{first}{before} and {last}")
+        }
+        _ => names.concat(),
     }
 }
 

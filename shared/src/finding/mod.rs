@@ -93,6 +93,13 @@ pub enum Kind {
     IssuerExpired { subject: String, not_after: Timestamp },
     /// An issuer of the path expires before the leaf, and soon.
     IssuerExpiresSoon { subject: String, not_after: Timestamp },
+    /// The notBefore of an issuer that every path needs is still to come.
+    IssuerNotYetValid { subject: String, not_before: Timestamp },
+    /// Some clients refuse a chain that others accept.
+    SomeClientsRefuse { clients: Vec<String>, reason: String },
+    /// The key usage of the leaf does not allow what the server does with its key; some clients
+    /// look at it.
+    KeyUsage { clients: Vec<String>, usage: String },
     /// A key in the path that is too weak.
     WeakKey { subject: String, key: String },
     /// A signature in the path by an algorithm that is broken.
@@ -234,6 +241,9 @@ impl Kind {
             Self::InvalidChain { .. } => &Code::InvalidChain,
             Self::IssuerExpired { .. } => &Code::IssuerExpired,
             Self::IssuerExpiresSoon { .. } => &Code::IssuerExpiresSoon,
+            Self::IssuerNotYetValid { .. } => &Code::IssuerNotYetValid,
+            Self::SomeClientsRefuse { .. } => &Code::SomeClientsRefuse,
+            Self::KeyUsage { .. } => &Code::KeyUsage,
             Self::WeakKey { .. } => &Code::WeakKey,
             Self::WeakSignature { .. } => &Code::WeakSignature,
             Self::Revoked { .. } => &Code::Revoked,

@@ -30,7 +30,7 @@ pub use self::target::Target;
 pub use self::timeouts::Timeouts;
 use self::timeouts::timed_out;
 use self::tls::Handshaker;
-use crate::chain::{Criteria, Verdict, judge};
+use crate::chain::{Criteria, KeyUse, Verdict, judge};
 use crate::crl::{Crls, Status};
 use crate::endpoint::Host;
 use crate::finding::{Finding, Kind, Phase, Severity};
@@ -261,6 +261,7 @@ impl Prober {
                 roots: &target.roots,
                 thresholds: target.thresholds,
                 now,
+                key_use: attempt.tls.as_ref().map_or(KeyUse::Signs, KeyUse::of),
             },
         );
         let status = self.revocation(target, &attempt, &verdict, now).await;

@@ -10,12 +10,16 @@ use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVe
 use tokio_rustls::rustls::client::{ResolvesClientCert, Resumption};
 use tokio_rustls::rustls::crypto::{
     CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature,
+    verify_tls13_signature_with_raw_key,
 };
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
 use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, Error, ProtocolVersion, SignatureScheme,
+    CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, Error, ProtocolVersion, SignatureScheme,
 };
+use webpki::{EndEntityCert, RawPublicKeyEntity};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
 
 use crate::observation::Tls;
 
@@ -198,7 +202,10 @@ impl ServerCertVerifier for Verifier {
         leaf: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.note(|algorithms| verify_tls12_signature(message, leaf, signed, algorithms))
+        self.note(|algorithms| match raw_key(leaf) {
+            Some(key) => verify_tls12_signature_with_raw_key(message, &key, signed, algorithms),
+            None => verify_tls12_signature(message, leaf, signed, algorithms),
+        })
     }
 
     fn verify_tls13_signature(
@@ -207,11 +214,43 @@ impl ServerCertVerifier for Verifier {
         leaf: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.note(|algorithms| verify_tls13_signature(message, leaf, signed, algorithms))
+        self.note(|algorithms| match raw_key(leaf) {
+            Some(key) => verify_tls13_signature_with_raw_key(message, &key, signed, algorithms),
+            None => verify_tls13_signature(message, leaf, signed, algorithms),
+        })
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// The key of a leaf that webpki does not read, as with critical certificate policies. Whether clients
+/// read it is for [`crate::chain`] to judge; here the question is who holds its key.
+fn raw_key(leaf: &CertificateDer<'_>) -> Option<SubjectPublicKeyInfoDer<'static>> {
+    if EndEntityCert::try_from(leaf).is_ok() {
+        return None;
+    }
+    let (_, leaf) = X509Certificate::from_der(leaf).ok()?;
+    Some(SubjectPublicKeyInfoDer::from(leaf.public_key().raw.to_vec()))
+}
+
+/// What rustls has for TLS 1.3 only.
+fn verify_tls12_signature_with_raw_key(
+    message: &[u8],
+    key: &SubjectPublicKeyInfoDer<'_>,
+    signed: &DigitallySignedStruct,
+    algorithms: &WebPkiSupportedAlgorithms,
+) -> Result<HandshakeSignatureValid, Error> {
+    let key = RawPublicKeyEntity::try_from(key).map_err(|error| Error::General(error.to_string()))?;
+    let of_scheme = algorithms.mapping.iter().filter(|(scheme, _)| *scheme == signed.scheme);
+    let is_valid = of_scheme
+        .flat_map(|(_, algorithms)| algorithms.iter())
+        .any(|algorithm| key.verify_signature(*algorithm, message, signed.signature()).is_ok());
+    if is_valid {
+        Ok(HandshakeSignatureValid::assertion())
+    } else {
+        Err(CertificateError::BadSignature.into())
     }
 }
 

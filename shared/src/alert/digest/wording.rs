@@ -24,6 +24,9 @@ pub(super) fn sentence(incident: &Incident) -> Cow<'_, str> {
         | Code::InvalidChain
         | Code::IssuerExpired
         | Code::IssuerExpiresSoon
+        | Code::IssuerNotYetValid
+        | Code::SomeClientsRefuse
+        | Code::KeyUsage
         | Code::WeakKey
         | Code::WeakSignature
         | Code::Revoked
@@ -64,6 +67,9 @@ pub(super) fn in_short(incident: &Incident) -> Cow<'static, str> {
         Code::InvalidChain => "the chain is not valid",
         Code::IssuerExpired => "an issuer has expired",
         Code::IssuerExpiresSoon => "an issuer expires soon",
+        Code::IssuerNotYetValid => "an issuer is not yet valid",
+        Code::SomeClientsRefuse => "some clients refuse it",
+        Code::KeyUsage => "the key is not for signing",
         Code::WeakKey => "weak key",
         Code::WeakSignature => "weak signature",
         Code::Revoked => "revoked",
@@ -124,6 +130,9 @@ pub(super) fn over(incident: &Incident) -> Cow<'static, str> {
         | Code::InvalidChain
         | Code::IssuerExpired
         | Code::IssuerExpiresSoon
+        | Code::IssuerNotYetValid
+        | Code::SomeClientsRefuse
+        | Code::KeyUsage
         | Code::WeakKey
         | Code::WeakSignature
         | Code::Revoked
@@ -170,6 +179,13 @@ pub(super) fn advice(incident: &Incident, managed: Option<String>, sender: &Send
         Code::IssuerExpired | Code::IssuerExpiresSoon => {
             "install the chain that the CA gives out today; renewing the certificate usually brings it"
         }
+        Code::IssuerNotYetValid => {
+            "compare the clock of the CA with the time; install a chain whose issuers are valid today"
+        }
+        Code::SomeClientsRefuse => {
+            "if such clients come to this server, have the CA correct what the message names and the certificate issued anew"
+        }
+        Code::KeyUsage => "have it issued anew with the key usage digitalSignature",
         Code::WeakKey => "have it issued anew with an ECDSA P-256 key, or RSA of at least 2048 bits",
         Code::WeakSignature => "have it issued anew, signed with SHA-256 or better",
         Code::Revoked => "renew it with a new key now, and ask the issuer why it was revoked",

@@ -1,0 +1,240 @@
+//! Certificates rewritten for the verifier, so that it judges them as lenient clients do.
+//!
+//! webpki refuses critical extensions that other clients process or ignore, compares names byte by
+//! byte, and knows name constraints of two types only. It is given certificates without those
+//! extensions and with names in one form. Signatures are still verified over what was signed. What
+//! is left out here is for [`super::constraints`], [`super::policy`] and [`super::clients`] to judge.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio_rustls::rustls::pki_types::{
+    AlgorithmIdentifier, CertificateDer, InvalidSignature, SignatureVerificationAlgorithm, TrustAnchor,
+};
+use webpki::ALL_VERIFICATION_ALGS;
+
+use crate::der::{self, Element};
+use crate::distinguished_name::{canonical, canonical_name};
+
+/// A leaf, its possible issuers and the trusted roots, rewritten.
+pub(super) struct Rewritten {
+    pub(super) leaf: CertificateDer<'static>,
+    /// In the order of the originals.
+    pub(super) candidates: Vec<CertificateDer<'static>>,
+    /// In the order of the originals.
+    pub(super) anchors: Vec<TrustAnchor<'static>>,
+    /// What verifies their signatures.
+    pub(super) algorithms: Vec<OverOriginals>,
+}
+
+/// A signature algorithm that verifies a rewritten certificate by its original.
+#[derive(Debug)]
+pub(super) struct OverOriginals {
+    algorithm: &'static dyn SignatureVerificationAlgorithm,
+    originals: Arc<Originals>,
+}
+
+/// What was signed, by what it was rewritten to.
+type Originals = HashMap<Vec<u8>, Vec<u8>>;
+
+impl Rewritten {
+    pub(super) fn new(
+        leaf: &CertificateDer<'_>,
+        candidates: &[CertificateDer<'_>],
+        anchors: &[TrustAnchor<'_>],
+    ) -> Self {
+        let mut originals = Originals::new();
+        let leaf = rewritten(leaf, true, &mut originals);
+        let candidates = candidates
+            .iter()
+            .map(|candidate| rewritten(candidate, false, &mut originals))
+            .collect();
+
+        let originals = Arc::new(originals);
+        Self {
+            leaf,
+            candidates,
+            anchors: anchors.iter().map(anchor).collect(),
+            algorithms: ALL_VERIFICATION_ALGS
+                .iter()
+                .map(|algorithm| OverOriginals {
+                    algorithm: *algorithm,
+                    originals: originals.clone(),
+                })
+                .collect(),
+        }
+    }
+}
+
+impl SignatureVerificationAlgorithm for OverOriginals {
+    fn verify_signature(&self, key: &[u8], message: &[u8], signature: &[u8]) -> Result<(), InvalidSignature> {
+        let original = self.originals.get(message).map_or(message, Vec::as_slice);
+        self.algorithm.verify_signature(key, original, signature)
+    }
+
+    fn public_key_alg_id(&self) -> AlgorithmIdentifier {
+        self.algorithm.public_key_alg_id()
+    }
+
+    fn signature_alg_id(&self) -> AlgorithmIdentifier {
+        self.algorithm.signature_alg_id()
+    }
+}
+
+/// A leaf alone, rewritten.
+pub(super) fn leaf(leaf: &CertificateDer<'_>) -> CertificateDer<'static> {
+    rewritten(leaf, true, &mut Originals::new())
+}
+
+/// A certificate, rewritten; as it is if it is not DER.
+fn rewritten(certificate: &[u8], is_leaf: bool, originals: &mut Originals) -> CertificateDer<'static> {
+    let Some((tbs, rest)) = signed_part(certificate) else {
+        return CertificateDer::from(certificate.to_vec());
+    };
+    let new = signed_part_rewritten(tbs, is_leaf);
+    let whole = der::encode(SEQUENCE, &[&new, rest].concat());
+    originals.insert(new, tbs.der.to_vec());
+    CertificateDer::from(whole)
+}
+
+/// The part of a certificate that is signed (RFC 5280, 4.1.1), and what follows it.
+fn signed_part(certificate: &[u8]) -> Option<(Element<'_>, &[u8])> {
+    let whole = der::only(certificate)?;
+    let tbs = der::elements(whole.contents).next()?;
+    Some((tbs, whole.contents.get(tbs.der.len()..)?))
+}
+
+fn signed_part_rewritten(tbs: Element<'_>, is_leaf: bool) -> Vec<u8> {
+    let mut new = Vec::new();
+    let mut sequences = 0;
+    for field in der::elements(tbs.contents) {
+        if field.tag == SEQUENCE {
+            sequences += 1;
+        }
+        match (field.tag, sequences) {
+            // The signature's algorithm comes first, the validity between the names, then the key.
+            (SEQUENCE, 2 | 4) => new.extend(canonical_name(field.der)),
+            (SEQUENCE, 3) => new.extend(validity(field)),
+            (EXTENSIONS, _) => new.extend(extensions(field, is_leaf)),
+            _ => new.extend_from_slice(field.der),
+        }
+    }
+    der::encode(tbs.tag, &new)
+}
+
+/// webpki counts from 1970; a certificate that began before is as good as one that began then.
+fn validity(validity: Element<'_>) -> Vec<u8> {
+    let mut times = der::elements(validity.contents);
+    let (Some(from), Some(to)) = (times.next(), times.next()) else {
+        return validity.der.to_vec();
+    };
+    let is_before_1970 = match from.tag {
+        UTC_TIME => (&b"50"[..]..&b"70"[..]).contains(&from.contents.get(..2).unwrap_or_default()),
+        _ => from.contents < &b"1970"[..],
+    };
+    if is_before_1970 {
+        let epoch = der::encode(UTC_TIME, b"700101000000Z");
+        der::encode(SEQUENCE, &[&epoch, to.der].concat())
+    } else {
+        validity.der.to_vec()
+    }
+}
+
+fn extensions(field: Element<'_>, is_leaf: bool) -> Vec<u8> {
+    let Some(list) = der::only(field.contents) else {
+        return field.der.to_vec();
+    };
+    let kept = der::elements(list.contents).filter_map(|extension| self::extension(extension, is_leaf));
+    let kept = kept.collect::<Vec<_>>().concat();
+    if kept.is_empty() {
+        return Vec::new();
+    }
+    der::encode(field.tag, &der::encode(list.tag, &kept))
+}
+
+/// An extension as the verifier shall see it, if at all.
+fn extension(extension: Element<'_>, is_leaf: bool) -> Option<Vec<u8>> {
+    let parts: Vec<_> = der::elements(extension.contents).collect();
+    let (Some(id), Some(value)) = (parts.first(), parts.last()) else {
+        return Some(extension.der.to_vec());
+    };
+    match id.contents {
+        id if PROCESSED_ELSEWHERE.contains(&id) => None,
+        BASIC_CONSTRAINTS if is_leaf => None,
+        EXTENDED_KEY_USAGE if allows_any_use(value.contents) => None,
+        NAME_CONSTRAINTS => {
+            let constraints = der::only(value.contents)?;
+            let value = der::encode(
+                value.tag,
+                &der::encode(SEQUENCE, &known_subtrees(constraints.contents)?),
+            );
+            let before: Vec<u8> = parts[..parts.len() - 1]
+                .iter()
+                .flat_map(|part| part.der)
+                .copied()
+                .collect();
+            Some(der::encode(extension.tag, &[before, value].concat()))
+        }
+        _ => Some(extension.der.to_vec()),
+    }
+}
+
+/// Whether an extended key usage names anyExtendedKeyUsage (RFC 5280, 4.2.1.12).
+fn allows_any_use(value: &[u8]) -> bool {
+    der::only(value).is_some_and(|uses| der::elements(uses.contents).any(|one| one.contents == ANY_USE))
+}
+
+/// The subtrees of name constraints without those that [`super::constraints`] judges; none if
+/// nothing is left. Subtrees of forms that nobody judges stay, and make the verifier refuse the
+/// names of that form.
+fn known_subtrees(constraints: &[u8]) -> Option<Vec<u8>> {
+    let mut kept = Vec::new();
+    for subtrees in der::elements(constraints) {
+        let known: Vec<u8> = der::elements(subtrees.contents)
+            .filter(|subtree| subtree.contents.first().is_none_or(|form| !JUDGED_FORMS.contains(form)))
+            .flat_map(|subtree| subtree.der)
+            .copied()
+            .collect();
+        if !known.is_empty() {
+            kept.extend(der::encode(subtrees.tag, &known));
+        }
+    }
+    (!kept.is_empty()).then_some(kept)
+}
+
+fn anchor(anchor: &TrustAnchor<'_>) -> TrustAnchor<'static> {
+    let constraints = anchor.name_constraints.as_ref();
+    TrustAnchor {
+        subject: canonical(&anchor.subject).into(),
+        subject_public_key_info: anchor.subject_public_key_info.as_ref().to_vec().into(),
+        name_constraints: constraints.and_then(|constraints| known_subtrees(constraints).map(Into::into)),
+    }
+}
+
+const SEQUENCE: u8 = 0x30;
+const UTC_TIME: u8 = 0x17;
+const EXTENSIONS: u8 = 0xa3;
+const BASIC_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 19];
+const NAME_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 30];
+const EXTENDED_KEY_USAGE: &[u8] = &[0x55, 0x1d, 37];
+const ANY_USE: &[u8] = &[0x55, 0x1d, 37, 0];
+/// rfc822Name, directoryName, uniformResourceIdentifier (RFC 5280, 4.2.1.6).
+const JUDGED_FORMS: [u8; 3] = [0x81, 0xa4, 0x86];
+/// Extensions that at least one of the usual clients processes or ignores although they are
+/// critical; [`super::clients`] says which do not.
+const PROCESSED_ELSEWHERE: [&[u8]; 10] = [
+    // Subject and authority key identifier.
+    &[0x55, 0x1d, 14],
+    &[0x55, 0x1d, 35],
+    // Certificate policies, policy mappings, policy constraints, inhibitAnyPolicy.
+    &[0x55, 0x1d, 32],
+    &[0x55, 0x1d, 33],
+    &[0x55, 0x1d, 36],
+    &[0x55, 0x1d, 54],
+    // Authority information access, TLS feature, OCSP no check.
+    &[0x2b, 6, 1, 5, 5, 7, 1, 1],
+    &[0x2b, 6, 1, 5, 5, 7, 1, 24],
+    &[0x2b, 6, 1, 5, 5, 7, 48, 1, 5],
+    // Netscape's certificate type.
+    &[0x60, 0x86, 0x48, 1, 0x86, 0xf8, 0x42, 1, 1],
+];
