@@ -54,31 +54,18 @@ struct Switched<'w, 'a> {
     back: Back,
 }
 
-/// Tries to install certificates with the same commands.
+/// Tries to install certificates with the same commands: switches, tests, reloads and checks. What
+/// does not pass is switched back, and the server reloaded if it may have seen the new files.
 async fn attempt<'a>(batch: &mut [&mut Work<'a>], journal: Journal) -> Attempt<'a> {
     let mut attempt = Attempt::default();
 
     let mut switched = Vec::new();
     for work in batch {
-        let back = match work.begin() {
-            Ok(back) => back,
-            Err(error) => {
-                attempt.fail(work, format!("{error:#}"));
-                continue;
-            }
-        };
-
-        let begun = work.switch();
-        let work = Switched { work, back };
-        match begun {
-            Ok(()) => switched.push(work),
-            // It may have happened nevertheless, such as when only the fsync failed.
-            Err(error) => {
-                let wanted = work.work.wanted;
-                if attempt.back_out(work, format!("{error:#}")) == Back::WasLive {
-                    reload_old(wanted, journal).await;
-                }
-            }
+        let wanted = work.wanted;
+        match attempt.switch(work) {
+            Ok(work) => switched.push(work),
+            Err(Back::WasLive) => reload_old(wanted, journal).await,
+            Err(Back::Nothing | Back::Switched) => {}
         }
     }
     let Some(wanted) = switched.first().map(|switched| switched.work.wanted) else {
@@ -105,6 +92,7 @@ async fn attempt<'a>(batch: &mut [&mut Work<'a>], journal: Journal) -> Attempt<'
         return attempt;
     }
 
+    // All together: a server that is down takes its whole time.
     let checks: Vec<_> = stream::iter(switched.iter().map(|switched| switched.work.check()))
         .buffered(TOGETHER)
         .collect()
@@ -123,7 +111,24 @@ async fn attempt<'a>(batch: &mut [&mut Work<'a>], journal: Journal) -> Attempt<'
 }
 
 impl<'a> Attempt<'a> {
-    /// It is done.
+    /// Makes the new version live. The error is what servers may have seen of it nevertheless.
+    fn switch<'w>(&mut self, work: &'w mut Work<'a>) -> Result<Switched<'w, 'a>, Back> {
+        let back = match work.begin() {
+            Ok(back) => back,
+            Err(error) => {
+                self.fail(work, format!("{error:#}"));
+                return Err(Back::Nothing);
+            }
+        };
+
+        match work.switch() {
+            Ok(()) => Ok(Switched { work, back }),
+            // It may have happened, such as when only the fsync after it failed.
+            Err(error) => Err(self.back_out(Switched { work, back }, format!("{error:#}"))),
+        }
+    }
+
+    /// It is tested, loaded and served.
     fn finish(&mut self, switched: Switched<'_, 'a>) {
         let Switched { work, .. } = switched;
         if let Err(error) = work.finish() {
