@@ -34,6 +34,7 @@ use crate::chain::{Criteria, KeyUse, Verdict, judge};
 use crate::crl::{Crls, Status};
 use crate::endpoint::Host;
 use crate::finding::{Finding, Kind, Phase, Severity};
+use crate::inventory::KeyType;
 use crate::observation::{Observation, Skipped};
 use crate::report::{EndpointReport, Report};
 use crate::resolve::{self, Resolver};
@@ -54,6 +55,8 @@ pub struct Options {
     pub tries: u32,
     /// Whether to fetch revocation lists.
     pub revocation: bool,
+    /// Ask for a certificate with such a key only, where a server has several; none takes any.
+    pub key: Option<KeyType>,
 }
 
 impl Default for Options {
@@ -65,6 +68,7 @@ impl Default for Options {
             sockets: 800,
             tries: 2,
             revocation: true,
+            key: None,
         }
     }
 }
@@ -92,7 +96,7 @@ impl Prober {
     pub fn new(options: Options) -> Result<Self, resolve::Error> {
         let resolver = Resolver::new(options.nameserver, options.timeouts.dns)?;
         let shared = Shared {
-            handshaker: Handshaker::default(),
+            handshaker: options.key.map_or_else(Handshaker::default, Handshaker::of_key),
             crls: Crls::new(options.timeouts.handshake, resolver.clone()),
             sockets: Semaphore::new(options.sockets.max(1)),
             resolver,

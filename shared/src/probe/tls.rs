@@ -16,11 +16,13 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, SubjectPublicK
 use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{
     CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, Error, ProtocolVersion, SignatureScheme,
+    SupportedCipherSuite,
 };
 use webpki::{EndEntityCert, RawPublicKeyEntity};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
+use crate::inventory::KeyType;
 use crate::observation::Tls;
 
 /// What a handshake showed, however it ended.
@@ -47,17 +49,40 @@ pub struct Failure {
 #[derive(Clone, Debug)]
 pub struct Handshaker {
     provider: Arc<CryptoProvider>,
+    /// What the server may sign with.
+    schemes: Vec<SignatureScheme>,
 }
 
 impl Default for Handshaker {
     fn default() -> Self {
+        let provider = aws_lc_rs::default_provider();
         Self {
-            provider: Arc::new(aws_lc_rs::default_provider()),
+            schemes: provider.signature_verification_algorithms.supported_schemes(),
+            provider: Arc::new(provider),
         }
     }
 }
 
 impl Handshaker {
+    /// Makes handshakes in which the server can sign with such a key only.
+    ///
+    /// A server with an ECDSA and an RSA certificate for a name chooses by the signature schemes
+    /// that the client offers (RFC 8446, 4.2.3); below TLS 1.3 by the cipher suites as well.
+    pub fn of_key(key: KeyType) -> Self {
+        let mut provider = aws_lc_rs::default_provider();
+        provider.cipher_suites.retain(|suite| match suite {
+            SupportedCipherSuite::Tls12(suite) => suite.sign.iter().any(|scheme| is_of(*scheme, key)),
+            SupportedCipherSuite::Tls13(_) => true,
+        });
+
+        let mut schemes = provider.signature_verification_algorithms.supported_schemes();
+        schemes.retain(|scheme| is_of(*scheme, key));
+        Self {
+            schemes,
+            provider: Arc::new(provider),
+        }
+    }
+
     /// Makes the handshake of a client that asks for `name`.
     ///
     /// `witness` keeps what the server shows as it comes, so that it survives a caller that stops
@@ -88,6 +113,7 @@ impl Handshaker {
     fn config(&self, witness: &Arc<Witness>) -> Result<ClientConfig, io::Error> {
         let verifier = Arc::new(Verifier {
             provider: self.provider.clone(),
+            schemes: self.schemes.clone(),
             witness: witness.clone(),
         });
         let mut config = ClientConfig::builder_with_provider(self.provider.clone())
@@ -107,6 +133,8 @@ pub struct Witness {
     chain: Mutex<Vec<CertificateDer<'static>>>,
     /// Whether the server proved that it holds the leaf's key.
     key_proved: AtomicBool,
+    /// Whether it signed with another key.
+    key_refuted: AtomicBool,
     /// Whether the server asked for a client certificate.
     client_certificate_requested: AtomicBool,
 }
@@ -115,6 +143,11 @@ impl Witness {
     /// The chain so far.
     pub fn chain(&self) -> Vec<CertificateDer<'static>> {
         self.chain.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether the server signed with another key than the leaf's.
+    pub fn key_refuted(&self) -> bool {
+        self.key_refuted.load(Ordering::Relaxed)
     }
 
     fn capture(&self, tls: Option<Tls>, error: Option<io::Error>) -> Capture {
@@ -164,6 +197,7 @@ impl Failure {
 #[derive(Debug)]
 struct Verifier {
     provider: Arc<CryptoProvider>,
+    schemes: Vec<SignatureScheme>,
     witness: Arc<Witness>,
 }
 
@@ -175,6 +209,7 @@ impl Verifier {
     ) -> Result<HandshakeSignatureValid, Error> {
         let verified = verify(&self.provider.signature_verification_algorithms);
         self.witness.key_proved.store(verified.is_ok(), Ordering::Relaxed);
+        self.witness.key_refuted.store(verified.is_err(), Ordering::Relaxed);
         verified
     }
 }
@@ -221,7 +256,25 @@ impl ServerCertVerifier for Verifier {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.schemes.clone()
+    }
+}
+
+/// Whether such a key signs by this scheme.
+fn is_of(scheme: SignatureScheme, key: KeyType) -> bool {
+    use SignatureScheme::{
+        ECDSA_NISTP256_SHA256, ECDSA_NISTP384_SHA384, ECDSA_NISTP521_SHA512, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384,
+        RSA_PKCS1_SHA512, RSA_PSS_SHA256, RSA_PSS_SHA384, RSA_PSS_SHA512,
+    };
+    match key {
+        KeyType::EcdsaP256 | KeyType::EcdsaP384 => matches!(
+            scheme,
+            ECDSA_NISTP256_SHA256 | ECDSA_NISTP384_SHA384 | ECDSA_NISTP521_SHA512
+        ),
+        KeyType::Rsa2048 | KeyType::Rsa4096 => matches!(
+            scheme,
+            RSA_PKCS1_SHA256 | RSA_PKCS1_SHA384 | RSA_PKCS1_SHA512 | RSA_PSS_SHA256 | RSA_PSS_SHA384 | RSA_PSS_SHA512
+        ),
     }
 }
 
