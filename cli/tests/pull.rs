@@ -1559,3 +1559,524 @@ async fn the_receipt_about_a_refused_pointer_named_the_version_before() {
         (Stage::Served, second.facts.version)
     );
 }
+
+#[tokio::test]
+async fn what_was_damaged_on_the_disk_was_neither_seen_nor_restored() {
+    let (bench, version) = Bench::open().await;
+    let log = bench.host.path().join("reloads");
+    let reload = format!("echo reload >> {}; {}", log.display(), bench.host.reload_command());
+    // What is damaged is restored whatever the window.
+    let hour = Timestamp::now().utc().hour();
+    let closed = format!(
+        "window = \"{:02}:00-{:02}:00\"\ncombined = true",
+        (hour + 6) % 24,
+        (hour + 8) % 24
+    );
+    bench.configure_with(&bench.host.test_command(), &reload, &closed);
+    assert_eq!(bench.pull_with(&["--now"]).await.code, 0);
+    let read = |bench: &Bench| {
+        let folder = fs::read_dir(bench.live()).unwrap();
+        let mut files: Vec<_> = folder
+            .map(|file| file.unwrap().path())
+            .map(|path| {
+                (
+                    path.clone(),
+                    fs::metadata(&path).unwrap().mode(),
+                    fs::read(path).unwrap(),
+                )
+            })
+            .map(|(path, mode, content)| (path.file_name().unwrap().to_owned(), mode, content))
+            .collect();
+        files.sort();
+        files
+    };
+    let before = read(&bench);
+    let other = bench.leaf(60);
+    let chmod = |path: PathBuf, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+
+    type Damage<'a> = Box<dyn Fn() + 'a>;
+    let live = |file: &str| bench.live().join(file);
+    let folder = || fs::canonicalize(bench.live()).unwrap();
+    let cases: Vec<(&str, bool, Damage<'_>)> = vec![
+        (
+            "privkey.pem had mode 0644",
+            false,
+            Box::new(|| chmod(live(PRIVKEY), 0o644)),
+        ),
+        (
+            "combined.pem had mode 0640",
+            false,
+            Box::new(|| chmod(live("combined.pem"), 0o640)),
+        ),
+        ("cert.pem had mode 0600", false, Box::new(|| chmod(live(CERT), 0o600))),
+        ("its folder had mode 0755", false, Box::new(|| chmod(folder(), 0o755))),
+        (
+            "privkey.pem is empty",
+            true,
+            Box::new(|| fs::write(live(PRIVKEY), "").unwrap()),
+        ),
+        (
+            "privkey.pem is missing",
+            true,
+            Box::new(|| fs::remove_file(live(PRIVKEY)).unwrap()),
+        ),
+        (
+            "privkey.pem is not the one",
+            true,
+            Box::new(|| fs::write(live(PRIVKEY), &other.key).unwrap()),
+        ),
+        (
+            "chain.pem is empty",
+            true,
+            Box::new(|| fs::write(live(CHAIN), "").unwrap()),
+        ),
+        (
+            "fullchain.pem is not the one",
+            true,
+            Box::new(|| fs::write(live(FULLCHAIN), &other.fullchain).unwrap()),
+        ),
+        (
+            "combined.pem is not the one",
+            true,
+            Box::new(|| fs::write(live("combined.pem"), &other.key).unwrap()),
+        ),
+        (
+            "privkey.pem is a symlink",
+            true,
+            Box::new(|| {
+                let elsewhere = bench.host.path().join("key");
+                fs::rename(live(PRIVKEY), &elsewhere).unwrap();
+                symlink(elsewhere, live(PRIVKEY)).unwrap();
+            }),
+        ),
+        (
+            "privkey.pem is no regular file",
+            true,
+            Box::new(|| {
+                fs::remove_file(live(PRIVKEY)).unwrap();
+                fs::create_dir(live(PRIVKEY)).unwrap();
+            }),
+        ),
+        (
+            "its folder is missing",
+            true,
+            Box::new(|| fs::remove_dir_all(folder()).unwrap()),
+        ),
+        (
+            "live/shop.test is missing",
+            true,
+            Box::new(|| fs::remove_file(bench.live()).unwrap()),
+        ),
+    ];
+    for (expected, is_reloaded, damage) in cases {
+        let _ = fs::remove_file(&log);
+        damage();
+        let dry = bench.pull_with(&["--dry-run"]).await;
+        assert!(
+            dry.out.contains("would ") && dry.out.contains(expected),
+            "{expected}: {dry:?}"
+        );
+        let ran = bench.pull().await;
+        assert!(ran.code == 0 && ran.err.contains(expected), "{expected}: {ran:?}");
+        assert_eq!(read(&bench), before, "{expected}");
+        assert_eq!(log.exists(), is_reloaded, "{expected}");
+        bench.host.could_start().await.unwrap();
+        let receipt = bench.receipt();
+        assert_eq!(receipt.stage, Stage::Served);
+        assert!(receipt.reason.unwrap().contains(expected), "{expected}");
+        // It is reported once.
+        let ran = bench.pull().await;
+        assert!(ran.code == 0 && ran.err.is_empty(), "{expected}: {ran:?}");
+        assert_eq!(bench.receipt().reason, None);
+    }
+    bench.serves(&version).await;
+}
+
+#[tokio::test]
+async fn what_was_damaged_while_the_bucket_was_away_is_restored_as_far_as_it_can_be() {
+    let (bench, _) = Bench::open().await;
+    let away = async || {
+        let mut command = Command::new(NEVERLAPSE);
+        command
+            .args(["pull", "--from", "/nonexistent", "--config"])
+            .arg(bench.config());
+        run(&mut command).await
+    };
+    let before = fs::read(bench.live().join(CERT)).unwrap();
+    // It is a part of fullchain.pem.
+    fs::remove_file(bench.live().join(CERT)).unwrap();
+    let ran = away().await;
+    assert!(ran.code == 3 && ran.err.contains("cert.pem is missing"), "{ran:?}");
+    assert_eq!(fs::read(bench.live().join(CERT)).unwrap(), before);
+
+    fs::remove_file(bench.live().join(PRIVKEY)).unwrap();
+    let ran = away().await;
+    assert!(
+        ran.code == 2
+            && ran
+                .err
+                .contains("is damaged (privkey.pem is missing), and cannot be restored"),
+        "{ran:?}"
+    );
+    let ran = bench.pull().await;
+    assert!(ran.code == 0 && ran.err.contains("privkey.pem is missing"), "{ran:?}");
+    bench.host.could_start().await.unwrap();
+
+    // Nor can it be when the bucket has it no more. The receipt says so, until a new one comes.
+    fs::remove_file(bench.live().join(PRIVKEY)).unwrap();
+    fs::rename(
+        bench.depot.object("certificates/shop.test/versions"),
+        bench.host.path().join("gone"),
+    )
+    .unwrap();
+    assert_eq!(bench.pull().await.code, 2);
+    let receipt = bench.receipt();
+    assert_eq!(receipt.stage, Stage::Failed);
+    assert!(receipt.reason.unwrap().contains("privkey.pem is missing"));
+}
+
+#[tokio::test]
+async fn could_not_look_was_taken_for_not_served() {
+    let mut bench = Bench::closed(&[NAME, "b.test"]);
+    bench.publish(60);
+    let place = bench.host.places[0].1;
+    let port = neverlapse_tests::process::free_port().unwrap();
+    let places = format!("verify = [\"{place}\", \"127.0.0.1:{port}\"]");
+    let configure = |bench: &Bench| {
+        bench.configure("");
+        let text = fs::read_to_string(bench.config()).unwrap();
+        let text = text.split("[[certificate]]\nname = \"b.test\"").next().unwrap();
+        fs::write(bench.config(), text.replace(&format!("verify = \"{place}\""), &places)).unwrap();
+    };
+    let live = bench.host.folder().join("live");
+    fs::create_dir_all(&live).unwrap();
+    bench.host.places.truncate(1);
+    bench.host.configure("").unwrap();
+    bench.configure("");
+    bench.pull().await;
+    bench.host.start().await.unwrap();
+    assert_eq!(bench.pull().await.code, 0);
+
+    // One of two servers is stopped. The other one keeps the new version.
+    configure(&bench);
+    let new = bench.publish(80);
+    let ran = bench.pull_with(&["--now"]).await;
+    assert!(
+        ran.code == 1 && ran.err.contains("could not look whether it is served") && ran.err.contains(&port.to_string()),
+        "{ran:?}"
+    );
+    assert!(!ran.err.contains(&format!("{place} ")), "{ran:?}");
+    bench.serves(&new).await;
+    let receipt = bench.receipt();
+    assert_eq!(
+        (receipt.stage, receipt.version),
+        (Stage::Installed, new.facts.version.clone())
+    );
+    assert!(receipt.reason.unwrap().contains("could not look"));
+    assert_eq!(bench.pull().await.code, 1, "it looks again");
+    assert_eq!(bench.live_version(), new.facts.version);
+
+    let live = live.join(NAME);
+    let live = live.display();
+    bench
+        .host
+        .configure(&format!(
+            "server {{ listen 127.0.0.1:{port} ssl; ssl_certificate {live}/fullchain.pem; ssl_certificate_key {live}/privkey.pem; }}"
+        ))
+        .unwrap();
+    run(Command::new("sh").args(["-c", &bench.host.reload_command()])).await;
+    let ran = bench.pull().await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert_eq!((bench.receipt().stage, bench.receipt().reason), (Stage::Served, None));
+}
+
+#[tokio::test]
+async fn a_port_that_nobody_can_look_at_kept_the_new_version_from_clients() {
+    let (mut bench, _) = Bench::open().await;
+    let place = bench.host.places[0].1;
+    let (folder, live) = (bench.host.path().display().to_string(), bench.live());
+    let live = live.display();
+    // The same files behind a port that wants the PROXY protocol, and one that knows no curve of ours.
+    for (more, listen) in [
+        ("", "proxy_protocol"),
+        ("ssl_ecdh_curve X448; ssl_protocols TLSv1.3;", ""),
+    ] {
+        let port = neverlapse_tests::process::free_port().unwrap();
+        bench
+            .host
+            .configure(&format!(
+                "server {{ listen 127.0.0.1:{port} ssl {listen}; {more} ssl_certificate {live}/fullchain.pem; ssl_certificate_key {live}/privkey.pem; }}"
+            ))
+            .unwrap();
+        bench.configure("");
+        let text = fs::read_to_string(bench.config()).unwrap();
+        let text = text.replace(&place.to_string(), &format!("127.0.0.1:{port}"));
+        fs::write(bench.config(), text).unwrap();
+        let log = format!("{folder}/reloads");
+        let new = bench.publish(80);
+        let ran = bench.pull().await;
+        assert!(ran.code == 1 && ran.err.contains("could not look"), "{ran:?}");
+        bench.serves(&new).await;
+        assert_eq!(
+            (bench.receipt().stage, bench.live_version()),
+            (Stage::Installed, new.facts.version)
+        );
+        // To reload it again would show nothing more.
+        bench.configure_with("true", &format!("echo reload >> {log}"), "");
+        let text = fs::read_to_string(bench.config()).unwrap();
+        fs::write(
+            bench.config(),
+            text.replace(&place.to_string(), &format!("127.0.0.1:{port}")),
+        )
+        .unwrap();
+        assert_eq!(bench.pull().await.code, 1);
+        assert!(!Path::new(&log).exists());
+    }
+}
+
+/// Shows one certificate to some clients, and another one to the others.
+#[derive(Debug)]
+struct Alternates {
+    one: Arc<CertifiedKey>,
+    other: Arc<CertifiedKey>,
+    clients: std::sync::atomic::AtomicU32,
+}
+
+impl ResolvesServerCert for Alternates {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let client = self.clients.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let is_one = client.is_multiple_of(7);
+        Some(if is_one { self.one.clone() } else { self.other.clone() })
+    }
+}
+
+#[tokio::test]
+async fn a_process_with_the_old_certificate_on_the_same_port_was_not_seen() {
+    let mut bench = Bench::closed(&[NAME]);
+    bench.configure_with("true", "true", "");
+    let certified = |leaf: &Leaf| {
+        let chain = CertificateDer::pem_slice_iter(leaf.fullchain.as_bytes()).collect::<Result<_, _>>();
+        let key = PrivateKeyDer::from_pem_slice(leaf.key.as_bytes()).unwrap();
+        Arc::new(CertifiedKey::new(chain.unwrap(), any_supported_type(&key).unwrap()))
+    };
+    let (old, new) = (bench.leaf(60), bench.leaf(80));
+    let current = bench.depot.publish(NAME, &new).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(Alternates {
+            one: certified(&old),
+            other: certified(&new),
+            clients: 0.into(),
+        }));
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind(bench.host.places[0].1).await.unwrap();
+    let serving = tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let _ = acceptor.accept(stream).await;
+        }
+    });
+    for _ in 0..2 {
+        let ran = bench.pull().await;
+        assert!(
+            ran.code == 1 && ran.err.contains("not every process serves it"),
+            "{ran:?}"
+        );
+        let receipt = bench.receipt();
+        assert_eq!(
+            (receipt.stage, &receipt.version),
+            (Stage::Failed, &current.facts.version)
+        );
+        assert_eq!(
+            bench.live_version(),
+            current.facts.version,
+            "to go back would gain nothing"
+        );
+    }
+    serving.abort();
+}
+
+#[tokio::test]
+async fn what_could_not_be_opened_was_told_to_nobody() {
+    let (mut bench, old) = Bench::open().await;
+    let chmod = |path: PathBuf, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    let new = bench.publish(80);
+    let live = bench.host.folder().join("live");
+    chmod(live.clone(), 0o775);
+    assert_eq!(bench.pull().await.code, 3);
+    let receipt = bench.receipt();
+    assert_eq!((receipt.stage, receipt.sequence), (Stage::Failed, Some(old.sequence)));
+    assert!(
+        receipt
+            .reason
+            .unwrap()
+            .contains("live can be written by others (mode 775)")
+    );
+    chmod(live, 0o755);
+
+    // Of a state that cannot be read nothing is known but what the bucket shows.
+    let file = bench.state().join("shop.test.json");
+    let state = fs::read(&file).unwrap();
+    for damaged in ["", "{", "\0\0\0"] {
+        fs::write(&file, damaged).unwrap();
+        assert_eq!(bench.pull().await.code, 3);
+        let receipt = bench.receipt();
+        assert_eq!((receipt.stage, &receipt.version), (Stage::Failed, &new.facts.version));
+        assert!(receipt.reason.unwrap().contains("shop.test.json is damaged"));
+    }
+    fs::write(&file, state).unwrap();
+
+    chmod(bench.state(), 0o777);
+    assert_eq!(bench.pull().await.code, 3);
+    assert!(
+        bench
+            .receipt()
+            .reason
+            .unwrap()
+            .contains("state can be written by others (mode 777)")
+    );
+    chmod(bench.state(), 0o700);
+    assert_eq!(bench.pull().await.code, 0);
+    assert_eq!((bench.receipt().stage, bench.receipt().reason), (Stage::Served, None));
+}
+
+#[tokio::test]
+async fn a_reload_that_hangs_took_its_time_again_for_each_certificate() {
+    let names = [NAME, "b.test", "c.test", "d.test", "e.test"];
+    let mut bench = Bench::closed(&names);
+    let publish = |bench: &mut Bench, days| {
+        for name in names {
+            let leaf = bench.authority.leaf(name, Timestamp::now() + Duration::days(days));
+            bench.depot.publish(name, &leaf.unwrap()).unwrap();
+        }
+    };
+    let configure = |reload: &str| {
+        bench.configure_with("true", reload, "");
+        let text = fs::read_to_string(bench.config()).unwrap();
+        let lines = text.lines().filter(|line| !line.starts_with("verify = "));
+        let text: Vec<_> = ["command_timeout_seconds = 1"].into_iter().chain(lines).collect();
+        fs::write(bench.config(), text.join("\n")).unwrap();
+    };
+    configure("true");
+    let config = fs::read_to_string(bench.config()).unwrap();
+    publish(&mut bench, 60);
+    assert_eq!(bench.pull().await.code, 0);
+    publish(&mut bench, 80);
+    fs::write(
+        bench.config(),
+        config.replace("reload_command = \"true\"", "reload_command = \"sleep 600\""),
+    )
+    .unwrap();
+    let began = std::time::Instant::now();
+    let ran = bench.pull().await;
+    assert_eq!(ran.code, 1, "{ran:?}");
+    // The test, and the way back: not once more for each certificate.
+    assert!(
+        began.elapsed() < std::time::Duration::from_secs(6),
+        "{:?}",
+        began.elapsed()
+    );
+    for name in names {
+        let receipt = bench.depot.receipt(name, "web-1").unwrap();
+        assert_eq!(receipt.stage, Stage::Failed);
+        assert!(receipt.reason.unwrap().contains("took longer than 1 s"));
+    }
+}
+
+#[tokio::test]
+async fn receipts_came_only_after_everything() {
+    let mut bench = Bench::closed(&[NAME, "b.test"]);
+    for name in [NAME, "b.test"] {
+        let leaf = bench.authority.leaf(name, Timestamp::now() + Duration::days(60));
+        bench.depot.publish(name, &leaf.unwrap()).unwrap();
+    }
+    bench.configure_with("true", "true", "");
+    let text = fs::read_to_string(bench.config()).unwrap();
+    let lines = text.lines().filter(|line| !line.starts_with("verify = "));
+    let text = lines.collect::<Vec<_>>().join("\n");
+    // The second one's reload ends the run.
+    fs::write(
+        bench.config(),
+        format!("{text}\nreload_command = \"kill -KILL $PPID\"\n"),
+    )
+    .unwrap();
+    assert_eq!(bench.pull().await.code, -1);
+    assert_eq!(bench.receipt().stage, Stage::Installed);
+}
+
+#[tokio::test]
+async fn what_lies_in_an_old_folder_was_a_failed_installation() {
+    let (mut bench, first) = Bench::open().await;
+    bench.publish(70);
+    assert_eq!(bench.pull().await.code, 0);
+    let folder = bench.host.folder().join("versions/shop.test").join(first.facts.version);
+    fs::create_dir(folder.join("backup")).unwrap();
+    let new = bench.publish(80);
+    let ran = bench.pull().await;
+    assert!(
+        ran.code == 0 && ran.err.contains("cannot remove versions/shop.test/"),
+        "{ran:?}"
+    );
+    bench.serves(&new).await;
+    assert_eq!((bench.receipt().stage, bench.receipt().reason), (Stage::Served, None));
+    assert!(!folder.join(PRIVKEY).exists(), "the old key is gone all the same");
+}
+
+#[tokio::test]
+async fn a_clone_removed_the_receipts_of_its_original() {
+    let mut bench = Bench::closed(&[NAME, "old.test"]);
+    for name in [NAME, "old.test"] {
+        let leaf = bench.authority.leaf(name, Timestamp::now() + Duration::days(60));
+        bench.depot.publish(name, &leaf.unwrap()).unwrap();
+    }
+    let write = |file: &str, instance: &str, state: &str, names: &[&str]| {
+        let (folder, state) = (bench.host.folder(), bench.host.path().join(state));
+        let mut text = format!("instance = {instance:?}\nfolder = {folder:?}\nstate = {state:?}\n");
+        for name in names {
+            text += &format!("[[certificate]]\nname = {name:?}\n");
+        }
+        fs::write(bench.host.path().join(file), text).unwrap();
+    };
+    let pull = async |file: &str, more: &[&str]| {
+        let mut command = Command::new(NEVERLAPSE);
+        command.args(["pull", "--from"]).arg(bench.depot.path());
+        command.arg("--config").arg(bench.host.path().join(file));
+        let ran = run(command.args(more)).await;
+        assert_eq!(ran.code, 0, "{ran:?}");
+        ran
+    };
+    let there = |name: &str, instance: &str| bench.depot.receipt(name, instance).is_ok();
+    write("a.toml", "web-a", "state", &[NAME, "old.test"]);
+    write("c.toml", "web-c", "state-c", &[NAME]);
+    pull("a.toml", &[]).await;
+    let copy = async || {
+        let mut command = Command::new("cp");
+        let from = bench.host.path().join("state");
+        run(command.arg("-a").arg(from).arg(bench.host.path().join("state-c"))).await
+    };
+
+    copy().await;
+    pull("c.toml", &["--leave"]).await;
+    assert!(there(NAME, "web-a") && there("old.test", "web-a"));
+    pull("c.toml", &[]).await;
+    assert!(there(NAME, "web-a") && there("old.test", "web-a") && there(NAME, "web-c"));
+    pull("c.toml", &["--leave"]).await;
+    assert!(there(NAME, "web-a") && there("old.test", "web-a") && !there(NAME, "web-c"));
+
+    // A new name takes the old receipt along.
+    write("a.toml", "web-b", "state", &[NAME, "old.test"]);
+    pull("a.toml", &[]).await;
+    assert!(there(NAME, "web-b") && !there(NAME, "web-a"));
+
+    // Two configurations share the folder of their state.
+    write("mail.toml", "web-b", "state", &["old.test"]);
+    write("a.toml", "web-b", "state", &[NAME]);
+    pull("mail.toml", &[]).await;
+    for _ in 0..2 {
+        pull("a.toml", &[]).await;
+        pull("mail.toml", &[]).await;
+        assert!(there(NAME, "web-b") && there("old.test", "web-b"));
+    }
+    bench.host.stop();
+}

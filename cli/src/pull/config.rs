@@ -48,20 +48,15 @@ pub(crate) struct Wanted {
     pub(crate) reload: Option<Program>,
     /// For each run of a program.
     pub(crate) timeout: Duration,
-    /// Where it is to be served after a reload.
-    pub(crate) verify: Vec<Verify>,
+    /// Where this host serves it, to be probed after a reload.
+    pub(crate) verify: Vec<Endpoint>,
+    /// The name to ask for there, where it is not to be one that the certificate is for.
+    pub(crate) server_name: Option<Host>,
     /// For all of `verify` together.
     pub(crate) verify_timeout: Duration,
     /// The hours in which changes are wanted; `None` is always.
     pub(crate) window: Option<Window>,
     pub(crate) allow_staging: bool,
-}
-
-/// Where this host serves it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Verify {
-    pub(crate) endpoint: Endpoint,
-    pub(crate) server_name: Host,
 }
 
 impl Config {
@@ -71,7 +66,7 @@ impl Config {
         Self::parse(&text).with_context(|| format!("{}", path.display()))
     }
 
-    fn parse(text: &str) -> Result<Self> {
+    pub(crate) fn parse(text: &str) -> Result<Self> {
         let mut written: Written = toml::from_str(text)?;
 
         ensure!(
@@ -184,6 +179,7 @@ impl WrittenCertificate {
         let reload = reload.map(Command::program).transpose().context("reload_command")?;
 
         let verify = self.verify()?;
+        let server_name = self.server_name()?;
 
         let window = self.window.as_ref().or(general.window.as_ref());
         let window = window
@@ -201,6 +197,7 @@ impl WrittenCertificate {
             reload,
             timeout: Duration::from_secs(general.command_timeout_seconds.into()),
             verify,
+            server_name,
             verify_timeout: Duration::from_secs(general.verify_timeout_seconds.into()),
             window,
             allow_staging: self.allow_staging,
@@ -218,25 +215,14 @@ impl WrittenCertificate {
         }
     }
 
-    /// The endpoints, with the name to ask them for: the first identifier, unless one is written. A
-    /// wildcard is asked for by a name that it covers.
-    fn verify(&self) -> Result<Vec<Verify>> {
-        let server_name = match &self.server_name {
-            Some(name) => name.clone(),
-            None => {
-                let first = self.identifiers.first().unwrap_or(&self.name);
-                first.replacen('*', "neverlapse", 1)
-            }
-        };
+    fn verify(&self) -> Result<Vec<Endpoint>> {
+        let endpoints = self.verify.as_slice().iter();
+        endpoints.map(|endpoint| endpoint.parse().context("verify")).collect()
+    }
 
-        let mut verify = Vec::new();
-        for endpoint in self.verify.as_slice() {
-            verify.push(Verify {
-                endpoint: endpoint.parse().context("verify")?,
-                server_name: server_name.parse().map_err(Error::msg).context("server_name")?,
-            });
-        }
-        Ok(verify)
+    fn server_name(&self) -> Result<Option<Host>> {
+        let name = self.server_name.as_deref().map(str::parse);
+        name.transpose().map_err(Error::msg).context("server_name")
     }
 }
 
@@ -357,7 +343,7 @@ mod tests {
     #[test]
     fn the_example_in_the_documentation() {
         let config = Config::parse(include_str!("../../../docs/pull.example.toml")).unwrap();
-        assert_eq!(config.certificates[0].verify[0].endpoint.to_string(), "127.0.0.1:443");
+        assert_eq!(config.certificates[0].verify[0].to_string(), "127.0.0.1:443");
         assert_eq!(config.certificates[0].test.as_ref().unwrap().words, ["nginx", "-t"]);
     }
 
@@ -396,10 +382,10 @@ mod tests {
         );
         assert_eq!(b.reload.as_ref().unwrap().words, ["true"]);
         assert_eq!((a.layout.group, a.layout.key_mode), (Some(0), 0o640));
-        assert_eq!(a.verify[0].server_name.to_string(), "neverlapse.a.example");
-        assert_eq!(a.verify[0].endpoint.to_string(), "127.0.0.1:443");
-        assert_eq!(b.verify[1].endpoint.to_string(), "smtp://127.0.0.1:25");
-        assert_eq!(b.verify[1].server_name.to_string(), "mail.b.example");
+        assert_eq!(a.server_name, None);
+        assert_eq!(a.verify[0].to_string(), "127.0.0.1:443");
+        assert_eq!(b.verify[1].to_string(), "smtp://127.0.0.1:25");
+        assert_eq!(b.server_name.as_ref().unwrap().to_string(), "mail.b.example");
     }
 
     #[test]

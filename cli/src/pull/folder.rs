@@ -15,12 +15,13 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::{
-    AtFlags, Dir, FileType, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, fsync, mkdirat, openat, readlinkat,
+    AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Uid, fchmod, fchown, fstat, fsync, mkdirat, openat, readlinkat,
     renameat, statat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
+use super::condition::{Access, Found, FoundFile};
 use super::guard::{FILE, FOLDER, guarded, safe};
 use super::layout::{Files, LaidOut, Layout};
 
@@ -74,7 +75,7 @@ impl Folder {
         let base = layout.base(version);
         let live = self.live()?;
 
-        for number in 0.. {
+        for number in 0_u32.. {
             let folder = if number == 0 {
                 base.clone()
             } else {
@@ -88,13 +89,84 @@ impl Folder {
                 continue;
             }
 
-            self.remove(&folder)?;
+            // Something in it that is not ours to remove does not keep the next one from being used.
+            if self.remove(&folder).is_err() && number < NUMBERS {
+                continue;
+            }
             self.write(&folder, layout, &files).inspect_err(|_| {
                 let _ = self.remove(&staging(&folder));
             })?;
             return Ok(folder);
         }
         bail!("there is no name left for a folder")
+    }
+
+    /// Puts right what is wrong in a folder, file by file, so that its name stays. What cannot be
+    /// put right there is an error.
+    pub(crate) fn repair(&self, folder: &str, layout: &Layout, files: &Files) -> Result<()> {
+        let files = layout.lay_out(files);
+        let opened = match openat(&self.versions, folder, FOLDER, Mode::empty()) {
+            Ok(opened) => opened,
+            Err(_) => {
+                self.remove(folder)?;
+                return self.write(folder, layout, &files).inspect_err(|_| {
+                    let _ = self.remove(&staging(folder));
+                });
+            }
+        };
+
+        for file in &files {
+            if !is_as_laid_out(opened.as_fd(), file, layout).unwrap_or(false) {
+                exchange(&opened, file, layout).with_context(|| self.cannot_write(file.name))?;
+            }
+        }
+        fsync(&opened).with_context(|| self.cannot_write("the folder"))?;
+        let names: Vec<_> = files.iter().map(|file| file.name).collect();
+        self.set_access(folder, layout, &names)
+    }
+
+    /// What is in a version's folder, of these files. The error says why there is none.
+    pub(crate) fn inspect(&self, folder: &str, names: &[&'static str]) -> Result<Found, String> {
+        let opened = openat(&self.versions, folder, FOLDER, Mode::empty()).map_err(|error| match error {
+            Errno::NOENT => "its folder is missing".to_owned(),
+            error => format!("its folder cannot be opened: {}", io::Error::from(error)),
+        })?;
+        let found = fstat(&opened).map_err(|error| format!("its folder cannot be looked at: {error}"))?;
+
+        let files = names.iter().map(|name| (*name, read_whole(opened.as_fd(), name)));
+        Ok(Found {
+            folder: access(&found),
+            files: files.collect(),
+        })
+    }
+
+    /// Gives the files of a version's folder, and the folder, the modes and owners of a layout.
+    pub(crate) fn set_access(&self, folder: &str, layout: &Layout, names: &[&'static str]) -> Result<()> {
+        self.set_access_of_all(folder, layout, names)
+            .with_context(|| format!("cannot set the modes of versions/{}/{folder}", self.name))
+    }
+
+    fn set_access_of_all(&self, folder: &str, layout: &Layout, names: &[&'static str]) -> io::Result<()> {
+        let layout = Layout {
+            owner: Some(layout.owner.unwrap_or(geteuid().as_raw())),
+            ..layout.clone()
+        };
+        let opened = openat(&self.versions, folder, FOLDER, Mode::empty())?;
+        for name in names {
+            let file = openat(&opened, *name, FILE.union(OFlags::NONBLOCK), Mode::empty())?;
+            own(&file, &layout)?;
+            fchmod(&file, Mode::from_raw_mode(layout.mode(name)))?;
+        }
+        own(&opened, &layout)?;
+        Ok(fchmod(&opened, Mode::from_raw_mode(layout.folder_mode()))?)
+    }
+
+    /// Removes a version's folder, unless it is live.
+    pub(crate) fn discard(&self, folder: &str) -> Result<()> {
+        if self.live()?.as_deref() == Some(folder) {
+            return Ok(());
+        }
+        self.remove(folder)
     }
 
     /// Makes a folder live.
@@ -126,14 +198,20 @@ impl Folder {
     }
 
     /// Removes what is neither in `keep` nor live: unfinished folders, old versions and their keys.
-    pub(crate) fn sweep(&self, keep: &[&str]) -> Result<()> {
-        let live = self.live()?;
-        for name in self.entries()? {
-            if live.as_ref() != Some(&name) && !keep.contains(&name.as_str()) {
-                self.remove(&name)?;
-            }
-        }
-        Ok(())
+    /// Answers with what could not be removed, and why.
+    pub(crate) fn sweep(&self, keep: &[&str]) -> Vec<String> {
+        let entries = self.live().and_then(|live| Ok((live, self.entries()?)));
+        let (live, entries) = match entries {
+            Ok(found) => found,
+            Err(error) => return vec![format!("{error:#}")],
+        };
+
+        let old = entries
+            .iter()
+            .filter(|name| live.as_ref() != Some(name) && !keep.contains(&name.as_str()));
+        old.filter_map(|name| self.remove(name).err())
+            .map(|error| format!("{error:#}"))
+            .collect()
     }
 
     /// Every folder of a version, whole or not.
@@ -149,7 +227,8 @@ impl Folder {
     pub(crate) fn read(&self, folder: &str, file: &str) -> io::Result<Vec<u8>> {
         let opened = openat(&self.versions, folder, FOLDER, Mode::empty())?;
         let mut content = Vec::new();
-        File::from(openat(&opened, file, FILE, Mode::empty())?).read_to_end(&mut content)?;
+        let file = openat(&opened, file, FILE.union(OFlags::NONBLOCK), Mode::empty())?;
+        File::from(file).take(LONGEST).read_to_end(&mut content)?;
         Ok(content)
     }
 
@@ -189,7 +268,7 @@ impl Folder {
         let opened = self.stage(&staging).with_context(|| self.cannot_write("the folder"))?;
 
         for file in files {
-            put(opened.as_fd(), file, layout).with_context(|| self.cannot_write(file.name))?;
+            put(opened.as_fd(), file.name, file, layout).with_context(|| self.cannot_write(file.name))?;
         }
 
         self.publish(&opened, layout, &staging, folder)
@@ -210,8 +289,7 @@ impl Folder {
     fn publish(&self, opened: &OwnedFd, layout: &Layout, staging: &str, folder: &str) -> io::Result<()> {
         if layout.owner.is_some() || layout.group.is_some() {
             own(opened, layout)?;
-            let mode = if layout.group.is_some() { 0o750 } else { 0o700 };
-            fchmod(opened, Mode::from_raw_mode(mode))?;
+            fchmod(opened, Mode::from_raw_mode(layout.folder_mode()))?;
         }
 
         fsync(opened)?;
@@ -243,21 +321,58 @@ impl Folder {
             Err(error) => return Err(error),
         };
 
+        // All that can be: there is a key among them.
+        let mut failure = None;
         for entry in Dir::read_from(&opened)? {
             let entry = entry?;
             let name = entry.file_name().to_bytes();
             if name != b"." && name != b".." {
-                unlinkat(&opened, entry.file_name(), AtFlags::empty())?;
+                failure = unlinkat(&opened, entry.file_name(), AtFlags::empty()).err().or(failure);
             }
         }
-        unlinkat(&self.versions, folder, AtFlags::REMOVEDIR)
+        match failure {
+            Some(error) => Err(error),
+            None => unlinkat(&self.versions, folder, AtFlags::REMOVEDIR),
+        }
+    }
+}
+
+/// The content of a file and who may read it; the error says what is there instead.
+fn read_whole(folder: impl AsFd, name: &str) -> Result<FoundFile, String> {
+    // Without NONBLOCK, a pipe in its place would block the run.
+    let opened = openat(folder, name, FILE.union(OFlags::NONBLOCK), Mode::empty()).map_err(|error| match error {
+        Errno::NOENT => "is missing".to_owned(),
+        Errno::LOOP => "is a symlink".to_owned(),
+        error => format!("cannot be opened: {}", io::Error::from(error)),
+    })?;
+    let found = fstat(&opened).map_err(|error| format!("cannot be looked at: {error}"))?;
+    if !FileType::from_raw_mode(found.st_mode).is_file() {
+        return Err("is no regular file".to_owned());
+    }
+
+    let mut content = Vec::new();
+    File::from(opened)
+        .take(LONGEST)
+        .read_to_end(&mut content)
+        .map_err(|error| format!("cannot be read: {error}"))?;
+    Ok(FoundFile {
+        access: access(&found),
+        content,
+    })
+}
+
+fn access(found: &Stat) -> Access {
+    Access {
+        owner: found.st_uid,
+        group: found.st_gid,
+        mode: found.st_mode & 0o7777,
     }
 }
 
 fn is_as_laid_out(folder: impl AsFd, file: &LaidOut, layout: &Layout) -> io::Result<bool> {
-    let opened = openat(folder, file.name, FILE, Mode::empty())?;
+    let opened = openat(folder, file.name, FILE.union(OFlags::NONBLOCK), Mode::empty())?;
     let found = fstat(&opened)?;
-    let is_accessible_to_the_same = found.st_mode & 0o777 == file.mode
+    let is_accessible_to_the_same = found.st_mode & 0o7777 == file.mode
         && layout.owner.is_none_or(|owner| owner == found.st_uid)
         && layout.group.is_none_or(|group| group == found.st_gid);
     if !is_accessible_to_the_same {
@@ -269,11 +384,27 @@ fn is_as_laid_out(folder: impl AsFd, file: &LaidOut, layout: &Layout) -> io::Res
     Ok(content == file.content)
 }
 
+/// Writes a file next to the one that is there, and renames it over that.
+fn exchange(folder: &OwnedFd, file: &LaidOut, layout: &Layout) -> io::Result<()> {
+    let next = staging(file.name);
+    ignore_missing(unlinkat(folder, &next, AtFlags::empty()))?;
+    put(folder.as_fd(), &next, file, layout)?;
+
+    match renameat(folder, &next, folder, file.name) {
+        // An empty folder is in its place.
+        Err(Errno::ISDIR) => {
+            unlinkat(folder, file.name, AtFlags::REMOVEDIR)?;
+            Ok(renameat(folder, &next, folder, file.name)?)
+        }
+        renamed => Ok(renamed?),
+    }
+}
+
 /// Writes a file that nobody else can read from its first moment on. If more may read it, it is
 /// opened to them while it is still empty.
-fn put(folder: impl AsFd, file: &LaidOut, layout: &Layout) -> io::Result<()> {
+fn put(folder: impl AsFd, name: &str, file: &LaidOut, layout: &Layout) -> io::Result<()> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let opened = openat(folder, file.name, flags, Mode::from_raw_mode(0o600))?;
+    let opened = openat(folder, name, flags, Mode::from_raw_mode(0o600))?;
     own(&opened, layout)?;
     fchmod(&opened, Mode::from_raw_mode(file.mode))?;
 
@@ -331,3 +462,7 @@ fn staging(folder: &str) -> String {
 }
 
 const OPEN: u32 = 0o755;
+/// So many folders of one version and layout are tried.
+const NUMBERS: u32 = 100;
+/// Certificates and keys are some kilobytes.
+const LONGEST: u64 = 1 << 20;

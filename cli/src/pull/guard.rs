@@ -13,8 +13,9 @@ pub(crate) fn guarded(folder: &Path) -> Result<OwnedFd> {
     let folder = std::fs::canonicalize(folder).with_context(|| format!("cannot open {}", folder.display()))?;
 
     for above in folder.ancestors() {
-        let opened =
-            openat(CWD, above, FOLDER, Mode::empty()).with_context(|| format!("cannot open {}", above.display()))?;
+        // It has only to be passed, which a folder may allow to those who may not list it.
+        let opened = openat(CWD, above, FOLDER.union(OFlags::PATH), Mode::empty())
+            .with_context(|| format!("cannot open {}", above.display()))?;
         // In a sticky folder such as /tmp others cannot rename what is ours. They could still add
         // files, so the folder itself must not be one.
         safe(opened.as_fd(), &above.display(), above != folder)?;

@@ -1,106 +1,430 @@
 //! What the local server really serves.
+//!
+//! There are three answers, and they are kept apart: it serves the certificate, it serves another
+//! one, or nobody could look. Only the second one says that an installation failed.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use neverlapse::bucket::version::Facts;
 use neverlapse::chain::roots::Roots;
-use neverlapse::endpoint::Host;
-use neverlapse::finding::{Kind, Thresholds};
+use neverlapse::endpoint::{Endpoint, Host};
+use neverlapse::finding::{Finding, Kind, Thresholds};
+use neverlapse::inventory::KeyType;
 use neverlapse::observation::Observation;
+use neverlapse::probe::starttls;
+use neverlapse::probe::tls::{Handshaker, Witness};
 use neverlapse::probe::{Options, Prober, Target, Timeouts};
-use tokio::time::{Instant, sleep};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout};
 
-use super::config::{Verify, Wanted};
+use super::config::Wanted;
 
-/// Probes every place once. The error says which one serves what instead.
-pub(crate) async fn serves(wanted: &Wanted, facts: &Facts) -> Result<(), String> {
-    if wanted.verify.is_empty() {
-        return Ok(());
-    }
-    let prober = prober()?;
-    for verify in &wanted.verify {
-        probe(&prober, verify, facts).await?;
-    }
-    Ok(())
+/// What was seen of a certificate at the places where it is to be served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// Every place serves it.
+    Served,
+    /// Nobody could look at a place, and no place that was seen serves another certificate.
+    Unknown {
+        reason: String,
+        /// Whether there was no connection at all: the server may be down.
+        is_down: bool,
+    },
+    /// A place serves it, and then the one before it again: some of its processes have the old one.
+    Mixed(String),
+    /// A place serves another certificate.
+    Another(String),
 }
 
-/// Probes every place until it serves the certificate several times in a row, or time is up.
-///
-/// After a reload a server takes a moment to hand over, in which old and new processes answer in
-/// turn.
-pub(crate) async fn comes_to_serve(wanted: &Wanted, facts: &Facts) -> Result<(), String> {
-    let prober = prober()?;
-    let deadline = Instant::now() + wanted.verify_timeout;
-
-    for verify in &wanted.verify {
-        let mut in_a_row = 0;
-        loop {
-            let probed = probe(&prober, verify, facts).await;
-            in_a_row = if probed.is_ok() { in_a_row + 1 } else { 0 };
-            if in_a_row == IN_A_ROW || Instant::now() + PAUSE > deadline {
-                probed?;
-                break;
+/// Probes every place several times: processes that share a port can serve different certificates.
+pub(crate) async fn looks(wanted: &Wanted, facts: &Facts) -> Seen {
+    let places = wanted.verify.iter().map(|endpoint| async {
+        let place = Place::new(endpoint, wanted, facts);
+        for _ in 1..LOOKS {
+            let seen = place.look().await;
+            if seen != Seen::Served {
+                return seen;
             }
             sleep(PAUSE).await;
         }
-    }
-    Ok(())
+        place.look().await
+    });
+    together(join_all(places).await)
 }
 
-fn prober() -> Result<Prober, String> {
+/// Probes every place until it serves the certificate for a while, or time is up.
+///
+/// After a reload a server takes a moment to hand over, in which old and new processes answer in
+/// turn.
+pub(crate) async fn comes_to_serve(wanted: &Wanted, facts: &Facts, limit: Duration) -> Seen {
+    let deadline = Instant::now() + limit;
+    let places = wanted.verify.iter().map(|endpoint| async move {
+        let place = Place::new(endpoint, wanted, facts);
+        let mut handover = Handover::default();
+        loop {
+            let seen = place.look().await;
+            let now = Instant::now();
+            if let Some(end) = handover.next(seen, now, now + PAUSE > deadline) {
+                return end;
+            }
+            sleep(PAUSE).await;
+        }
+    });
+    together(join_all(places).await)
+}
+
+/// The looks at one place after a reload.
+#[derive(Default)]
+struct Handover {
+    /// When the new certificate was first seen.
+    first: Option<Instant>,
+    in_a_row: u32,
+    /// The old one came back when the handover should have been over.
+    fell_back: Option<String>,
+}
+
+impl Handover {
+    /// Takes a look into account. The answer is the end, if this look settles it or is the last.
+    fn next(&mut self, seen: Seen, now: Instant, is_last: bool) -> Option<Seen> {
+        match &seen {
+            Seen::Served => {
+                if let Some(reason) = &self.fell_back {
+                    return Some(Seen::Mixed(format!(
+                        "not every process serves it: {reason}, and then serves it again"
+                    )));
+                }
+                let first = *self.first.get_or_insert(now);
+                if now >= first + SETTLING {
+                    self.in_a_row += 1;
+                }
+                if self.in_a_row >= IN_A_ROW {
+                    return Some(seen);
+                }
+            }
+            Seen::Another(reason) | Seen::Mixed(reason) => {
+                self.in_a_row = 0;
+                if self.first.is_some_and(|first| now >= first + SETTLING) {
+                    self.fell_back = Some(reason.clone());
+                }
+            }
+            Seen::Unknown { .. } => self.in_a_row = 0,
+        }
+        is_last.then_some(seen)
+    }
+}
+
+/// The worst answer, in the words of all that are not good.
+fn together(seen: Vec<Seen>) -> Seen {
+    let mut reasons = Vec::new();
+    let mut all_down = true;
+    let mut another = false;
+    let mut mixed = false;
+
+    for place in seen {
+        match place {
+            Seen::Served => continue,
+            Seen::Unknown { reason, is_down } => {
+                all_down &= is_down;
+                reasons.push(reason);
+            }
+            Seen::Mixed(reason) => {
+                mixed = true;
+                reasons.push(reason);
+            }
+            Seen::Another(reason) => {
+                another = true;
+                reasons.push(reason);
+            }
+        }
+    }
+
+    let reason = reasons.join("; ");
+    if another {
+        Seen::Another(reason)
+    } else if mixed {
+        Seen::Mixed(reason)
+    } else if reason.is_empty() {
+        Seen::Served
+    } else {
+        Seen::Unknown {
+            reason,
+            is_down: all_down,
+        }
+    }
+}
+
+/// Where a certificate is looked for, and under which name.
+struct Place<'a> {
+    endpoint: &'a Endpoint,
+    name: Host,
+    facts: &'a Facts,
+    of_its_key: Result<Prober, String>,
+    of_any_key: Result<Prober, String>,
+}
+
+impl<'a> Place<'a> {
+    fn new(endpoint: &'a Endpoint, wanted: &Wanted, facts: &'a Facts) -> Self {
+        Self {
+            endpoint,
+            name: server_name(wanted, facts),
+            facts,
+            of_its_key: prober(endpoint, Some(facts.key)),
+            of_any_key: prober(endpoint, None),
+        }
+    }
+
+    /// Looks once, as a client that only takes the certificate's kind of key: a server with two
+    /// certificates for a name shows the one that is meant. A server that has nothing for such a
+    /// client is asked as any client does.
+    async fn look(&self) -> Seen {
+        match self.ask(&self.of_its_key).await {
+            Seen::Unknown { is_down: false, .. } => self.ask(&self.of_any_key).await,
+            seen => seen,
+        }
+    }
+
+    async fn ask(&self, prober: &Result<Prober, String>) -> Seen {
+        let prober = match prober {
+            Ok(prober) => prober,
+            Err(reason) => {
+                return Seen::Unknown {
+                    reason: format!("{}: {reason}", self.endpoint),
+                    is_down: false,
+                };
+            }
+        };
+        let target = Target {
+            endpoint: self.endpoint.clone(),
+            sni: Some(self.name.clone()),
+            addresses: Vec::new(),
+            roots: Roots::public().into(),
+            thresholds: Thresholds::default(),
+        };
+        let report = prober.probe(&target).await;
+
+        let mut seen = Vec::new();
+        for observation in &report.observations {
+            seen.push((observation.address, self.judge(observation).await));
+        }
+        // `localhost` is two addresses, and a server that listens on one of them is not down.
+        let is_served = seen.iter().any(|(_, seen)| *seen == Seen::Served);
+        if is_served {
+            seen.retain(|(address, seen)| {
+                !(address.ip().is_loopback() && matches!(seen, Seen::Unknown { is_down: true, .. }))
+            });
+        }
+
+        match report.findings.first() {
+            Some(finding) if report.observations.is_empty() => Seen::Unknown {
+                reason: format!("{}: {}", self.endpoint, finding.message),
+                is_down: matches!(finding.kind, Kind::ConnectFailed { .. }),
+            },
+            _ => together(seen.into_iter().map(|(_, seen)| seen).collect()),
+        }
+    }
+
+    /// What an address shows. The certificate counts as seen even where the handshake cannot be
+    /// completed: that the library lacks what the server wants says nothing about the certificate.
+    async fn judge(&self, observation: &Observation) -> Seen {
+        let address = observation.address;
+        let stopped = observation.findings.iter().filter(|finding| finding.is_network());
+        let message = stopped
+            .clone()
+            .map(|finding| finding.message.as_str())
+            .collect::<Vec<_>>()
+            .join("; ");
+
+        match &observation.leaf {
+            None => Seen::Unknown {
+                reason: format!("{address} shows no certificate: {message}"),
+                is_down: stopped.clone().any(is_down),
+            },
+            Some(leaf) if leaf.fingerprint != self.facts.fingerprint => Seen::Another(format!(
+                "{address} does not serve it for {}, but a certificate that ends on {} (fingerprint {})",
+                self.name, leaf.not_after, leaf.fingerprint
+            )),
+            // A server can show a certificate whose key it cannot use.
+            Some(_) if !message.is_empty() && self.is_key_refuted(address).await => Seen::Another(format!(
+                "{address} shows it, but no handshake comes to its end: {message}"
+            )),
+            Some(_) => Seen::Served,
+        }
+    }
+
+    /// Whether the server signs the handshake with another key than the certificate's.
+    async fn is_key_refuted(&self, address: SocketAddr) -> bool {
+        let witness = Arc::new(Witness::default());
+        let handshake = async {
+            let mut stream = TcpStream::connect(address).await.ok()?;
+            if let Some(protocol) = self.endpoint.starttls {
+                let host = self.endpoint.host.to_string();
+                starttls::upgrade(protocol, &mut stream, &host).await.ok()?;
+            }
+            Some(
+                Handshaker::default()
+                    .handshake(stream, self.name.server_name(), &witness)
+                    .await,
+            )
+        };
+        let _ = timeout(STEP, handshake).await;
+        witness.key_refuted()
+    }
+}
+
+fn is_down(finding: &Finding) -> bool {
+    matches!(finding.kind, Kind::ConnectFailed { .. })
+}
+
+/// A name that the certificate is for: a server may have another certificate for any other.
+///
+/// What is written in the configuration comes first, a name before a wildcard, and a wildcard is
+/// asked for by a name that it covers.
+fn server_name(wanted: &Wanted, facts: &Facts) -> Host {
+    if let Some(name) = &wanted.server_name {
+        return name.clone();
+    }
+
+    let is_wildcard = |name: &&String| name.starts_with("*.");
+    let written = wanted.identifiers.iter();
+    let issued = facts.identifiers.iter();
+    let names = written
+        .clone()
+        .filter(|name| !is_wildcard(name))
+        .chain(written.filter(is_wildcard))
+        .chain(issued.clone().filter(|name| !is_wildcard(name)))
+        .chain(issued.filter(is_wildcard))
+        .chain([&wanted.name]);
+
+    let mut hosts = names.filter_map(|name| name.replacen('*', CHECK, 1).parse::<Host>().ok());
+    hosts.next().unwrap_or(Host::Ip(std::net::Ipv4Addr::LOCALHOST.into()))
+}
+
+fn prober(endpoint: &Endpoint, key: Option<KeyType>) -> Result<Prober, String> {
+    // An address needs no name server: whatever the system's configuration says must not matter.
+    let nameserver = match &endpoint.host {
+        Host::Ip(_) => Some(SocketAddr::new(std::net::Ipv4Addr::LOCALHOST.into(), 53)),
+        Host::Name(_) => None,
+    };
     let options = Options {
+        nameserver,
         tries: 1,
         revocation: false,
         timeouts: Timeouts::within(STEP),
+        key,
         ..Options::default()
     };
     Prober::new(options).map_err(|error| error.to_string())
 }
 
-async fn probe(prober: &Prober, verify: &Verify, facts: &Facts) -> Result<(), String> {
-    let target = Target {
-        endpoint: verify.endpoint.clone(),
-        sni: Some(verify.server_name.clone()),
-        addresses: Vec::new(),
-        roots: Roots::public().into(),
-        thresholds: Thresholds::default(),
-    };
-    let report = prober.probe(&target).await;
-
-    for observation in &report.observations {
-        served(observation, &verify.server_name, &facts.fingerprint)?;
-    }
-    match report.findings.first() {
-        Some(finding) if report.observations.is_empty() => Err(format!("{}: {}", verify.endpoint, finding.message)),
-        _ => Ok(()),
-    }
-}
-
-/// Whether an address serves this certificate: one handshake must be complete, because a server can
-/// show a certificate whose key it cannot use.
-fn served(observation: &Observation, name: &Host, fingerprint: &str) -> Result<(), String> {
-    let address = observation.address;
-    let stopped = observation
-        .findings
-        .iter()
-        .filter(|finding| finding.is_network() || matches!(finding.kind, Kind::LegacyTls { .. }))
-        .map(|finding| finding.message.as_str())
-        .collect::<Vec<_>>()
-        .join("; ");
-
-    match &observation.leaf {
-        None => Err(format!("{address} shows no certificate: {stopped}")),
-        Some(leaf) if leaf.fingerprint != fingerprint => Err(format!(
-            "{address} does not serve it for {name}, but a certificate that ends on {} (fingerprint {})",
-            leaf.not_after, leaf.fingerprint
-        )),
-        Some(_) if !stopped.is_empty() => Err(format!(
-            "{address} shows it, but no handshake comes to its end: {stopped}"
-        )),
-        Some(_) => Ok(()),
-    }
-}
-
 const STEP: Duration = Duration::from_secs(5);
-const IN_A_ROW: u32 = 3;
-const PAUSE: Duration = Duration::from_millis(250);
+/// The label that stands for the asterisk of a wildcard.
+const CHECK: &str = "neverlapse-check";
+/// In each run. Half of the clients getting the old certificate goes unseen once in a thousand runs.
+const LOOKS: u32 = 10;
+/// After a handover. One process of eight with the old certificate is seen more often than not.
+const IN_A_ROW: u32 = 20;
+/// Old and new processes answer in turn for so long at most.
+const SETTLING: Duration = Duration::from_millis(500);
+const PAUSE: Duration = Duration::from_millis(40);
+
+#[cfg(test)]
+mod tests {
+    use super::super::state::tests::current;
+    use super::*;
+
+    fn unknown(reason: &str, is_down: bool) -> Seen {
+        Seen::Unknown {
+            reason: reason.into(),
+            is_down,
+        }
+    }
+
+    #[test]
+    fn could_not_look_was_taken_for_not_served() {
+        let another = |reason: &str| Seen::Another(reason.into());
+        for (seen, expected) in [
+            (vec![], Seen::Served),
+            (vec![Seen::Served, Seen::Served], Seen::Served),
+            (
+                vec![Seen::Served, unknown("b is down", true)],
+                unknown("b is down", true),
+            ),
+            (vec![unknown("a", true), unknown("b", false)], unknown("a; b", false)),
+            (vec![unknown("a", true), another("b")], another("a; b")),
+            (
+                vec![Seen::Mixed("a".into()), unknown("b", true)],
+                Seen::Mixed("a; b".into()),
+            ),
+        ] {
+            assert_eq!(together(seen), expected);
+        }
+    }
+
+    #[test]
+    fn a_lucky_streak_was_a_proof() {
+        let start = Instant::now();
+        // A look in every pause: "n" is the new certificate, "o" the old one, "?" no look.
+        let follow = |looks: String| {
+            let mut handover = Handover::default();
+            let last = looks.len() - 1;
+            looks.chars().enumerate().find_map(|(number, look)| {
+                let seen = match look {
+                    'n' => Seen::Served,
+                    'o' => Seen::Another("old".into()),
+                    _ => unknown("refused", true),
+                };
+                handover.next(seen, start + PAUSE * u32::try_from(number).unwrap(), number == last)
+            })
+        };
+        let new = "n".repeat(60);
+        let old = "o".repeat(60);
+
+        let mixed = |end: &Option<Seen>| matches!(end, Some(Seen::Mixed(_)));
+        assert_eq!(follow(new.clone()), Some(Seen::Served));
+        assert_eq!(follow(format!("{old}{new}")), Some(Seen::Served));
+        assert_eq!(follow(format!("{old}nononoon{new}")), Some(Seen::Served), "a handover");
+        assert_eq!(follow(format!("??{new}")), Some(Seen::Served), "a restart");
+        assert!(mixed(&follow(format!("{}on", "n".repeat(15)))));
+        assert!(mixed(&follow("no".repeat(60))));
+        assert_eq!(
+            follow(format!("{}{old}", "n".repeat(15))),
+            Some(Seen::Another("old".into()))
+        );
+        assert_eq!(follow("nnn".into()), Some(Seen::Served), "there was no time for more");
+    }
+
+    #[test]
+    fn a_server_was_asked_for_a_name_that_the_certificate_is_not_for() {
+        for (server_name, written, issued, expected) in [
+            (None, vec![], vec!["www.shop.test"], "www.shop.test"),
+            (None, vec![], vec!["*.shop.test"], "neverlapse-check.shop.test"),
+            (None, vec![], vec!["*.shop.test", "shop.test"], "shop.test"),
+            (
+                None,
+                vec!["*.shop.test"],
+                vec!["shop.test"],
+                "neverlapse-check.shop.test",
+            ),
+            (None, vec!["*.shop.test", "a.shop.test"], vec![], "a.shop.test"),
+            (None, vec![], vec!["192.0.2.1"], "192.0.2.1"),
+            (None, vec![], vec![], "shop"),
+            (Some("b.test"), vec!["a.test"], vec!["c.test"], "b.test"),
+        ] {
+            let mut config = "[[certificate]]\nname = \"shop\"\n".to_owned();
+            config += &format!("identifiers = {written:?}\n");
+            if let Some(server_name) = server_name {
+                config += &format!("server_name = {server_name:?}\n");
+            }
+            let wanted = super::super::config::Config::parse(&config)
+                .unwrap()
+                .certificates
+                .remove(0);
+            let mut facts = current(1, "v1").facts;
+            facts.identifiers = issued.iter().map(ToString::to_string).collect();
+            assert_eq!(super::server_name(&wanted, &facts).to_string(), expected);
+        }
+    }
+}

@@ -6,36 +6,28 @@ use std::slice;
 
 use futures::{StreamExt, stream};
 
+use super::budget::Budget;
 use super::config::Wanted;
+use super::handshake::Seen;
 use super::journal::Journal;
+use super::program::Failure;
 use super::work::{Back, Work};
 
 /// Why certificates could not be installed, by their names.
 pub(crate) type Failures<'a> = BTreeMap<&'a str, String>;
 
-/// Installs everything that is ready: one test and one reload for all certificates with the same
-/// commands.
-pub(crate) async fn install<'a>(mut ready: Vec<&mut Work<'a>>, journal: Journal) -> Failures<'a> {
+/// Installs certificates with the same commands: one test and one reload for all of them.
+pub(crate) async fn install<'a>(mut batch: Vec<&mut Work<'a>>, budget: Budget, journal: Journal) -> Failures<'a> {
+    let together = attempt(&mut batch, budget, journal).await;
+    if together.rejected != Some(Rejected::Failed) || batch.len() == 1 {
+        return together.failures;
+    }
+
+    // One of them may be at fault, and must not hold up the others.
     let mut failures = Failures::new();
-
-    while let Some(first) = ready.first() {
-        let wanted = first.wanted;
-        let (mut batch, rest): (Vec<_>, Vec<_>) = ready
-            .into_iter()
-            .partition(|work| work.wanted.test == wanted.test && work.wanted.reload == wanted.reload);
-        ready = rest;
-
-        let together = attempt(&mut batch, journal).await;
-        if !together.is_rejected || batch.len() == 1 {
-            failures.extend(together.failures);
-            continue;
-        }
-
-        // One of them may be at fault, and must not hold up the others.
-        for work in &mut batch {
-            let alone = attempt(slice::from_mut(work), journal).await;
-            failures.extend(alone.failures);
-        }
+    for work in &mut batch {
+        let alone = attempt(slice::from_mut(work), budget, journal).await;
+        failures.extend(alone.failures);
     }
     failures
 }
@@ -44,8 +36,16 @@ pub(crate) async fn install<'a>(mut ready: Vec<&mut Work<'a>>, journal: Journal)
 #[derive(Default)]
 struct Attempt<'a> {
     /// Whether the test or the reload failed: it does not say which certificate is at fault.
-    is_rejected: bool,
+    rejected: Option<Rejected>,
     failures: Failures<'a>,
+}
+
+/// How a test or a reload failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rejected {
+    Failed,
+    /// It would hang again for each certificate alone, and take the whole time of the run.
+    TimedOut,
 }
 
 /// A certificate whose new version is live.
@@ -56,7 +56,7 @@ struct Switched<'w, 'a> {
 
 /// Tries to install certificates with the same commands: switches, tests, reloads and checks. What
 /// does not pass is switched back, and the server reloaded if it may have seen the new files.
-async fn attempt<'a>(batch: &mut [&mut Work<'a>], journal: Journal) -> Attempt<'a> {
+async fn attempt<'a>(batch: &mut [&mut Work<'a>], budget: Budget, journal: Journal) -> Attempt<'a> {
     let mut attempt = Attempt::default();
 
     let mut switched = Vec::new();
@@ -64,7 +64,7 @@ async fn attempt<'a>(batch: &mut [&mut Work<'a>], journal: Journal) -> Attempt<'
         let wanted = work.wanted;
         match attempt.switch(work) {
             Ok(work) => switched.push(work),
-            Err(Back::WasLive) => reload_old(wanted, journal).await,
+            Err(Back::WasLive) => reload_old(wanted, budget, journal).await,
             Err(Back::Nothing | Back::Switched) => {}
         }
     }
@@ -73,39 +73,41 @@ async fn attempt<'a>(batch: &mut [&mut Work<'a>], journal: Journal) -> Attempt<'
     };
 
     if let Some(test) = &wanted.test
-        && let Err(reason) = test.run(wanted.timeout).await
+        && let Err(failure) = test.run(budget.limit(wanted.timeout)).await
     {
-        let back = attempt.reject(switched, &format!("the test failed: {reason}"));
+        let back = attempt.reject(switched, "the test failed", &failure);
         // Nothing was reloaded. But a server may have started, or have been started again, since an
         // earlier run switched and was cut off.
         if back == Back::WasLive {
-            reload_old(wanted, journal).await;
+            reload_old(wanted, budget, journal).await;
         }
         return attempt;
     }
 
-    if let Err(reason) = reload(wanted).await {
-        let back = attempt.reject(switched, &format!("the reload failed: {reason}"));
+    if let Err(failure) = reload(wanted, budget).await {
+        let back = attempt.reject(switched, "the reload failed", &failure);
         if back > Back::Nothing {
-            reload_old(wanted, journal).await;
+            reload_old(wanted, budget, journal).await;
         }
         return attempt;
     }
 
     // All together: a server that is down takes its whole time.
-    let checks: Vec<_> = stream::iter(switched.iter().map(|switched| switched.work.check()))
+    let checks: Vec<_> = stream::iter(switched.iter().map(|switched| switched.work.check(budget)))
         .buffered(TOGETHER)
         .collect()
         .await;
     let mut back = Back::Nothing;
     for (switched, check) in switched.into_iter().zip(checks) {
         match check {
-            Ok(()) => attempt.finish(switched),
-            Err(reason) => back = back.max(attempt.not_served(switched, format!("after the reload {reason}"))),
+            Seen::Another(reason) => {
+                back = back.max(attempt.not_served(switched, format!("after the reload {reason}")));
+            }
+            seen => attempt.finish(switched, &seen),
         }
     }
     if back > Back::Nothing {
-        reload_old(wanted, journal).await;
+        reload_old(wanted, budget, journal).await;
     }
     attempt
 }
@@ -128,10 +130,11 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// It is tested, loaded and served.
-    fn finish(&mut self, switched: Switched<'_, 'a>) {
+    /// It is tested and loaded, and as far as anybody could look no server has another one: to go
+    /// back would gain nothing.
+    fn finish(&mut self, switched: Switched<'_, 'a>, seen: &Seen) {
         let Switched { work, .. } = switched;
-        if let Err(error) = work.finish() {
+        if let Err(error) = work.finish(seen) {
             self.failures.insert(&work.wanted.name, format!("{error:#}"));
         }
     }
@@ -155,12 +158,16 @@ impl<'a> Attempt<'a> {
 
     /// The test or the reload failed, and all go back. Answers with the most that servers may have
     /// seen.
-    fn reject(&mut self, all: Vec<Switched<'_, 'a>>, reason: &str) -> Back {
-        self.is_rejected = true;
+    fn reject(&mut self, all: Vec<Switched<'_, 'a>>, what: &str, failure: &Failure) -> Back {
+        self.rejected = Some(if failure.timed_out {
+            Rejected::TimedOut
+        } else {
+            Rejected::Failed
+        });
 
         let mut most = Back::Nothing;
         for switched in all {
-            most = most.max(self.back_out(switched, reason.to_owned()));
+            most = most.max(self.back_out(switched, format!("{what}: {}", failure.reason)));
         }
         most
     }
@@ -191,17 +198,20 @@ impl<'a> Attempt<'a> {
     }
 }
 
-async fn reload(wanted: &Wanted) -> Result<(), String> {
+async fn reload(wanted: &Wanted, budget: Budget) -> Result<(), Failure> {
     match &wanted.reload {
-        Some(reload) => reload.run(wanted.timeout).await,
+        Some(reload) => reload.run(budget.limit(wanted.timeout)).await,
         None => Ok(()),
     }
 }
 
 /// Has the server load the old files, now that they are back.
-async fn reload_old(wanted: &Wanted, journal: Journal) {
-    if let Err(reason) = reload(wanted).await {
-        journal.error(&format!("{}: the old files are back, but {reason}", wanted.name));
+async fn reload_old(wanted: &Wanted, budget: Budget, journal: Journal) {
+    if let Err(failure) = reload(wanted, budget).await {
+        journal.error(&format!(
+            "{}: the old files are back, but {}",
+            wanted.name, failure.reason
+        ));
     }
 }
 

@@ -23,6 +23,8 @@ pub(crate) struct Machine {
     pub(crate) ec2: Option<String>,
     /// Its region, where the metadata service says so.
     pub(crate) region: Option<String>,
+    /// What an image of it does not take along, as far as the system knows.
+    pub(crate) id: String,
 }
 
 impl Machine {
@@ -30,8 +32,15 @@ impl Machine {
     pub(crate) async fn find() -> Self {
         let document = if is_ec2() { document().await } else { None };
         let (ec2, region) = document.map(|document| (document.instance_id, document.region)).unzip();
+        let host = uname().nodename().to_string_lossy().into_owned();
+        // A name can be changed, and an image has its original's machine id until it is started as
+        // the manual says (machine-id(5)). The virtual machine's own id is another one at once.
+        let ids = [MACHINE, PRODUCT].map(|file| std::fs::read_to_string(file).unwrap_or_default());
+        let ids = ids.map(|id| id.trim().to_owned()).join(" ");
+        let id = if ids.trim().is_empty() { host.clone() } else { ids };
         Self {
-            host: uname().nodename().to_string_lossy().into_owned(),
+            id: ec2.clone().unwrap_or(id),
+            host,
             ec2,
             region,
         }
@@ -84,7 +93,8 @@ impl Identity {
                 Some(user_id) => user_id,
                 None => {
                     let user_id = request(sts).await?;
-                    keep(file, machine, &user_id)?;
+                    // It is asked again, if it cannot be kept.
+                    let _ = keep(file, machine, &user_id);
                     user_id
                 }
             },
@@ -141,6 +151,9 @@ fn is_key(name: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || b"-_.+=,@:".contains(&byte))
 }
 
+const MACHINE: &str = "/etc/machine-id";
+const PRODUCT: &str = "/sys/class/dmi/id/product_uuid";
+
 /// Elsewhere nothing answers at the metadata service's address, and the attempt would take seconds.
 fn is_ec2() -> bool {
     std::env::var_os("AWS_EC2_METADATA_SERVICE_ENDPOINT").is_some()
@@ -185,6 +198,7 @@ mod tests {
             host: "web-1".into(),
             ec2: (!ec2.is_empty()).then(|| ec2.to_owned()),
             region: None,
+            id: ec2.to_owned(),
         }
     }
 

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use neverlapse::bucket::version::{FULLCHAIN, PRIVKEY};
 use neverlapse::text::sha256;
 
+use super::condition::Access;
+
 /// The files of a version by name: [`FILES`](neverlapse::bucket::version::FILES), and a keystore.
 pub(crate) type Files = BTreeMap<&'static str, Vec<u8>>;
 
@@ -69,28 +71,57 @@ impl Layout {
             .map(|(name, content)| LaidOut {
                 name,
                 content: content.clone(),
-                mode: if [PRIVKEY, KEYSTORE].contains(name) {
-                    self.key_mode
-                } else {
-                    PUBLIC
-                },
+                mode: self.mode(name),
             })
             .collect();
 
         if self.combined {
-            let mut content = files[FULLCHAIN].clone();
-            if !content.ends_with(b"\n") {
-                content.push(b'\n');
-            }
-            content.extend(&files[PRIVKEY]);
             laid_out.push(LaidOut {
                 name: COMBINED,
-                content,
-                mode: self.key_mode,
+                content: combined(files),
+                mode: self.mode(COMBINED),
             });
         }
         laid_out
     }
+
+    /// The mode of a file.
+    pub(crate) fn mode(&self, name: &str) -> u32 {
+        if [PRIVKEY, KEYSTORE, COMBINED].contains(&name) {
+            self.key_mode
+        } else {
+            PUBLIC
+        }
+    }
+
+    /// The mode of a version's folder.
+    pub(crate) fn folder_mode(&self) -> u32 {
+        if self.group.is_some() { 0o750 } else { 0o700 }
+    }
+
+    /// What is wrong with who may read a file or folder. Nobody but the configured owner, or else
+    /// the user who runs the client, may own it: an owner can change its mode.
+    pub(crate) fn access_problem(&self, name: &str, found: Access, mode: u32, user: u32) -> Option<String> {
+        let owner = self.owner.unwrap_or(user);
+        if found.mode != mode {
+            Some(format!("{name} had mode {:04o} (expected {mode:04o})", found.mode))
+        } else if found.owner != owner {
+            Some(format!("{name} belonged to user {} (expected {owner})", found.owner))
+        } else {
+            let group = self.group.filter(|group| *group != found.group)?;
+            Some(format!("{name} belonged to group {} (expected {group})", found.group))
+        }
+    }
+}
+
+/// The content of [`COMBINED`].
+pub(crate) fn combined(files: &Files) -> Vec<u8> {
+    let mut content = files[FULLCHAIN].clone();
+    if !content.ends_with(b"\n") {
+        content.push(b'\n');
+    }
+    content.extend(&files[PRIVKEY]);
+    content
 }
 
 /// Leaf, issuers and key in one file, as haproxy wants them.

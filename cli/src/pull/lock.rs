@@ -5,7 +5,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use tokio::time::{Instant, sleep};
@@ -20,16 +20,20 @@ pub(crate) struct Lock {
 
 impl Lock {
     /// Takes the lock, and waits up to `limit` for another run to end. Creates the folder if it is
-    /// missing.
-    pub(crate) async fn take(folder: &Path, limit: Duration) -> Result<Self> {
+    /// missing. `None` if another run still holds it.
+    pub(crate) async fn take(folder: &Path, limit: Duration) -> Result<Option<Self>> {
         let deadline = Instant::now() + limit;
         loop {
             match Self::try_take(folder)? {
-                Some(lock) => return Ok(lock),
                 None if Instant::now() < deadline => sleep(PAUSE).await,
-                None => bail!("another run is at work (it holds {})", folder.join(NAME).display()),
+                taken => return Ok(taken),
             }
         }
+    }
+
+    /// What to say when another run holds it.
+    pub(crate) fn is_held(folder: &Path) -> String {
+        format!("another run is at work (it holds {})", folder.join(NAME).display())
     }
 
     /// `None` while another run holds it.

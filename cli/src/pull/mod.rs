@@ -10,7 +10,9 @@
 //! there before it begins and removed when a handshake has shown it, so that whatever interrupts a
 //! run, the next one finishes it. The [`receipt`] comes last.
 
+mod budget;
 mod candidate;
+mod condition;
 mod config;
 mod folder;
 mod guard;
@@ -31,15 +33,18 @@ mod window;
 mod withdrawal;
 mod work;
 
-use std::path::PathBuf;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Error, Result, anyhow};
+use anyhow::{Error, Result, anyhow, bail};
 use clap::Args;
 use futures::{StreamExt, stream};
 use neverlapse::finding::Severity;
 use neverlapse::timestamp::Timestamp;
 
+use self::budget::Budget;
 use self::config::Config;
 use self::install::{Failures, install};
 use self::instance::{Identity, Machine};
@@ -49,7 +54,9 @@ use self::outcome::{Outcome, Problem, Verdict};
 use self::plan::Plan;
 use self::receipt::{Reporter, receipt};
 use self::source::{RECEIPTS, Source, is_denied};
-use self::work::Work;
+use self::state::Owner;
+use self::withdrawal::Us;
+use self::work::{Broken, Work};
 
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
@@ -73,20 +80,31 @@ pub(crate) struct Arguments {
 
 /// One run over all certificates; the exit code is that of the worst thing that happened.
 pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
+    let budget = Budget::of_run();
     let config = Config::read(&arguments.config)?;
     let journal = Journal::open();
     let patience = if arguments.leave { LAST_RUN } else { Duration::ZERO };
     // Held until the end. A dry run changes nothing, and needs none.
-    let _lock = if arguments.dry_run {
-        None
+    let lock = if arguments.dry_run {
+        Ok(None)
     } else {
-        Some(Lock::take(&config.state, patience).await?)
+        match Lock::take(&config.state, patience).await {
+            Ok(None) => bail!("{}", Lock::is_held(&config.state)),
+            lock => lock,
+        }
     };
 
     let machine = Machine::find().await;
+    let owner = owner(&machine, &arguments.config, &config);
     let (source, identity) = source::open(arguments.from.as_deref(), &config, &machine).await?;
     if arguments.leave {
-        let worst = withdrawal::leave(&config, &source, journal).await?;
+        lock?;
+        let instance = identity.find(&machine).await.ok();
+        let us = Us {
+            owner: &owner,
+            instance: instance.as_deref(),
+        };
+        let worst = withdrawal::leave(&config, &source, us, journal).await?;
         return Ok(worst.exit_code());
     }
 
@@ -95,21 +113,43 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
         source: &source,
         identity: &identity,
         machine: &machine,
+        owner: &owner,
+        budget,
         journal,
     };
-    let (works, mut worst) = run.open(arguments.now, Timestamp::now());
     if arguments.dry_run {
-        worst = worst.max(run.dry_run(works).await);
+        let worst = run.dry_run().await;
         return Ok(worst.exit_code());
     }
 
-    let mut jobs: Vec<_> = stream::iter(works).map(prepare).buffered(TOGETHER).collect().await;
-    let ready = jobs.iter_mut().filter(|job| job.plan == Plan::Install);
-    let failures = install(ready.map(|job| &mut job.work).collect(), journal).await;
-    worst = worst.max(run.report(&mut jobs, &failures).await);
+    // Certificates must be installed even if AWS does not say who this is.
+    let instance = identity.find(&machine).await;
+    let _lock = match lock {
+        Ok(lock) => lock,
+        Err(error) => {
+            run.report_unlocked(&instance, &error).await;
+            return Err(error);
+        }
+    };
+    let worst = run.all(&instance, arguments.now).await;
 
-    withdrawal::forget_others(&config, &source, journal).await;
+    let us = Us {
+        owner: &owner,
+        instance: instance.as_deref().ok(),
+    };
+    withdrawal::forget_others(&config, &source, us, journal).await;
     Ok(worst.exit_code())
+}
+
+/// Whose state and receipts these are. The folder of the state counts by what it is, not only by
+/// its name: a copy of it is another one.
+fn owner(machine: &Machine, path: &Path, config: &Config) -> Owner {
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let inode = fs::metadata(&config.state).map_or(0, |found| found.ino());
+    Owner {
+        machine: machine.id.clone(),
+        configuration: format!("{} {inode}", path.display()),
+    }
 }
 
 /// What is the same for all certificates of a run.
@@ -118,6 +158,8 @@ struct Run<'a> {
     source: &'a Source,
     identity: &'a Identity,
     machine: &'a Machine,
+    owner: &'a Owner,
+    budget: Budget,
     journal: Journal,
 }
 
@@ -135,6 +177,13 @@ async fn prepare(mut work: Work<'_>) -> Job<'_> {
         Err(problem) => (work.carry_on().await, Some(problem)),
     };
 
+    // A version that is about to be installed takes the place of what is damaged.
+    if plan != Plan::Install
+        && let Some(damage) = &work.damage
+    {
+        problem = Some(Problem::Damaged(damage.clone()));
+    }
+
     // An installation writes the state itself, once there is a way back.
     if plan.is_postponed()
         && let Err(error) = work.save()
@@ -145,27 +194,65 @@ async fn prepare(mut work: Work<'_>) -> Job<'_> {
 }
 
 impl<'a> Run<'a> {
+    /// Installs and reports everything. Each certificate is reported as soon as it is done: the run
+    /// may be ended before all are.
+    async fn all(&self, instance: &Result<String>, at_once: bool) -> Severity {
+        let (works, broken) = self.open(at_once, Timestamp::now());
+        for broken in &broken {
+            self.journal
+                .error(&format!("{}: {}", broken.wanted.name, broken.reason));
+        }
+        let mut worst = self.report_broken(broken, instance).await;
+
+        let jobs: Vec<_> = stream::iter(works).map(prepare).buffered(TOGETHER).collect().await;
+        let (mut ready, others): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| job.plan == Plan::Install);
+        for mut job in others {
+            if let Err(reason) = job.work.load_restored(self.budget).await {
+                job.problem = Some(Problem::Failed(reason));
+            }
+            worst = worst.max(self.report(&mut job, &Failures::new(), instance).await);
+        }
+
+        while let Some(first) = ready.first() {
+            let wanted = first.work.wanted;
+            let (mut batch, rest): (Vec<_>, Vec<_>) = ready
+                .into_iter()
+                .partition(|job| job.work.wanted.test == wanted.test && job.work.wanted.reload == wanted.reload);
+            ready = rest;
+
+            let works = batch.iter_mut().map(|job| &mut job.work).collect();
+            let failures = install(works, self.budget, self.journal).await;
+            for job in &mut batch {
+                worst = worst.max(self.report(job, &failures, instance).await);
+            }
+        }
+        worst
+    }
+
     /// Opens every certificate. One that cannot be opened does not keep the others from being
     /// installed.
-    fn open(&self, at_once: bool, now: Timestamp) -> (Vec<Work<'a>>, Severity) {
+    fn open(&self, at_once: bool, now: Timestamp) -> (Vec<Work<'a>>, Vec<Broken<'a>>) {
         let mut works = Vec::new();
-        let mut worst = Severity::Ok;
+        let mut broken = Vec::new();
 
         for wanted in &self.config.certificates {
             match Work::open(self.config, wanted, self.source, at_once, now) {
                 Ok(work) => works.push(work),
-                Err(error) => {
-                    self.journal.error(&format!("{}: {error:#}", wanted.name));
-                    worst = Severity::Unknown;
-                }
+                Err(error) => broken.push(*error),
             }
         }
-        (works, worst)
+        (works, broken)
     }
 
-    async fn dry_run(&self, works: Vec<Work<'_>>) -> Severity {
+    async fn dry_run(&self) -> Severity {
+        let (works, broken) = self.open(false, Timestamp::now());
         let mut worst = Severity::Ok;
 
+        for broken in broken {
+            self.journal
+                .error(&format!("{}: {}", broken.wanted.name, broken.reason));
+            worst = Severity::Unknown;
+        }
         for mut work in works {
             match work.dry_run().await {
                 Ok(line) => self.journal.info(&format!("{}: {line}", work.wanted.name)),
@@ -183,40 +270,82 @@ impl<'a> Run<'a> {
     }
 
     /// Reports how it ended, to the probe and in the journal.
-    async fn report(&self, jobs: &mut [Job<'_>], failures: &Failures<'_>) -> Severity {
-        // Only now: certificates must be installed even if AWS does not say who this is.
-        let instance = self.identity.find(self.machine).await;
+    async fn report(&self, job: &mut Job<'a>, failures: &Failures<'_>, instance: &Result<String>) -> Severity {
+        let outcome = job.outcome(failures);
+        let verdict = outcome.verdict();
+        let receipt = instance
+            .as_ref()
+            .map(|instance| receipt(&outcome, self.reporter(instance)));
+
+        let sent = match receipt {
+            Ok(Some(receipt)) => job.work.report(receipt, self.owner).await,
+            Ok(None) => Ok(()),
+            Err(error) => Err(anyhow!("{error:#}")),
+        };
+
+        let name = &job.work.wanted.name;
+        let worst = match sent {
+            Ok(()) => Severity::Ok,
+            Err(error) => self.not_reported(name, &error),
+        };
+        for line in job.work.mended.iter().chain(&job.work.warnings) {
+            self.journal.warning(&format!("{name}: {line}"));
+        }
+        worst.max(self.log(&verdict))
+    }
+
+    /// Reports certificates whose files or state cannot be opened.
+    async fn report_broken(&self, broken: Vec<Broken<'a>>, instance: &Result<String>) -> Severity {
         let mut worst = Severity::Ok;
 
-        for job in jobs {
-            let outcome = job.outcome(failures);
-            let verdict = outcome.verdict();
+        for mut broken in broken {
+            let name = &broken.wanted.name;
+            worst = Severity::Unknown;
 
-            let sent = match &instance {
-                Ok(instance) => {
-                    let reporter = Reporter {
-                        instance,
-                        host: &self.machine.host,
-                        runs_every: self.config.runs_every,
-                    };
-                    match receipt(&outcome, reporter) {
-                        Some(receipt) => job.work.report(receipt).await,
-                        None => Ok(()),
-                    }
-                }
-                Err(error) => Err(anyhow!("{error:#}")),
+            let state = broken.known().await;
+            let problem = Problem::Failed(broken.reason.clone());
+            let outcome = Outcome {
+                name,
+                state: &state,
+                plan: Plan::Nothing,
+                problem: Some(&problem),
+                failure: None,
+                mended: None,
+                now: Timestamp::now(),
             };
-
-            if let Err(error) = sent {
-                worst = worst.max(self.not_reported(&job.work, &error));
+            let receipt = match instance {
+                Ok(instance) => receipt(&outcome, self.reporter(instance)),
+                Err(_) => None,
+            };
+            if let Some(receipt) = receipt
+                && let Err(error) = broken.report(receipt, self.owner).await
+            {
+                self.not_reported(name, &error);
             }
-            worst = worst.max(self.log(&verdict));
         }
         worst
     }
 
-    fn not_reported(&self, work: &Work<'_>, error: &Error) -> Severity {
-        let line = format!("{}: the receipt is not written: {error:#}", work.wanted.name);
+    /// Reports that no certificate can be looked after, because the state's folder is of no use.
+    async fn report_unlocked(&self, instance: &Result<String>, error: &Error) {
+        let broken = self
+            .config
+            .certificates
+            .iter()
+            .map(|wanted| Broken::without_state(wanted, self.source, format!("{error:#}")));
+        self.report_broken(broken.collect(), instance).await;
+    }
+
+    fn reporter<'r>(&'r self, instance: &'r str) -> Reporter<'r> {
+        Reporter {
+            instance,
+            host: &self.machine.host,
+            runs_every: self.config.runs_every,
+        }
+    }
+
+    fn not_reported(&self, name: &str, error: &Error) -> Severity {
+        let line = format!("{name}: the receipt is not written: {error:#}");
         if self.source.is_read_only(error) {
             self.journal.info(&line);
             return Severity::Ok;
@@ -252,6 +381,7 @@ impl Job<'_> {
             plan: self.plan,
             problem: self.problem.as_ref(),
             failure: failures.get(name).map(String::as_str),
+            mended: self.work.mended.as_deref(),
             now: self.work.now,
         }
     }

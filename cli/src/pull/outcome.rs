@@ -1,5 +1,7 @@
 //! How a run ended for one certificate, and what a person reads about it.
 
+use std::fmt;
+
 use neverlapse::bucket::version::Current;
 use neverlapse::finding::Severity;
 use neverlapse::timestamp::Timestamp;
@@ -23,12 +25,34 @@ pub(crate) enum Problem {
     Refused { current: Box<Current>, reason: String },
     /// A version that was refused, or could not be stored.
     Failed(String),
+    /// What is installed is damaged, and could not be restored.
+    Damaged(String),
 }
 
 impl Problem {
     /// An error in words.
     pub(crate) fn failed(error: &anyhow::Error) -> Self {
         Self::Failed(format!("{error:#}"))
+    }
+
+    /// Whether the source could be read, and only what it shows is not taken.
+    pub(crate) fn is_about_the_version(&self) -> bool {
+        match self {
+            Self::Unreachable(_) | Self::Denied(_) => false,
+            Self::NotPublished | Self::Refused { .. } | Self::Failed(_) | Self::Damaged(_) => true,
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable(reason) | Self::Denied(reason) | Self::Failed(reason) | Self::Damaged(reason) => {
+                f.write_str(reason)
+            }
+            Self::Refused { reason, .. } => f.write_str(reason),
+            Self::NotPublished => f.write_str(NOT_PUBLISHED),
+        }
     }
 }
 
@@ -44,6 +68,8 @@ pub(crate) struct Outcome<'a> {
     pub(crate) problem: Option<&'a Problem>,
     /// Why an installation did not succeed.
     pub(crate) failure: Option<&'a str>,
+    /// What was put right.
+    pub(crate) mended: Option<&'a str>,
     pub(crate) now: Timestamp,
 }
 
@@ -81,8 +107,9 @@ impl Outcome<'_> {
             Plan::Nothing | Plan::Install => String::new(),
         };
 
-        let is_critical =
-            installed.is_none_or(|Current { facts, .. }| is_urgent(facts.not_before, facts.not_after, self.now));
+        let is_damaged = self.failure.is_none() && matches!(self.problem, Some(Problem::Damaged(_)));
+        let is_critical = is_damaged
+            || installed.is_none_or(|Current { facts, .. }| is_urgent(facts.not_before, facts.not_after, self.now));
         let is_denied = self.failure.is_none() && matches!(self.problem, Some(Problem::Denied(_)));
         Verdict {
             severity: if is_critical { Severity::Critical } else { severity },
@@ -101,6 +128,11 @@ impl Outcome<'_> {
         self.state.pending.as_ref()?.failure.as_deref()
     }
 
+    /// Why nobody knows whether the installed version is served.
+    pub(crate) fn unseen(&self) -> Option<&str> {
+        self.state.installed.as_ref()?.unseen.as_deref()
+    }
+
     /// What is wrong, the latest first: the installation comes after the source was read.
     fn reason(&self) -> Option<(&str, Severity)> {
         if let Some(failure) = self.failure {
@@ -109,9 +141,14 @@ impl Outcome<'_> {
 
         match self.problem {
             Some(Problem::Unreachable(reason) | Problem::Denied(reason)) => Some((reason, Severity::Unknown)),
-            Some(Problem::NotPublished) => Some(("no version is published under this name", Severity::Unknown)),
-            Some(Problem::Refused { reason, .. } | Problem::Failed(reason)) => Some((reason, Severity::Warning)),
-            None => self.past_failure().map(|reason| (reason, Severity::Warning)),
+            Some(Problem::NotPublished) => Some((NOT_PUBLISHED, Severity::Unknown)),
+            Some(Problem::Refused { reason, .. } | Problem::Failed(reason) | Problem::Damaged(reason)) => {
+                Some((reason, Severity::Warning))
+            }
+            None => {
+                let reason = self.past_failure().or(self.unseen())?;
+                Some((reason, Severity::Warning))
+            }
         }
     }
 
@@ -141,6 +178,7 @@ fn words(current: &Current) -> String {
     )
 }
 
+const NOT_PUBLISHED: &str = "no version is published under this name";
 const VERSIONS: &str = "the instance needs s3:GetObject on certificates/NAME/* and kms:Decrypt with the bucket's key; S3 also says this \
                         while nothing is published under the name";
 
@@ -313,6 +351,7 @@ mod tests {
                 plan,
                 problem,
                 failure,
+                mended: None,
                 now,
             };
             let hint = (problem == Some(&denied)).then_some(VERSIONS);

@@ -19,9 +19,18 @@ pub(crate) struct Program {
     pub(crate) words: Vec<String>,
 }
 
+/// Why a command did not succeed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// In words, with what it wrote.
+    pub(crate) reason: String,
+    /// Whether it had to be ended.
+    pub(crate) timed_out: bool,
+}
+
 impl Program {
     /// Runs it to its end. The error quotes what it wrote.
-    pub(crate) async fn run(&self, limit: Duration) -> Result<(), String> {
+    pub(crate) async fn run(&self, limit: Duration) -> Result<(), Failure> {
         let output = in_memory().map_err(|error| self.cannot_run(&error))?;
         let stdout = output.try_clone().map_err(|error| self.cannot_run(&error))?;
         self.end(limit, Stdio::null(), stdout, output).await
@@ -30,6 +39,11 @@ impl Program {
     /// Runs it with something to read, as `/dev/stdin`, and answers with what it wrote. Neither
     /// touches a disk, and the error never quotes them.
     pub(crate) async fn filter(&self, input: &[u8], limit: Duration) -> Result<Vec<u8>, String> {
+        let written = self.filtered(input, limit).await;
+        written.map_err(|failure| failure.reason)
+    }
+
+    async fn filtered(&self, input: &[u8], limit: Duration) -> Result<Vec<u8>, Failure> {
         let stdin = holding(input).map_err(|error| self.cannot_run(&error))?;
         let mut output = in_memory().map_err(|error| self.cannot_run(&error))?;
         let stdout = output.try_clone().map_err(|error| self.cannot_run(&error))?;
@@ -45,7 +59,7 @@ impl Program {
     }
 
     /// Runs it to its end, or kills it with everything that it started. The error quotes `errors`.
-    async fn end(&self, limit: Duration, stdin: Stdio, stdout: File, errors: File) -> Result<(), String> {
+    async fn end(&self, limit: Duration, stdin: Stdio, stdout: File, errors: File) -> Result<(), Failure> {
         let mut child = self
             .spawn(stdin, stdout, &errors)
             .map_err(|error| self.cannot_run(&error))?;
@@ -60,24 +74,27 @@ impl Program {
                 let _ = kill_process_group(group, Signal::KILL);
             }
             let _ = child.wait().await;
-            return Err(format!(
-                "{self} took longer than {} s{}",
-                limit.as_secs(),
-                words(&errors)
-            ));
+            return Err(Failure {
+                reason: format!("{self} took longer than {} s{}", limit.as_secs().max(1), words(&errors)),
+                timed_out: true,
+            });
         };
 
         let status = status.map_err(|error| self.cannot_run(&error))?;
         if status.success() {
             return Ok(());
         }
-        Err(match status.code() {
+        let reason = match status.code() {
             Some(code) => format!("{self} ended with {code}{}", words(&errors)),
             None => format!(
                 "{self} was ended by signal {}{}",
                 status.signal().unwrap_or(0),
                 words(&errors)
             ),
+        };
+        Err(Failure {
+            reason,
+            timed_out: false,
         })
     }
 
@@ -92,15 +109,20 @@ impl Program {
             .process_group(0);
 
         for (variable, _) in std::env::vars_os() {
-            if variable.to_string_lossy().starts_with("AWS_") {
-                command.env_remove(variable);
+            let name = variable.to_string_lossy();
+            // The region is no secret, and a command that uses the AWS CLI needs it.
+            if name.starts_with("AWS_") && !REGION.contains(&&*name) {
+                command.env_remove(&variable);
             }
         }
         command.spawn()
     }
 
-    fn cannot_run(&self, error: &io::Error) -> String {
-        format!("cannot run {self}: {error}")
+    fn cannot_run(&self, error: &io::Error) -> Failure {
+        Failure {
+            reason: format!("cannot run {self}: {error}"),
+            timed_out: false,
+        }
     }
 }
 
@@ -183,6 +205,7 @@ fn length(output: &File) -> u64 {
     output.metadata().map_or(0, |found| found.len())
 }
 
+const REGION: [&str; 2] = ["AWS_REGION", "AWS_DEFAULT_REGION"];
 /// Of beginning and end each, in bytes.
 const KEPT: u64 = 1_000;
 /// No more is ever held than a processor writes in this time.
@@ -217,7 +240,7 @@ mod tests {
                 "cannot run `/no/such/program`: No such file or directory (os error 2)",
             ),
         ] {
-            assert_eq!(program.run(long).await, Err(expected.to_owned()));
+            assert_eq!(program.run(long).await.unwrap_err().reason, expected);
         }
     }
 
@@ -237,7 +260,10 @@ mod tests {
         let file = folder.path().join("child");
         let program = shell(&format!("sleep 600 & echo $! > {}; wait", file.display()));
         let error = program.run(Duration::from_secs(1)).await.unwrap_err();
-        assert!(error.contains("took longer than 1 s"), "{error}");
+        assert!(
+            error.timed_out && error.reason.contains("took longer than 1 s"),
+            "{error:?}"
+        );
         let child = std::fs::read_to_string(file).unwrap();
         let stat = || std::fs::read_to_string(format!("/proc/{}/stat", child.trim())).unwrap_or_default();
         for _ in 0..300 {

@@ -27,6 +27,7 @@ pub(crate) fn receipt(outcome: &Outcome<'_>, reporter: Reporter<'_>) -> Option<R
         pending,
         seen,
         receipt: last,
+        ..
     } = outcome.state;
     let now = outcome.now;
 
@@ -42,7 +43,9 @@ pub(crate) fn receipt(outcome: &Outcome<'_>, reporter: Reporter<'_>) -> Option<R
     // An unreachable source is no failure of the version: the probe notices it by the silence.
     let failure = match (outcome.failure, outcome.problem) {
         (Some(failure), _) => Some(failure),
-        (None, Some(Problem::Refused { reason, .. } | Problem::Failed(reason))) => Some(reason.as_str()),
+        (None, Some(Problem::Refused { reason, .. } | Problem::Failed(reason) | Problem::Damaged(reason))) => {
+            Some(reason.as_str())
+        }
         _ => outcome.past_failure(),
     };
     let stage = match installed {
@@ -69,7 +72,7 @@ pub(crate) fn receipt(outcome: &Outcome<'_>, reporter: Reporter<'_>) -> Option<R
         version: facts.version.clone(),
         fingerprint: facts.fingerprint.clone(),
         stage,
-        reason: failure.map(str::to_owned),
+        reason: failure.or(outcome.unseen()).or(outcome.mended).map(str::to_owned),
         installed: installed
             .map(|current| current.facts.version.clone())
             .filter(|installed| *installed != facts.version),
@@ -123,6 +126,7 @@ mod tests {
             plan: Plan::Nothing,
             problem,
             failure,
+            mended: None,
             now: NOW,
         };
         receipt(&outcome, WEB)

@@ -1,6 +1,7 @@
 //! What this instance has done with a certificate and has still to do, kept so that a crash forgets
 //! nothing.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -8,8 +9,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use neverlapse::bucket::receipt::Receipt;
-use neverlapse::bucket::version::Current;
+use neverlapse::bucket::version::{Current, Manifest};
 use neverlapse::name;
+use neverlapse::text::sha256;
 use neverlapse::timestamp::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +29,22 @@ pub(crate) struct State {
     pub(crate) seen: Option<Seen>,
     /// What was last reported.
     pub(crate) receipt: Option<Receipt>,
+    /// Who reported it: a copy of this state, in an image or a backup, is somebody else's.
+    #[serde(default)]
+    pub(crate) owner: Option<Owner>,
+    /// The manifests of what is installed and pending, by their SHA-256, which `current.json` has:
+    /// with them the files on the disk are compared, whether the source can be reached or not.
+    #[serde(default)]
+    pub(crate) manifests: BTreeMap<String, String>,
+}
+
+/// Whose state it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Owner {
+    /// The machine, by what an image does not take along.
+    pub(crate) machine: String,
+    /// The configuration, and the folder of its state: one machine can have several.
+    pub(crate) configuration: String,
 }
 
 /// A version in its folder.
@@ -35,8 +53,15 @@ pub(crate) struct Installed {
     pub(crate) current: Current,
     /// In `versions/{name}/`.
     pub(crate) folder: String,
-    /// Whether the server served it when it was last probed; `None` without `verify`.
+    /// Whether the server served it when it was last probed; `None` without `verify`, or if nobody
+    /// could look.
     pub(crate) served: Option<bool>,
+    /// Why nobody could look.
+    #[serde(default)]
+    pub(crate) unseen: Option<String>,
+    /// The SHA-256 of its keystore, if it has one.
+    #[serde(default)]
+    pub(crate) keystore: Option<String>,
     pub(crate) since: Timestamp,
 }
 
@@ -94,6 +119,27 @@ impl State {
             ensure!(name::is_folder(folder), "folder {folder:?} is not one of ours");
         }
         Ok(state)
+    }
+
+    /// The manifest that a pointer vouches for, if it was kept.
+    pub(crate) fn manifest(&self, current: &Current) -> Option<Manifest> {
+        let kept = self.manifests.get(&current.manifest_sha256)?;
+        if sha256(kept.as_bytes()) != current.manifest_sha256 {
+            return None;
+        }
+        serde_json::from_str(kept).ok()
+    }
+
+    /// Keeps a manifest, and forgets those of versions that are neither installed nor pending.
+    pub(crate) fn keep_manifest(&mut self, current: &Current, manifest: &[u8]) {
+        let installed = self.installed.iter().map(|installed| &installed.current);
+        let pending = self.pending.iter().map(|pending| &pending.current);
+        let wanted: Vec<_> = installed.chain(pending).map(|known| &known.manifest_sha256).collect();
+        self.manifests.retain(|hash, _| wanted.contains(&hash));
+
+        if let Ok(manifest) = String::from_utf8(manifest.to_vec()) {
+            self.manifests.insert(current.manifest_sha256.clone(), manifest);
+        }
     }
 
     /// Writes it so that a crash leaves the old or the new one.
@@ -203,6 +249,8 @@ pub(crate) mod tests {
             current: current(sequence, version),
             folder: version.into(),
             served: Some(true),
+            unseen: None,
+            keystore: None,
             since: NOON - Duration::DAY,
         }
     }

@@ -1,25 +1,28 @@
 //! One certificate's files, state and place in the source: everything that a run reads and writes
 //! about it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result, anyhow, bail};
 use neverlapse::bucket::receipt::{self, Receipt};
 use neverlapse::bucket::store::Fresh;
 use neverlapse::bucket::version::{Current, FILES, FULLCHAIN, MANIFEST, PRIVKEY, current_key, file_key};
 use neverlapse::name;
+use neverlapse::text::sha256;
 use neverlapse::timestamp::Timestamp;
 
+use super::budget::Budget;
 use super::candidate::{Candidate, Expected, verify};
+use super::condition::{self, Condition};
 use super::config::{Config, Wanted};
 use super::folder::Folder;
-use super::handshake;
-use super::layout::{Files, KEYSTORE};
+use super::handshake::{self, Seen};
+use super::layout::{COMBINED, Files, KEYSTORE};
 use super::outcome::Problem;
 use super::plan::{Circumstances, Plan, Pointer, unfinished};
 use super::receipt::still_stands;
 use super::source::{Source, is_denied};
-use super::state::{Installed, Pending, Seen, State};
+use super::state::{Installed, Owner, Pending, Seen as Shown, State};
 
 /// A certificate that is wanted here.
 ///
@@ -31,10 +34,29 @@ pub(crate) struct Work<'a> {
     /// What is done and not done. It is on the disk where a method says that it writes it.
     pub(crate) state: State,
     pub(crate) now: Timestamp,
+    /// What was wrong with what is installed, and was put right in this run.
+    pub(crate) mended: Option<String>,
+    /// What is wrong with it, and could not be put right.
+    pub(crate) damage: Option<String>,
+    /// What went wrong that does no harm to the certificate.
+    pub(crate) warnings: Vec<String>,
+    /// Whether files were restored that the server has not loaded yet.
+    restored: bool,
     at_once: bool,
     source: &'a Source,
     state_file: PathBuf,
     folder: Folder,
+}
+
+/// A certificate whose files or state cannot be opened.
+pub(crate) struct Broken<'a> {
+    pub(crate) wanted: &'a Wanted,
+    pub(crate) reason: String,
+    /// What is known of it: nothing, if its state cannot be read.
+    state: State,
+    source: &'a Source,
+    /// Where its state can be written.
+    state_file: Option<PathBuf>,
 }
 
 /// What is behind an installation that has begun, and what servers may have seen when it is taken
@@ -58,13 +80,32 @@ impl<'a> Work<'a> {
         source: &'a Source,
         at_once: bool,
         now: Timestamp,
-    ) -> Result<Self> {
+    ) -> Result<Self, Box<Broken<'a>>> {
         let state_file = config.state.join(format!("{}.json", wanted.name));
+        let broken = |state, state_file, error: &Error| {
+            Box::new(Broken {
+                wanted,
+                reason: format!("{error:#}"),
+                state,
+                source,
+                state_file,
+            })
+        };
+
+        let state = State::read(&state_file).map_err(|error| broken(State::default(), None, &error))?;
+        let folder = match Folder::open(&config.folder, &wanted.name) {
+            Ok(folder) => folder,
+            Err(error) => return Err(broken(state, Some(state_file), &error)),
+        };
         Ok(Self {
-            state: State::read(&state_file)?,
-            folder: Folder::open(&config.folder, &wanted.name)?,
+            state,
+            folder,
             wanted,
             now,
+            mended: None,
+            damage: None,
+            warnings: Vec::new(),
+            restored: false,
             at_once,
             source,
             state_file,
@@ -73,8 +114,10 @@ impl<'a> Work<'a> {
 
     /// Reads the pointer, and has its version ready on the disk. The state is not written yet.
     pub(crate) async fn prepare(&mut self) -> Result<Plan, Problem> {
-        let current = self.pointer().await?;
+        let current = self.pointer().await;
+        self.mend(current.as_ref().err()).await;
 
+        let current = current?;
         let pointer = Pointer::judge(&self.state, &current);
         let reason = match pointer {
             Pointer::OutOfDate { known } => Some(format!(
@@ -94,6 +137,11 @@ impl<'a> Work<'a> {
             return Err(Problem::Refused { current, reason });
         }
 
+        if pointer == Pointer::Known
+            && let Some(damage) = &self.damage
+        {
+            return Err(Problem::Damaged(damage.clone()));
+        }
         if pointer == Pointer::Known && self.is_in_place(&current).await {
             return Ok(self.check_installed().await);
         }
@@ -106,6 +154,8 @@ impl<'a> Work<'a> {
         let folders = self.folder.folders().unwrap_or_default();
         match unfinished(&self.state, &folders).cloned() {
             Some(pending) => self.plan(pending.current, pending.folder, None),
+            // To load damaged files is of no use, and the server may have good ones in its memory.
+            None if self.damage.is_some() => Plan::Nothing,
             None => self.check_installed().await,
         }
     }
@@ -130,6 +180,18 @@ impl<'a> Work<'a> {
             Pointer::New | Pointer::Known => {}
         }
 
+        if let Some(installed) = self.state.installed.clone() {
+            match self.condition(&installed).await {
+                Condition::Sound => {}
+                Condition::Accessible(wrong) => {
+                    return Ok(format!("would put right what is installed: {}", wrong.join(", ")));
+                }
+                Condition::Damaged(reason) if pointer == Pointer::Known => {
+                    return Ok(format!("would restore version {version}: {reason}"));
+                }
+                Condition::Damaged(_) => {}
+            }
+        }
         if pointer == Pointer::Known && self.is_in_place(&current).await {
             return Ok(format!("would do nothing: version {version} is installed"));
         }
@@ -155,7 +217,8 @@ impl<'a> Work<'a> {
         let folder = pending.folder.clone();
 
         let installed = self.state.installed.as_ref().map(|installed| &installed.folder);
-        let back = installed.filter(|installed| **installed != folder);
+        // What is damaged is nothing to go back to.
+        let back = installed.filter(|installed| **installed != folder && self.damage.is_none());
         if let Some(back) = back {
             self.folder.prepare_to_switch_back(back)?;
         }
@@ -187,36 +250,64 @@ impl<'a> Work<'a> {
     }
 
     /// Waits until the server serves the pending version.
-    pub(crate) async fn check(&self) -> Result<(), String> {
+    pub(crate) async fn check(&self, budget: Budget) -> Seen {
         match &self.state.pending {
-            Some(pending) => handshake::comes_to_serve(self.wanted, &pending.current.facts).await,
-            None => Ok(()),
+            Some(pending) => {
+                let limit = budget.limit(self.wanted.verify_timeout);
+                handshake::comes_to_serve(self.wanted, &pending.current.facts, limit).await
+            }
+            None => Seen::Served,
         }
     }
 
-    /// The pending version is tested, loaded and served: it becomes the installed one. Versions
-    /// before the previous one are removed.
-    pub(crate) fn finish(&mut self) -> Result<()> {
-        self.stay()?;
-        let Some(Pending { current, folder, .. }) = self.state.pending.take() else {
+    /// The pending version is tested and loaded: it becomes the installed one, with what was seen
+    /// of it. Versions before the previous one are removed.
+    pub(crate) fn finish(&mut self, seen: &Seen) -> Result<()> {
+        if let Err(error) = self.stay() {
+            self.warnings.push(format!("{error:#}"));
+        }
+        let Some(pending) = self.state.pending.take() else {
             return Ok(());
         };
 
-        let served = (!self.wanted.verify.is_empty()).then_some(true);
+        let folder = pending.folder.clone();
         let previous = self.state.installed.replace(Installed {
-            current,
+            current: pending.current.clone(),
+            keystore: self.keystore_hash(&folder),
             folder: folder.clone(),
-            served,
+            served: None,
+            unseen: None,
             since: self.now,
         });
+        self.remember(seen);
+        if let Seen::Mixed(reason) = seen {
+            self.state.pending = Some(Pending {
+                failure: Some(format!("after the reload {reason}")),
+                ..pending
+            });
+        }
         self.save()?;
 
-        match previous.map(|previous| previous.folder) {
-            // The same files were loaded again: the version before them is still the previous one.
-            Some(previous) if previous == folder => Ok(()),
-            Some(previous) => self.folder.sweep(&[&previous]),
-            None => self.folder.sweep(&[]),
+        let previous = previous.map(|previous| previous.folder);
+        // The same files were loaded again: the version before them is still the previous one.
+        if previous.as_ref() != Some(&folder) {
+            let keep: Vec<_> = previous.iter().map(String::as_str).collect();
+            self.warnings.extend(self.folder.sweep(&keep));
         }
+        Ok(())
+    }
+
+    /// Has the server load files that were restored, while a newer version waits.
+    pub(crate) async fn load_restored(&mut self, budget: Budget) -> Result<(), String> {
+        if !std::mem::take(&mut self.restored) {
+            return Ok(());
+        }
+
+        for program in [&self.wanted.test, &self.wanted.reload].into_iter().flatten() {
+            let ran = program.run(budget.limit(self.wanted.timeout)).await;
+            ran.map_err(|failure| format!("what is restored is not loaded: {}", failure.reason))?;
+        }
+        Ok(())
     }
 
     /// Remembers why the pending version is not installed, for a later run to try again. Answers
@@ -232,21 +323,10 @@ impl<'a> Work<'a> {
     }
 
     /// Writes the receipt for the probe to read, unless the last one still stands.
-    pub(crate) async fn report(&mut self, receipt: Receipt) -> Result<()> {
-        if let Some(last) = &self.state.receipt
-            && still_stands(last, &receipt)
-        {
-            return Ok(());
-        }
-
-        let mut body = serde_json::to_vec_pretty(&receipt)?;
-        body.push(b'\n');
-        self.source
-            .put(&receipt::key(&receipt.name, &receipt.instance), body)
-            .await?;
-
-        self.state.receipt = Some(receipt);
-        self.save()
+    pub(crate) async fn report(&mut self, receipt: Receipt, owner: &Owner) -> Result<()> {
+        let warning = send(&mut self.state, receipt, owner, self.source, Some(&self.state_file)).await?;
+        self.warnings.extend(warning);
+        Ok(())
     }
 
     /// What `current.json` says. It is transferred again only if it has changed.
@@ -269,7 +349,7 @@ impl<'a> Work<'a> {
         })?;
         // A pointer that is refused must be refused again when it is read as unchanged.
         if !Pointer::judge(&self.state, &current).is_refused() {
-            self.state.seen = Some(Seen {
+            self.state.seen = Some(Shown {
                 source,
                 tag: tagged.tag,
                 current: current.clone(),
@@ -279,7 +359,7 @@ impl<'a> Work<'a> {
     }
 
     /// Downloads and verifies a version, and stores it in a folder of its own.
-    async fn fetch(&self, current: &Current) -> Result<String> {
+    async fn fetch(&mut self, current: &Current) -> Result<String> {
         let mut files = self.download(current).await?;
         if let Some(keystore) = self.keystore(current, &files).await? {
             files.insert(KEYSTORE, keystore);
@@ -288,7 +368,7 @@ impl<'a> Work<'a> {
     }
 
     /// The files of a version, verified in memory.
-    async fn download(&self, current: &Current) -> Result<Files> {
+    async fn download(&mut self, current: &Current) -> Result<Files> {
         if let Some(keystore) = &self.wanted.keystore {
             keystore.can_be_made()?;
         }
@@ -313,7 +393,166 @@ impl<'a> Work<'a> {
             now: self.now,
         };
         verify(&candidate, &expected).with_context(|| format!("version {version} is refused"))?;
+        self.state.keep_manifest(current, &manifest);
         Ok(files)
+    }
+
+    /// Checks every file of what is installed, and puts right what is not as it was installed, at
+    /// once: the server may be started again at any time.
+    async fn mend(&mut self, source: Option<&Problem>) {
+        let Some(installed) = self.state.installed.clone() else {
+            return;
+        };
+        // A run that was cut off had made another version live. It is finished.
+        let live = self.folder.live().ok().flatten();
+        let pending = self.state.pending.as_ref().map(|pending| &pending.folder);
+        if live.is_some() && live.as_ref() == pending && pending != Some(&installed.folder) {
+            return;
+        }
+
+        // Earlier versions of the client did not keep it.
+        let is_reached = source.is_none_or(Problem::is_about_the_version);
+        if is_reached && self.state.manifest(&installed.current).is_none() {
+            self.fetch_manifest(&installed.current).await;
+        }
+
+        match self.condition(&installed).await {
+            Condition::Sound => {}
+            Condition::Accessible(wrong) => {
+                let wrong = wrong.join(", ");
+                let names = condition::names(Some(&self.wanted.layout));
+                match self.folder.set_access(&installed.folder, &self.wanted.layout, &names) {
+                    Ok(()) => self.mended = Some(format!("what is installed was put right: {wrong}")),
+                    Err(error) => self.damage = Some(format!("{wrong}, and it cannot be put right: {error:#}")),
+                }
+            }
+            Condition::Damaged(reason) => match self.restore(&installed, source, is_reached).await {
+                Ok(()) => self.mended = Some(format!("what is installed was damaged, and is restored: {reason}")),
+                Err(error) => {
+                    self.damage = Some(format!(
+                        "what is installed is damaged ({reason}), and cannot be restored: {error:#}"
+                    ));
+                }
+            },
+        }
+    }
+
+    /// What the installed version is like on the disk.
+    async fn condition(&self, installed: &Installed) -> Condition {
+        let name = &self.wanted.name;
+        match self.folder.live() {
+            Ok(Some(live)) if live == installed.folder => {}
+            Ok(None) => return Condition::Damaged(format!("live/{name} is missing, or is not ours")),
+            Ok(Some(live)) => return Condition::Damaged(format!("live/{name} leads to {live}")),
+            Err(error) => return Condition::Damaged(format!("{error:#}")),
+        }
+
+        let is_of_today = self
+            .wanted
+            .layout
+            .is_of(&installed.current.facts.version, &installed.folder);
+        let layout = is_of_today.then_some(&self.wanted.layout);
+        let found = match self.folder.inspect(&installed.folder, &condition::names(layout)) {
+            Ok(found) => found,
+            Err(reason) => return Condition::Damaged(reason),
+        };
+        Condition::of(
+            &found,
+            condition::Expected {
+                fingerprint: &installed.current.facts.fingerprint,
+                manifest: self.state.manifest(&installed.current).as_ref(),
+                keystore: installed.keystore.as_deref(),
+                layout,
+                user: rustix::process::geteuid().as_raw(),
+            },
+        )
+    }
+
+    /// Makes the installed version live again as it was: from what is left of it on the disk, or
+    /// from the source.
+    async fn restore(&mut self, installed: &Installed, source: Option<&Problem>, is_reached: bool) -> Result<()> {
+        let current = &installed.current;
+        let mut files = match (self.salvage(current), source) {
+            (Some(files), _) => files,
+            (None, Some(problem)) if !is_reached => bail!("{problem}"),
+            (None, _) => self.download(current).await?,
+        };
+        if let Some(keystore) = self.keystore(current, &files).await? {
+            files.insert(KEYSTORE, keystore);
+        }
+
+        let version = &current.facts.version;
+        let is_of_today = self.wanted.layout.is_of(version, &installed.folder);
+        let repaired = if is_of_today {
+            self.folder.repair(&installed.folder, &self.wanted.layout, &files)
+        } else {
+            Err(anyhow!("another layout is wanted"))
+        };
+        let folder = match repaired {
+            Ok(()) => installed.folder.clone(),
+            Err(_) => self.folder.store(version, &self.wanted.layout, &files)?,
+        };
+        if self.folder.live()?.as_ref() != Some(&folder) {
+            self.folder.switch(&folder)?;
+        }
+        self.restored = true;
+
+        let keystore = self.keystore_hash(&folder);
+        if let Some(installed) = &mut self.state.installed {
+            installed.folder.clone_from(&folder);
+            installed.keystore = keystore;
+        }
+        self.save()?;
+
+        if folder != installed.folder
+            && let Err(error) = self.folder.discard(&installed.folder)
+        {
+            self.warnings.push(format!("{error:#}"));
+        }
+        Ok(())
+    }
+
+    /// The files of a version, if all of them are somewhere on the disk.
+    fn salvage(&self, current: &Current) -> Option<Files> {
+        let manifest = self.state.manifest(current)?;
+        let mut everything = Vec::new();
+        for folder in self.folder.folders().ok()? {
+            for name in FILES.into_iter().chain([COMBINED]) {
+                everything.extend(self.folder.read(&folder, name));
+            }
+        }
+        condition::salvage(&manifest, &everything)
+    }
+
+    async fn fetch_manifest(&mut self, current: &Current) {
+        let key = file_key(&self.wanted.name, &current.facts.version, MANIFEST);
+        if let Ok(manifest) = self.source.object(&key).await {
+            self.state.keep_manifest(current, &manifest);
+            // Nothing depends on it: the next run fetches it again.
+            let _ = self.save();
+        }
+    }
+
+    fn keystore_hash(&self, folder: &str) -> Option<String> {
+        self.wanted.keystore.as_ref()?;
+        self.folder.read(folder, KEYSTORE).ok().map(|content| sha256(&content))
+    }
+
+    /// Notes what was seen of the installed version.
+    fn remember(&mut self, seen: &Seen) {
+        let Some(installed) = &mut self.state.installed else {
+            return;
+        };
+        installed.unseen = None;
+        installed.served = match seen {
+            _ if self.wanted.verify.is_empty() => None,
+            Seen::Served => Some(true),
+            Seen::Mixed(_) | Seen::Another(_) => Some(false),
+            Seen::Unknown { reason, .. } => {
+                installed.unseen = Some(format!("could not look whether it is served: {reason}"));
+                None
+            }
+        };
     }
 
     /// The keystore of a version, if one is wanted: the one that is there already, if it is good.
@@ -374,25 +613,48 @@ impl<'a> Work<'a> {
 
     /// Probes the server in every run: one that has lost what is installed is to load it again.
     async fn check_installed(&mut self) -> Plan {
-        let Some(Installed { current, folder, .. }) = self.state.installed.clone() else {
+        let Some(Installed {
+            current,
+            folder,
+            served,
+            ..
+        }) = self.state.installed.clone()
+        else {
             return Plan::Nothing;
         };
+        // The server may have the good files in its memory only.
+        if self.restored {
+            return self.plan(current, folder, None);
+        }
 
-        let mut served = handshake::serves(self.wanted, &current.facts).await;
-        if served.is_err() {
+        let mut seen = handshake::looks(self.wanted, &current.facts).await;
+        if seen != Seen::Served {
             // It may just be restarting.
-            served = handshake::comes_to_serve(self.wanted, &current.facts).await;
+            seen = handshake::comes_to_serve(self.wanted, &current.facts, self.wanted.verify_timeout).await;
         }
 
-        if let Some(installed) = &mut self.state.installed {
-            installed.served = (!self.wanted.verify.is_empty()).then_some(served.is_ok());
-        }
-        match served {
-            Ok(()) => {
+        self.remember(&seen);
+        match seen {
+            Seen::Served => {
                 self.state.pending = None;
                 Plan::Nothing
             }
-            Err(reason) => self.plan(current, folder, Some(reason)),
+            Seen::Mixed(reason) | Seen::Another(reason) => self.plan(current, folder, Some(reason)),
+            // It was served, and then the server went down: it is to be started again.
+            Seen::Unknown { reason, is_down: true } if served.is_some() => {
+                if let Some(installed) = &mut self.state.installed {
+                    installed.served = Some(false);
+                    installed.unseen = None;
+                }
+                self.plan(current, folder, Some(reason))
+            }
+            // It has never been seen: a server that is down may need another start.
+            Seen::Unknown { is_down: true, .. } => self.plan(current, folder, None),
+            // A reload makes nothing visible that cannot be looked at.
+            Seen::Unknown { is_down: false, .. } => {
+                self.state.pending = None;
+                Plan::Nothing
+            }
         }
     }
 
@@ -405,7 +667,7 @@ impl<'a> Work<'a> {
         let circumstances = Circumstances {
             live: live.as_deref(),
             window: self.wanted.window,
-            at_once: self.at_once,
+            at_once: self.at_once || self.is_pressing(&pending),
             now: self.now,
         };
         let plan = Plan::of(&self.state, &pending, circumstances);
@@ -413,6 +675,94 @@ impl<'a> Work<'a> {
         self.state.pending = Some(pending);
         plan
     }
+
+    /// Whether something is to be done whatever the window: what is live is damaged, or was
+    /// restored and is not loaded.
+    fn is_pressing(&self, pending: &Pending) -> bool {
+        let installed = self.state.installed.as_ref().map(|installed| &installed.folder);
+        self.damage.is_some() || (self.restored && installed == Some(&pending.folder))
+    }
+}
+
+impl<'a> Broken<'a> {
+    /// One of which there is no state that can be used.
+    pub(crate) fn without_state(wanted: &'a Wanted, source: &'a Source, reason: String) -> Self {
+        Self {
+            wanted,
+            reason,
+            state: State::default(),
+            source,
+            state_file: None,
+        }
+    }
+
+    /// What is known of it: where its state cannot be read, what the source shows.
+    pub(crate) async fn known(&self) -> State {
+        let mut state = self.state.clone();
+        if state.seen.is_none()
+            && let Ok(Fresh::Changed(tagged)) = self.source.fresh(&current_key(&self.wanted.name), None).await
+            && let Ok(current) = understood(&tagged.value)
+        {
+            state.seen = Some(Shown {
+                source: self.source.to_string(),
+                tag: tagged.tag,
+                current,
+            });
+        }
+        state
+    }
+
+    /// Writes its receipt.
+    pub(crate) async fn report(&mut self, receipt: Receipt, owner: &Owner) -> Result<()> {
+        send(&mut self.state, receipt, owner, self.source, self.state_file.as_deref())
+            .await
+            .map(drop)
+    }
+}
+
+/// Writes a receipt, unless the last one still stands, and removes the one under a former name of
+/// this machine. Answers with what is wrong with that.
+async fn send(
+    state: &mut State,
+    receipt: Receipt,
+    owner: &Owner,
+    source: &Source,
+    state_file: Option<&Path>,
+) -> Result<Option<String>> {
+    let save = |state: &State| state_file.map_or(Ok(()), |file| state.write(file));
+    let is_ours = state.owner.as_ref() == Some(owner);
+    if let Some(last) = &state.receipt
+        && still_stands(last, &receipt)
+    {
+        if !is_ours {
+            state.owner = Some(owner.clone());
+            save(state)?;
+        }
+        return Ok(None);
+    }
+
+    let mut body = serde_json::to_vec_pretty(&receipt)?;
+    body.push(b'\n');
+    source
+        .put(&receipt::key(&receipt.name, &receipt.instance), body)
+        .await?;
+
+    // A copy of this state, on another machine, leaves the receipts of the original alone.
+    let mut warning = None;
+    if let Some(former) = state
+        .receipt
+        .as_ref()
+        .filter(|former| former.instance != receipt.instance)
+        && is_ours
+        && let Err(error) = source.remove(&receipt::key(&former.name, &former.instance)).await
+    {
+        warning = Some(format!("the receipt of {} is not removed: {error:#}", former.instance));
+    }
+
+    state.receipt = Some(receipt);
+    state.owner = Some(owner.clone());
+    save(state)?;
+    Ok(warning)
 }
 
 /// A `current.json`, if this client knows its format and can have a folder for it.
