@@ -209,7 +209,9 @@ impl Verifier {
     ) -> Result<HandshakeSignatureValid, Error> {
         let verified = verify(&self.provider.signature_verification_algorithms);
         self.witness.key_proved.store(verified.is_ok(), Ordering::Relaxed);
-        self.witness.key_refuted.store(verified.is_err(), Ordering::Relaxed);
+        // A leaf that the library cannot read refutes nothing.
+        let is_refuted = matches!(verified, Err(Error::InvalidCertificate(CertificateError::BadSignature)));
+        self.witness.key_refuted.store(is_refuted, Ordering::Relaxed);
         verified
     }
 }
