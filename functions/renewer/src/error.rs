@@ -6,13 +6,16 @@ use thiserror::Error;
 
 /// Why a renewal stopped.
 ///
-/// The variant decides what happens next: only [`Error::CaUnavailable`] moves on to the next
-/// issuer, and [`Error::should_notify`] says which of them people are notified of.
+/// The variant decides what happens next: only [`Error::CaUnavailable`] and [`Error::CaDeclined`]
+/// move on to the next issuer, and [`Error::should_notify`] says which of them people are notified of.
 #[derive(Debug, Error)]
 pub(crate) enum Error {
     /// A failure of our own, or of AWS: another issuer would not help.
     #[error("{0}")]
     Internal(String),
+    /// This CA refuses for a reason of its own, such as our account there: another issuer may help.
+    #[error("{0}")]
+    CaDeclined(String),
     /// The CA refuses what we ask for: another issuer would refuse it too.
     #[error("{0}")]
     CaRefused(String),
@@ -28,7 +31,7 @@ pub(crate) enum Error {
     BucketUnreadable(String),
     /// Lambda's time is nearly over, or the CA's work takes longer; the next delivery goes on.
     #[error("out of time while {0}; goes on with the next delivery")]
-    OutOfTime(&'static str),
+    OutOfTime(String),
     /// Another renewer holds the certificate's lease now.
     #[error("another renewer has taken over")]
     LeaseLost,
@@ -43,6 +46,19 @@ impl Error {
         }
     }
 
+    /// Time is over while this goes on.
+    pub(crate) fn out_of_time(what: impl Into<String>) -> Self {
+        Self::OutOfTime(what.into())
+    }
+
+    /// The same error from what concerns one issuer alone, such as its account in the bucket.
+    pub(crate) fn of_issuer(self) -> Self {
+        match self {
+            Self::Internal(problem) => Self::CaDeclined(problem),
+            other => other,
+        }
+    }
+
     /// The same error from an operation that cannot even begin without the bucket.
     pub(crate) fn bucket_unreadable(self) -> Self {
         Self::BucketUnreadable(self.to_string())
@@ -52,7 +68,7 @@ impl Error {
     /// request. Nobody waits for a request `by_probe`.
     pub(crate) fn should_notify(&self, by_probe: bool, deliveries: u32) -> bool {
         match self {
-            Self::Internal(_) | Self::CaRefused(_) | Self::CaUnavailable { .. } => true,
+            Self::Internal(_) | Self::CaDeclined(_) | Self::CaRefused(_) | Self::CaUnavailable { .. } => true,
             // The probe reads the same objects, and reports that once for all certificates.
             Self::BucketUnreadable(_) => !by_probe,
             // It goes on with the next delivery. If it happens again and again, it is a failure
@@ -66,6 +82,7 @@ impl Error {
     pub(crate) fn context(self, what: &str) -> Self {
         match self {
             Self::Internal(problem) => Self::Internal(format!("{what}: {problem}")),
+            Self::CaDeclined(problem) => Self::CaDeclined(format!("{what}: {problem}")),
             Self::CaRefused(problem) => Self::CaRefused(format!("{what}: {problem}")),
             Self::CaUnavailable { problem, retry_after } => Self::CaUnavailable {
                 problem: format!("{what}: {problem}"),
@@ -102,7 +119,7 @@ mod tests {
     fn what_is_news_and_to_whom() {
         let internal = || Error::Internal("no zone".into());
         let unreadable = || Error::BucketUnreadable("AccessDenied".into());
-        let late = || Error::OutOfTime("waiting");
+        let late = || Error::out_of_time("waiting");
 
         for (error, by_probe, deliveries, expected) in [
             (internal(), true, 1, true),

@@ -88,7 +88,7 @@ async fn attempt(
         renewer.handle(&request, deliveries(message), deadline),
     )
     .await
-    .unwrap_or(Err(Error::OutOfTime("something does not answer")))?;
+    .unwrap_or(Err(Error::out_of_time("something does not answer")))?;
     Ok((request.name, outcome))
 }
 
@@ -114,7 +114,7 @@ fn tried(result: &Result<(String, Outcome), RequestError>) -> Option<bool> {
         Ok((_, Outcome::Published(_))) => Some(false),
         Ok(_) | Err(RequestError::NoRequest(_)) => None,
         Err(RequestError::Failed(error)) => match error {
-            Error::Internal(_) | Error::CaRefused(_) | Error::CaUnavailable { .. } => Some(true),
+            Error::Internal(_) | Error::CaDeclined(_) | Error::CaRefused(_) | Error::CaUnavailable { .. } => Some(true),
             Error::BucketUnreadable(_) | Error::OutOfTime(_) | Error::LeaseLost => None,
         },
     }
@@ -161,7 +161,7 @@ mod tests {
         for (result, expected) in [
             (Ok((name(), Outcome::Busy)), None),
             (Ok((name(), Outcome::DryRun)), None),
-            (failed(Error::OutOfTime("waiting")), None),
+            (failed(Error::out_of_time("waiting")), None),
             (failed(Error::LeaseLost), None),
             (failed(Error::BucketUnreadable("AccessDenied".into())), None),
             (Err(RequestError::NoRequest("no JSON".into())), None),

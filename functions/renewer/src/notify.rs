@@ -10,6 +10,8 @@ use neverlapse::renewal::Failure;
 use neverlapse::renewal::request::{Request, RequestedBy};
 use neverlapse::timestamp::Timestamp;
 
+use crate::dns::change::Removal;
+use crate::dns::record::ZoneRecord;
 use crate::error::Error;
 use crate::history::History;
 use crate::outcome::Outcome;
@@ -80,6 +82,25 @@ impl Notifier {
             "{issuer}'s staging directory issued a certificate for {name}. It was thrown away; nothing was published.\n"
         );
         self.send(Severity::Ok, &subject, &text).await;
+    }
+
+    /// A version is published, but TXT records of its order cannot be removed.
+    pub(crate) async fn leftovers(&self, name: &str, removal: &Removal) {
+        let subject = format!("WARNING: TXT records of {name} are left in DNS");
+        let left: String = removal
+            .left
+            .iter()
+            .map(|record| {
+                let ZoneRecord { zone, record } = record;
+                format!("  - {} TXT {:?} in hosted zone {zone}\n", record.name, record.value)
+            })
+            .collect();
+        let text = format!(
+            "The certificate {name} is published, but these records of its order could not be removed:\n\n{left}\n{}\n\n\
+             They do no harm. Each later run tries again; they may also be removed by hand.\n",
+            removal.problems.join("\n")
+        );
+        self.send(Severity::Warning, &subject, &text).await;
     }
 
     /// A person's request cannot be fulfilled.

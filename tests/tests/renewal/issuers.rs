@@ -1,4 +1,4 @@
-//! Several issuers: the next one is asked when one is at fault, and not when it says no.
+//! Several issuers: the next one is asked when one is at fault or refuses for a reason of its own, and not when all would refuse.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -87,6 +87,56 @@ pub(crate) async fn the_second_issues_when_the_first_is_at_fault_and_only_then(l
             "which was not ordered",
         ),
         ("GET /dir", "nonsense", html(200, "hello"), "is no ACME directory"),
+        (
+            "POST /finalize-order",
+            "caa",
+            Reply::problem(403, "caa", "CAA record for caa.issuers.test prevents issuance"),
+            "CAA record for caa.issuers.test prevents issuance",
+        ),
+        (
+            order,
+            "deactivated",
+            Reply::problem(403, "unauthorized", "Account is deactivated"),
+            "delete accounts/ISSUER/account.json",
+        ),
+        (
+            "POST /sign-me-up",
+            "unknown",
+            Reply::problem(400, "malformed", "The external account is not known"),
+            "The external account is not known",
+        ),
+        (
+            order,
+            "terms",
+            Reply::problem(403, "userActionRequired", "Terms of service have changed")
+                .with("link", "<https://ca.example/tos-2.pdf>;rel=\"terms-of-service\""),
+            "https://ca.example/tos-2.pdf",
+        ),
+        (
+            order,
+            "waf",
+            html(403, "<h1>error 1020</h1>"),
+            "HTTP 403 Forbidden: <h1>error 1020</h1>",
+        ),
+        (
+            order,
+            "gateway",
+            Reply {
+                status: 429,
+                headers: vec![
+                    ("content-type", "application/json".to_owned()),
+                    ("retry-after", "3600".to_owned()),
+                ],
+                body: "{\"message\": \"Too Many Requests\"}".to_owned(),
+            },
+            "Too Many Requests",
+        ),
+        (
+            "GET /dir",
+            "service",
+            Reply::problem(503, "rateLimited", "Service busy; retry later."),
+            "Service busy; retry later.",
+        ),
     ];
     let refusing = [
         (
@@ -94,12 +144,6 @@ pub(crate) async fn the_second_issues_when_the_first_is_at_fault_and_only_then(l
             "identifier",
             Reply::problem(400, "rejectedIdentifier", "not for this name"),
             "hint: the CA does not issue for this name",
-        ),
-        (
-            "POST /finalize-order",
-            "caa",
-            Reply::problem(403, "caa", "CAA record for caa.issuers.test prevents issuance"),
-            "hint: the domain's CAA records",
         ),
         // Let's Encrypt's words.
         (
@@ -151,19 +195,21 @@ pub(crate) async fn the_second_issues_when_the_first_is_at_fault_and_only_then(l
         (orders, issued) == (expected, expected),
         "{orders} orders, {issued} certificates of the second"
     );
-    // What the first asked for is kept.
-    let renewal = isolated
-        .bucket
-        .renewal("limited")
-        .await?
-        .context("something is remembered")?;
-    let until = renewal
-        .asked_to_wait("limited", Timestamp::now())
-        .context("until when to wait")?;
-    ensure!(
-        until >= since + Duration::HOUR && renewal.failure.is_none(),
-        "{renewal:?}"
-    );
+    // What the first asked for is kept, also by what stands in front of it.
+    for name in ["limited", "gateway"] {
+        let renewal = isolated
+            .bucket
+            .renewal(name)
+            .await?
+            .context("something is remembered")?;
+        let until = renewal
+            .asked_to_wait(name, Timestamp::now())
+            .context("until when to wait")?;
+        ensure!(
+            until >= since + Duration::HOUR && renewal.failure.is_none(),
+            "{renewal:?}"
+        );
+    }
     Ok(())
 }
 

@@ -15,7 +15,7 @@ use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
 use super::directory::Directory;
 use super::http::{Http, retry_bad_nonce};
 use super::jws::{ExternalAccount, Key};
-use super::problem::ProblemType;
+use super::problem::{ProblemType, Step};
 use crate::error::Error;
 
 /// Where accounts are kept, and under which KMS key.
@@ -80,14 +80,14 @@ impl Accounts<'_> {
         let opened = Account::builder_with_http(Box::new(http.clone()))
             .from_parts(account.clone(), key.as_slice().into(), issuer.directory.clone())
             .await
-            .map_err(|error| http.error(error))?;
+            .map_err(|error| http.error(Step::Account, error))?;
 
         let contact_changed = stored.value.contact != issuer.contact;
         if contact_changed && !is_new {
             let contact: Vec<_> = issuer.contact.iter().map(String::as_str).collect();
             retry_bad_nonce(async || opened.update_contacts(&contact).await)
                 .await
-                .map_err(|error| http.error(error))?;
+                .map_err(|error| http.error(Step::Account, error))?;
             info!(issuer = issuer.name, "contact changed");
         }
         if contact_changed || is_new {
@@ -220,7 +220,7 @@ impl Accounts<'_> {
         let object = Object::json(value)?.under(self.kms_key);
         match self.store.put(&key_of(issuer), object, expecting).await {
             Ok(tag) => Ok(tag),
-            Err(store::Error::Changed { .. }) => Err(Error::OutOfTime("another renewer changes the account")),
+            Err(store::Error::Changed { .. }) => Err(Error::out_of_time("another renewer changes the account")),
             Err(error) => Err(error.into()),
         }
     }
@@ -242,7 +242,7 @@ async fn has_key(account: &str, key: &[u8], directory: &str, http: &Http) -> Res
         Err(instant_acme::Error::Api(problem)) if ProblemType::of(&problem) == ProblemType::AccountDoesNotExist => {
             Ok(false)
         }
-        Err(error) => Err(http.error(error)),
+        Err(error) => Err(http.error(Step::Account, error)),
     }
 }
 

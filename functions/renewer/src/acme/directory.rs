@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::http::Http;
 use super::jws::{ExternalAccount, Key};
-use super::problem::ProblemType;
+use super::problem::{ProblemType, Step};
 use crate::error::Error;
 
 /// What we need of a directory (RFC 8555, 7.1.1; RFC 9773, 4).
@@ -97,7 +97,7 @@ impl Directory {
     }
 
     async fn nonce(&self, http: &Http) -> Result<String, Error> {
-        let response = http.head(&self.new_nonce).await?;
+        let response = accepted(http.head(&self.new_nonce).await?, http)?;
         let nonce = response
             .headers()
             .get("Replay-Nonce")
@@ -115,13 +115,8 @@ fn accepted(response: Response<Bytes>, http: &Http) -> Result<Response<Bytes>, E
         return Ok(response);
     }
 
-    match serde_json::from_slice::<Problem>(response.body()) {
-        Ok(problem) => Err(http.error(instant_acme::Error::Api(problem))),
-        Err(error) => Err(Error::CaUnavailable {
-            problem: format!("HTTP {} without a problem document: {error}", response.status()),
-            retry_after: http.asked_to_wait(),
-        }),
-    }
+    let problem = serde_json::from_slice::<Problem>(response.body())?;
+    Err(http.error(Step::Account, instant_acme::Error::Api(problem)))
 }
 
 fn is_bad_nonce(response: &Response<Bytes>) -> bool {

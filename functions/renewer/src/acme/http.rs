@@ -17,18 +17,25 @@ use neverlapse::inventory::Issuer;
 use neverlapse::text::causes;
 use neverlapse::timestamp::Timestamp;
 use reqwest::redirect::{Attempt, Policy};
-use serde_json::{Value, json};
+use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 
-use super::problem::{self, ProblemType};
+use super::problem::{self, ProblemType, Step};
 use crate::error::Error;
 
 /// One issuer's server, as HTTP sees it.
 #[derive(Clone)]
 pub(crate) struct Http {
     client: reqwest::Client,
-    asked_to_wait: Arc<Mutex<Option<Timestamp>>>,
+    last: Arc<Mutex<LastAnswer>>,
+}
+
+/// What the server's last answer said about time.
+#[derive(Clone, Copy, Debug, Default)]
+struct LastAnswer {
+    is_error: bool,
+    retry_after: Option<Timestamp>,
 }
 
 impl Http {
@@ -46,7 +53,7 @@ impl Http {
             .map_err(|error| no_client(&error))?;
         Ok(Self {
             client,
-            asked_to_wait: Arc::default(),
+            last: Arc::default(),
         })
     }
 
@@ -55,15 +62,30 @@ impl Http {
         Self::new(&roots(issuer, store).await?)
     }
 
-    /// Until when the server's last answer asked to wait (Retry-After with 429 or 503). The library
+    /// Until when the server's last answer asked to wait (Retry-After with an error). The library
     /// drops that header, so it is kept here.
     pub(crate) fn asked_to_wait(&self) -> Option<Timestamp> {
-        *self.asked_to_wait.lock().unwrap_or_else(PoisonError::into_inner)
+        let last = self.last();
+        last.retry_after.filter(|_| last.is_error)
     }
 
-    /// What an error of the library means for the renewal.
-    pub(crate) fn error(&self, error: instant_acme::Error) -> Error {
-        problem::error(error, self.asked_to_wait())
+    /// When the server wants to be asked again (Retry-After with any answer; RFC 8555, 7.4 has it
+    /// with an order that is `processing`).
+    pub(crate) fn ask_again_at(&self) -> Option<Timestamp> {
+        self.last().retry_after
+    }
+
+    fn last(&self) -> LastAnswer {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_last(&self, last: LastAnswer) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = last;
+    }
+
+    /// What an error of the library at this step means for the renewal.
+    pub(crate) fn error(&self, step: Step, error: instant_acme::Error) -> Error {
+        problem::error(step, error, self.asked_to_wait())
     }
 
     pub(crate) async fn get(&self, url: &str) -> Result<Response<Bytes>, Error> {
@@ -97,18 +119,22 @@ impl Http {
 
     /// Sends a request and reads the whole answer; an error is the reason why there is none.
     async fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Bytes>, String> {
+        // A server that does not answer has not asked to wait.
+        self.set_last(LastAnswer::default());
         let request = request.try_into().map_err(|error: reqwest::Error| causes(&error))?;
         let response = self.client.execute(request).await.map_err(|error| causes(&error))?;
         let status = response.status();
         let headers = response.headers().clone();
+        let url = response.url().to_string();
+        self.set_last(LastAnswer {
+            is_error: is_error(status),
+            retry_after: retry_after(&headers, Timestamp::now()),
+        });
 
-        // Retry-After means something else with other answers, such as "ask again" with renewal
-        // information.
-        let busy = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
-        let until = retry_after(&headers, Timestamp::now()).filter(|_| busy);
-        *self.asked_to_wait.lock().unwrap_or_else(PoisonError::into_inner) = until;
-
-        let body = with_problem(status, &headers, read(response).await?);
+        let mut body = read(response).await?;
+        if is_error(status) {
+            body = problem::document(status, &headers, &body, &url).into();
+        }
         let mut answer = Response::new(body);
         *answer.status_mut() = status;
         *answer.headers_mut() = headers;
@@ -123,6 +149,9 @@ impl HttpClient for Http {
     ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, instant_acme::Error>> + Send>> {
         let http = self.clone();
         Box::pin(async move {
+            // The library takes an error for the directory that it asked for, or says of a nonce no
+            // more than that it failed.
+            let is_unsigned = request.method() != Method::POST;
             let (parts, body) = request.into_parts();
             let Ok(body) = body.collect().await;
             let request = Request::from_parts(parts, body.to_bytes().to_vec());
@@ -130,6 +159,9 @@ impl HttpClient for Http {
             let response = http.send(request).await;
             let response = response.map_err(|reason| instant_acme::Error::Other(reason.into()))?;
             let (parts, body) = response.into_parts();
+            if is_unsigned && is_error(parts.status) {
+                return Err(instant_acme::Error::Api(serde_json::from_slice(&body)?));
+            }
             Ok(BytesResponse {
                 parts,
                 body: Box::new(body),
@@ -208,21 +240,8 @@ async fn read(mut response: reqwest::Response) -> Result<Bytes, String> {
     Ok(body.into())
 }
 
-/// The body, or a problem document with its beginning. An error that is not JSON comes from a proxy
-/// before the CA, and the library would report it as "expected value at line 1".
-fn with_problem(status: StatusCode, headers: &HeaderMap, body: Bytes) -> Bytes {
-    let is_json = headers
-        .get(CONTENT_TYPE)
-        .and_then(|kind| kind.to_str().ok())
-        .is_some_and(|kind| kind.contains("json"));
-    if is_json || !(status.is_client_error() || status.is_server_error()) {
-        return body;
-    }
-
-    let start: String = String::from_utf8_lossy(&body).chars().take(SHOWN).collect();
-    let start = start.split_whitespace().collect::<Vec<_>>().join(" ");
-    let detail = format!("HTTP {status}: {start}");
-    Bytes::from(json!({ "type": "about:blank", "detail": detail, "status": status.as_u16() }).to_string())
+fn is_error(status: StatusCode) -> bool {
+    status.is_client_error() || status.is_server_error()
 }
 
 fn no_client(error: &dyn std::error::Error) -> Error {
@@ -238,13 +257,11 @@ const REDIRECTS: usize = 3;
 const LARGEST: usize = 1 << 20;
 const REQUEST: Duration = Duration::from_secs(30);
 const CONNECT: Duration = Duration::from_secs(10);
-const SHOWN: usize = 200;
 const USER_AGENT: &str = concat!("neverlapse/", env!("CARGO_PKG_VERSION"));
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use instant_acme::Problem;
     use neverlapse::timestamp;
 
     #[test]
@@ -262,19 +279,5 @@ mod tests {
             let headers = HeaderMap::from_iter([(RETRY_AFTER, text.parse().unwrap())]);
             assert_eq!(retry_after(&headers, now), expected, "{text}");
         }
-    }
-
-    #[test]
-    fn a_page_of_html_becomes_a_problem() {
-        let body = with_problem(
-            StatusCode::BAD_GATEWAY,
-            &HeaderMap::new(),
-            Bytes::from_static(b"<h1>Bad\nGateway</h1>"),
-        );
-        let problem: Problem = serde_json::from_slice(&body).unwrap();
-        assert_eq!(
-            problem::describe(&problem),
-            "HTTP 502 Bad Gateway: <h1>Bad Gateway</h1> (about:blank)"
-        );
     }
 }

@@ -9,66 +9,87 @@ use instant_acme::{
     OrderStatus, Problem,
 };
 use lambda_runtime::tracing::{info, warn};
+use neverlapse::inventory;
+use neverlapse::timestamp::Timestamp;
+use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep};
 
 use super::http::{Http, retry_bad_nonce};
-use super::problem::describe;
+use super::problem::{self, ProblemType, Step, Verdict, describe};
 use crate::bucket::attempt::Attempt;
 use crate::bucket::lease::Lease;
 use crate::dns::change::{self, Edits};
-use crate::dns::lookup::Lookup;
 use crate::dns::record::{TxtRecord, ZoneRecord};
 use crate::dns::zone::Zones;
 use crate::error::Error;
+use crate::services::Services;
 
 /// Everything that it takes to bring an order to its end.
 pub(crate) struct Issuance<'a> {
     pub(crate) account: &'a Account,
     pub(crate) http: &'a Http,
     pub(crate) lease: &'a Lease<'a>,
-    pub(crate) zones: &'a Zones,
-    pub(crate) lookup: &'a Lookup,
+    pub(crate) services: &'a Services,
+    /// The inventory's zones.
+    pub(crate) written: &'a [inventory::Zone],
+    /// Listed once they are needed: an order that is proved already needs no DNS.
+    pub(crate) zones: OnceCell<Zones>,
     pub(crate) deadline: Instant,
+    /// How long an order that was resumed may stay as it is.
+    pub(crate) patience: Option<Instant>,
 }
 
 impl Issuance<'_> {
     /// The chain that the CA issues for `attempt`: PEM, leaf first. `replaces` is the certificate
     /// that it replaces.
+    ///
+    /// An order that turns out to be dead is forgotten, and one more is made in its place.
     pub(crate) async fn chain(
         &self,
         attempt: &mut Attempt,
         replaces: Option<CertificateIdentifier<'static>>,
     ) -> Result<String, Error> {
+        let mut order = self.open(attempt, replaces.clone()).await?;
+        match self.fulfil(&mut order, attempt).await {
+            Err(Error::CaUnavailable { problem, .. }) if attempt.order.is_none() => {
+                warn!(problem, "the order is dead; ordering anew");
+            }
+            result => return result,
+        }
+
         let mut order = self.open(attempt, replaces).await?;
-
-        if order.state().status == OrderStatus::Pending {
-            self.authorize(&mut order, attempt).await?;
-        }
-
-        if order.state().status == OrderStatus::Ready {
-            let request = attempt.key.request(&attempt.identifiers)?;
-            retry_bad_nonce(async || order.finalize_csr(&request).await)
-                .await
-                .map_err(|error| self.http.error(error))?;
-            info!(order = order.url(), "order finalized");
-        }
-
-        self.settle(&mut order, OrderStatus::Processing, "the CA issues")
-            .await?;
-        retry_bad_nonce(async || order.certificate().await)
-            .await
-            .map_err(|error| self.http.error(error))?
-            .ok_or(Error::OutOfTime("the CA issues"))
+        self.fulfil(&mut order, attempt).await
     }
 
-    /// Removes our TXT records, and notes that they are gone.
-    pub(crate) async fn remove(&self, attempt: &mut Attempt) -> Result<(), Error> {
+    /// Removes our TXT records as far as Route 53 lets us, and notes which of them are gone. Those
+    /// that stay must not keep a certificate from being issued: a later run removes them.
+    pub(crate) async fn tidy(&self, attempt: &mut Attempt) -> Result<(), Error> {
         if attempt.txt.is_empty() {
             return Ok(());
         }
-        change::remove(self.zones, &attempt.txt).await?;
-        attempt.txt.clear();
-        self.lease.note(Some(attempt)).await
+
+        match self.zones().await {
+            Ok(zones) => {
+                let removal = change::remove(zones, &attempt.txt).await;
+                if !removal.problems.is_empty() {
+                    let problem = removal.problems.join("; ");
+                    warn!(problem, "TXT records cannot be removed; a later run tries again");
+                }
+                attempt.txt = removal.left;
+            }
+            Err(error) => warn!(fault = %error, "TXT records cannot be removed; a later run tries again"),
+        }
+        self.lease.note(attempt).await
+    }
+
+    async fn fulfil(&self, order: &mut Order, attempt: &mut Attempt) -> Result<String, Error> {
+        if order.state().status == OrderStatus::Pending {
+            self.authorize(order, attempt).await?;
+        }
+        self.finalize(order, attempt).await?;
+        self.patiently(Step::Finalize, async || order.certificate().await)
+            .await?
+            .ok_or_else(|| Error::out_of_time(format!("the CA issues ({})", attempt.order_name())))
     }
 
     /// The order that the attempt began, if it still can be used; else a new one.
@@ -85,7 +106,10 @@ impl Issuance<'_> {
 
         let order = self.create(attempt, replaces).await?;
         attempt.order = Some(order.url().to_owned());
-        self.lease.note(Some(attempt)).await?;
+        attempt.began_at = Some(Timestamp::now());
+        attempt.resumed = 0;
+        attempt.given_up = false;
+        self.lease.note(attempt).await?;
         info!(order = order.url(), issuer = attempt.issuer, "order created");
         Ok(order)
     }
@@ -96,11 +120,11 @@ impl Issuance<'_> {
         let mut order = match found {
             Ok(order) => order,
             Err(instant_acme::Error::Api(problem)) if is_gone(&problem) => {
-                let problem = describe(&problem);
+                let problem = describe(&problem, Step::Order);
                 info!(order = url, problem, "the order is gone; ordering anew");
                 return Ok(None);
             }
-            Err(error) => return Err(self.http.error(error)),
+            Err(error) => return Err(self.http.error(Step::Order, error)),
         };
 
         let status = order.state().status;
@@ -125,27 +149,32 @@ impl Issuance<'_> {
                 Ok(order) => return Ok(order),
                 // Whatever is wrong with `replaces` must not keep a certificate from being renewed
                 // (RFC 9773, 5).
-                Err(error) => warn!(
-                    error = %self.http.error(error),
+                Err(instant_acme::Error::Api(problem)) if problem::is_about_replaces(&problem) => warn!(
+                    problem = describe(&problem, Step::Order),
                     "the order was refused while it said what it replaces; once more without"
                 ),
+                // The library says so when the directory has no renewalInfo.
+                Err(instant_acme::Error::Unsupported(what)) => {
+                    warn!(what, "the CA knows no renewal information; ordering without it");
+                }
+                Err(error) => return Err(self.http.error(Step::Order, error)),
             }
         }
 
         let order = new_order(&identifiers, attempt);
         retry_bad_nonce(async || self.account.new_order(&order).await)
             .await
-            .map_err(|error| self.http.error(error))
+            .map_err(|error| self.http.error(Step::Order, error))
     }
 
     /// Proves control of every identifier whose authorization is not valid yet, and removes the
     /// proof again.
     async fn authorize(&self, order: &mut Order, attempt: &mut Attempt) -> Result<(), Error> {
-        let records = self.challenges(order, &attempt.identifiers).await?;
+        let records = self.challenges(order, attempt).await?;
         let proved = self.prove(order, attempt, &records).await;
-        let removed = self.remove(attempt).await;
+        let tidied = self.tidy(attempt).await;
         proved?;
-        removed
+        tidied
     }
 
     async fn prove(&self, order: &mut Order, attempt: &mut Attempt, records: &[TxtRecord]) -> Result<(), Error> {
@@ -153,30 +182,45 @@ impl Issuance<'_> {
             self.write(attempt, records).await?;
             self.set_ready(order).await?;
         }
-        self.settle(order, OrderStatus::Pending, "the CA looks at the TXT records")
-            .await
+
+        let mut pauses = Pauses::default();
+        loop {
+            self.refresh(order, attempt).await?;
+            if order.state().status != OrderStatus::Pending {
+                return Ok(());
+            }
+            // Some CAs leave the order as it is when an authorization fails.
+            if pauses.0 % 8 == 7 {
+                self.stop_if_dead(order, attempt).await?;
+            }
+            self.pause(&mut pauses, attempt, "the CA looks at the TXT records")
+                .await?;
+        }
     }
 
     /// The TXT records that the CA wants to see (RFC 8555, 8.4).
-    async fn challenges(&self, order: &mut Order, ordered: &[String]) -> Result<Vec<TxtRecord>, Error> {
+    async fn challenges(&self, order: &mut Order, attempt: &mut Attempt) -> Result<Vec<TxtRecord>, Error> {
         self.fetch_authorizations(order).await?;
 
         let mut records = Vec::new();
+        let mut dead = Vec::new();
         let mut authorizations = order.authorizations();
         while let Some(authorization) = authorizations.next().await {
-            let mut authorization = authorization.map_err(|error| self.http.error(error))?;
+            let mut authorization = authorization.map_err(|error| self.http.error(Step::Order, error))?;
             let identifier = authorization.identifier().to_string();
             match authorization.status {
                 AuthorizationStatus::Valid => continue,
                 AuthorizationStatus::Pending => {}
                 status => {
-                    return Err(Error::unavailable(format!(
-                        "the authorization of {identifier} is {status:?}"
-                    )));
+                    dead.push(format!(
+                        "the authorization of {identifier} is {status:?}{}",
+                        errors_of(&authorization.challenges)
+                    ));
+                    continue;
                 }
             }
             // We decide what is written into DNS, not the CA.
-            if !ordered.iter().any(|name| bare(name) == bare(&identifier)) {
+            if !attempt.identifiers.iter().any(|name| bare(name) == bare(&identifier)) {
                 return Err(Error::unavailable(format!(
                     "the CA wants control of {identifier:?} proved, which was not ordered"
                 )));
@@ -192,13 +236,26 @@ impl Issuance<'_> {
                 value: challenge.key_authorization().dns_value(),
             });
         }
-        Ok(records)
+
+        if dead.is_empty() {
+            Ok(records)
+        } else {
+            self.bury(attempt, &dead.join("\n")).await
+        }
+    }
+
+    /// Forgets an order that can never be issued. The failure names it.
+    async fn bury<T>(&self, attempt: &mut Attempt, problem: &str) -> Result<T, Error> {
+        let problem = format!("{problem}\n  ({})", attempt.order_name());
+        attempt.order = None;
+        self.lease.note(attempt).await?;
+        Err(Error::unavailable(problem))
     }
 
     /// Fetches all authorizations into the order. The library's iterator goes on to the next one
     /// when one cannot be fetched, so it is restarted until none is missing.
     async fn fetch_authorizations(&self, order: &mut Order) -> Result<(), Error> {
-        retry_bad_nonce(async || {
+        self.patiently(Step::Order, async || {
             let mut authorizations = order.authorizations();
             while let Some(authorization) = authorizations.next().await {
                 authorization?;
@@ -206,38 +263,34 @@ impl Issuance<'_> {
             Ok(())
         })
         .await
-        .map_err(|error| self.http.error(error))
     }
 
     /// Writes the records where their names lead, one batch per zone, and waits until DNS shows
     /// them.
     async fn write(&self, attempt: &mut Attempt, records: &[TxtRecord]) -> Result<(), Error> {
+        let zones = self.zones().await?;
+        let lookup = self.services.lookup()?;
+
         let mut placed = Vec::new();
         for record in records {
-            let target = self.lookup.canonical(&record.name).await?;
+            let target = lookup.canonical(&record.name).await?;
             placed.push(ZoneRecord {
-                zone: self.zones.of(&target)?.id.clone(),
+                zone: zones.of(&target)?.id.clone(),
                 record: TxtRecord {
                     name: target,
                     value: record.value.clone(),
                 },
             });
         }
-
-        // What a dead run has left behind is removed by the same change.
-        let stale = attempt
-            .txt
-            .iter()
-            .filter(|old| !placed.contains(old) && !self.zones.is_gone(&old.zone));
-        let edits = Edits::default().add(&placed).remove(stale);
+        let edits = Edits::default().add(&placed);
 
         // Noted before they are written, so that the next renewer can remove them if this one dies.
         attempt.txt.extend(placed.iter().cloned());
         attempt.txt.sort();
         attempt.txt.dedup();
-        self.lease.note(Some(attempt)).await?;
+        self.lease.note(attempt).await?;
 
-        edits.apply_in_sync(self.zones, self.deadline).await?;
+        edits.apply_in_sync(zones, self.deadline).await?;
         info!(zones = edits.zones(), "TXT records written");
 
         let mut by_zone = BTreeMap::<_, Vec<_>>::new();
@@ -245,8 +298,8 @@ impl Issuance<'_> {
             by_zone.entry(zone).or_default().push(record);
         }
         let seen = by_zone.iter().map(|(zone, records)| async {
-            let zone = self.zones.by_id(zone)?;
-            self.lookup.see(&zone.name, records, self.deadline).await
+            let zone = zones.by_id(zone)?;
+            lookup.see(&zone.name, records, self.deadline).await
         });
         try_join_all(seen).await.map(drop)
     }
@@ -254,7 +307,7 @@ impl Issuance<'_> {
     async fn set_ready(&self, order: &mut Order) -> Result<(), Error> {
         let mut authorizations = order.authorizations();
         while let Some(authorization) = authorizations.next().await {
-            let mut authorization = authorization.map_err(|error| self.http.error(error))?;
+            let mut authorization = authorization.map_err(|error| self.http.error(Step::Order, error))?;
             if authorization.status != AuthorizationStatus::Pending {
                 continue;
             }
@@ -262,67 +315,220 @@ impl Issuance<'_> {
             if let Some(mut challenge) = authorization.challenge(ChallengeType::Dns01)
                 && challenge.status == ChallengeStatus::Pending
             {
-                retry_bad_nonce(async || challenge.set_ready().await)
-                    .await
-                    .map_err(|error| self.http.error(error))?;
+                self.patiently(Step::Order, async || challenge.set_ready().await)
+                    .await?;
             }
         }
         Ok(())
     }
 
-    /// Waits until the order is no longer in the state `while_in`.
-    async fn settle(&self, order: &mut Order, while_in: OrderStatus, what: &'static str) -> Result<(), Error> {
-        let mut pause = Duration::from_millis(250);
+    /// Sends the certificate's request, and waits until the certificate is there.
+    ///
+    /// Replicas of a CA may lag: an order that was finalized can read `pending` or `ready` for a
+    /// while. So every state but `valid` and `invalid` means to ask again, and one that stays
+    /// `ready` is finalized once more.
+    async fn finalize(&self, order: &mut Order, attempt: &mut Attempt) -> Result<(), Error> {
+        let request = attempt.key.request(&attempt.identifiers)?;
+        let mut pauses = Pauses::default();
+        let mut sent = 0;
+        let mut ready = 0;
         loop {
-            retry_bad_nonce(async || order.refresh().await.map(drop))
-                .await
-                .map_err(|error| self.http.error(error))?;
             let status = order.state().status;
             if status == OrderStatus::Invalid {
-                return Err(self.refusal(order).await);
+                return Err(self.refusal(order, attempt).await?);
             }
-            if status != while_in {
+            if status == OrderStatus::Valid && order.state().certificate.is_some() {
                 return Ok(());
             }
 
-            if Instant::now() + pause > self.deadline {
-                return Err(Error::OutOfTime(what));
+            if status == OrderStatus::Ready {
+                ready += 1;
+                if ready > sent * READY {
+                    sent += 1;
+                    match self
+                        .patiently(Step::Finalize, async || finalized(order, &request).await)
+                        .await
+                    {
+                        Ok(()) => info!(order = order.url(), "order finalized"),
+                        Err(error) if sent > 1 => warn!(fault = %error, "the order was finalized already"),
+                        Err(error) => return Err(error),
+                    }
+                    if order.state().status != OrderStatus::Ready {
+                        continue;
+                    }
+                }
             }
-            sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            self.pause(&mut pauses, attempt, "the CA issues").await?;
+            self.refresh_any(order).await?;
         }
     }
 
-    /// Why an order became invalid: its own problem, and that of each challenge.
-    async fn refusal(&self, order: &mut Order) -> Error {
-        let mut reasons: Vec<_> = order.state().error.iter().map(describe).collect();
+    /// Asks for the order's state. One that is invalid by now is an error.
+    async fn refresh(&self, order: &mut Order, attempt: &mut Attempt) -> Result<(), Error> {
+        self.refresh_any(order).await?;
+        if order.state().status == OrderStatus::Invalid {
+            return Err(self.refusal(order, attempt).await?);
+        }
+        Ok(())
+    }
+
+    async fn refresh_any(&self, order: &mut Order) -> Result<(), Error> {
+        self.patiently(Step::Order, async || order.refresh().await.map(drop))
+            .await
+    }
+
+    /// Waits before the order is asked for again, as long as the CA wants (Retry-After). When time
+    /// is over, the next delivery goes on; one that has gone on already gives the order up.
+    async fn pause(&self, pauses: &mut Pauses, attempt: &mut Attempt, what: &str) -> Result<(), Error> {
+        let pause = pauses.next(self.http.ask_again_at());
+        let next = Instant::now() + pause;
+
+        let is_resumed = attempt.resumed > 0;
+        if is_resumed && self.patience.is_some_and(|patience| next > patience) {
+            attempt.given_up = true;
+            self.lease.note(attempt).await?;
+            return Err(Error::unavailable(format!(
+                "the order did not move while {what}, and is given up ({})",
+                attempt.order_name()
+            )));
+        }
+        if next > self.deadline {
+            return Err(Error::out_of_time(format!("{what} ({})", attempt.order_name())));
+        }
+        sleep(pause).await;
+        Ok(())
+    }
+
+    /// Repeats a request of an order under way while the CA cannot answer for a moment. A replica
+    /// that lags may not know yet what another one has made (404).
+    async fn patiently<T>(
+        &self,
+        step: Step,
+        mut request: impl AsyncFnMut() -> Result<T, instant_acme::Error>,
+    ) -> Result<T, Error> {
+        let start = Instant::now();
+        let left = self.deadline.saturating_duration_since(start);
+        let mut pauses = Pauses::default();
+        loop {
+            let error = match retry_bad_nonce(&mut request).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+
+            let is_missing = matches!(&error, instant_acme::Error::Api(problem) if problem.status == Some(404));
+            let error = self.http.error(step, error);
+            let longest = match error {
+                Error::CaUnavailable { .. } => (left / 2).min(PASSING),
+                _ if is_missing => (left / 2).min(MISSING),
+                _ => return Err(error),
+            };
+            let pause = pauses.next(self.http.ask_again_at());
+            if Instant::now() + pause > start + longest {
+                return Err(error);
+            }
+            warn!(fault = %error, ?pause, "the CA cannot answer for the moment");
+            sleep(pause).await;
+        }
+    }
+
+    /// Fails if an authorization of a pending order is invalid, although the order does not say so.
+    async fn stop_if_dead(&self, order: &mut Order, attempt: &mut Attempt) -> Result<(), Error> {
+        let url = order.url().to_owned();
+        let Ok(mut fresh) = retry_bad_nonce(async || self.account.order(url.clone()).await).await else {
+            return Ok(());
+        };
+        let mut is_dead = false;
+        let mut authorizations = fresh.authorizations();
+        while let Some(Ok(authorization)) = authorizations.next().await {
+            is_dead |= !matches!(
+                authorization.status,
+                AuthorizationStatus::Pending | AuthorizationStatus::Valid
+            );
+        }
+        if is_dead {
+            return Err(self.refusal(order, attempt).await?);
+        }
+        Ok(())
+    }
+
+    /// Why an order became invalid: its own problem, and that of each challenge. The order is
+    /// forgotten.
+    async fn refusal(&self, order: &mut Order, attempt: &mut Attempt) -> Result<Error, Error> {
+        attempt.order = None;
+        self.lease.note(attempt).await?;
+
+        let own = order.state().error.clone();
+        let mut reasons: Vec<_> = own.iter().map(|error| describe(error, Step::Validation)).collect();
+        let mut verdicts = Vec::new();
 
         // A fresh one, because the states that this one holds are from before the CA looked.
         let url = order.url().to_owned();
-        if let Ok(mut fresh) = retry_bad_nonce(async || self.account.order(url.clone()).await).await
-            && self.fetch_authorizations(&mut fresh).await.is_ok()
-        {
+        if let Ok(mut fresh) = retry_bad_nonce(async || self.account.order(url.clone()).await).await {
             let mut authorizations = fresh.authorizations();
-            while let Some(Ok(authorization)) = authorizations.next().await {
+            while let Some(authorization) = authorizations.next().await {
+                let Ok(authorization) = authorization else { continue };
                 let identifier = authorization.identifier().to_string();
                 let errors = authorization
                     .challenges
                     .iter()
                     .filter_map(|challenge| challenge.error.as_ref());
-                reasons.extend(errors.map(|error| format!("{identifier}: {}", describe(error))));
+                for error in errors {
+                    verdicts.push(problem::verdict(error, Step::Validation));
+                    reasons.push(format!("{identifier}: {}", describe(error, Step::Validation)));
+                }
             }
         }
 
+        // The challenges' errors say more than the order's, which is often about all of them.
+        let own = own.map(|error| problem::verdict(&error, Step::Validation));
+        let verdict = verdicts.into_iter().max().or(own).unwrap_or(Verdict::Unavailable);
         if reasons.is_empty() {
-            reasons.push("the order is invalid, and the CA does not say why".to_owned());
+            reasons.push(format!("the order {url} is invalid, and the CA does not say why"));
         }
-        Error::CaRefused(reasons.join("\n"))
+        Ok(problem::of_verdict(verdict, reasons.join("\n"), None))
+    }
+
+    async fn zones(&self) -> Result<&Zones, Error> {
+        self.zones.get_or_try_init(|| self.services.zones(self.written)).await
+    }
+}
+
+/// Ever longer pauses, and no shorter than the CA asks for.
+#[derive(Default)]
+struct Pauses(u32);
+
+impl Pauses {
+    fn next(&mut self, ask_again_at: Option<Timestamp>) -> Duration {
+        let own = (FIRST_PAUSE * 2_u32.pow(self.0.min(8))).min(LONGEST_PAUSE);
+        self.0 += 1;
+        // Some CAs name a day while they need seconds, so Retry-After is not followed without end.
+        let asked = ask_again_at.and_then(|until| Duration::try_from(until - Timestamp::now()).ok());
+        asked.map_or(own, |asked| asked.min(LONGEST_ASKED).max(own))
+    }
+}
+
+/// Finalizes an order. One that is not ready any more was finalized by a request whose answer was
+/// lost, so its state is asked for instead.
+async fn finalized(order: &mut Order, request: &[u8]) -> Result<(), instant_acme::Error> {
+    match order.finalize_csr(request).await {
+        Err(instant_acme::Error::Api(problem)) if ProblemType::of(&problem) == ProblemType::OrderNotReady => {
+            order.refresh().await.map(drop)
+        }
+        result => result,
     }
 }
 
 /// Whether the CA answered for good that there is no such order.
 fn is_gone(problem: &Problem) -> bool {
-    problem.status.is_some_and(|status| status < 500 && status != 429)
+    problem.status == Some(404) || problem::verdict(problem, Step::Order) != Verdict::Unavailable
+}
+
+fn errors_of(challenges: &[instant_acme::Challenge]) -> String {
+    challenges
+        .iter()
+        .filter_map(|challenge| challenge.error.as_ref())
+        .map(|error| format!(": {}", describe(error, Step::Validation)))
+        .collect()
 }
 
 fn new_order<'o>(identifiers: &'o [Identifier], attempt: &'o Attempt) -> NewOrder<'o> {
@@ -345,4 +551,34 @@ fn identifier(name: &str) -> Identifier {
     }
 }
 
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(4);
+/// How long Retry-After is followed while an order is under way.
+const LONGEST_ASKED: Duration = Duration::from_secs(60);
+/// How long a CA that cannot answer is waited for while an order is under way, and how long for
+/// what it does not have yet.
+const PASSING: Duration = Duration::from_secs(120);
+const MISSING: Duration = Duration::from_secs(30);
+/// How often an order has to read `ready` before it is finalized once more.
+const READY: u32 = 3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_and_retry_after_is_kept_within_reason() {
+        let mut pauses = Pauses::default();
+        assert_eq!(pauses.next(None), Duration::from_millis(250));
+        assert_eq!(pauses.next(None), Duration::from_millis(500));
+        let asked = pauses.next(Some(Timestamp::now() + time::Duration::seconds(10)));
+        assert!(
+            asked > Duration::from_secs(8) && asked <= Duration::from_secs(10),
+            "{asked:?}"
+        );
+        let day = pauses.next(Some(Timestamp::now() + time::Duration::DAY));
+        assert_eq!(day, LONGEST_ASKED);
+        let past = pauses.next(Some(Timestamp::now() - time::Duration::DAY));
+        assert_eq!(past, Duration::from_secs(4));
+    }
+}

@@ -3,11 +3,41 @@
 
 use std::collections::BTreeSet;
 
+use http::header::LINK;
+use http::{HeaderMap, StatusCode};
 use instant_acme::{Problem, Subproblem};
-use neverlapse::text::printable;
+use neverlapse::text::{cut, printable};
 use neverlapse::timestamp::Timestamp;
 
+use serde_json::{Value, json};
+
 use crate::error::Error;
+
+/// Where in an order's life a CA answered: one type means different things at different steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// The directory, a nonce, or the account.
+    Account,
+    /// The order, its authorizations and challenges.
+    Order,
+    /// What the CA found when it looked at a challenge.
+    Validation,
+    /// The certificate's request, and the certificate.
+    Finalize,
+    /// A revocation.
+    Revocation,
+}
+
+/// Who refuses, and so who else can be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Verdict {
+    /// The CA cannot answer now.
+    Unavailable,
+    /// This CA refuses for a reason of its own, such as its account, its terms or CAA.
+    ThisCa,
+    /// Any CA would refuse.
+    EveryCa,
+}
 
 /// The type of a problem (RFC 8555, 6.7; RFC 9773, 7.4; `invalidProfile` is of the ACME profiles
 /// draft).
@@ -80,13 +110,49 @@ impl ProblemType {
         }
     }
 
-    /// Whether the CA says that it cannot answer now, and not that the request is wrong.
-    fn is_temporary(&self) -> bool {
-        matches!(self, Self::RateLimited | Self::ServerInternal | Self::BadNonce)
+    fn verdict(&self, step: Step) -> Verdict {
+        match self {
+            Self::RateLimited | Self::ServerInternal | Self::BadNonce => Verdict::Unavailable,
+            // Without an ACME type it is not the CA that answers, but something in front of it.
+            Self::Unknown(None) => Verdict::Unavailable,
+            Self::Unknown(Some(uri)) if uri == BLANK => Verdict::Unavailable,
+            // Each CA has its own account, terms, profiles and kinds of key, and CAA names CAs.
+            Self::AccountDoesNotExist
+            | Self::BadCsr
+            | Self::BadPublicKey
+            | Self::BadSignatureAlgorithm
+            | Self::Caa
+            | Self::ExternalAccountRequired
+            | Self::InvalidContact
+            | Self::InvalidProfile
+            | Self::UnsupportedContact
+            | Self::UnsupportedIdentifier
+            | Self::UserActionRequired => Verdict::ThisCa,
+            Self::Unauthorized if step != Step::Validation => Verdict::ThisCa,
+            Self::AlreadyReplaced
+            | Self::AlreadyRevoked
+            | Self::BadRevocationReason
+            | Self::Compound
+            | Self::Connection
+            | Self::Dns
+            | Self::IncorrectResponse
+            | Self::Malformed
+            | Self::OrderNotReady
+            | Self::RejectedIdentifier
+            | Self::Tls
+            | Self::Unauthorized
+            | Self::Unknown(Some(_)) => {
+                if step == Step::Account {
+                    Verdict::ThisCa
+                } else {
+                    Verdict::EveryCa
+                }
+            }
+        }
     }
 
     /// What to do about it, where there is something that most people have to do.
-    fn hint(&self) -> Option<&'static str> {
+    fn hint(&self, step: Step) -> Option<&'static str> {
         match self {
             Self::AccountDoesNotExist => Some(
                 "the CA does not know our account: if it has forgotten it for good, delete accounts/ISSUER/account.json, and the next run makes one",
@@ -95,7 +161,7 @@ impl ProblemType {
                 Some("the CA does not take this kind of key or these names: check key_type and identifiers")
             }
             Self::Caa => Some("the domain's CAA records must name this CA; look with: dig CAA example.com"),
-            Self::Dns => Some(
+            Self::Dns if step == Step::Validation => Some(
                 "the CA's look-up failed: check the delegation (NS at the registrar) and DNSSEC (DS must match the zone's keys)",
             ),
             Self::ExternalAccountRequired => {
@@ -112,10 +178,21 @@ impl ProblemType {
             Self::RejectedIdentifier => {
                 Some("the CA does not issue for this name: check its spelling, and whether it is a public name")
             }
-            Self::Unauthorized => Some(
-                "the CA saw another TXT value: is the public zone that we write the one that the domain is delegated to?",
+            Self::Unauthorized => match step {
+                Step::Validation => Some(
+                    "the CA saw another TXT value: is the public zone that we write the one that the domain is delegated to?",
+                ),
+                Step::Account | Step::Order => Some(
+                    "the CA does not accept our account or its credentials: if the account is deactivated for good, delete accounts/ISSUER/account.json, and the next run makes one; with eab = true, put fresh credentials into accounts/ISSUER/eab.json first",
+                ),
+                Step::Finalize => Some(
+                    "the CA does not let our account finish this order: its authorizations may have expired, or the account is deactivated; the next try orders anew",
+                ),
+                Step::Revocation => Some("the CA lets only the account that ordered a certificate revoke it"),
+            },
+            Self::UserActionRequired => Some(
+                "the CA wants a person to do something, such as to agree to new terms: open the link in its message",
             ),
-            Self::UserActionRequired => Some("the CA's terms changed: open the link in its message"),
             Self::AlreadyReplaced
             | Self::AlreadyRevoked
             | Self::BadNonce
@@ -124,6 +201,7 @@ impl ProblemType {
             | Self::BadSignatureAlgorithm
             | Self::Compound
             | Self::Connection
+            | Self::Dns
             | Self::Malformed
             | Self::OrderNotReady
             | Self::ServerInternal
@@ -134,14 +212,15 @@ impl ProblemType {
     }
 }
 
-/// What an error of the library means for a renewal: whether the CA refuses what we ask for, or
-/// cannot be used for now. `retry_after` is the time that its last answer named.
-pub(crate) fn error(error: instant_acme::Error, retry_after: Option<Timestamp>) -> Error {
+/// What an error of the library at this step means for a renewal: whether the CA refuses what we
+/// ask for, or cannot be used for now. `retry_after` is the time that its last answer named.
+pub(crate) fn error(step: Step, error: instant_acme::Error, retry_after: Option<Timestamp>) -> Error {
     let problem = match error {
-        instant_acme::Error::Api(problem) if !is_temporary(&problem) => return Error::CaRefused(describe(&problem)),
-        instant_acme::Error::Api(problem) => describe(&problem),
+        instant_acme::Error::Api(problem) => {
+            return of_verdict(verdict(&problem, step), describe(&problem, step), retry_after);
+        }
         instant_acme::Error::Unsupported(what) => {
-            return Error::CaRefused(format!("the CA does not support what the inventory asks for: {what}"));
+            return Error::CaDeclined(format!("the CA does not support what the inventory asks for: {what}"));
         }
         instant_acme::Error::Timeout(_) => "the CA did not finish the order in time".to_owned(),
         other => other.to_string(),
@@ -149,15 +228,118 @@ pub(crate) fn error(error: instant_acme::Error, retry_after: Option<Timestamp>) 
     Error::CaUnavailable { problem, retry_after }
 }
 
+/// The error for a verdict.
+pub(crate) fn of_verdict(verdict: Verdict, problem: String, retry_after: Option<Timestamp>) -> Error {
+    match verdict {
+        Verdict::Unavailable => Error::CaUnavailable { problem, retry_after },
+        Verdict::ThisCa => Error::CaDeclined(problem),
+        Verdict::EveryCa => Error::CaRefused(problem),
+    }
+}
+
+/// Who refuses. HTTP's status decides first: a CA that is busy refuses nothing.
+pub(crate) fn verdict(problem: &Problem, step: Step) -> Verdict {
+    if problem.status.is_some_and(|status| status >= 500 || status == 429) {
+        return Verdict::Unavailable;
+    }
+    let own = ProblemType::of(problem).verdict(step);
+    if own == Verdict::Unavailable {
+        return own;
+    }
+
+    // Subproblems say of each identifier what the problem says of all together.
+    problem
+        .subproblems
+        .iter()
+        .map(|sub| ProblemType::parse(sub.r#type.as_deref()).verdict(step))
+        .max()
+        .unwrap_or(own)
+}
+
+/// Whether an order was refused because it said which certificate it replaces (RFC 9773, 5), and
+/// not for something that another order would meet too.
+pub(crate) fn is_about_replaces(problem: &Problem) -> bool {
+    let kind = ProblemType::of(problem);
+    match problem.status {
+        Some(409) => true,
+        Some(429 | 500..) => false,
+        _ => {
+            matches!(
+                kind,
+                ProblemType::AlreadyReplaced | ProblemType::Malformed | ProblemType::Unknown(Some(_))
+            ) && verdict(problem, Step::Order) == Verdict::EveryCa
+        }
+    }
+}
+
+/// An error's body as a problem document that the library reads (RFC 9457), whatever it is: HTTP's
+/// status counts, links are in the text, and what is no problem document is shown by its start.
+pub(crate) fn document(status: StatusCode, headers: &HeaderMap, body: &[u8], url: &str) -> String {
+    let found: Value = serde_json::from_slice(body).unwrap_or_default();
+    let text = |name: &str| found.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
+    let kind = text("type").unwrap_or(BLANK);
+
+    let mut detail = match text("detail") {
+        Some(detail) => detail.to_owned(),
+        None if kind != BLANK => text("title").unwrap_or("no detail").to_owned(),
+        None => {
+            let start = String::from_utf8_lossy(body);
+            let start = start.split_whitespace().collect::<Vec<_>>().join(" ");
+            match cut(&start, SHOWN).as_str() {
+                "" => format!("HTTP {status} from {url}"),
+                start => format!("HTTP {status}: {start}"),
+            }
+        }
+    };
+    if let Some(instance) = text("instance") {
+        detail.push_str(&format!(" [instance: {instance}]"));
+    }
+    for (relation, target) in links(headers) {
+        detail.push_str(&format!(" [{relation}: {target}]"));
+    }
+
+    // One that the library cannot read must not hide the rest.
+    let subproblems: Vec<_> = found
+        .get("subproblems")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter(|sub| serde_json::from_value::<Subproblem>((*sub).clone()).is_ok())
+        .collect();
+    json!({ "type": kind, "detail": detail, "status": status.as_u16(), "subproblems": subproblems }).to_string()
+}
+
+/// The links that a person may have to open (RFC 8288), by their relation.
+fn links(headers: &HeaderMap) -> Vec<(&'static str, String)> {
+    let mut links = Vec::new();
+    for header in headers.get_all(LINK) {
+        let mut rest = header.to_str().unwrap_or_default();
+        while let Some((target, after)) = rest.split_once('<').and_then(|(_, link)| link.split_once('>')) {
+            let parameters = after.split('<').next().unwrap_or_default();
+            rest = &after[parameters.len()..];
+            let relation = SHOWN_LINKS.into_iter().find(|relation| {
+                parameters
+                    .split([';', ','])
+                    .filter_map(|parameter| parameter.trim().strip_prefix("rel="))
+                    .any(|value| value.trim_matches('"').split_whitespace().any(|word| word == *relation))
+            });
+            if let Some(relation) = relation {
+                links.push((relation, target.to_owned()));
+            }
+        }
+    }
+    links
+}
+
 /// A whole problem document in words: type, detail, subproblems, and a hint for each of the usual
 /// types.
-pub(crate) fn describe(problem: &Problem) -> String {
+pub(crate) fn describe(problem: &Problem, step: Step) -> String {
     let mut text = detail(problem.detail.as_deref(), problem.r#type.as_deref());
 
-    let mut hints = BTreeSet::from_iter(ProblemType::of(problem).hint());
+    let mut hints = BTreeSet::from_iter(ProblemType::of(problem).hint(step));
     for sub in &problem.subproblems {
         text.push_str(&format!("\n  - {}", describe_sub(sub)));
-        hints.extend(ProblemType::parse(sub.r#type.as_deref()).hint());
+        hints.extend(ProblemType::parse(sub.r#type.as_deref()).hint(step));
     }
 
     for hint in hints {
@@ -181,12 +363,11 @@ fn detail(detail: Option<&str>, uri: Option<&str>) -> String {
     printable(&format!("{detail} ({uri})"))
 }
 
-fn is_temporary(problem: &Problem) -> bool {
-    let by_status = problem.status.is_some_and(|status| status >= 500 || status == 429);
-    by_status || ProblemType::of(problem).is_temporary()
-}
-
 const NAMESPACE: &str = "urn:ietf:params:acme:error:";
+/// What a problem without a type of its own has (RFC 9457, 4.2.1).
+const BLANK: &str = "about:blank";
+const SHOWN: usize = 200;
+const SHOWN_LINKS: [&str; 2] = ["terms-of-service", "help"];
 
 #[cfg(test)]
 mod tests {
@@ -208,28 +389,185 @@ mod tests {
             \x20 - _example.org: Invalid underscore in DNS name \"_example.org\" (urn:ietf:params:acme:error:malformed)\n\
             \x20 - example.net: This CA will not issue for \"example.net\" (urn:ietf:params:acme:error:rejectedIdentifier)\n\
             \x20 hint: the CA does not issue for this name: check its spelling, and whether it is a public name";
-        assert_eq!(describe(&problem), expected);
+        assert_eq!(describe(&problem, Step::Order), expected);
+    }
+
+    fn read(status: u16, headers: &HeaderMap, body: &str) -> Problem {
+        let status = StatusCode::from_u16(status).unwrap();
+        serde_json::from_str(&document(
+            status,
+            headers,
+            body.as_bytes(),
+            "https://ca.example/new-order",
+        ))
+        .unwrap()
     }
 
     #[test]
-    fn only_the_issuers_fault_is_the_issuers() {
-        for (kind, status, theirs) in [
-            ("rateLimited", 429, true),
-            ("serverInternal", 500, true),
-            ("caa", 403, false),
-            ("rejectedIdentifier", 400, false),
-            ("dns", 400, false),
+    fn https_status_decides_whatever_the_body_is() {
+        for (status, body, verdict_of, words) in [
+            (
+                429,
+                r#"{"message": "Too Many Requests"}"#,
+                Verdict::Unavailable,
+                r#"HTTP 429 Too Many Requests: {"message": "Too Many Requests"} (about:blank)"#,
+            ),
+            (
+                429,
+                r#"{"error": {"code": 429, "message": "Quota exceeded"}}"#,
+                Verdict::Unavailable,
+                "Quota exceeded",
+            ),
+            (
+                503,
+                r#"{"message": "Service Unavailable"}"#,
+                Verdict::Unavailable,
+                "HTTP 503 Service Unavailable: {",
+            ),
+            (
+                500,
+                r#"{"type": "about:blank", "title": "Internal Server Error"}"#,
+                Verdict::Unavailable,
+                "HTTP 500 Internal Server Error: {",
+            ),
+            (
+                503,
+                r#"{"type": "urn:ietf:params:acme:error:malformed", "detail": "backend is down"}"#,
+                Verdict::Unavailable,
+                "backend is down (urn",
+            ),
+            (
+                429,
+                r#"{"type": "urn:ietf:params:acme:error:rateLimited", "detail": "too many", "status": "429"}"#,
+                Verdict::Unavailable,
+                "too many (urn",
+            ),
+            (
+                503,
+                r#"{"type": "urn:ietf:params:acme:error:malformed", "status": 400}"#,
+                Verdict::Unavailable,
+                "no detail",
+            ),
+            (
+                403,
+                "<h1>Access denied | error\n 1020</h1>",
+                Verdict::Unavailable,
+                "HTTP 403 Forbidden: <h1>Access denied | error 1020</h1> (about:blank)",
+            ),
+            (401, r#"{"message": "Unauthorized"}"#, Verdict::Unavailable, "HTTP 401"),
+            (
+                502,
+                "",
+                Verdict::Unavailable,
+                "HTTP 502 Bad Gateway from https://ca.example/new-order",
+            ),
+            (500, "[1, 2]", Verdict::Unavailable, "[1, 2]"),
+            (
+                500,
+                r#"{"detail": ["no", "text"]}"#,
+                Verdict::Unavailable,
+                r#"{"detail": ["no", "text"]}"#,
+            ),
+            (
+                400,
+                r#"{"type": "urn:ietf:params:acme:error:rejectedIdentifier", "detail": "no", "subproblems": "none"}"#,
+                Verdict::EveryCa,
+                "no (urn",
+            ),
+            (
+                400,
+                r#"{"type": "https://ca.example/errors/7", "title": "seven"}"#,
+                Verdict::EveryCa,
+                "seven (https",
+            ),
         ] {
-            let problem =
-                serde_json::from_value(json!({ "type": format!("{NAMESPACE}{kind}"), "status": status })).unwrap();
-            assert_eq!(
-                matches!(
-                    error(instant_acme::Error::Api(problem), None),
-                    Error::CaUnavailable { .. }
-                ),
-                theirs,
-                "{kind}"
-            );
+            let problem = read(status, &HeaderMap::new(), body);
+            let text = describe(&problem, Step::Order);
+            assert_eq!(verdict(&problem, Step::Order), verdict_of, "{body}");
+            assert!(text.contains(words), "{body}: {text}");
         }
+    }
+
+    #[test]
+    fn links_that_a_person_has_to_open_are_shown() {
+        let mut headers = HeaderMap::new();
+        headers.append(
+            LINK,
+            r#"<https://ca.example/dir>;rel="index", <https://ca.example/tos,2.pdf>;rel="terms-of-service""#
+                .parse()
+                .unwrap(),
+        );
+        headers.append(LINK, "<https://ca.example/help>; rel=help".parse().unwrap());
+        let body = r#"{"type": "urn:ietf:params:acme:error:userActionRequired", "detail": "Terms changed", "instance": "https://ca.example/agree?token=1"}"#;
+        let problem = read(403, &headers, body);
+        assert_eq!(
+            problem.detail.as_deref(),
+            Some(
+                "Terms changed [instance: https://ca.example/agree?token=1] [terms-of-service: https://ca.example/tos,2.pdf] [help: https://ca.example/help]"
+            )
+        );
+        assert_eq!(verdict(&problem, Step::Order), Verdict::ThisCa);
+    }
+
+    #[test]
+    fn who_refuses_depends_on_the_step() {
+        use Step::{Account, Finalize, Order, Validation};
+        for (kind, status, step, expected) in [
+            ("rateLimited", 429, Order, Verdict::Unavailable),
+            ("rateLimited", 403, Order, Verdict::Unavailable),
+            ("serverInternal", 500, Order, Verdict::Unavailable),
+            ("serverInternal", 400, Validation, Verdict::Unavailable),
+            ("caa", 403, Validation, Verdict::ThisCa),
+            ("caa", 403, Finalize, Verdict::ThisCa),
+            ("rejectedIdentifier", 400, Order, Verdict::EveryCa),
+            ("dns", 400, Validation, Verdict::EveryCa),
+            ("malformed", 400, Order, Verdict::EveryCa),
+            ("malformed", 400, Account, Verdict::ThisCa),
+            ("unauthorized", 401, Account, Verdict::ThisCa),
+            ("unauthorized", 403, Order, Verdict::ThisCa),
+            ("unauthorized", 403, Validation, Verdict::EveryCa),
+            ("accountDoesNotExist", 400, Order, Verdict::ThisCa),
+            ("externalAccountRequired", 401, Account, Verdict::ThisCa),
+            ("userActionRequired", 403, Order, Verdict::ThisCa),
+            ("invalidProfile", 400, Order, Verdict::ThisCa),
+        ] {
+            let problem = read(
+                status,
+                &HeaderMap::new(),
+                &json!({ "type": format!("{NAMESPACE}{kind}") }).to_string(),
+            );
+            assert_eq!(verdict(&problem, step), expected, "{kind} {step:?}");
+        }
+        let deactivated = read(
+            403,
+            &HeaderMap::new(),
+            r#"{"type": "urn:ietf:params:acme:error:unauthorized", "detail": "Account is deactivated"}"#,
+        );
+        assert!(describe(&deactivated, Order).contains("delete accounts/ISSUER/account.json"));
+        assert!(describe(&deactivated, Validation).contains("another TXT value"));
+    }
+
+    #[test]
+    fn replaces_is_dropped_only_for_what_it_caused() {
+        for (kind, status, expected) in [
+            ("alreadyReplaced", 409, true),
+            ("conflict", 409, true),
+            ("malformed", 400, true),
+            ("malformed", 404, true),
+            ("rateLimited", 429, false),
+            ("serverInternal", 500, false),
+            ("unauthorized", 403, false),
+            ("accountDoesNotExist", 400, false),
+            ("userActionRequired", 403, false),
+            ("rejectedIdentifier", 400, false),
+        ] {
+            let problem = read(
+                status,
+                &HeaderMap::new(),
+                &json!({ "type": format!("{NAMESPACE}{kind}") }).to_string(),
+            );
+            assert_eq!(is_about_replaces(&problem), expected, "{kind} {status}");
+        }
+        assert!(!is_about_replaces(&read(403, &HeaderMap::new(), "<h1>Forbidden</h1>")));
     }
 }

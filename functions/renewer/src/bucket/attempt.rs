@@ -38,6 +38,16 @@ pub(crate) struct Attempt {
     /// TXT records of ours: noted before they are written, forgotten after they are removed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) txt: Vec<ZoneRecord>,
+    /// When it began. Attempts of earlier releases do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) began_at: Option<Timestamp>,
+    /// How many renewers have resumed its order.
+    #[serde(default)]
+    pub(crate) resumed: u32,
+    /// Whether its order was given up, because it did not move. The CA may still issue it, so each
+    /// later run looks once more.
+    #[serde(default)]
+    pub(crate) given_up: bool,
 }
 
 impl Attempt {
@@ -54,6 +64,18 @@ impl Attempt {
             key,
             order: None,
             txt: Vec::new(),
+            began_at: Some(Timestamp::now()),
+            resumed: 0,
+            given_up: false,
+        }
+    }
+
+    /// How its order is named in messages.
+    pub(crate) fn order_name(&self) -> String {
+        let order = self.order.as_deref().unwrap_or("no order yet");
+        match self.began_at {
+            Some(since) => format!("{}, order {order}, begun at {since}", self.issuer),
+            None => format!("{}, order {order}", self.issuer),
         }
     }
 

@@ -203,6 +203,9 @@ mod tests {
             key: PrivateKey::generate(KeyType::EcdsaP256).unwrap(),
             order: None,
             txt: Vec::new(),
+            began_at: None,
+            resumed: 0,
+            given_up: false,
         }
     }
 

@@ -12,6 +12,7 @@ use tokio::sync::{Mutex, Notify};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::attempt::Attempt;
+use crate::dns::record::ZoneRecord;
 use crate::error::Error;
 
 /// Where leases are kept, and under which KMS key.
@@ -59,6 +60,40 @@ struct Record {
     leased_until: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     attempt: Option<Attempt>,
+    /// Attempts before it whose orders may still be issued.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    earlier: Vec<Attempt>,
+    /// TXT records of ours that could not be removed yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    leftovers: Vec<ZoneRecord>,
+}
+
+impl Record {
+    /// Makes this the attempt under way, a new one or one to resume. The one before it is kept if
+    /// its order may still be issued.
+    fn switch_to(&mut self, attempt: Attempt) {
+        self.earlier.retain(|earlier| earlier.version != attempt.version);
+        if let Some(mut before) = self.attempt.take().filter(|before| before.version != attempt.version) {
+            self.leftovers.append(&mut before.txt);
+            if before.order.is_some() {
+                self.earlier.push(before);
+            }
+        }
+        let surplus = self.earlier.len().saturating_sub(MOST_EARLIER);
+        self.earlier.drain(..surplus);
+        self.attempt = Some(attempt);
+    }
+
+    /// Forgets the attempt, but not its TXT records.
+    fn forget(&mut self) {
+        if let Some(mut attempt) = self.attempt.take() {
+            self.leftovers.append(&mut attempt.txt);
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.attempt.is_none() && self.earlier.is_empty() && self.leftovers.is_empty()
+    }
 }
 
 impl<'a> Leases<'a> {
@@ -74,7 +109,7 @@ impl<'a> Leases<'a> {
                 Some(lease) => break lease,
                 None if !claim.wait => return Ok(None),
                 None if Instant::now() + POLL > claim.deadline => {
-                    return Err(Error::OutOfTime("another renewer is at the certificate"));
+                    return Err(Error::out_of_time("another renewer is at the certificate"));
                 }
                 None => sleep(POLL).await,
             }
@@ -83,7 +118,7 @@ impl<'a> Leases<'a> {
         let work = timeout_at(claim.deadline + LAST_CALL, work(&lease));
         let result = match lease.while_held(work).await {
             Ok(Ok(result)) => result.map(Some),
-            Ok(Err(_)) => Err(Error::OutOfTime("working on it")),
+            Ok(Err(_)) => Err(Error::out_of_time("working on it")),
             Err(lost) => Err(lost),
         };
 
@@ -107,6 +142,14 @@ impl<'a> Leases<'a> {
             holder: format!("{:016x}", rand::random::<u64>()),
             leased_until: now + LEASE,
             attempt: found.as_ref().and_then(|found| found.value.attempt.clone()),
+            earlier: found
+                .as_ref()
+                .map(|found| found.value.earlier.clone())
+                .unwrap_or_default(),
+            leftovers: found
+                .as_ref()
+                .map(|found| found.value.leftovers.clone())
+                .unwrap_or_default(),
         };
         let object = Object::json(&record)?.under(self.kms_key);
         let expecting = Expecting::unchanged(found.as_ref());
@@ -124,14 +167,65 @@ impl<'a> Leases<'a> {
 }
 
 impl Lease<'_> {
-    /// The attempt under way, if there is one.
-    pub(crate) async fn attempt(&self) -> Option<Attempt> {
-        self.held.lock().await.record.attempt.clone()
+    /// The attempt under way, and then those before it whose orders may still be issued.
+    pub(crate) async fn attempts(&self) -> Vec<Attempt> {
+        let held = self.held.lock().await;
+        let record = &held.record;
+        record
+            .attempt
+            .iter()
+            .chain(record.earlier.iter().rev())
+            .cloned()
+            .collect()
     }
 
-    /// Stores the attempt, or that there is none.
-    pub(crate) async fn note(&self, attempt: Option<&Attempt>) -> Result<(), Error> {
-        self.write(|record| record.attempt = attempt.cloned()).await
+    /// TXT records of ours that could not be removed yet.
+    pub(crate) async fn leftovers(&self) -> Vec<ZoneRecord> {
+        self.held.lock().await.record.leftovers.clone()
+    }
+
+    /// Makes this the attempt under way.
+    pub(crate) async fn switch_to(&self, attempt: &Attempt) -> Result<(), Error> {
+        self.write(|record| record.switch_to(attempt.clone())).await
+    }
+
+    /// Stores what has become of the attempt under way.
+    pub(crate) async fn note(&self, attempt: &Attempt) -> Result<(), Error> {
+        self.write(|record| record.attempt = Some(attempt.clone())).await
+    }
+
+    /// Forgets the attempt under way.
+    pub(crate) async fn forget(&self) -> Result<(), Error> {
+        self.write(Record::forget).await
+    }
+
+    /// Forgets this attempt, whichever it is.
+    pub(crate) async fn drop(&self, version: &str) -> Result<(), Error> {
+        self.write(|record| {
+            record.earlier.retain(|earlier| earlier.version != version);
+            if record
+                .attempt
+                .as_ref()
+                .is_some_and(|attempt| attempt.version == version)
+            {
+                record.forget();
+            }
+        })
+        .await
+    }
+
+    /// Forgets all attempts, because a version is published.
+    pub(crate) async fn finish(&self) -> Result<(), Error> {
+        self.write(|record| {
+            record.forget();
+            record.earlier.clear();
+        })
+        .await
+    }
+
+    /// Stores which TXT records are still to be removed.
+    pub(crate) async fn note_leftovers(&self, leftovers: Vec<ZoneRecord>) -> Result<(), Error> {
+        self.write(|record| record.leftovers = leftovers).await
     }
 
     /// Renews the lease while `work` goes on, and stops it when the lease is lost.
@@ -166,13 +260,12 @@ impl Lease<'_> {
     /// Gives the lease up: removes the record, or leaves the attempt to the next renewer.
     async fn release(self) -> Result<(), Error> {
         let Held { mut record, tag } = self.held.into_inner();
-        let done = match record.attempt {
-            None => self.store.delete_unchanged(&self.key, &tag).await,
-            Some(_) => {
-                record.leased_until = Timestamp::now();
-                let object = Object::json(&record)?.under(self.kms_key);
-                self.store.put(&self.key, object, Expecting::Tag(&tag)).await.map(drop)
-            }
+        let done = if record.is_empty() {
+            self.store.delete_unchanged(&self.key, &tag).await
+        } else {
+            record.leased_until = Timestamp::now();
+            let object = Object::json(&record)?.under(self.kms_key);
+            self.store.put(&self.key, object, Expecting::Tag(&tag)).await.map(drop)
         };
 
         match done {
@@ -210,6 +303,8 @@ pub(crate) fn dry_run_key(name: &str) -> String {
 }
 
 const SCHEMA: &str = "neverlapse.order/1";
+/// How many orders are kept that may still be issued.
+const MOST_EARLIER: usize = 3;
 const LEASE: Duration = Duration::from_secs(60);
 const BEAT: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_secs(2);

@@ -75,11 +75,31 @@ impl Edits {
     }
 }
 
-/// Removes TXT records of ours. A record that is no longer there is no error, and neither is its
-/// zone.
-pub(crate) async fn remove(zones: &Zones, records: &[ZoneRecord]) -> Result<(), Error> {
-    let left = records.iter().filter(|record| !zones.is_gone(&record.zone));
-    Edits::default().remove(left).apply(zones).await
+/// What came of removing TXT records of ours.
+#[derive(Debug, Default)]
+pub(crate) struct Removal {
+    /// Those that are still there.
+    pub(crate) left: Vec<ZoneRecord>,
+    /// Why, for each zone of theirs.
+    pub(crate) problems: Vec<String>,
+}
+
+/// Removes TXT records of ours, as far as each zone lets us. A record that is no longer there is no
+/// problem, and neither is its zone.
+pub(crate) async fn remove(zones: &Zones, records: &[ZoneRecord]) -> Removal {
+    let mut by_zone = BTreeMap::<_, Vec<_>>::new();
+    for record in records.iter().filter(|record| !zones.is_gone(&record.zone)) {
+        by_zone.entry(&record.zone).or_default().push(record);
+    }
+
+    let mut removal = Removal::default();
+    for records in by_zone.into_values() {
+        if let Err(error) = Edits::default().remove(records.iter().copied()).apply(zones).await {
+            removal.left.extend(records.into_iter().cloned());
+            removal.problems.push(error.to_string());
+        }
+    }
+    removal
 }
 
 /// Changes TXT values by compare-and-swap, all names in one batch. Answers with the change's id, or
@@ -148,7 +168,7 @@ async fn in_sync(zone: &HostedZone, change: &str, deadline: Instant) -> Result<(
         }
 
         if Instant::now() + POLL > deadline {
-            return Err(Error::OutOfTime("Route 53 spreads the change"));
+            return Err(Error::out_of_time("Route 53 spreads the change"));
         }
         if Instant::now() > longest {
             let problem = "it is not INSYNC after three minutes";

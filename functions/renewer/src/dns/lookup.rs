@@ -109,7 +109,7 @@ impl Lookup {
                 return Ok(());
             }
             if Instant::now() + POLL > deadline {
-                return Err(Error::OutOfTime("DNS spreads the TXT records"));
+                return Err(Error::out_of_time("DNS spreads the TXT records"));
             }
             if Instant::now() > longest {
                 return Err(Error::Internal(format!(

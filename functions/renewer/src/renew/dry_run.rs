@@ -5,6 +5,7 @@ use neverlapse::inventory::Issuer;
 use neverlapse::renewal::{Reason, Renewal};
 
 use super::job::Job;
+use super::leftovers;
 use super::task::Task;
 use crate::bucket::lease;
 use crate::error::Error;
@@ -31,9 +32,10 @@ pub(crate) async fn dry_run(task: Task<'_>, notifier: &Notifier) -> Result<Outco
                 renewal: &nothing,
                 history: None,
             };
-            job.order(None).await?;
-            lease.note(None).await?;
-            Ok(Outcome::DryRun)
+            let issued = job.order(Vec::new()).await;
+            lease.finish().await?;
+            leftovers::remove(lease, &task).await?;
+            issued.map(|_| Outcome::DryRun)
         })
         .await?;
 

@@ -1,11 +1,16 @@
 //! The order of one certificate: from one issuer after the other, until one of them issues.
 
+use std::collections::VecDeque;
+use std::time::Duration;
+
 use instant_acme::{Account, CertificateIdentifier};
 use lambda_runtime::tracing::warn;
 use neverlapse::bucket::version::{Current, PRIVKEY, file_key};
 use neverlapse::inventory::Issuer;
 use neverlapse::renewal::{Reason, Renewal};
 use neverlapse::timestamp::Timestamp;
+use tokio::sync::OnceCell;
+use tokio::time::Instant;
 
 use super::task::Task;
 use crate::acme::http::{self, Http};
@@ -32,45 +37,65 @@ pub(crate) struct Job<'a> {
     pub(crate) history: Option<&'a History>,
 }
 
-impl Job<'_> {
-    /// Orders from one issuer after the other, until one issues or the failure is not an issuer's.
-    /// `under_way` is the attempt that an earlier renewer began.
-    pub(crate) async fn order(&self, mut under_way: Option<Attempt>) -> Result<Issued, Error> {
-        let name = &self.task.wanted.name;
-        let mut issuers = self.issuers.clone();
-        // An order that was begun is finished, whichever issuer would be asked first.
-        if let Some(attempt) = under_way.as_ref().filter(|attempt| attempt.order.is_some()) {
-            issuers.sort_by_key(|issuer| issuer.name != attempt.issuer);
-        }
+/// One issuer's turn: a new order, or one that an earlier renewer began.
+struct Turn<'a> {
+    issuer: &'a Issuer,
+    resumed: Option<Attempt>,
+}
 
+impl<'a> Job<'a> {
+    /// Orders from one issuer after the other, until one issues or the failure is not an issuer's.
+    /// `under_way` are the attempts that earlier renewers began, the last one first.
+    pub(crate) async fn order(&self, under_way: Vec<Attempt>) -> Result<Issued, Error> {
+        let name = &self.task.wanted.name;
+        let mut turns = self.turns(under_way);
         let mut problems = Vec::new();
         let mut waits = Vec::new();
-        for issuer in issuers {
+        let mut is_declined = true;
+
+        while let Some(Turn { issuer, resumed }) = turns.pop_front() {
             if let Some(until) = self.has_to_wait(issuer) {
                 problems.push(format!("{}: not asked; it said to wait until {until}", issuer.name));
                 waits.push(Some(until));
+                is_declined = false;
                 continue;
             }
 
-            let resumed = under_way.take_if(|attempt| attempt.issuer == issuer.name);
+            let was_under_way = resumed.as_ref().is_some_and(|attempt| !attempt.given_up);
             match self.order_from(issuer, resumed).await {
                 Err(Error::CaUnavailable { problem, retry_after }) => {
                     warn!(name, issuer = issuer.name, said = problem, "the issuer is at fault");
                     problems.push(format!("{}: {problem}", issuer.name));
                     waits.push(retry_after);
+                    is_declined = false;
                     if let (Some(until), Some(history)) = (retry_after, self.history) {
                         history.wait(name, &issuer.name, until).await?;
                     }
+                    // An order that was given up is made anew, after all others were asked.
+                    let is_given_up = self.lease.attempts().await.first().is_some_and(|last| last.given_up);
+                    if was_under_way && is_given_up {
+                        turns.push_back(Turn { issuer, resumed: None });
+                    }
+                }
+                Err(Error::CaDeclined(problem)) => {
+                    warn!(name, issuer = issuer.name, said = problem, "the issuer declines");
+                    problems.push(format!("{}: {problem}", issuer.name));
+                    waits.push(None);
                 }
                 Err(Error::CaRefused(problem)) => {
-                    return Err(Error::CaRefused(format!("{}: {problem}", issuer.name)));
+                    problems.push(format!("{}: {problem}", issuer.name));
+                    return Err(Error::CaRefused(problems.join("\n")));
                 }
                 other => return other,
             }
         }
 
+        let problem = problems.join("\n");
+        if is_declined {
+            return Err(Error::CaDeclined(problem));
+        }
         Err(Error::CaUnavailable {
-            problem: problems.join("\n"),
+            problem,
             // An issuer that named no time may be asked again sooner than the earliest of the
             // others.
             retry_after: waits
@@ -78,6 +103,43 @@ impl Job<'_> {
                 .collect::<Option<Vec<_>>>()
                 .and_then(|waits| waits.into_iter().min()),
         })
+    }
+
+    /// Orders that were begun come first, because they are finished, whichever issuer would be asked
+    /// otherwise. An issuer whose order was given up gets a new one at its own place.
+    fn turns(&self, under_way: Vec<Attempt>) -> VecDeque<Turn<'a>> {
+        let issuer_of = |attempt: &Attempt| {
+            self.issuers
+                .iter()
+                .copied()
+                .find(|issuer| issuer.name == attempt.issuer)
+        };
+        let (begun, mut keys): (Vec<_>, Vec<_>) = under_way.into_iter().partition(|attempt| attempt.order.is_some());
+        let is_busy = |issuer: &Issuer| {
+            begun
+                .iter()
+                .any(|attempt| attempt.issuer == issuer.name && !attempt.given_up)
+        };
+
+        let anew: Vec<_> = self
+            .issuers
+            .iter()
+            .filter(|issuer| !is_busy(issuer))
+            .map(|&issuer| Turn {
+                issuer,
+                resumed: keys
+                    .iter()
+                    .position(|attempt| attempt.issuer == issuer.name)
+                    .map(|at| keys.swap_remove(at)),
+            })
+            .collect();
+        let resumed = begun.into_iter().filter_map(|attempt| {
+            Some(Turn {
+                issuer: issuer_of(&attempt)?,
+                resumed: Some(attempt),
+            })
+        });
+        resumed.chain(anew).collect()
     }
 
     fn has_to_wait(&self, issuer: &Issuer) -> Option<Timestamp> {
@@ -91,33 +153,43 @@ impl Job<'_> {
     /// unless the CA would only answer the same again.
     async fn order_from(&self, issuer: &Issuer, resumed: Option<Attempt>) -> Result<Issued, Error> {
         let Task { services, wanted, .. } = self.task;
-        let roots = http::roots(issuer, &services.store).await?;
+        // What only this issuer needs is no reason to leave out the others.
+        let roots = http::roots(issuer, &services.store).await.map_err(Error::of_issuer)?;
         let http = Http::new(&roots)?;
-        let account = services.accounts().open(issuer, &http).await?;
+        let account = services.accounts().open(issuer, &http).await;
+        let account = account.map_err(Error::of_issuer)?;
+
         let mut attempt = match resumed.filter(|attempt| attempt.is_of(&account)) {
-            Some(attempt) => attempt,
-            None => self.begin(issuer, &account).await?,
+            Some(mut attempt) => {
+                attempt.resumed += u32::from(attempt.order.is_some());
+                attempt
+            }
+            None => Attempt::new(issuer, &account, wanted, self.key().await?),
         };
+        // Stored with its key before the CA hears of it.
+        self.lease.switch_to(&attempt).await?;
 
         let issuance = Issuance {
             account: &account,
             http: &http,
             lease: self.lease,
-            zones: &services.zones(&self.task.inventory.zones).await?,
-            lookup: &services.lookup()?,
+            services,
+            written: &self.task.inventory.zones,
+            zones: OnceCell::new(),
             deadline: self.task.deadline,
+            patience: self.patience(&attempt),
         };
         let replaces = self.replaces(issuer, &account).await;
         let chain = match issuance.chain(&mut attempt, replaces).await {
-            Err(refused @ Error::CaRefused(_)) if attempt.txt.is_empty() => {
-                self.lease.note(None).await?;
+            Err(refused @ (Error::CaRefused(_) | Error::CaDeclined(_))) => {
+                self.lease.forget().await?;
                 return Err(refused);
             }
             chain => chain?,
         };
         // An attempt that was resumed may have left TXT records behind that its order no longer
         // needs.
-        issuance.remove(&mut attempt).await?;
+        issuance.tidy(&mut attempt).await?;
 
         let expected = Expected {
             name: &wanted.name,
@@ -128,22 +200,25 @@ impl Job<'_> {
         let issued = expected.check(&chain, Timestamp::now());
         if issued.is_err() {
             // Asked again, the CA would hand out the same.
-            self.lease.note(None).await?;
+            self.lease.forget().await?;
         }
         issued
     }
 
-    /// A new attempt, stored with its key before the CA hears of it. It also removes from DNS what
-    /// the attempt before it could not.
-    async fn begin(&self, issuer: &Issuer, account: &Account) -> Result<Attempt, Error> {
-        let key = self.key().await?;
-        let before = self.lease.attempt().await;
-        let attempt = Attempt {
-            txt: before.map(|before| before.txt).unwrap_or_default(),
-            ..Attempt::new(issuer, account, self.task.wanted, key)
-        };
-        self.lease.note(Some(&attempt)).await?;
-        Ok(attempt)
+    /// Until when an order that was resumed may stay as it is: half of the time, so that the rest is
+    /// enough for another one. One that was given up already, or that a person does not want to wait
+    /// for, is only looked at.
+    fn patience(&self, attempt: &Attempt) -> Option<Instant> {
+        if attempt.resumed == 0 {
+            return None;
+        }
+
+        let now = Instant::now();
+        let is_older = attempt.began_at.is_none_or(|began_at| began_at < self.task.request.at);
+        if attempt.given_up || (self.task.request.force && is_older) {
+            return Some(now + LOOK);
+        }
+        Some(now + self.task.deadline.saturating_duration_since(now) / 2)
     }
 
     /// The current version's key, if the inventory wants to keep it and it is not revoked; else a
@@ -181,3 +256,6 @@ impl Job<'_> {
         Some(id.into_owned())
     }
 }
+
+/// How long an order that does not move is looked at once more.
+const LOOK: Duration = Duration::from_secs(10);

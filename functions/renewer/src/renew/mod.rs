@@ -2,6 +2,7 @@
 
 mod dry_run;
 mod job;
+mod leftovers;
 mod revoke;
 mod task;
 
@@ -24,7 +25,6 @@ use crate::bucket::attempt::Attempt;
 use crate::bucket::issued::Issued;
 use crate::bucket::lease::{self, Lease};
 use crate::bucket::{publish, version};
-use crate::dns::change;
 use crate::error::Error;
 use crate::history::History;
 use crate::notify::Notifier;
@@ -134,7 +134,12 @@ impl Renewer {
                 Action::Renew | Action::ReplaceAccountKey => Ok(()),
             };
             // A certificate with another key is as urgent if revoking failed.
-            let outcome = self.renew_under(lease, &task).await?;
+            let outcome = self.renew_under(lease, &task).await;
+            if !matches!(outcome, Err(Error::LeaseLost)) {
+                let is_published = matches!(outcome, Ok(Outcome::Published(_)));
+                self.tidy(lease, &task, is_published).await;
+            }
+            let outcome = outcome?;
             revoked.map(|()| outcome)
         })
         .await
@@ -168,9 +173,22 @@ impl Renewer {
         let issued = job.order(under_way).await?;
         let published = self.publish(issued, before.as_ref()).await?;
 
-        lease.note(None).await?;
+        lease.finish().await?;
         self.prune(&wanted.name).await;
         Ok(Outcome::Published(Box::new(published)))
+    }
+
+    /// Removes TXT records that are left in DNS. That it cannot be done is no failure: people are
+    /// notified when a version was published, and later runs try again.
+    async fn tidy(&self, lease: &Lease<'_>, task: &Task<'_>, is_published: bool) {
+        let name = &task.wanted.name;
+        match leftovers::remove(lease, task).await {
+            Ok(removal) if !removal.left.is_empty() && is_published => {
+                self.notifier.leftovers(name, &removal).await;
+            }
+            Ok(_) => {}
+            Err(error) => warn!(name, fault = %error, "the TXT records that are left cannot be noted"),
+        }
     }
 
     async fn publish(&self, issued: Issued, before: Option<&Tagged<Current>>) -> Result<Current, Error> {
@@ -291,28 +309,23 @@ impl Renewer {
     }
 }
 
-/// The attempt under way, unless it is published already, nothing is due any more, or the inventory
-/// wants something else by now: then it is abandoned.
+/// The attempts under way, unless one is published already, nothing is due any more, or the
+/// inventory wants something else by now: such attempts are forgotten.
 async fn resumable(
     lease: &Lease<'_>,
     task: &Task<'_>,
     current: Option<&Current>,
     decision: &Decision,
-) -> Result<Option<Attempt>, Error> {
-    let Some(attempt) = lease.attempt().await else {
-        return Ok(None);
-    };
-    if is_wanted(&attempt, task, current, decision).await? {
-        return Ok(Some(attempt));
+) -> Result<Vec<Attempt>, Error> {
+    let mut wanted = Vec::new();
+    for attempt in lease.attempts().await {
+        if is_wanted(&attempt, task, current, decision).await? {
+            wanted.push(attempt);
+        } else {
+            lease.drop(&attempt.version).await?;
+        }
     }
-
-    // It is forgotten only once nothing of it is left in DNS.
-    if !attempt.txt.is_empty() {
-        let zones = task.services.zones(&task.inventory.zones).await?;
-        change::remove(&zones, &attempt.txt).await?;
-    }
-    lease.note(None).await?;
-    Ok(None)
+    Ok(wanted)
 }
 
 async fn is_wanted(

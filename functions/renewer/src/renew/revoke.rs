@@ -6,7 +6,7 @@ use neverlapse::bucket::version::{MANIFEST, Manifest, file_key};
 
 use super::task::Task;
 use crate::acme::http::{Http, retry_bad_nonce};
-use crate::acme::problem::{ProblemType, describe};
+use crate::acme::problem::{ProblemType, Step, describe};
 use crate::bucket::version;
 use crate::error::Error;
 
@@ -46,11 +46,16 @@ pub(crate) async fn revoke(task: &Task<'_>) -> Result<(), Error> {
     match retry_bad_nonce(async || account.revoke(&request).await).await {
         Ok(()) => info!(name, version, "revoked"),
         Err(instant_acme::Error::Api(problem)) if ProblemType::of(&problem) == ProblemType::AlreadyRevoked => {
-            info!(name, version, problem = describe(&problem), "revoked already");
+            info!(
+                name,
+                version,
+                problem = describe(&problem, Step::Revocation),
+                "revoked already"
+            );
         }
         Err(error) => {
             let what = format!("cannot revoke version {version}");
-            return Err(http.error(error).context(&what));
+            return Err(http.error(Step::Revocation, error).context(&what));
         }
     }
     Ok(())
