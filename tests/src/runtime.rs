@@ -27,6 +27,7 @@ pub struct Function {
 struct Api {
     events: Mutex<mpsc::Receiver<Value>>,
     answers: mpsc::Sender<Result<Value, Value>>,
+    timeout: Duration,
 }
 
 impl Function {
@@ -34,9 +35,12 @@ impl Function {
     pub async fn start(bootstrap: &Path, environment: &[(String, String)], log: &Path) -> Result<Self> {
         let (events, pending) = mpsc::channel(1);
         let (answered, answers) = mpsc::channel(1);
+        let seconds = environment.iter().find(|(key, _)| key == TIMEOUT_SECONDS);
+        let seconds = seconds.and_then(|(_, value)| value.parse().ok());
         let api = Arc::new(Api {
             events: Mutex::new(pending),
             answers: answered,
+            timeout: seconds.map_or(TIMEOUT, Duration::from_secs),
         });
 
         let routes = Router::new()
@@ -94,7 +98,7 @@ async fn next(State(api): State<Arc<Api>>) -> (HeaderMap, String) {
     let Some(event) = event else {
         return std::future::pending().await;
     };
-    let deadline = SystemTime::now() + TIMEOUT;
+    let deadline = SystemTime::now() + api.timeout;
     let deadline = deadline
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default()
@@ -131,4 +135,6 @@ async fn answer(api: &Api, answer: Result<Value, Value>) -> StatusCode {
     StatusCode::ACCEPTED
 }
 
+/// A variable of the environment that says how much time an event has.
+pub const TIMEOUT_SECONDS: &str = "TEST_TIMEOUT_SECONDS";
 const TIMEOUT: Duration = Duration::from_secs(600);

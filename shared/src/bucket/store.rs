@@ -1,5 +1,7 @@
 //! The bucket: reads and writes its objects, with the conditions that keep two writers apart.
 
+use std::time::Duration;
+
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::get_object::GetObjectError;
@@ -8,6 +10,7 @@ use aws_sdk_s3::types::ServerSideEncryption;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
+use tokio::time::sleep;
 
 use super::document::Position;
 use crate::aws::reason;
@@ -207,32 +210,43 @@ impl Store {
     /// A lost race is [`Error::Changed`], unless what is there has the very same content: the SDK
     /// repeats a write whose answer was lost, and the second one then meets the first.
     pub async fn put(&self, key: &str, object: Object<'_>, expecting: Expecting<'_>) -> Result<String, Error> {
-        let content = object.body.clone();
-        let mut request = self
-            .s3
-            .put_object()
-            .bucket(&self.bucket)
-            .key(key)
-            .content_type(object.content_type)
-            .body(ByteStream::from(object.body));
-        if let Some(kms_key) = object.kms_key {
-            request = request
-                .server_side_encryption(ServerSideEncryption::AwsKms)
-                .ssekms_key_id(kms_key);
-        }
-        request = match expecting {
-            Expecting::Anything => request,
-            Expecting::Nothing => request.if_none_match("*"),
-            Expecting::Tag(tag) => request.if_match(tag),
-        };
+        let content = object.body;
+        let mut tries = 1;
+        loop {
+            let mut request = self
+                .s3
+                .put_object()
+                .bucket(&self.bucket)
+                .key(key)
+                .content_type(object.content_type)
+                .body(ByteStream::from(content.clone()));
+            if let Some(kms_key) = object.kms_key {
+                request = request
+                    .server_side_encryption(ServerSideEncryption::AwsKms)
+                    .ssekms_key_id(kms_key);
+            }
+            request = match expecting {
+                Expecting::Anything => request,
+                Expecting::Nothing => request.if_none_match("*"),
+                Expecting::Tag(tag) => request.if_match(tag),
+            };
 
-        match request.send().await {
-            Ok(written) => Ok(written.e_tag().unwrap_or_default().to_owned()),
-            Err(error) if is_lost(&error, expecting) => match self.tagged(key).await? {
+            let error = match request.send().await {
+                Ok(written) => return Ok(written.e_tag().unwrap_or_default().to_owned()),
+                Err(error) => error,
+            };
+            if is_conflict(&error) && tries < CONFLICTS {
+                tries += 1;
+                sleep(CONFLICT_PAUSE * tries).await;
+                continue;
+            }
+            if !is_lost(&error, expecting) {
+                return Err(self.failed("write", key, &error));
+            }
+            return match self.tagged(key).await? {
                 Some(there) if there.value == content => Ok(there.tag),
                 _ => Err(self.changed(key)),
-            },
-            Err(error) => Err(self.failed("write", key, &error)),
+            };
         }
     }
 
@@ -247,11 +261,18 @@ impl Store {
 
     /// Removes an object that still has this ETag. A lost race is [`Error::Changed`].
     pub async fn delete_unchanged(&self, key: &str, tag: &str) -> Result<(), Error> {
-        let request = self.s3.delete_object().bucket(&self.bucket).key(key).if_match(tag);
-        match request.send().await {
-            Ok(_) => Ok(()),
-            Err(error) if is_lost(&error, Expecting::Tag(tag)) => Err(self.changed(key)),
-            Err(error) => Err(self.failed("delete", key, &error)),
+        let mut tries = 1;
+        loop {
+            let request = self.s3.delete_object().bucket(&self.bucket).key(key).if_match(tag);
+            match request.send().await {
+                Ok(_) => return Ok(()),
+                Err(error) if is_conflict(&error) && tries < CONFLICTS => {
+                    tries += 1;
+                    sleep(CONFLICT_PAUSE * tries).await;
+                }
+                Err(error) if is_lost(&error, Expecting::Tag(tag)) => return Err(self.changed(key)),
+                Err(error) => return Err(self.failed("delete", key, &error)),
+            }
         }
     }
 
@@ -360,8 +381,14 @@ fn is_unchanged(error: &SdkError<GetObjectError>) -> bool {
     error.raw_response().is_some_and(|raw| raw.status().as_u16() == 304)
 }
 
-/// S3 answers 412 to a condition that is not met, 409 to two conditional writes at once, and 404 to
-/// If-Match without an object.
+/// Whether two conditional writes met (409). Neither condition was judged, so S3 wants the write to
+/// be sent again.
+fn is_conflict<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
+    code(error) == Some("ConditionalRequestConflict")
+}
+
+/// S3 answers 412 to a condition that is not met, and 404 to If-Match without an object. A conflict
+/// that does not end is lost too: somebody else writes all the time.
 fn is_lost<E: ProvideErrorMetadata>(error: &SdkError<E>, expecting: Expecting<'_>) -> bool {
     match code(error) {
         Some("PreconditionFailed" | "ConditionalRequestConflict") => true,
@@ -374,6 +401,10 @@ fn is_lost<E: ProvideErrorMetadata>(error: &SdkError<E>, expecting: Expecting<'_
 fn code<E: ProvideErrorMetadata>(error: &SdkError<E>) -> Option<&str> {
     error.as_service_error().and_then(ProvideErrorMetadata::code)
 }
+
+/// How often a write that met another one is sent, and the pause before it, which grows.
+const CONFLICTS: u32 = 5;
+const CONFLICT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Key of the last run's report.
 pub const LATEST_JSON: &str = "reports/latest.json";

@@ -18,13 +18,13 @@ use crate::fixture::{Lab, certificate, forced, request};
 use crate::isolated::Isolated;
 
 /// What stands before Pebble, and lets it say something else.
-struct Front {
+pub(crate) struct Front {
     leaf: Leaf,
-    pebble: Pebble,
+    pub(crate) pebble: Pebble,
 }
 
 impl Front {
-    async fn new(isolated: &Isolated<'_>) -> Result<Self> {
+    pub(crate) async fn new(isolated: &Isolated<'_>) -> Result<Self> {
         let (pebble, _) = isolated.issuer("first").await?;
         let authority = Authority::new()?;
         let leaf = authority.leaf("127.0.0.1", Timestamp::now() + Duration::days(60))?;
@@ -33,14 +33,14 @@ impl Front {
         Ok(Self { leaf, pebble })
     }
 
-    async fn open(&self, fate: impl Fn(&String) -> Fate + Send + Sync + 'static) -> Result<Proxy> {
+    pub(crate) async fn open(&self, fate: impl Fn(&String) -> Fate + Send + Sync + 'static) -> Result<Proxy> {
         let upstream = self.pebble.directory.trim_end_matches("/dir");
         Proxy::start_tls(upstream, &self.pebble.listening_root, &self.leaf, fate).await
     }
 }
 
 /// The inventory's entries for a certificate of `first` and then `second`, and for `first`.
-fn entries(name: &str, front: &str) -> String {
+pub(crate) fn entries(name: &str, front: &str) -> String {
     let entry = certificate(name, &[&format!("{name}.issuers.test")], name);
     let both = entry.replace(&format!("[{name:?}]"), &format!("[{name:?}, \"second\"]"));
     format!("{both}[issuer.{name}]\ndirectory = \"{front}/dir\"\nca = \"ca/front.pem\"\n")

@@ -13,6 +13,7 @@ mod issuers;
 mod keys;
 mod killed;
 mod refused;
+mod stuck;
 
 use std::process::ExitCode;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -62,6 +63,9 @@ fn main() -> Result<ExitCode> {
         issuers::nothing_is_asked_before_the_time_that_an_issuer_named,
         issuers::a_changed_contact_is_told_to_the_ca_once,
         issuers::where_authorizations_are_valid_already_no_txt_record_is_written,
+        stuck::an_order_that_is_stuck_is_given_up_for_the_next_issuer,
+        stuck::nothing_is_stuck_at_what_passes_or_at_a_dead_order,
+        stuck::txt_records_that_are_stuck_keep_no_certificate_from_being_published,
         keys::every_kind_of_key_and_a_hundred_names,
         keys::a_kept_key_is_kept_and_nothing_secret_is_logged_at_trace,
         asked::the_last_five_versions_are_kept_and_an_earlier_one_that_is_current,

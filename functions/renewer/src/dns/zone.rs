@@ -79,13 +79,49 @@ impl Zones {
             }
         }
 
-        // Of several zones with one name, only the one that the inventory names by its id counts.
+        let mut zones = Self { zones, unreachable };
         for entry in written {
             if let Some(id) = &entry.id {
-                zones.retain(|zone| zone.name != plain(&entry.name) || zone.id == *id);
+                zones.choose(&plain(&entry.name), id);
             }
         }
-        Ok(Self { zones, unreachable })
+        Ok(zones)
+    }
+
+    /// Of several zones with one name, only the one that the inventory names by its id counts. The id
+    /// of a zone above it means that this name has no zone of its own in the world's eyes. An id that
+    /// leads nowhere fails what needs the zone.
+    fn choose(&mut self, name: &str, id: &str) {
+        let id = bare_id(id);
+        let is_chosen = |zone: &HostedZone| zone.id == id && is_in(name, &zone.name);
+        if self.zones.iter().any(is_chosen) {
+            self.zones.retain(|zone| zone.name != name || zone.id == id);
+            return;
+        }
+        // A role that cannot be used says more.
+        if self.unreachable.iter().any(|zone| zone.name == name) {
+            return;
+        }
+
+        let there: Vec<_> = self
+            .zones
+            .iter()
+            .filter(|zone| zone.name == name)
+            .map(|zone| zone.id.as_str())
+            .collect();
+        let there = if there.is_empty() {
+            "none".to_owned()
+        } else {
+            there.join(", ")
+        };
+        let problem = format!(
+            "the inventory's [[zone]] name = {name:?} has id = {id:?}, but that is no zone of this name (there are: {there})"
+        );
+        self.zones.retain(|zone| zone.name != name);
+        self.unreachable.push(UnreachableZone {
+            name: name.to_owned(),
+            problem,
+        });
     }
 
     /// The longest public zone that holds `name`.
@@ -176,6 +212,11 @@ fn is_in(name: &str, zone: &str) -> bool {
     name == zone || name.strip_suffix(zone).is_some_and(|rest| rest.ends_with('.'))
 }
 
+/// An id without the prefix that Route 53 prints before it.
+fn bare_id(id: &str) -> &str {
+    id.trim().trim_start_matches('/').trim_start_matches("hostedzone/")
+}
+
 async fn assuming(config: &SdkConfig, role: &str, external_id: Option<&str>) -> Client {
     let mut provider = AssumeRoleProvider::builder(role)
         .session_name("neverlapse")
@@ -195,7 +236,7 @@ async fn zones_of(client: &Client, whose: &str) -> Result<Vec<HostedZone>, Error
         let page = page
             .map_err(|error| Error::Internal(format!("cannot list the hosted zones of {whose}: {}", reason(&error))))?;
         zones.extend(page.hosted_zones.into_iter().map(|zone| HostedZone {
-            id: zone.id.trim_start_matches("/hostedzone/").to_owned(),
+            id: bare_id(&zone.id).to_owned(),
             name: plain(&zone.name),
             private: zone.config.is_some_and(|config| config.private_zone),
             client: client.clone(),
@@ -261,5 +302,34 @@ mod tests {
                 .map_or_else(|error| error.to_string(), |zone| zone.id.clone());
             assert!(found.contains(expected), "{name}: {found}");
         }
+    }
+
+    /// `aws route53 list-hosted-zones` prints `/hostedzone/Z4`; that and a typing error made the zone
+    /// vanish.
+    #[test]
+    fn an_id_with_its_prefix_is_the_same_and_one_that_leads_nowhere_is_an_error() {
+        for (name, id, expected) in [
+            ("twice.example", "Z4", "Z4"),
+            ("twice.example", "/hostedzone/Z5", "Z5"),
+            ("twice.example", "hostedzone/Z5", "Z5"),
+            (
+                "twice.example",
+                "Z6",
+                "id = \"Z6\", but that is no zone of this name (there are: Z4, Z5)",
+            ),
+        ] {
+            let mut zones = zones(&[("Z4", "twice.example", false), ("Z5", "twice.example", false)]);
+            zones.choose(name, id);
+            let found = zones
+                .of("_acme-challenge.twice.example")
+                .map_or_else(|error| error.to_string(), |zone| zone.id.clone());
+            assert!(found.contains(expected), "{name} {id}: {found}");
+        }
+
+        // A zone that is not delegated is left out in favour of the one above it.
+        let mut zones = zones(&[("Z1", "par.example", false), ("Z2", "sub.par.example", false)]);
+        zones.choose("sub.par.example", "Z1");
+        let found = zones.of("_acme-challenge.sub.par.example").unwrap();
+        assert_eq!(found.id, "Z1");
     }
 }
