@@ -2080,3 +2080,75 @@ async fn a_clone_removed_the_receipts_of_its_original() {
     }
     bench.host.stop();
 }
+
+#[tokio::test]
+async fn what_was_damaged_while_a_newer_version_waits_was_left_to_that() {
+    let (mut bench, old) = Bench::open().await;
+    let log = bench.host.path().join("reloads");
+    let reload = format!("echo reload >> {}; {}", log.display(), bench.host.reload_command());
+    let hour = Timestamp::now().utc().hour();
+    let closed = format!("window = \"{:02}:00-{:02}:00\"", (hour + 6) % 24, (hour + 8) % 24);
+    bench.configure_with(&bench.host.test_command(), &reload, &closed);
+    bench.publish(80);
+    assert_eq!(bench.pull().await.code, 0);
+    assert_eq!(bench.receipt().stage, Stage::Pulled);
+
+    fs::write(bench.live().join(PRIVKEY), "").unwrap();
+    let ran = bench.pull().await;
+    assert!(
+        ran.code == 0 && ran.err.contains("privkey.pem is empty") && ran.out.contains("waits for its window"),
+        "{ran:?}"
+    );
+    assert_eq!(bench.live_version(), old.facts.version);
+    assert_eq!(fs::read_to_string(&log).unwrap(), "reload\n");
+    bench.host.could_start().await.unwrap();
+    assert!(bench.receipt().reason.unwrap().contains("privkey.pem is empty"));
+
+    // What the bucket no longer has cannot be restored. The newer version takes its place at once.
+    fs::write(bench.live().join(PRIVKEY), "").unwrap();
+    let versions = bench.depot.object("certificates/shop.test/versions");
+    fs::remove_dir_all(versions.join(&old.facts.version)).unwrap();
+    let ran = bench.pull().await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert_ne!(bench.live_version(), old.facts.version);
+    assert_eq!(bench.receipt().stage, Stage::Served);
+}
+
+#[tokio::test]
+async fn a_state_of_an_earlier_client_knows_no_hashes() {
+    let (bench, _) = Bench::open().await;
+    let forget = |bench: &Bench| {
+        bench.remember(|state| {
+            for key in ["manifests", "owner"] {
+                state.as_object_mut().unwrap().remove(key);
+            }
+            for key in ["unseen", "keystore"] {
+                state["installed"].as_object_mut().unwrap().remove(key);
+            }
+        });
+    };
+    let issuer = fs::read_to_string(bench.live().join(CHAIN)).unwrap();
+    forget(&bench);
+    // The certificates are the same, the file is not.
+    fs::write(bench.live().join(CHAIN), format!("# a note\n{issuer}")).unwrap();
+    let ran = bench.pull().await;
+    assert!(
+        ran.code == 0 && ran.err.contains("chain.pem is not the one that was installed"),
+        "{ran:?}"
+    );
+    assert_eq!(fs::read_to_string(bench.live().join(CHAIN)).unwrap(), issuer);
+
+    // And where there is nobody to ask, at least everything has to belong together.
+    forget(&bench);
+    fs::write(bench.live().join(PRIVKEY), bench.leaf(60).key).unwrap();
+    let mut command = Command::new(NEVERLAPSE);
+    command.args(["pull", "--from", "/nonexistent", "--config"]);
+    let ran = run(command.arg(bench.config())).await;
+    assert!(
+        ran.code == 2
+            && ran
+                .err
+                .contains("privkey.pem does not hold the certificate's private key"),
+        "{ran:?}"
+    );
+}

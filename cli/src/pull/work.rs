@@ -137,7 +137,12 @@ impl<'a> Work<'a> {
             return Err(Problem::Refused { current, reason });
         }
 
-        if pointer == Pointer::Known
+        let installed = self
+            .state
+            .installed
+            .as_ref()
+            .map(|installed| installed.current.sequence);
+        if installed == Some(current.sequence)
             && let Some(damage) = &self.damage
         {
             return Err(Problem::Damaged(damage.clone()));
