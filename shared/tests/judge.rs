@@ -126,6 +126,23 @@ fn names() {
         ),
         case("an empty name", raw_name(&pki, b""), SHOP, mismatch),
         case(
+            "3,000 names, which are 80 kB, and this one",
+            named(
+                (0..3_000)
+                    .map(|n| dns(&format!("{n}-long.sans.example")))
+                    .chain([dns(SHOP)])
+                    .collect(),
+            ),
+            SHOP,
+            &[],
+        ),
+        case(
+            "3,000 names without it",
+            named((0..3_000).map(|n| dns(&format!("{n}-long.sans.example"))).collect()),
+            SHOP,
+            mismatch,
+        ),
+        case(
             "a thousand names",
             named((0..1_000).map(|n| dns(&format!("n{n}.example"))).collect()),
             SHOP,
@@ -487,6 +504,7 @@ fn dates_above_the_leaf() {
         (root.root(), vec![leaf_of(&issued.authority, |_| {}), issued.der])
     };
     let (root_ended, under_ended) = root_of(&ended);
+    let (both_root, under_both) = root_of(&ended);
     let (root_begins, under_begins) = root_of(&begins);
     let renewed = Authority::new("Renewed Root", |_| {});
     let root_before = renewed.sign(&renewed, ended);
@@ -532,6 +550,12 @@ fn dates_above_the_leaf() {
             expired,
         )
         .trusting(vec![pki.root.clone(), sub_ended.der.clone()]),
+        pki.case(
+            "a root that ended, and its intermediate, in the file",
+            under_both.clone(),
+            &["some_clients_refuse"],
+        )
+        .trusting(vec![under_both[1].clone(), both_root]),
         pki.case("an intermediate that ended is the anchor", vec![below_ended()], expired)
             .trusting(vec![sub_ended.der.clone()]),
         pki.case(
@@ -625,6 +649,21 @@ fn name_constraints_of_every_form() {
     let email = |name: &str| GeneralSubtree::Rfc822Name(name.to_owned());
     let only = |subtree| constraints(vec![subtree], vec![]).unwrap();
     let all_but = |subtree| constraints(vec![], vec![subtree]).unwrap();
+    let length = |bytes: usize| u8::try_from(bytes).unwrap();
+    let uris = |permitted_or_excluded: u8, host: &[u8]| {
+        let name = [&[0x86, length(host.len())][..], host].concat();
+        let subtree = [&[0x30, length(name.len())][..], &name].concat();
+        let subtrees = [&[permitted_or_excluded, length(subtree.len())][..], &subtree].concat();
+        let constraints = [&[0x30, length(subtrees.len())][..], &subtrees].concat();
+        let issued = pki
+            .top
+            .issue("Bound", |ca| ca.custom_extensions = vec![critical(30, &constraints)]);
+        let leaf = leaf_of(&issued.authority, |leaf| {
+            let uri = "https://shop.example/".try_into().unwrap();
+            leaf.subject_alt_names.push(SanType::URI(uri));
+        });
+        vec![leaf, issued.der]
+    };
     let with_email = |leaf: &mut CertificateParams| {
         leaf.subject_alt_names
             .push(SanType::Rfc822Name("me@shop.example".try_into().unwrap()));
@@ -661,6 +700,10 @@ fn name_constraints_of_every_form() {
             named(only(email("other.example")), &with_email),
             invalid,
         ),
+        pki.case("a URI within", uris(0xa0, b"shop.example"), &[]),
+        pki.case("a URI outside", uris(0xa0, b".other.example"), invalid),
+        pki.case("a URI excluded", uris(0xa1, b"shop.example"), invalid),
+        pki.case("another one is excluded", uris(0xa1, b".shop.example"), &[]),
         pki.case(
             "an address of mail excluded",
             named(all_but(email("shop.example")), &with_email),

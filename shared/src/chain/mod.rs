@@ -121,7 +121,8 @@ pub fn judge(chain: &[CertificateDer<'_>], criteria: &Criteria<'_>) -> Verdict {
     let mut findings = Vec::new();
     findings.extend(validity(&described, criteria));
     findings.extend(name(leaf_der, &described, criteria));
-    findings.extend(issuers_validity(&described, path.above_leaf(), criteria));
+    let is_pinned = criteria.roots.pins(leaf_der);
+    findings.extend(issuers_validity(&described, is_pinned, path.above_leaf(), criteria));
     let weaknesses = weaknesses((leaf_der, &leaf), &path, criteria.now);
 
     // The verifier refuses SHA-1 as "unsupported"; weak_signature explains it better.
@@ -131,7 +132,7 @@ pub fn judge(chain: &[CertificateDer<'_>], criteria: &Criteria<'_>) -> Verdict {
     findings.extend(weaknesses);
     findings.extend(unfit_key_usage(&leaf, criteria));
     let trusted = path.is_trusted();
-    if trusted && !criteria.roots.pins(leaf_der) {
+    if trusted && !is_pinned {
         let kinds = differences(&leaf, &path.issuers, path.root, &served);
         findings.extend(
             kinds
@@ -176,9 +177,15 @@ fn validity(leaf: &Certificate, criteria: &Criteria<'_>) -> Option<Finding> {
 
 fn name(der: &CertificateDer<'_>, leaf: &Certificate, criteria: &Criteria<'_>) -> Option<Finding> {
     // The verifier does not read a leaf with certain critical extensions, which say nothing of names.
+    let is_for_name = |leaf: EndEntityCert<'_>| leaf.verify_is_valid_for_subject_name(criteria.name).is_ok();
     let rewritten = rewrite::leaf(der);
-    let is_valid = match EndEntityCert::try_from(der).or_else(|_| EndEntityCert::try_from(&rewritten)) {
-        Ok(leaf) => leaf.verify_is_valid_for_subject_name(criteria.name).is_ok(),
+    let mut readable = rewritten
+        .iter()
+        .filter_map(|leaf| EndEntityCert::try_from(leaf).ok())
+        .peekable();
+    let is_valid = match EndEntityCert::try_from(der) {
+        Ok(leaf) => is_for_name(leaf),
+        Err(_) if readable.peek().is_some() => readable.any(is_for_name),
         // The path has a finding that the verifier cannot read it. Version 1 has no names to be
         // valid for.
         Err(_) => !leaf.names.is_empty(),
@@ -196,29 +203,49 @@ fn name(der: &CertificateDer<'_>, leaf: &Certificate, criteria: &Criteria<'_>) -
 /// What is wrong with the dates of the certificates above the leaf that the path needs.
 fn issuers_validity<'a>(
     leaf: &Certificate,
+    is_pinned: bool,
     above: impl Iterator<Item = &'a Sent<'a>>,
     criteria: &Criteria<'_>,
 ) -> Vec<Finding> {
     let now = criteria.now;
+    let given = criteria.roots.issuers();
+    let mut is_trusted_below = is_pinned;
     let mut findings = Vec::new();
-    for (_, issuer) in above {
+    for (der, issuer) in above {
         let subject = text(issuer.subject());
         let not_before = time_of(issuer.validity().not_before);
         let not_after = time_of(issuer.validity().not_after);
-        if now > not_after {
-            // Once the leaf has expired, that finding is enough; a new leaf comes with its issuers.
-            if now <= leaf.not_after {
-                findings.push(critical(Kind::IssuerExpired { subject, not_after }, now));
-            }
+        let (kind, severity) = if now > not_after {
+            (Kind::IssuerExpired { subject, not_after }, Severity::Critical)
         } else if now < not_before {
-            // Likewise, as long as the leaf has not begun either.
-            if now >= leaf.not_before || not_before > leaf.not_before {
-                findings.push(critical(Kind::IssuerNotYetValid { subject, not_before }, now));
-            }
-        } else if not_after < leaf.not_after {
+            (Kind::IssuerNotYetValid { subject, not_before }, Severity::Critical)
+        } else {
+            is_trusted_below |= given.contains(der);
             let crossed = criteria.thresholds.crossed(not_after - now, not_after - not_before);
-            let kind = Kind::IssuerExpiresSoon { subject, not_after };
-            findings.extend(crossed.map(|(severity, _)| Finding::new(kind, severity, now)));
+            match crossed.filter(|_| not_after < leaf.not_after) {
+                Some((severity, _)) => (Kind::IssuerExpiresSoon { subject, not_after }, severity),
+                None => continue,
+            }
+        };
+
+        // Once the leaf has expired, that finding is enough; a new leaf comes with its issuers. And
+        // as long as it has not begun, its issuers need not have begun either.
+        let is_no_news = now > leaf.not_after || (now < leaf.not_before && not_before <= leaf.not_before);
+        match severity {
+            Severity::Critical if is_no_news => {}
+            // Most clients go no further up than to what they trust.
+            Severity::Critical if is_trusted_below => {
+                let kind = Kind::SomeClientsRefuse {
+                    clients: ["OpenSSL"]
+                        .into_iter()
+                        .chain(is_pinned.then_some("curl"))
+                        .map(str::to_owned)
+                        .collect(),
+                    reason: Finding::new(kind, severity, now).message,
+                };
+                findings.push(Finding::new(kind, Severity::Warning, now));
+            }
+            severity => findings.push(Finding::new(kind, severity, now)),
         }
     }
     findings
@@ -660,6 +687,24 @@ mod tests {
                 &roots,
                 ISSUED + DAY,
             );
+        }
+    }
+
+    #[test]
+    fn the_suite_says_what_the_key_is_used_for() {
+        for (cipher_suite, expected) in [
+            ("TLS_AES_128_GCM_SHA256", KeyUse::Signs),
+            ("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", KeyUse::Signs),
+            ("TLS_DHE_RSA_WITH_AES_128_CBC_SHA", KeyUse::Signs),
+            ("TLS_RSA_WITH_AES_128_GCM_SHA256", KeyUse::Other),
+            ("TLS_ECDH_ECDSA_WITH_AES_128_CBC_SHA", KeyUse::Other),
+        ] {
+            let tls = Tls {
+                version: "TLSv1.2".to_owned(),
+                cipher_suite: cipher_suite.to_owned(),
+                key_exchange: None,
+            };
+            assert_eq!(KeyUse::of(&tls), expected, "{cipher_suite}");
         }
     }
 

@@ -1,6 +1,7 @@
 //! The path from a leaf to a trusted root, or why there is none (RFC 5280, 6).
 
 use std::borrow::Cow;
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use tokio_rustls::rustls::pki_types::{
@@ -138,7 +139,13 @@ pub(crate) fn candidates<'a>(leaf: &'a X509Certificate<'a>, known: &'a [Sent<'a>
             .map(|(issuer, _)| issuer)
             .collect();
         if namesakes.len() > NAMESAKES {
-            namesakes.sort_by_key(|(der, issuer)| (!has_signed(issuer, child), key_distance(child, issuer), der.len()));
+            namesakes.sort_by_cached_key(|(_, issuer)| {
+                (
+                    !has_signed(issuer.public_key().raw, child),
+                    key_distance(child, issuer),
+                    Reverse(validity(issuer).1),
+                )
+            });
         }
         for (der, issuer) in namesakes.into_iter().take(NAMESAKES) {
             if found.len() == CANDIDATES || found.iter().any(|known| known == *der) {
@@ -153,13 +160,22 @@ pub(crate) fn candidates<'a>(leaf: &'a X509Certificate<'a>, known: &'a [Sent<'a>
     found
 }
 
-/// Whether an issuer's key has made the signature of a certificate.
-fn has_signed(issuer: &X509Certificate<'_>, certificate: &X509Certificate<'_>) -> bool {
-    let key = SubjectPublicKeyInfoDer::from(issuer.public_key().raw);
+/// Whether a key, given as a SubjectPublicKeyInfo, has made the signature of a certificate.
+pub(crate) fn has_signed(key: &[u8], certificate: &X509Certificate<'_>) -> bool {
+    is_signature_of(
+        key,
+        certificate.signature_algorithm.algorithm.as_bytes(),
+        certificate.tbs_certificate.as_ref(),
+        &certificate.signature_value.data,
+    )
+}
+
+/// Whether a key has made a signature. `algorithm` are the contents of the algorithm's OID.
+pub(crate) fn is_signature_of(key: &[u8], algorithm: &[u8], message: &[u8], signature: &[u8]) -> bool {
+    let key = SubjectPublicKeyInfoDer::from(key);
     let Ok(key) = RawPublicKeyEntity::try_from(&key) else {
         return false;
     };
-    let algorithm = certificate.signature_algorithm.algorithm.as_bytes();
     ALL_VERIFICATION_ALGS
         .iter()
         .filter(|known| {
@@ -168,11 +184,7 @@ fn has_signed(issuer: &X509Certificate<'_>, certificate: &X509Certificate<'_>) -
                 .next()
                 .is_some_and(|oid| oid.contents == algorithm)
         })
-        .any(|known| {
-            let tbs = certificate.tbs_certificate.as_ref();
-            key.verify_signature(*known, tbs, &certificate.signature_value.data)
-                .is_ok()
-        })
+        .any(|known| key.verify_signature(*known, message, signature).is_ok())
 }
 
 /// Looks for paths from one leaf, through what was sent with it and what was given with its root.
@@ -202,6 +214,7 @@ enum NoPath {
 /// What the verifier is shown: the certificates as they are, or rewritten.
 struct View<'v> {
     leaf: &'v CertificateDer<'v>,
+    more_leaves: &'v [CertificateDer<'v>],
     candidates: &'v [CertificateDer<'v>],
     anchors: &'v [TrustAnchor<'v>],
     algorithms: Vec<&'v dyn SignatureVerificationAlgorithm>,
@@ -222,6 +235,7 @@ impl<'a> PathSearch<'a> {
     fn find(&self, anchors: &[TrustAnchor<'_>], dated: &'a [Sent<'a>]) -> Result<Found<'a>, NoPath> {
         let as_sent = View {
             leaf: self.leaf_der,
+            more_leaves: &[],
             candidates: self.candidates,
             anchors,
             algorithms: ALL_VERIFICATION_ALGS.to_vec(),
@@ -234,6 +248,7 @@ impl<'a> PathSearch<'a> {
         let rewritten = Rewritten::new(self.leaf_der, self.candidates, anchors);
         let lenient = View {
             leaf: &rewritten.leaf,
+            more_leaves: &rewritten.more_leaves,
             candidates: &rewritten.candidates,
             anchors: &rewritten.anchors,
             algorithms: rewritten.algorithms.iter().map(|algorithm| algorithm as _).collect(),
@@ -310,7 +325,21 @@ impl<'a> PathSearch<'a> {
             None,
             Some(&is_allowed),
         )?;
-        Ok(self.found(&path, view, dated))
+        let found = self.found(&path, view, dated);
+
+        // All names have to be within the constraints of the issuers.
+        for more in view.more_leaves {
+            EndEntityCert::try_from(more)?.verify_for_usage(
+                &view.algorithms,
+                &anchors,
+                view.candidates,
+                unix_time(time),
+                KeyUsage::server_auth(),
+                None,
+                Some(&is_allowed),
+            )?;
+        }
+        Ok(found)
     }
 
     /// How the path that would stand at one time, whatever its keys are for, misuses one of them.
@@ -468,6 +497,13 @@ impl<'a> PathSearch<'a> {
                 reason: reason(error, walk, self.now),
             };
         }
+        if self.is_cut_short() {
+            return Kind::InvalidChain {
+                reason: format!(
+                    "more ways through its issuers than are tried ({CANDIDATES} issuers, {NAMESAKES} of one name)"
+                ),
+            };
+        }
         match walk.last() {
             None => Kind::IncompleteChain {
                 missing: text(self.leaf.issuer()),
@@ -479,6 +515,18 @@ impl<'a> PathSearch<'a> {
                 key_differs: false,
             },
         }
+    }
+
+    /// Whether an issuer was left out of the search that has signed a certificate in it.
+    fn is_cut_short(&self) -> bool {
+        let (tried, left_out): (Vec<_>, Vec<_>) =
+            self.known.iter().partition(|(der, _)| self.candidates.contains(*der));
+        left_out.iter().take(ISSUERS_COMPARED).any(|(_, issuer)| {
+            let children = tried.iter().map(|(_, child)| child).chain([self.leaf]);
+            children
+                .filter(|child| is_same(issuer.subject().as_raw(), child.issuer().as_raw()))
+                .any(|child| has_signed(issuer.public_key().raw, child))
+        })
     }
 
     /// Whether the chain would stand if the topmost certificate that was sent were trusted. Without
@@ -569,7 +617,7 @@ pub(super) fn is_self_issued(certificate: &X509Certificate<'_>) -> bool {
     is_same(certificate.subject().as_raw(), certificate.issuer().as_raw())
 }
 
-pub(super) fn key_usage(certificate: &X509Certificate<'_>) -> Option<X509KeyUsage> {
+pub(crate) fn key_usage(certificate: &X509Certificate<'_>) -> Option<X509KeyUsage> {
     Some(*certificate.key_usage().ok()??.value)
 }
 
@@ -584,5 +632,6 @@ fn unix_time(seconds: i64) -> UnixTime {
 }
 
 const ISSUERS_JUDGED: usize = 200;
+const ISSUERS_COMPARED: usize = 40;
 const CANDIDATES: usize = 12;
 const NAMESAKES: usize = 4;

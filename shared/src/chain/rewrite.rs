@@ -19,6 +19,8 @@ use crate::distinguished_name::{canonical, canonical_name};
 /// A leaf, its possible issuers and the trusted roots, rewritten.
 pub(super) struct Rewritten {
     pub(super) leaf: CertificateDer<'static>,
+    /// The leaf once more with each other part of its names, if they are more than the verifier reads.
+    pub(super) more_leaves: Vec<CertificateDer<'static>>,
     /// In the order of the originals.
     pub(super) candidates: Vec<CertificateDer<'static>>,
     /// In the order of the originals.
@@ -44,15 +46,16 @@ impl Rewritten {
         anchors: &[TrustAnchor<'_>],
     ) -> Self {
         let mut originals = Originals::new();
-        let leaf = rewritten(leaf, true, &mut originals);
+        let mut leaves = parts(leaf, &mut originals);
         let candidates = candidates
             .iter()
-            .map(|candidate| rewritten(candidate, false, &mut originals))
+            .map(|candidate| rewritten(candidate, Place::Above, &mut originals))
             .collect();
 
         let originals = Arc::new(originals);
         Self {
-            leaf,
+            more_leaves: leaves.split_off(1),
+            leaf: leaves.swap_remove(0),
             candidates,
             anchors: anchors.iter().map(anchor).collect(),
             algorithms: ALL_VERIFICATION_ALGS
@@ -81,17 +84,34 @@ impl SignatureVerificationAlgorithm for OverOriginals {
     }
 }
 
-/// A leaf alone, rewritten.
-pub(super) fn leaf(leaf: &CertificateDer<'_>) -> CertificateDer<'static> {
-    rewritten(leaf, true, &mut Originals::new())
+/// A leaf alone, rewritten: once for each part of its names.
+pub(super) fn leaf(leaf: &CertificateDer<'_>) -> Vec<CertificateDer<'static>> {
+    parts(leaf, &mut Originals::new())
+}
+
+/// Where a certificate stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// It is the leaf, with one part of its names.
+    Leaf { part: usize },
+    /// It is an issuer.
+    Above,
+}
+
+/// A leaf, rewritten. webpki reads certificates of at most 64 KiB, and others read longer ones: what
+/// makes them long is names.
+fn parts(leaf: &CertificateDer<'_>, originals: &mut Originals) -> Vec<CertificateDer<'static>> {
+    (0..=leaf.len() / PART)
+        .map(|part| rewritten(leaf, Place::Leaf { part }, originals))
+        .collect()
 }
 
 /// A certificate, rewritten; as it is if it is not DER.
-fn rewritten(certificate: &[u8], is_leaf: bool, originals: &mut Originals) -> CertificateDer<'static> {
+fn rewritten(certificate: &[u8], place: Place, originals: &mut Originals) -> CertificateDer<'static> {
     let Some((tbs, rest)) = signed_part(certificate) else {
         return CertificateDer::from(certificate.to_vec());
     };
-    let new = signed_part_rewritten(tbs, is_leaf);
+    let new = signed_part_rewritten(tbs, place);
     let whole = der::encode(SEQUENCE, &[&new, rest].concat());
     originals.insert(new, tbs.der.to_vec());
     CertificateDer::from(whole)
@@ -104,7 +124,7 @@ fn signed_part(certificate: &[u8]) -> Option<(Element<'_>, &[u8])> {
     Some((tbs, whole.contents.get(tbs.der.len()..)?))
 }
 
-fn signed_part_rewritten(tbs: Element<'_>, is_leaf: bool) -> Vec<u8> {
+fn signed_part_rewritten(tbs: Element<'_>, place: Place) -> Vec<u8> {
     let mut new = Vec::new();
     let mut sequences = 0;
     for field in der::elements(tbs.contents) {
@@ -115,7 +135,7 @@ fn signed_part_rewritten(tbs: Element<'_>, is_leaf: bool) -> Vec<u8> {
             // The signature's algorithm comes first, the validity between the names, then the key.
             (SEQUENCE, 2 | 4) => new.extend(canonical_name(field.der)),
             (SEQUENCE, 3) => new.extend(validity(field)),
-            (EXTENSIONS, _) => new.extend(extensions(field, is_leaf)),
+            (EXTENSIONS, _) => new.extend(extensions(field, place)),
             _ => new.extend_from_slice(field.der),
         }
     }
@@ -140,11 +160,11 @@ fn validity(validity: Element<'_>) -> Vec<u8> {
     }
 }
 
-fn extensions(field: Element<'_>, is_leaf: bool) -> Vec<u8> {
+fn extensions(field: Element<'_>, place: Place) -> Vec<u8> {
     let Some(list) = der::only(field.contents) else {
         return field.der.to_vec();
     };
-    let kept = der::elements(list.contents).filter_map(|extension| self::extension(extension, is_leaf));
+    let kept = der::elements(list.contents).filter_map(|extension| self::extension(extension, place));
     let kept = kept.collect::<Vec<_>>().concat();
     if kept.is_empty() {
         return Vec::new();
@@ -153,14 +173,18 @@ fn extensions(field: Element<'_>, is_leaf: bool) -> Vec<u8> {
 }
 
 /// An extension as the verifier shall see it, if at all.
-fn extension(extension: Element<'_>, is_leaf: bool) -> Option<Vec<u8>> {
+fn extension(extension: Element<'_>, place: Place) -> Option<Vec<u8>> {
     let parts: Vec<_> = der::elements(extension.contents).collect();
     let (Some(id), Some(value)) = (parts.first(), parts.last()) else {
         return Some(extension.der.to_vec());
     };
     match id.contents {
         id if PROCESSED_ELSEWHERE.contains(&id) => None,
-        BASIC_CONSTRAINTS if is_leaf => None,
+        BASIC_CONSTRAINTS if place != Place::Above => None,
+        ALTERNATIVE_NAMES => match place {
+            Place::Leaf { part } => Some(der::encode(extension.tag, &with_part(&parts, value, part)?)),
+            Place::Above => Some(extension.der.to_vec()),
+        },
         EXTENDED_KEY_USAGE if allows_any_use(value.contents) => None,
         NAME_CONSTRAINTS => {
             let constraints = der::only(value.contents)?;
@@ -168,15 +192,32 @@ fn extension(extension: Element<'_>, is_leaf: bool) -> Option<Vec<u8>> {
                 value.tag,
                 &der::encode(SEQUENCE, &known_subtrees(constraints.contents)?),
             );
-            let before: Vec<u8> = parts[..parts.len() - 1]
-                .iter()
-                .flat_map(|part| part.der)
-                .copied()
-                .collect();
-            Some(der::encode(extension.tag, &[before, value].concat()))
+            Some(der::encode(extension.tag, &[before(&parts), value].concat()))
         }
         _ => Some(extension.der.to_vec()),
     }
+}
+
+/// What stands before the value of an extension.
+fn before(parts: &[Element<'_>]) -> Vec<u8> {
+    let before = parts.split_last().map_or(&[][..], |(_, before)| before);
+    before.iter().flat_map(|part| part.der).copied().collect()
+}
+
+/// The contents of the extension of alternative names with one part of the names.
+fn with_part(parts: &[Element<'_>], value: &Element<'_>, part: usize) -> Option<Vec<u8>> {
+    let names = der::only(value.contents)?;
+    let mut length = 0;
+    let kept: Vec<u8> = der::elements(names.contents)
+        .filter(|name| {
+            length += name.der.len();
+            (length - name.der.len()) / PART == part
+        })
+        .flat_map(|name| name.der)
+        .copied()
+        .collect();
+    let value = der::encode(value.tag, &der::encode(names.tag, &kept));
+    (part == 0 || !kept.is_empty()).then(|| [before(parts), value].concat())
 }
 
 /// Whether an extended key usage names anyExtendedKeyUsage (RFC 5280, 4.2.1.12).
@@ -214,6 +255,9 @@ fn anchor(anchor: &TrustAnchor<'_>) -> TrustAnchor<'static> {
 const SEQUENCE: u8 = 0x30;
 const UTC_TIME: u8 = 0x17;
 const EXTENSIONS: u8 = 0xa3;
+/// Half of what the verifier reads.
+const PART: usize = 32_768;
+const ALTERNATIVE_NAMES: &[u8] = &[0x55, 0x1d, 17];
 const BASIC_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 19];
 const NAME_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 30];
 const EXTENDED_KEY_USAGE: &[u8] = &[0x55, 0x1d, 37];

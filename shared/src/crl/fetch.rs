@@ -9,11 +9,11 @@ use std::time::Duration;
 use reqwest::{Client, Response, Url, redirect};
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
-use tokio_rustls::rustls::pki_types::CertificateDer;
-use webpki::BorrowedCertRevocationList;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 
+use super::list;
 use super::reach::{Names, Reach};
-use super::words::problem;
 use crate::chain::roots::Roots;
 use crate::resolve::Resolver;
 
@@ -102,8 +102,12 @@ impl Fetcher {
             held: &self.held,
             bytes: 0,
         };
-        let der = read(response, &mut share).await?;
-        BorrowedCertRevocationList::from_der(&der).map_err(|error| problem(&error))?;
+        let mut der = read(response, &mut share).await?;
+        // Some CAs publish PEM, whatever RFC 5280, 4.2.1.13, says.
+        if let Ok(list) = CertificateRevocationListDer::from_pem_slice(&der) {
+            der = list.to_vec();
+        }
+        list::List::parse(&der).map_err(|problem| problem.to_string())?;
         share.keep();
         Ok(der.into())
     }

@@ -1,6 +1,7 @@
 //! Revocation by CRL (RFC 5280, 5): good, revoked, or unknown, which never alerts.
 
 mod fetch;
+mod list;
 mod reach;
 mod words;
 
@@ -9,19 +10,18 @@ use std::time::Duration;
 use data_encoding::HEXLOWER;
 use reqwest::Url;
 use tokio::time::Instant;
-use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
-use webpki::{
-    ALL_VERIFICATION_ALGS, BorrowedCertRevocationList, CertRevocationList, EndEntityCert, Error, ExpirationPolicy,
-    KeyUsage, RevocationCheckDepth, RevocationOptionsBuilder, UnknownStatusPolicy,
-};
+use tokio_rustls::rustls::pki_types::CertificateDer;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{DistributionPointName, GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer;
 
 use self::fetch::Fetcher;
+use self::list::{Entry, List, Problem};
 use self::reach::Reach;
-use crate::chain::path::{candidates, parsed};
+use crate::chain::path::{has_signed, is_signature_of, key_usage, parsed};
 use crate::chain::roots::Roots;
+use crate::der;
+use crate::distinguished_name::{is_same, text};
 use crate::finding::{Finding, Kind, Severity};
 use crate::observation::Revocation;
 use crate::resolve::Resolver;
@@ -41,7 +41,7 @@ pub struct Crls {
 pub enum Status {
     /// A current, signed list does not have it.
     Good,
-    /// A current, signed list has it.
+    /// A signed list has it.
     Revoked {
         /// The leaf's subject.
         subject: String,
@@ -143,12 +143,9 @@ impl Crls {
             return Status::skipped("not valid now");
         }
 
-        let parsed_issuers = parsed(sent);
         let check = Check {
-            leaf,
-            parsed_leaf: &parsed_leaf,
-            issuers: &candidates(&parsed_leaf, &parsed_issuers),
-            roots,
+            leaf: &parsed_leaf,
+            keys: &issuer_keys(&parsed_leaf, sent, roots),
             now,
         };
         let began = Instant::now();
@@ -166,66 +163,102 @@ impl Crls {
     }
 }
 
+/// A key that has signed the leaf.
+struct IssuerKey {
+    /// A SubjectPublicKeyInfo.
+    der: Vec<u8>,
+    /// Whether its key usage allows it to sign lists.
+    may_sign_lists: bool,
+}
+
+/// The keys that have signed the leaf, from all certificates that may have them.
+fn issuer_keys(leaf: &X509Certificate<'_>, sent: &[CertificateDer<'_>], roots: &Roots) -> Vec<IssuerKey> {
+    let mut keys = Vec::new();
+    for certificates in [sent, roots.issuers(), roots.dated()] {
+        let known = parsed(certificates);
+        let issuers = known
+            .iter()
+            .map(|(_, issuer)| issuer)
+            .filter(|issuer| is_same(issuer.subject().as_raw(), leaf.issuer().as_raw()))
+            .filter(|issuer| has_signed(issuer.public_key().raw, leaf));
+        keys.extend(issuers.map(|issuer| IssuerKey {
+            der: issuer.public_key().raw.to_vec(),
+            may_sign_lists: key_usage(issuer).is_none_or(|usage| usage.crl_sign()),
+        }));
+    }
+
+    // A public root has no key usage that is known.
+    if keys.is_empty() {
+        let name = der::only(leaf.issuer().as_raw()).map_or(&[][..], |name| name.contents);
+        let anchors = roots.anchors().iter().filter(|anchor| anchor.subject.as_ref() == name);
+        keys.extend(
+            anchors
+                .map(|anchor| der::encode(0x30, &anchor.subject_public_key_info))
+                .filter(|key| has_signed(key, leaf))
+                .map(|der| IssuerKey {
+                    der,
+                    may_sign_lists: true,
+                }),
+        );
+    }
+    keys
+}
+
 /// A leaf to look for on lists, and what the lists' signatures are verified with.
 struct Check<'a> {
-    leaf: &'a CertificateDer<'a>,
-    parsed_leaf: &'a X509Certificate<'a>,
-    issuers: &'a [CertificateDer<'a>],
-    roots: &'a Roots,
+    leaf: &'a X509Certificate<'a>,
+    keys: &'a [IssuerKey],
     now: Timestamp,
 }
 
 impl Check<'_> {
-    /// The status by one list, which counts only if it is current and signed by the leaf's issuer.
+    /// The status by one list, which counts only if it is signed by the leaf's issuer.
     fn judge(&self, list: &[u8]) -> Status {
         self.try_judge(list)
-            .unwrap_or_else(|error| Status::unknown(words::problem(&error)))
+            .unwrap_or_else(|problem| Status::unknown(problem.to_string()))
     }
 
-    fn try_judge(&self, list: &[u8]) -> Result<Status, Error> {
-        let list = CertRevocationList::from(BorrowedCertRevocationList::from_der(list)?);
-        let lists = [&list];
-        let revocation = RevocationOptionsBuilder::new(&lists)
-            .map_err(|_| Error::UnknownRevocationStatus)?
-            .with_depth(RevocationCheckDepth::EndEntity)
-            .with_status_policy(UnknownStatusPolicy::Deny)
-            .with_expiration_policy(ExpirationPolicy::Enforce)
-            .build();
-
-        let now = self.now.unix().try_into().unwrap_or(0);
-        let leaf = EndEntityCert::try_from(self.leaf)?;
-        let verified = leaf.verify_for_usage(
-            ALL_VERIFICATION_ALGS,
-            self.roots.anchors(),
-            self.issuers,
-            UnixTime::since_unix_epoch(Duration::from_secs(now)),
-            KeyUsage::server_auth(),
-            Some(revocation),
-            None,
-        );
-        match verified {
-            Ok(_) => Ok(Status::Good),
-            Err(Error::CertRevoked) => Ok(self.revoked(&list)),
-            Err(error) => Err(error),
+    fn try_judge(&self, list: &[u8]) -> Result<Status, Problem> {
+        let list = List::parse(list)?;
+        if !is_same(list.issuer, self.leaf.issuer().as_raw()) {
+            return Err(Problem::NotForThis);
         }
+        if self.keys.is_empty() {
+            return Err(Problem::NoIssuer);
+        }
+        let signers = self.keys.iter().filter(|key| key.may_sign_lists);
+        if signers.clone().next().is_none() {
+            return Err(Problem::MayNotSign);
+        }
+        let is_signed = signers
+            .into_iter()
+            .any(|key| is_signature_of(&key.der, list.algorithm, list.tbs, list.signature));
+        if !is_signed {
+            return Err(Problem::WrongSignature);
+        }
+
+        let points = self.points();
+        let entry = list.entry(self.leaf.raw_serial(), &points, self.now)?;
+        Ok(entry.map_or(Status::Good, |entry| self.revoked(&entry)))
     }
 
-    /// The leaf's entry on a list that has it (RFC 5280, 5.3).
-    fn revoked(&self, list: &CertRevocationList<'_>) -> Status {
-        let serial = self.parsed_leaf.raw_serial();
-        let entry = list.find_serial(serial).ok().flatten();
-        let revoked_at = entry
-            .as_ref()
-            .and_then(|entry| entry.revocation_date.as_secs().try_into().ok())
-            .map_or(self.now, Timestamp::from_unix);
-        let reason = entry
-            .and_then(|entry| entry.reason_code)
-            .map(|reason| words::reason(reason).to_owned());
+    /// The names of the leaf's distribution points.
+    fn points(&self) -> Vec<&[u8]> {
+        self.leaf
+            .extensions()
+            .iter()
+            .filter(|extension| matches!(extension.parsed_extension(), ParsedExtension::CRLDistributionPoints(_)))
+            .flat_map(|extension| list::point_names(extension.value))
+            .collect()
+    }
+
+    /// The leaf by its entry on a list (RFC 5280, 5.3).
+    fn revoked(&self, entry: &Entry) -> Status {
         Status::Revoked {
-            subject: self.parsed_leaf.subject().to_string(),
-            serial: HEXLOWER.encode(serial),
-            revoked_at,
-            reason,
+            subject: text(self.leaf.subject()),
+            serial: HEXLOWER.encode(self.leaf.raw_serial()),
+            revoked_at: entry.revoked_at.unwrap_or(self.now),
+            reason: entry.reason.and_then(words::reason).map(str::to_owned),
         }
     }
 }
@@ -454,7 +487,7 @@ mod tests {
         let ours = authority("Ours");
         let late = CertificateRevocationListParams {
             next_update: NOW.into(),
-            ..params(&[SERIAL])
+            ..params(&[&[7]])
         };
         let mut delta = list(&ours, &[SERIAL]);
         let number = delta.windows(3).position(|oid| oid == [0x55, 0x1d, 20]).unwrap();
@@ -481,6 +514,118 @@ mod tests {
             let reason = why_unknown(&ours, move |_| ok(&body)).await;
             assert!(reason.contains(words), "{reason} (expected {words})");
         }
+    }
+
+    /// Each of these was `unknown`, which nobody sees, although the leaf was on the list.
+    #[tokio::test]
+    async fn lists_as_cas_publish_them_are_read() {
+        let ours = authority("Ours");
+        let stale = CertificateRevocationListParams {
+            next_update: (NOW - DAY).into(),
+            ..params(&[SERIAL])
+        };
+        let pem = params(&[SERIAL]).signed_by(&ours).unwrap().pem().unwrap();
+        for (what, body) in [
+            ("PEM", pem.clone().into_bytes()),
+            ("PEM behind words", format!("issuer=Ours\n{pem}").into_bytes()),
+            ("stale", stale.signed_by(&ours).unwrap().der().to_vec()),
+            ("version 1", by_hand(&ours, &[SERIAL], None, &[])),
+            // step-ca: onlyContainsUserCerts, and no distribution point.
+            (
+                "for users",
+                by_hand(&ours, &[SERIAL], None, &[(28, true, &[0x30, 3, 0x81, 1, 0xff])]),
+            ),
+            (
+                "some reasons",
+                by_hand(&ours, &[SERIAL], None, &[(28, true, &[0x30, 4, 0x83, 2, 6, 0x40])]),
+            ),
+            (
+                "on hold",
+                by_hand(&ours, &[SERIAL], Some(6), &[(20, false, &[2, 1, 1])]),
+            ),
+        ] {
+            let (listener, url) = listen().await;
+            serve(listener, move |_| ok(&body));
+            let status = check(&ours, &[&url], 90).await;
+            assert!(matches!(status, Status::Revoked { .. }), "{what}: {status:?}");
+        }
+
+        for (what, body, expected) in [
+            ("removed", by_hand(&ours, &[SERIAL], Some(8), &[]), None),
+            ("version 1, another", by_hand(&ours, &[&[7]], None, &[]), None),
+            (
+                "no entry",
+                by_hand(&ours, &[], None, &[(28, true, &[0x30, 3, 0x81, 1, 0xff])]),
+                None,
+            ),
+            (
+                "for CAs",
+                by_hand(&ours, &[SERIAL], None, &[(28, true, &[0x30, 3, 0x82, 1, 0xff])]),
+                Some("the list is not for this certificate"),
+            ),
+            (
+                "some reasons, no entry",
+                by_hand(&ours, &[], None, &[(28, true, &[0x30, 4, 0x83, 2, 6, 0x40])]),
+                Some("the list is for some reasons of revocation only"),
+            ),
+            (
+                "something critical",
+                by_hand(&ours, &[SERIAL], None, &[(99, true, &[5, 0])]),
+                Some("the list has a critical extension that is unknown"),
+            ),
+        ] {
+            let (listener, url) = listen().await;
+            serve(listener, move |_| ok(&body));
+            match (check(&ours, &[&url], 90).await, expected) {
+                (Status::Good, None) => {}
+                (Status::Unknown { reason }, Some(expected)) => assert!(reason.contains(expected), "{what}: {reason}"),
+                (status, _) => panic!("{what}: {status:?}"),
+            }
+        }
+    }
+
+    /// A list that rcgen does not make: version 1 without extensions.
+    fn by_hand(issuer: &Authority, serials: &[&[u8]], reason: Option<u8>, extensions: &[(u8, bool, &[u8])]) -> Vec<u8> {
+        use rcgen::SigningKey;
+        let extension = |(number, critical, value): &(u8, bool, &[u8])| {
+            let mut parts = der::encode(6, &[0x55, 0x1d, *number]);
+            if *critical {
+                parts.extend(der::encode(1, &[0xff]));
+            }
+            parts.extend(der::encode(4, value));
+            der::encode(0x30, &parts)
+        };
+        let time = |days: i8| {
+            let day = 24 + days;
+            der::encode(0x17, format!("2611{day:02}000000Z").as_bytes())
+        };
+        let entries = serials.iter().flat_map(|serial| {
+            let serial = if serial[0] & 0x80 == 0 {
+                serial.to_vec()
+            } else {
+                [&[0], *serial].concat()
+            };
+            let reason = reason.map(|reason| der::encode(0x30, &extension(&(21, false, &[10, 1, reason]))));
+            let fields = [der::encode(2, &serial), time(-1), reason.unwrap_or_default()].concat();
+            der::encode(0x30, &fields)
+        });
+        let entries: Vec<u8> = entries.collect();
+        let algorithm = der::encode(0x30, &der::encode(6, &[0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2]));
+        let (_, own) = X509Certificate::from_der(issuer.der()).unwrap();
+        let mut fields = [&algorithm[..], own.subject().as_raw(), &time(-2), &time(1)].concat();
+        if !extensions.is_empty() {
+            fields = [der::encode(2, &[1]), fields].concat();
+        }
+        if !entries.is_empty() {
+            fields.extend(der::encode(0x30, &entries));
+        }
+        if !extensions.is_empty() {
+            let extensions: Vec<u8> = extensions.iter().flat_map(extension).collect();
+            fields.extend(der::encode(0xa0, &der::encode(0x30, &extensions)));
+        }
+        let tbs = der::encode(0x30, &fields);
+        let signature = [vec![0], issuer.key().sign(&tbs).unwrap()].concat();
+        der::encode(0x30, &[tbs, algorithm, der::encode(3, &signature)].concat())
     }
 
     #[tokio::test]
@@ -728,10 +873,8 @@ mod tests {
         let (_, parsed) = X509Certificate::from_der(&leaf).unwrap();
         let list = list(&ours, &[&[7], SERIAL]);
         let check = Check {
-            leaf: &leaf,
-            parsed_leaf: &parsed,
-            issuers: &[],
-            roots: &roots,
+            leaf: &parsed,
+            keys: &issuer_keys(&parsed, &[], &roots),
             now: NOW,
         };
         let judge = |list: &[u8]| check.try_judge(list);

@@ -59,8 +59,8 @@ impl Kind {
             }
             Self::KeyUsage { clients, usage } => {
                 format!(
-                    "{} refuse the leaf: the server signs with its key, but its key usage is {usage} only",
-                    listed(clients)
+                    "{} the leaf: the server signs with its key, but the key usage is {usage} only",
+                    refuse(clients)
                 )
             }
             Self::WeakKey { subject, key } => format!("the key of {subject} is too weak: {key}"),
@@ -173,14 +173,14 @@ impl Kind {
     }
 }
 
-/// Names as a sentence lists them: `Go, OpenSSL and curl`.
-fn listed(names: &[String]) -> String {
-    match names {
+/// Who refuses: `Go refuses`, `Go, OpenSSL and curl refuse`.
+fn refuse(clients: &[String]) -> String {
+    match clients {
         [first @ .., before, last] => {
-            let first: String = first.iter().map(|name| format!("{name}, ")).collect();
-            format!("{first}{before} and {last}")
+            let first: String = first.iter().map(|client| format!("{client}, ")).collect();
+            format!("{first}{before} and {last} refuse")
         }
-        _ => names.concat(),
+        _ => format!("{} refuses", clients.concat()),
     }
 }
 
