@@ -52,10 +52,7 @@ impl Kind {
                 )
             }
             Self::SomeClientsRefuse { clients, reason } => {
-                format!(
-                    "{} refuse the chain, other clients accept it: {reason}",
-                    listed(clients)
-                )
+                format!("{} the chain, which other clients accept: {reason}", refuse(clients))
             }
             Self::KeyUsage { clients, usage } => {
                 format!(
