@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::Args;
 use comfy_table::{Cell, Table as Grid};
 use neverlapse::inventory::{Inventory, Issuer, Managed, Watched, Zone};
+use neverlapse::probe;
 use neverlapse::text::printable;
 
 use crate::inventory;
@@ -39,6 +40,13 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
             let line = certificate.line.map(|line| format!(" line {line}")).unwrap_or_default();
             let name = printable(&certificate.name);
             eprintln!("note: {place}{line}: nobody looks whether {name} is served ({NOBODY_LOOKS})");
+        }
+    }
+
+    for watched in &inventory.watched {
+        if watched.endpoint.port == probe::MAIL {
+            let line = watched.line.map(|line| format!(" line {line}")).unwrap_or_default();
+            eprintln!("note: {place}{line}: {}: {}", watched.endpoint, probe::MAIL_FROM_LAMBDA);
         }
     }
 
@@ -89,6 +97,13 @@ fn watched_row(watched: &Watched) -> [Cell; 4] {
     if !watched.addresses.is_empty() {
         lines.push(format!("at {}", list(&watched.addresses)));
     }
+    lines.extend(watched.timeout.map(|timeout| format!("has {} s", timeout.as_secs())));
+    lines.extend(
+        watched
+            .ehlo
+            .as_ref()
+            .map(|ehlo| format!("hears EHLO {}", ehlo.as_ref())),
+    );
     lines.extend(watched.ca.as_ref().map(|ca| format!("trusts {ca} too")));
 
     [

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
 use thiserror::Error;
-use tokio_rustls::rustls::pki_types::{DnsName, ServerName};
+use tokio_rustls::rustls::pki_types::ServerName;
 
 /// A host, a port, and how its TLS begins.
 ///
@@ -26,9 +26,40 @@ pub struct Endpoint {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Host {
     /// A name to look up.
-    Name(DnsName<'static>),
+    Name(HostName),
     /// An address to connect to.
     Ip(IpAddr),
+}
+
+/// A name that the DNS can have, in ASCII and lower case.
+///
+/// It need not be one that RFC 1123 lets a host have: names with underscores, and with hyphens at
+/// the ends of labels, exist, and other clients connect to them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HostName(String);
+
+impl HostName {
+    /// Takes letters, digits, hyphens and underscores, in labels of a length that the DNS allows
+    /// (RFC 1035, 2.3.4).
+    fn new(name: &str) -> Option<Self> {
+        let is_label = |label: &str| {
+            (1..=LABEL).contains(&label.len())
+                && (label.bytes()).all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+        };
+        // No top-level domain is a number, so 192.0.2.700 is a mistyped address.
+        let is_like_an_address = (name.rsplit('.').next()).is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
+        // One that consists of hyphens alone was a dash on a list.
+        let is_a_word = name.bytes().any(|byte| byte.is_ascii_alphanumeric());
+
+        let is_name = name.len() <= NAME && name.split('.').all(is_label) && is_a_word && !is_like_an_address;
+        is_name.then(|| Self(name.to_ascii_lowercase()))
+    }
+}
+
+impl AsRef<str> for HostName {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
 }
 
 /// The protocols whose upgrade to TLS we speak.
@@ -131,26 +162,30 @@ impl FromStr for Host {
 
         let not_a_name = || format!("{text:?} is not a domain name");
         let ascii = idna::domain_to_ascii_cow(text.as_bytes(), idna::AsciiDenyList::URL).map_err(|_| not_a_name())?;
-        let name = ascii.strip_suffix('.').unwrap_or(&ascii).to_owned();
-        // No top-level domain is a number, so 192.0.2.700 is a mistyped address.
-        let is_like_an_address = name
-            .rsplit('.')
-            .next()
-            .is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
-        match DnsName::try_from(name) {
-            Ok(name) if !is_like_an_address => Ok(Self::Name(name)),
-            _ => Err(not_a_name()),
-        }
+        let name = ascii.strip_suffix('.').unwrap_or(&ascii);
+        HostName::new(name).map(Self::Name).ok_or_else(not_a_name)
     }
 }
 
 impl Host {
-    /// The name that a client asks for and that a certificate must match.
-    pub fn server_name(&self) -> ServerName<'static> {
+    /// The name that a client asks for and that a certificate must match; none if the TLS library
+    /// does not take it as a name.
+    pub fn server_name(&self) -> Option<ServerName<'static>> {
         match self {
-            Self::Name(name) => ServerName::DnsName(name.clone()),
-            Self::Ip(address) => ServerName::from(*address),
+            Self::Name(name) => ServerName::try_from(name.as_ref()).ok().map(|name| name.to_owned()),
+            Self::Ip(address) => Some(ServerName::from(*address)),
         }
+    }
+
+    /// Whether a certificate for one of these names is for this host (RFC 9525, 6.3): a wildcard
+    /// stands for the leftmost label alone.
+    pub fn is_among(&self, names: &[String]) -> bool {
+        let name = self.to_string();
+        let parent = name.split_once('.').map(|(_, parent)| parent);
+        names.iter().any(|presented| match presented.strip_prefix("*.") {
+            Some(suffix) => parent.is_some_and(|parent| parent.eq_ignore_ascii_case(suffix)),
+            None => presented.eq_ignore_ascii_case(&name),
+        })
     }
 }
 
@@ -211,7 +246,7 @@ impl FromStr for StartTls {
             .find(|protocol| protocol.name() == text)
             .ok_or_else(|| {
                 let known = Self::ALL.map(Self::name).join(", ");
-                format!("{text:?} is not a protocol with STARTTLS (known: {known})")
+                format!("{text:?} is not a protocol with STARTTLS (known: {known}); write tls:// where TLS comes first")
             })
     }
 }
@@ -255,7 +290,7 @@ fn parse_port(text: &str) -> Result<u16, String> {
 }
 
 /// The schemes of protocols that begin with TLS, and their usual ports.
-const IMPLICIT: [(&str, u16); 7] = [
+const IMPLICIT: [(&str, u16); 13] = [
     ("tls", 443),
     ("https", 443),
     ("smtps", 465),
@@ -263,7 +298,16 @@ const IMPLICIT: [(&str, u16); 7] = [
     ("pop3s", 995),
     ("ldaps", 636),
     ("ftps", 990),
+    ("wss", 443),
+    ("amqps", 5671),
+    ("mqtts", 8883),
+    ("rediss", 6379),
+    ("ircs", 6697),
+    ("sips", 5061),
 ];
+/// RFC 1035, 2.3.4, in characters.
+const LABEL: usize = 63;
+const NAME: usize = 253;
 const EXPECTED: &str = "host[:port], [v6]:port or smtp://host[:port]";
 
 #[cfg(test)]
@@ -288,6 +332,11 @@ mod tests {
             ("postgres://db.example.com", "postgres://db.example.com:5432"),
             ("bücher.example", "xn--bcher-kva.example:443"),
             ("_sip._tcp.example.com", "_sip._tcp.example.com:443"),
+            ("My_Host.example.com", "my_host.example.com:443"),
+            ("host_.example.com", "host_.example.com:443"),
+            ("foo-.example.com", "foo-.example.com:443"),
+            ("-foo.a--b.example.com:8443", "-foo.a--b.example.com:8443"),
+            ("amqps://mq.example.com", "mq.example.com:5671"),
         ] {
             let endpoint: Endpoint = text.parse().unwrap_or_else(|error| panic!("{error}"));
             assert_eq!(endpoint.to_string(), canonical);
@@ -305,6 +354,26 @@ mod tests {
     }
 
     #[test]
+    fn a_certificate_is_for_a_name_that_the_tls_library_does_not_take() {
+        for (host, names, expected) in [
+            ("foo-.example.com", &["*.example.com"][..], true),
+            ("foo-.example.com", &["other.example.com", "Foo-.Example.com"], true),
+            (
+                "foo-.example.com",
+                &["*.com", "example.com", "*.foo-.example.com"],
+                false,
+            ),
+            ("a.foo-.example.com", &["*.example.com"], false),
+            ("foo-.example.com", &[], false),
+        ] {
+            let host: Host = host.parse().unwrap();
+            let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+            assert_eq!(host.server_name(), None, "{host}");
+            assert_eq!(host.is_among(&names), expected, "{host}: {names:?}");
+        }
+    }
+
+    #[test]
     fn errors_name_the_value_and_the_accepted_form() {
         for (text, problem) in [
             ("exmple:https", "port is not a number"),
@@ -316,13 +385,15 @@ mod tests {
             ("*.example.com", "a wildcard cannot be connected to"),
             ("a..b", "\"a..b\" is not a domain name"),
             ("exa mple", "\"exa mple\" is not a domain name"),
+            ("--", "\"--\" is not a domain name"),
             ("192.0.2.700", "\"192.0.2.700\" is not a domain name"),
             ("https://example.com/path", "\"/path\" is no part of an endpoint"),
             ("[::1", "the bracket is not closed"),
             ("[::1]x", "\"x\" after the bracket is not a port"),
             (
                 "gopher://example.com",
-                "\"gopher\" is not a protocol with STARTTLS (known: smtp, imap, pop3, ftp, ldap, postgres, mysql)",
+                "\"gopher\" is not a protocol with STARTTLS (known: smtp, imap, pop3, ftp, ldap, postgres, mysql); write tls:// \
+                 where TLS comes first",
             ),
         ] {
             let error = text.parse::<Endpoint>().unwrap_err().to_string();

@@ -22,6 +22,7 @@ pub mod crl;
 pub mod delivery;
 mod der;
 mod distinguished_name;
+pub mod ehlo;
 pub mod endpoint;
 pub mod environment;
 pub mod finding;

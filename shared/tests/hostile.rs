@@ -380,6 +380,151 @@ async fn look_ups_count_among_the_sockets() {
     assert!((2..=10).contains(&clients.len()), "{} sockets", clients.len());
 }
 
+/// Behind something that looks at the first packet only, the usual ClientHello never arrives whole.
+/// When it hung, nothing was shown, and the size was not named.
+#[tokio::test]
+async fn a_large_hello_that_is_lost_is_named_and_a_small_one_shows_the_certificate() {
+    let pki = Pki::new();
+    for version in [&TLS12, &TLS13] {
+        for (what, answer, reason) in [
+            ("hangs", None, "no answer within 2.0 s"),
+            ("closes", Some(&b""[..]), "the server closed the connection"),
+            ("alerts", Some(b"\x15\x03\x01\x00\x02\x02\x32"), "the alert DecodeError"),
+        ] {
+            let config = pki.config(pki.leaf(9), &[version], None);
+            let port = serve(move |stream| {
+                let config = config.clone();
+                async move {
+                    let mut hello = vec![0; 1_400];
+                    let length = stream.peek(&mut hello).await.unwrap_or(0);
+                    if length < hello.len() {
+                        return accept(config, stream).await;
+                    }
+                    let mut stream = stream;
+                    let _ = stream.read(&mut [0; 4_096]).await;
+                    match answer {
+                        None => pending().await,
+                        Some(bytes) => drop(stream.write_all(bytes).await),
+                    }
+                }
+            })
+            .await;
+
+            let report = run(vec![pki.target("", port)], 1).await;
+            let seen = &report.endpoints[0];
+            let (mut codes, expected) = (codes(seen), ["expires_soon", "handshake_failed"]);
+            codes.sort_unstable();
+            assert_eq!(codes, expected, "{what}: {seen:?}");
+            let messages: Vec<_> = seen
+                .all_findings()
+                .map(|(_, finding)| finding.message.as_str())
+                .collect();
+            let is_named = |message: &&str| message.contains(reason) && message.contains("post-quantum");
+            assert!(messages.iter().any(is_named), "{what}: {messages:?}");
+            assert!(seen.observations[0].tls.is_some(), "{what}: {seen:?}");
+        }
+    }
+}
+
+/// `--timeout 60` did not help: each step had its five or ten seconds.
+#[tokio::test(start_paused = true)]
+async fn a_slow_server_may_take_all_the_time_that_its_entry_gives() {
+    let pki = Pki::new();
+    let config = pki.config(pki.leaf(90), &[&TLS13], None);
+    let slow = config.clone();
+    let slow = serve(move |stream| {
+        let config = slow.clone();
+        async move {
+            tokio::time::sleep(Duration::from_secs(20)).await;
+            accept(config, stream).await;
+        }
+    })
+    .await;
+    let greeting = serve(move |mut stream: TcpStream| {
+        let config = config.clone();
+        async move {
+            for byte in b"220 mail.example ESMTP\r\n" {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                let _ = stream.write_all(&[*byte]).await;
+            }
+            let _ = stream.read(&mut [0; 512]).await;
+            let _ = stream.write_all(b"250 STARTTLS\r\n").await;
+            let _ = stream.read(&mut [0; 512]).await;
+            let _ = stream.write_all(b"220 go\r\n").await;
+            accept(config, stream).await;
+        }
+    })
+    .await;
+    for (scheme, port) in [("", slow), ("smtp://", greeting)] {
+        let patient = |seconds| Target {
+            timeout: Some(Duration::from_secs(seconds)),
+            ..pki.target(scheme, port)
+        };
+        let options = Options {
+            revocation: false,
+            ..Options::default()
+        };
+        let prober = Prober::new(options).unwrap();
+        assert_eq!(codes(&prober.probe(&patient(60)).await), [""; 0], "{scheme}");
+        assert_eq!(codes(&prober.probe(&patient(10)).await), ["timed_out"], "{scheme}");
+    }
+}
+
+/// Mail servers refuse a client whose name does not resolve; `.invalid` never does.
+#[tokio::test]
+async fn a_mail_server_hears_an_address_or_the_name_that_is_set() {
+    let pki = Pki::new();
+    for (ehlo, expected) in [
+        (None, "EHLO [127.0.0.1]\r\n"),
+        (Some("probe.example.com"), "EHLO probe.example.com\r\n"),
+    ] {
+        let (heard, hears) = tokio::sync::oneshot::channel();
+        let heard = Arc::new(std::sync::Mutex::new(Some(heard)));
+        let port = serve(move |mut stream: TcpStream| {
+            let heard = heard.clone();
+            async move {
+                let _ = stream.write_all(b"220 mail.example ESMTP\r\n").await;
+                let mut command = vec![0; 512];
+                let length = stream.read(&mut command).await.unwrap_or(0);
+                command.truncate(length);
+                if let Some(heard) = heard.lock().unwrap().take() {
+                    let _ = heard.send(command);
+                }
+            }
+        })
+        .await;
+        let target = Target {
+            ehlo: ehlo.map(|name| name.parse().unwrap()),
+            ..pki.target("smtp://", port)
+        };
+        run(vec![target], 1).await;
+        assert_eq!(String::from_utf8(hears.await.unwrap()).unwrap(), expected);
+    }
+}
+
+/// Names that the TLS library refuses or the resolver refused, though other clients take them.
+#[tokio::test]
+async fn odd_names_are_asked_for_and_judged() {
+    let pki = Pki::new();
+    for (host, certified, expected) in [
+        ("my_host.shop.example", "*.shop.example", &[][..]),
+        ("foo-.shop.example", "*.shop.example", &[]),
+        ("-foo.shop.example", "*.shop.example", &[]),
+        ("foo-.shop.example", "www.shop.example", &["name_mismatch"]),
+    ] {
+        for version in [&TLS12, &TLS13] {
+            let config = pki.config(pki.leaf_for(certified, 90), &[version], None);
+            let port = serve(move |stream| accept(config.clone(), stream)).await;
+            let target = Target {
+                endpoint: format!("{host}:{port}").parse().unwrap(),
+                ..pki.target("", port)
+            };
+            let report = run(vec![target], 1).await;
+            assert_eq!(codes(&report.endpoints[0]), expected, "{host}: {report:?}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn every_alert_is_a_failed_handshake() {
     let pki = Pki::new();
@@ -471,7 +616,7 @@ fn no_certificate_makes_it_panic() {
     let leaf = params.signed_by(&key(), &issuer).unwrap().der().to_vec();
     let chain = [leaf, issuer.der().to_vec()];
     let target = pki.target("", 443);
-    let name = target.endpoint.host.server_name();
+    let name = target.endpoint.host.server_name().unwrap();
     let mut random = rand::rngs::StdRng::seed_from_u64(7);
     let judge = |chain: &[Vec<u8>]| {
         let chain: Vec<_> = chain.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
@@ -1018,6 +1163,8 @@ impl Pki {
             endpoint: format!("{scheme}shop.example:{port}").parse().unwrap(),
             sni: None,
             addresses: vec![Ipv4Addr::LOCALHOST.into()],
+            timeout: None,
+            ehlo: None,
             roots: Arc::new(Roots::public().with_pem(self.root.pem().as_bytes()).unwrap()),
             thresholds: Thresholds::default(),
         }

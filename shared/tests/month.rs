@@ -39,9 +39,9 @@ const MONTH: &str = "
 13 | e03 for other.example                   | CRITICAL: e03.example:443, wrong name (+1 more)
 14 |                                         | CRITICAL: e03.example:443, wrong name
 15 | e03 for e03.example                     | WARNING: shop.example:443, 6 d 18 h left
-16 | e11..e20 dark                           | CRITICAL: 10 of 21 endpoints cannot be reached together
-17 |                                         | CRITICAL: 10 of 21 endpoints cannot be reached together
-18 | e11..e18 back                           | UNKNOWN: e19.example:443, no connection (+1 more)
+16 | e10..e20 dark                           | CRITICAL: 11 of 21 endpoints cannot be reached together
+17 |                                         | CRITICAL: 11 of 21 endpoints cannot be reached together
+18 | e10..e18 back                           | UNKNOWN: e19.example:443, no connection (+1 more)
 19 | e19..e20 back                           | CRITICAL: shop.example:443, 2 d 18 h left (+1 more)
 20 | renewal works; issued until 110; web-1 serves it; web-2 fails | CRITICAL: shop.example:443, 1 d 17 h left (+1 more)
 21 | web-2 serves it; shop until 110         | OK: shop.example:443, valid until 1971-04-21 (+1 more)

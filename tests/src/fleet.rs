@@ -229,6 +229,7 @@ impl Fleet {
         let kind = Kind::DnsFailed {
             name: host(name),
             reason: "no such name (NXDOMAIN)".to_owned(),
+            is_answer: true,
         };
         self.endpoint(name, Vec::new(), vec![Finding::network(kind)])
     }

@@ -21,6 +21,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use futures::stream::{Stream, StreamExt, unfold};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use neverlapse::ehlo::Ehlo;
 use neverlapse::probe::{Options, Prober, Target, Timeouts};
 use neverlapse::report::Counts;
 use neverlapse::timestamp::Timestamp;
@@ -49,12 +50,15 @@ pub(crate) struct Arguments {
     nameserver: Option<SocketAddr>,
     #[command(flatten)]
     thresholds: thresholds::Arguments,
-    /// Give an address this long in all
+    /// Give an address this long in all; with more than the usual 15, one slow step may take it all
     #[arg(long, value_name = "SECONDS", default_value = "15", value_parser = argument::seconds, allow_negative_numbers = true)]
     timeout: Duration,
     /// Look at this many endpoints together [default: 200, or what the limit on open files allows]
     #[arg(long, value_name = "N", value_parser = argument::concurrency, allow_negative_numbers = true)]
     concurrency: Option<u32>,
+    /// The name to give mail servers in EHLO [default: the address that they see]
+    #[arg(long, value_name = "NAME")]
+    ehlo: Option<Ehlo>,
     /// Do not fetch revocation lists
     #[arg(long)]
     no_revocation: bool,
@@ -74,6 +78,7 @@ impl Arguments {
             timeouts: Timeouts::within(self.timeout),
             sockets: concurrency(self.concurrency),
             revocation: !self.no_revocation,
+            ehlo: self.ehlo.clone(),
             ..Options::default()
         }
     }

@@ -103,6 +103,8 @@ fn target(endpoint: Endpoint, roots: &Arc<Roots>, thresholds: Thresholds) -> Tar
         endpoint,
         sni: None,
         addresses: Vec::new(),
+        timeout: None,
+        ehlo: None,
         roots: roots.clone(),
         thresholds,
     }

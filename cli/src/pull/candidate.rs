@@ -212,8 +212,8 @@ fn valid_for(leaf: &CertificateDer<'_>, identifiers: &[String]) -> Result<(), Re
     for identifier in identifiers {
         // A wildcard is checked by a name that only it matches.
         let host = identifier.replacen('*', "neverlapse-any-name", 1).parse::<Host>();
-        let is_covered =
-            host.is_ok_and(|host| end_entity.verify_is_valid_for_subject_name(&host.server_name()).is_ok());
+        let name = host.ok().and_then(|host| host.server_name());
+        let is_covered = name.is_some_and(|name| end_entity.verify_is_valid_for_subject_name(&name).is_ok());
         if !is_covered {
             let missing = identifier.clone();
             return Err(Refused::NotFor { missing });

@@ -200,6 +200,8 @@ impl<'a> Place<'a> {
             endpoint: self.endpoint.clone(),
             sni: Some(self.name.clone()),
             addresses: Vec::new(),
+            timeout: None,
+            ehlo: None,
             roots: Roots::public().into(),
             thresholds: Thresholds::default(),
         };

@@ -32,7 +32,7 @@ pub struct Run<'a> {
 /// An incident is reported when it appears or is worse than it was, again after a day (a week, if
 /// it is a warning), and once when it is over. What is wrong with the network is reported when two
 /// runs in a row have seen it, unless so many endpoints fail together that the probe's own network
-/// is the likely cause: that is one incident, and reported at once.
+/// is the likely cause: those are one incident, and reported at once.
 pub fn decide(run: &Run<'_>, memory: &Memory, now: Timestamp) -> (News, State) {
     let before = memory.state();
     let seen = run.outcome.ok().map(Seen::of);
@@ -45,9 +45,10 @@ pub fn decide(run: &Run<'_>, memory: &Memory, now: Timestamp) -> (News, State) {
         let lost = Found::new(Place::Probe, Code::MemoryLost, Severity::Warning, problem);
         found.insert(lost.id.clone(), lost);
     }
-    let is_outage = seen
+    let outage = seen
         .as_ref()
-        .is_some_and(|seen| collapse_outage(seen, &before, &mut found));
+        .map(|seen| collapse_outage(seen, &before, &mut found))
+        .unwrap_or_default();
     collapse_instances(&before, &mut found);
     let troubled = troubled(&found);
 
@@ -57,7 +58,7 @@ pub fn decide(run: &Run<'_>, memory: &Memory, now: Timestamp) -> (News, State) {
         // One run alone may have seen its own network fail. Without a memory nothing can be
         // confirmed, and it is better to say too much.
         let is_confirmed = is_lost || incident.runs >= CONFIRMED;
-        let waits = incident.code.is_network() && (is_outage || !is_confirmed);
+        let waits = incident.code.is_network() && (outage.contains(&id) || !is_confirmed);
         decision.is_found(id, incident, waits);
     }
     for (id, incident) in before.incidents {

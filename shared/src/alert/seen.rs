@@ -5,7 +5,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 
 use super::incident::{CONFIRMED, Incident, Place};
-use crate::finding::Finding;
+use crate::finding::{Finding, Kind};
+use crate::observation::Observation;
 use crate::report::{AddressStage, CertificateReport, EndpointReport, Report};
 
 /// A run's report by place. It is built once per run: both endpoints and incidents may be many.
@@ -63,6 +64,22 @@ impl<'r> Seen<'r> {
     /// How many endpoints there are, however often each was probed.
     pub(super) fn endpoint_count(&self) -> usize {
         self.endpoints.len()
+    }
+
+    /// Whether nothing at all answered for an endpoint: no name server, or nobody at its addresses.
+    /// One that has no such name in DNS was answered for, and so was one that spoke, whatever it
+    /// said.
+    pub(super) fn is_silent(&self, endpoint: &str) -> bool {
+        let probes = self.endpoint(endpoint);
+        let has_shown = |seen: &Observation| seen.leaf.is_some() || seen.tls.is_some();
+        !probes.iter().any(|probe| probe.observations.iter().any(has_shown))
+            && (probes.iter().flat_map(|probe| probe.all_findings()))
+                .all(|(_, finding)| !finding.is_network() || is_silence(&finding.kind))
+            // An address without any finding is one that answered.
+            && probes.iter().all(|probe| {
+                let observations = &probe.observations;
+                observations.iter().all(|seen| seen.findings.iter().any(Finding::is_network))
+            })
     }
 
     /// The probes of a place; none if not all of it was reached.
@@ -154,6 +171,15 @@ impl<'r> Seen<'r> {
             .map(|seen| seen.stage)
             .collect();
         (!stages.is_empty()).then_some(stages)
+    }
+}
+
+/// Whether a failure is that nobody answered.
+fn is_silence(kind: &Kind) -> bool {
+    match kind {
+        Kind::DnsFailed { is_answer, .. } => !is_answer,
+        Kind::ConnectFailed { .. } | Kind::TimedOut { .. } => true,
+        _ => false,
     }
 }
 

@@ -5,6 +5,15 @@ use crate::text::{instance_name, some_of};
 use crate::timestamp::Timestamp;
 
 impl Kind {
+    /// Why a step of the probe failed, to go on with in another sentence.
+    pub(crate) fn failure(&self) -> String {
+        match self {
+            Self::ConnectFailed { reason } | Self::HandshakeFailed { reason } => reason.clone(),
+            Self::TimedOut { after_ms, .. } => format!("no answer within {:.1} s", *after_ms as f64 / 1000.0),
+            other => other.message(None),
+        }
+    }
+
     /// The finding in a sentence. How far away a moment is, past or to come, is said as of `now`,
     /// if that is given.
     pub(super) fn message(&self, now: Option<Timestamp>) -> String {
@@ -73,9 +82,7 @@ impl Kind {
                 let reason = reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
                 format!("{subject}, serial {serial}, was revoked by its issuer on {revoked_at}{reason}")
             }
-            Self::LegacyTls { version, cipher_suite } => {
-                format!("the server offers only {version} with {cipher_suite}: today's clients refuse that")
-            }
+            Self::LegacyTls { version, cipher_suite } => legacy_tls(version, cipher_suite),
             Self::AddressesDisagree { certificates } => {
                 format!(
                     "the addresses serve {} different certificates: {}",
@@ -83,7 +90,7 @@ impl Kind {
                     each(certificates)
                 )
             }
-            Self::DnsFailed { name, reason } => format!("{name} could not be looked up: {reason}"),
+            Self::DnsFailed { name, reason, .. } => format!("{name} could not be looked up: {reason}"),
             Self::ConnectFailed { reason } => format!("no TCP connection: {reason}"),
             Self::StarttlsFailed { protocol, reason } => format!("{protocol} did not switch to TLS: {reason}"),
             Self::HandshakeFailed { reason } => format!("the TLS handshake failed: {reason}"),
@@ -179,6 +186,41 @@ fn refuse(clients: &[String]) -> String {
         }
         _ => format!("{} refuses", clients.concat()),
     }
+}
+
+/// What an old server offers, and which clients refuse it. It was offered everything from SSL 3.0
+/// to TLS 1.3, and chose this; today's clients have other suites of TLS 1.2 in common with it or
+/// not.
+fn legacy_tls(version: &str, suite: &str) -> String {
+    if version != "TLSv1.2" {
+        return format!(
+            "the server offers no version above {version} (with {suite}): browsers, OpenSSL and Go refuse that"
+        );
+    }
+
+    let has_ecdhe = suite.starts_with("TLS_ECDHE_");
+    if has_ecdhe && (suite.contains("_GCM_") || suite.contains("_CHACHA20_")) {
+        return format!(
+            "the server agrees on {suite} only by a curve that not all clients have, such as P-521 or X448: OpenSSL and \
+             GnuTLS still connect, some browsers refuse"
+        );
+    }
+
+    let is_broken = ["_3DES_", "_RC4_", "_DSS_"].iter().any(|part| suite.contains(part));
+    let clients = if is_broken {
+        "today's clients do not offer that one"
+    } else if has_ecdhe {
+        "browsers, OpenSSL and Go still connect; clients that want AEAD refuse"
+    } else if suite.starts_with("TLS_RSA_") {
+        "browsers and OpenSSL still connect; Go refuses RSA key exchange"
+    } else if suite.starts_with("TLS_DHE_") {
+        "OpenSSL still connects; browsers and Go do not offer DHE"
+    } else {
+        "few of today's clients offer that one"
+    };
+    format!(
+        "the server offers no suite with both forward secrecy by ECDHE and AEAD, and chose {suite} of {version}: {clients}"
+    )
 }
 
 /// The certificates of an endpoint whose addresses disagree, each with its addresses.

@@ -111,12 +111,18 @@ pub enum Kind {
         revoked_at: Timestamp,
         reason: Option<String>,
     },
-    /// The server offers no version of TLS that today's clients accept.
+    /// The server offers no TLS that all of today's clients accept.
     LegacyTls { version: String, cipher_suite: String },
     /// The addresses of one name serve different certificates.
     AddressesDisagree { certificates: Vec<Served> },
     /// The name has no address, or no name server answered.
-    DnsFailed { name: String, reason: String },
+    DnsFailed {
+        name: String,
+        reason: String,
+        /// A name server answered, and the answer was that there is no such name or no address.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        is_answer: bool,
+    },
     /// No TCP connection.
     ConnectFailed { reason: String },
     /// The protocol's upgrade to TLS was refused or garbled.

@@ -6,10 +6,12 @@ mod problem;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::problem::Problem;
+use crate::ehlo::Ehlo;
 use crate::endpoint::{Endpoint, Host};
 use crate::finding::Thresholds;
 
@@ -42,6 +44,10 @@ pub struct Watched {
     pub sni: Option<Host>,
     /// The addresses to connect to, instead of those in DNS.
     pub addresses: Vec<IpAddr>,
+    /// How long an address may take in all, if it is not as long as usual.
+    pub timeout: Option<Duration>,
+    /// The name to give a mail server, if it is not the usual one.
+    pub ehlo: Option<Ehlo>,
     /// The PEM file with this endpoint's own roots: a key in the bucket, or a path relative to a
     /// local inventory.
     pub ca: Option<String>,
@@ -195,6 +201,8 @@ impl Watched {
             endpoint,
             sni: None,
             addresses: Vec::new(),
+            timeout: None,
+            ehlo: None,
             ca: None,
             thresholds,
             quiet: false,

@@ -5,12 +5,14 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::{DEFAULT_ISSUER, Inventory, Issuer, KeyType, Managed, Problem, Watched, Zone};
+use crate::ehlo::Ehlo;
 use crate::endpoint::{Endpoint, Host, StartTls};
 use crate::finding::Thresholds;
 use crate::name;
@@ -53,6 +55,8 @@ struct WrittenEndpoint {
     starttls: Option<Spanned<String>>,
     #[serde(default)]
     addresses: Vec<Spanned<String>>,
+    timeout_seconds: Option<Spanned<u64>>,
+    ehlo: Option<Spanned<String>>,
     ca: Option<String>,
     warn_days: Option<Spanned<u32>>,
     critical_days: Option<Spanned<u32>>,
@@ -193,6 +197,8 @@ impl Reader<'_> {
             endpoint: Endpoint::new(host, port, starttls),
             sni: written.sni.map(|text| parse("sni", HOST, text)).transpose()?,
             addresses,
+            timeout: written.timeout_seconds.map(timeout).transpose()?,
+            ehlo: written.ehlo.map(ehlo).transpose()?,
             ca: written.ca,
             thresholds: self.thresholds(written.warn_days, written.critical_days)?,
             quiet: written.quiet,
@@ -476,6 +482,22 @@ fn identifiers(written: Spanned<Vec<Spanned<String>>>) -> Result<Vec<String>, Wr
     Ok(identifiers)
 }
 
+fn timeout(seconds: Spanned<u64>) -> Result<Duration, WrittenProblem> {
+    let span = seconds.span();
+    match seconds.into_inner() {
+        seconds @ 1..=LONGEST_TIMEOUT => Ok(Duration::from_secs(seconds)),
+        other => {
+            let message = format!("timeout_seconds = {other} is out of range (expected 1 to {LONGEST_TIMEOUT})");
+            Err(WrittenProblem::at(span, message))
+        }
+    }
+}
+
+fn ehlo(text: Spanned<String>) -> Result<Ehlo, WrittenProblem> {
+    let parsed = text.get_ref().parse();
+    parsed.map_err(|problem: String| WrittenProblem::at(text.span(), format!("ehlo: {problem}")))
+}
+
 fn identifier(text: Spanned<String>) -> Result<String, WrittenProblem> {
     let (star, rest) = match text.get_ref().strip_prefix("*.") {
         Some(rest) => ("*.", rest),
@@ -516,6 +538,8 @@ fn in_words(message: &str) -> String {
 }
 
 const DELIVER_WITHIN_HOURS: u16 = 24;
+/// A run of the probe has 15 minutes for everything.
+const LONGEST_TIMEOUT: u64 = 300;
 const TOP_LEVEL: &str = "warn_days, critical_days, [[endpoint]], [[certificate]], [issuer.NAME] or [[zone]]";
 const HOST: &str = "a name or an address; the port is a key of its own";
 const ADDRESS: &str = "an IPv4 or IPv6 address";
@@ -572,7 +596,7 @@ mod tests {
             ),
             (
                 "[[endpoint]]\nhots = \"a.b\"",
-                "line 2: [[endpoint]] unknown field `hots`, expected one of `host`, `port`, `sni`, `starttls`, `addresses`, `ca`, `warn_days`, `critical_days`, `quiet`",
+                "line 2: [[endpoint]] unknown field `hots`, expected one of `host`, `port`, `sni`, `starttls`, `addresses`, `timeout_seconds`, `ehlo`, `ca`, `warn_days`, `critical_days`, `quiet`",
             ),
             (
                 "[[endpoint]]\nhost = \"a.b\"\nwarn_days = 2\ncritical_days = 3",

@@ -1,18 +1,23 @@
 //! One try at one address: connect, upgrade, handshake; and what it showed, however far it got.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::select;
+use tokio::time::{Instant, sleep};
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 
 use super::legacy::{self, Legacy};
 use super::starttls;
 use super::target::Target;
-use super::timeouts::Timeouts;
-use super::tls::{Handshaker, Witness};
+use super::timeouts::{STEP, Timeouts};
+use super::tls::{self, Handshaker, Witness};
+use crate::ehlo::Ehlo;
+use crate::endpoint::Host;
 use crate::finding::{Kind, Phase};
 use crate::observation::Tls;
 
@@ -20,10 +25,23 @@ use crate::observation::Tls;
 pub(super) struct Peer<'a> {
     pub(super) target: &'a Target,
     pub(super) address: IpAddr,
-    pub(super) handshaker: &'a Handshaker,
+    pub(super) handshakers: &'a Handshakers,
+    /// The name to give a mail server, if it is not an address.
+    pub(super) ehlo: Option<&'a Ehlo>,
+    /// Whether this is a Lambda function, from which AWS lets no mail out.
+    pub(super) in_lambda: bool,
     pub(super) timeouts: Timeouts,
     /// When all tries together have to end.
     pub(super) deadline: Instant,
+}
+
+/// How to make a handshake.
+#[derive(Debug)]
+pub(super) struct Handshakers {
+    /// As today's clients do.
+    usual: Handshaker,
+    /// The same with a ClientHello that fits into one packet.
+    small: Handshaker,
 }
 
 /// What one try showed.
@@ -32,7 +50,7 @@ pub(super) struct Attempt {
     pub(super) chain: Vec<CertificateDer<'static>>,
     /// The agreed parameters, as far as they were agreed.
     pub(super) tls: Option<Tls>,
-    /// Whether today's clients cannot agree with this server on anything.
+    /// Whether not all of today's clients can agree with this server.
     pub(super) is_legacy: bool,
     pub(super) failure: Option<Failure>,
 }
@@ -48,47 +66,98 @@ pub(super) struct Failure {
 enum Cause {
     /// The network's error while connecting.
     Connect(io::ErrorKind),
-    /// The server answered with something else than TLS.
-    NotTls,
+    /// How the handshake ended.
+    Handshake(tls::Cause),
+    /// The server has not sent anything by the deadline.
+    Silent,
+    /// The server knows version and suite, but refuses whatever curve or signature is offered.
+    NothingInCommon,
     /// Any other: `kind` has all of it.
     Other,
+}
+
+/// What a server answered to smaller hellos than the usual one.
+struct SecondLook {
+    /// None if there was no connection or no time for it.
+    legacy: Option<Result<Legacy, legacy::Error>>,
+    /// None if the answer to the other one gave no reason to ask.
+    small: Option<Attempt>,
 }
 
 impl Peer<'_> {
     /// Tries once.
     pub(super) async fn attempt(&self) -> Attempt {
-        let attempt = self.handshake().await;
-        let Some(failure) = &attempt.failure else {
-            return attempt;
+        if self.target.requested().server_name().is_none() {
+            return self.attempt_by_odd_name().await;
+        }
+
+        // A server that is given more time than usual may be slow, or may never answer this hello.
+        // It is asked in another way while the first one waits.
+        let mut handshake = pin!(self.handshake(&self.handshakers.usual));
+        let (attempt, early) = select! {
+            attempt = &mut handshake => (attempt, None),
+            second = self.second_look_after(STEP + STEP / 2) => (handshake.await, Some(second)),
         };
-        if !matches!(failure.kind, Kind::HandshakeFailed { .. }) || !attempt.chain.is_empty() {
+        if !attempt.is_worth_a_second_look() && early.is_none() {
+            return attempt;
+        }
+        if attempt.failure.is_none() || !attempt.chain.is_empty() {
             return attempt;
         }
 
-        // The server accepts nothing that today's clients offer. Older servers show their
-        // certificate in clear.
-        let is_tls = failure.cause != Cause::NotTls;
+        let second = match early {
+            Some(second) => second,
+            None => self.second_look(Some(&attempt)).await,
+        };
+        attempt.with(second)
+    }
+
+    /// Tries once with a name that the TLS library does not ask for. It makes a handshake without a
+    /// name, and reads what the server shows an old client that asks for it.
+    async fn attempt_by_odd_name(&self) -> Attempt {
+        let attempt = self.handshake(&self.handshakers.usual).await;
+        if attempt.connect_error().is_some() {
+            return attempt;
+        }
         match self.legacy_handshake().await {
-            // It could have agreed with today's clients: the handshake failed for another reason.
-            Some(Ok(legacy)) if legacy.is_modern() => Attempt {
-                is_legacy: false,
-                failure: attempt.failure,
-                ..Attempt::legacy(legacy)
-            },
-            Some(Ok(legacy)) => Attempt::legacy(legacy),
-            // The legacy handshake reads what a server says that does not speak TLS.
-            Some(Err(error)) if !is_tls => Attempt {
-                failure: Some(Failure::from(Kind::HandshakeFailed {
-                    reason: error.to_string(),
-                })),
-                ..attempt
-            },
+            Some(Ok(legacy)) if legacy.certificates.first() != attempt.chain.first() => {
+                let is_legacy = !legacy.is_modern();
+                Attempt {
+                    is_legacy,
+                    ..Attempt::legacy(legacy)
+                }
+            }
             _ => attempt,
         }
     }
 
+    async fn second_look_after(&self, pause: Duration) -> SecondLook {
+        sleep(pause).await;
+        self.second_look(None).await
+    }
+
+    /// Asks as an old client, and if that is answered otherwise than the usual hello was, as today's
+    /// clients with a small hello. `first` is how the usual one ended, if it has ended.
+    async fn second_look(&self, first: Option<&Attempt>) -> SecondLook {
+        // Older servers show their certificate in clear.
+        let legacy = self.legacy_handshake().await;
+        let may_be_size = first.is_none_or(Attempt::may_be_refused_for_size);
+        let is_another_answer = match &legacy {
+            Some(Ok(legacy)) => legacy.is_modern(),
+            Some(Err(legacy::Error::Alert(code))) => first.and_then(Attempt::alert) != Some(*code),
+            _ => false,
+        };
+
+        let small = if may_be_size && is_another_answer {
+            Some(self.handshake(&self.handshakers.small).await)
+        } else {
+            None
+        };
+        SecondLook { legacy, small }
+    }
+
     /// The handshake of today's clients.
-    async fn handshake(&self) -> Attempt {
+    async fn handshake(&self, handshaker: &Handshaker) -> Attempt {
         let stream = match self.open().await {
             Ok(stream) => stream,
             Err(failure) => return Attempt::failed(Vec::new(), failure),
@@ -96,7 +165,10 @@ impl Peer<'_> {
 
         // A witness survives the deadline, and has what the server showed by then.
         let witness = Arc::new(Witness::default());
-        let handshake = self.handshaker.handshake(stream, self.target.server_name(), &witness);
+        // For an address, no name is asked for.
+        let name = self.target.requested().server_name();
+        let name = name.unwrap_or_else(|| ServerName::from(self.address));
+        let handshake = handshaker.handshake(stream, name, &witness);
         match self.timeouts.limit(Phase::Handshake, self.deadline, handshake).await {
             Ok(capture) => Attempt {
                 chain: capture.chain,
@@ -104,10 +176,20 @@ impl Peer<'_> {
                 is_legacy: false,
                 failure: capture.failure.map(|failure| Failure {
                     kind: Kind::HandshakeFailed { reason: failure.reason },
-                    cause: if failure.not_tls { Cause::NotTls } else { Cause::Other },
+                    cause: Cause::Handshake(failure.cause),
                 }),
             },
-            Err(late) => Attempt::failed(witness.chain(), Failure::from(late)),
+            Err(late) => Attempt::failed(
+                witness.chain(),
+                Failure {
+                    kind: late,
+                    cause: if witness.has_heard() {
+                        Cause::Other
+                    } else {
+                        Cause::Silent
+                    },
+                },
+            ),
         }
     }
 
@@ -115,27 +197,27 @@ impl Peer<'_> {
     /// or no time for it.
     async fn legacy_handshake(&self) -> Option<Result<Legacy, legacy::Error>> {
         let mut stream = self.open().await.ok()?;
-        let name = match self.target.server_name() {
-            ServerName::DnsName(name) => Some(name.as_ref().to_owned()),
-            _ => None,
+        let name = match self.target.requested() {
+            Host::Name(name) => Some(name.as_ref()),
+            Host::Ip(_) => None,
         };
-        let fetch = legacy::fetch(&mut stream, name.as_deref());
+        let fetch = legacy::fetch(&mut stream, name);
         self.timeouts.limit(Phase::Handshake, self.deadline, fetch).await.ok()
     }
 
     /// A connection on which TLS can begin.
     async fn open(&self) -> Result<TcpStream, Failure> {
         let endpoint = &self.target.endpoint;
-        let connect = TcpStream::connect((self.address, endpoint.port));
-        let mut stream = self
-            .timeouts
-            .limit(Phase::Connect, self.deadline, connect)
-            .await?
-            .map_err(|error| Failure::connect(&error))?;
+        let mut stream = self.connect().await?;
 
         if let Some(protocol) = endpoint.starttls {
             let host = endpoint.host.to_string();
-            let upgrade = starttls::upgrade(protocol, &mut stream, &host);
+            let ehlo = match self.ehlo {
+                Some(ehlo) => ehlo.clone(),
+                // The name of this machine may be unknown to the DNS; its address is what it is.
+                None => Ehlo::literal(stream.local_addr().map_or(Ipv4Addr::LOCALHOST.into(), |own| own.ip())),
+            };
+            let upgrade = starttls::upgrade(protocol, &mut stream, &host, &ehlo);
             self.timeouts
                 .limit(Phase::Starttls, self.deadline, upgrade)
                 .await?
@@ -145,6 +227,36 @@ impl Peer<'_> {
                 })?;
         }
         Ok(stream)
+    }
+
+    async fn connect(&self) -> Result<TcpStream, Failure> {
+        let port = self.target.endpoint.port;
+        let connect = TcpStream::connect((self.address, port));
+        let connected = self.timeouts.limit(Phase::Connect, self.deadline, connect).await;
+        let failure = match connected {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => Failure::connect(&error),
+            Err(late) => Failure::from(late),
+        };
+
+        if port == MAIL && self.in_lambda {
+            return Err(Failure {
+                kind: Kind::ConnectFailed {
+                    reason: format!("{}: {MAIL_FROM_LAMBDA}", failure.kind.failure()),
+                },
+                ..failure
+            });
+        }
+        Err(failure)
+    }
+}
+
+impl Handshakers {
+    pub(super) fn new(usual: Handshaker) -> Self {
+        Self {
+            small: usual.small(),
+            usual,
+        }
     }
 }
 
@@ -172,6 +284,105 @@ impl Attempt {
         }
     }
 
+    /// Whether the server may answer another hello: it did not get as far as its certificate.
+    fn is_worth_a_second_look(&self) -> bool {
+        let is_handshake = self.failure.as_ref().is_some_and(|failure| {
+            matches!(
+                failure.kind,
+                Kind::HandshakeFailed { .. }
+                    | Kind::TimedOut {
+                        phase: Phase::Handshake,
+                        ..
+                    }
+            )
+        });
+        is_handshake && self.chain.is_empty()
+    }
+
+    /// Whether the server, or something before it, may not have liked how large the hello was: all
+    /// that came back was an alert, if anything.
+    fn may_be_refused_for_size(&self) -> bool {
+        use tls::Cause::{Alert, Closed};
+        self.failure.as_ref().is_some_and(|failure| {
+            matches!(
+                failure.cause,
+                Cause::Silent | Cause::Handshake(Alert(_)) | Cause::Handshake(Closed)
+            )
+        })
+    }
+
+    /// The alert that ended the handshake.
+    fn alert(&self) -> Option<u8> {
+        match self.failure.as_ref()?.cause {
+            Cause::Handshake(tls::Cause::Alert(code)) => Some(code),
+            _ => None,
+        }
+    }
+
+    /// The attempt with what the server answered to smaller hellos. The reason of its failure stays
+    /// the first one, unless that was only that the answer is not TLS.
+    fn with(self, second: SecondLook) -> Self {
+        let Some(failure) = &self.failure else { return self };
+        let is_tls = failure.cause != Cause::Handshake(tls::Cause::NotTls);
+
+        if let Some(small) = second.small.as_ref()
+            && small.failure.is_none()
+            && self.may_be_refused_for_size()
+        {
+            let reason = failure.kind.failure();
+            let kind = Kind::HandshakeFailed {
+                reason: format!("{reason}; {LARGE_HELLO}"),
+            };
+            return Self {
+                chain: small.chain.clone(),
+                tls: small.tls.clone(),
+                is_legacy: false,
+                failure: Some(Failure::from(kind)),
+            };
+        }
+
+        let has_refused_both = self.alert().is_some() && second.small.is_some_and(|small| small.alert().is_some());
+        match second.legacy {
+            // It could have agreed with today's clients: the handshake failed for another reason.
+            Some(Ok(legacy)) if legacy.is_modern() => Self {
+                is_legacy: false,
+                failure: self.failure.map(|failure| Failure {
+                    cause: if has_refused_both {
+                        Cause::NothingInCommon
+                    } else {
+                        failure.cause
+                    },
+                    ..failure
+                }),
+                ..Self::legacy(legacy)
+            },
+            Some(Ok(legacy)) => Self::legacy(legacy),
+            // The legacy handshake reads what a server says that does not speak TLS.
+            Some(Err(error @ legacy::Error::NotTls(_))) if !is_tls => Self {
+                failure: Some(Failure::from(Kind::HandshakeFailed {
+                    reason: error.to_string(),
+                })),
+                ..self
+            },
+            _ => self,
+        }
+    }
+
+    /// Takes the failure away if all that it means is that the server wants a curve that this probe
+    /// does not have: with a key of a usual kind, there are clients that connect.
+    pub(super) fn judged_by_key(mut self, key: Option<&str>) -> Self {
+        let has_usual_key = key.is_some_and(|key| {
+            ["rsa-2", "rsa-3", "rsa-4", "ecdsa-p"]
+                .iter()
+                .any(|kind| key.starts_with(kind))
+        });
+        if has_usual_key && (self.failure.as_ref()).is_some_and(|failure| failure.cause == Cause::NothingInCommon) {
+            self.failure = None;
+            self.is_legacy = true;
+        }
+        self
+    }
+
     /// The better of two tries: the next one, unless it failed too and saw less, or was cut short.
     /// A try that was cut short says nothing about the server.
     pub(super) fn or(self, next: Self) -> Self {
@@ -192,7 +403,7 @@ impl Attempt {
     pub(super) fn connect_error(&self) -> Option<io::ErrorKind> {
         match self.failure.as_ref()?.cause {
             Cause::Connect(error) => Some(error),
-            Cause::NotTls | Cause::Other => None,
+            Cause::Handshake(_) | Cause::Silent | Cause::NothingInCommon | Cause::Other => None,
         }
     }
 }
@@ -222,6 +433,15 @@ impl From<Kind> for Failure {
         }
     }
 }
+
+/// SMTP between servers.
+pub const MAIL: u16 = 25;
+/// Why a Lambda function never reaches it.
+pub const MAIL_FROM_LAMBDA: &str = "AWS lets no Lambda function connect to port 25; watch port 587 or 465 of the \
+                                    server, or run `neverlapse check` somewhere else";
+const LARGE_HELLO: &str = "a smaller ClientHello is answered. Probably the server, or a middlebox before it, does not \
+                           take a ClientHello of more than one packet: today's clients send 1,500 bytes, because of \
+                           the post-quantum key share X25519MLKEM768";
 
 #[cfg(test)]
 mod tests {

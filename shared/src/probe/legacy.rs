@@ -21,8 +21,8 @@ pub struct Legacy {
 }
 
 impl Legacy {
-    /// Whether today's clients could have agreed on this. Then the server is not old, and their
-    /// handshake failed for another reason, such as a lost connection.
+    /// Whether today's clients could have agreed on this version and suite. Then the server is not
+    /// old, and their handshake failed for another reason: a lost connection, or a curve.
     pub fn is_modern(&self) -> bool {
         let suite = &self.cipher_suite;
         self.version == "TLSv1.2" && suite.starts_with("TLS_ECDHE_") && suite.contains("_GCM_")
@@ -265,8 +265,9 @@ const SERVER_NAME: u16 = 0;
 const SUPPORTED_GROUPS: u16 = 10;
 const EC_POINT_FORMATS: u16 = 11;
 const SIGNATURE_ALGORITHMS: u16 = 13;
-/// x25519, secp256r1, secp384r1, secp521r1.
-const GROUPS: [u8; 8] = [0, 29, 0, 23, 0, 24, 0, 25];
+/// x25519, secp256r1, secp384r1, secp521r1, x448, brainpool of 256, 384 and 512 bits, secp256k1:
+/// all that a server may insist on. The handshake does not get as far as their use.
+const GROUPS: [u8; 18] = [0, 29, 0, 23, 0, 24, 0, 25, 0, 30, 0, 26, 0, 27, 0, 28, 0, 22];
 /// Hash and signature in pairs: RSA and ECDSA with SHA-2, RSA-PSS and EdDSA, then SHA-1.
 const SIGNATURES: [u8; 28] = [
     4, 1, 4, 3, 5, 1, 5, 3, 6, 1, 6, 3, 8, 4, 8, 5, 8, 6, 8, 7, 8, 8, 2, 1, 2, 3, 2, 2,

@@ -10,6 +10,7 @@ pub mod tls;
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::env;
 use std::net::{IpAddr, SocketAddr};
 use std::panic::resume_unwind;
 use std::sync::Arc;
@@ -23,15 +24,18 @@ use tokio::select;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
+use tokio_rustls::rustls::pki_types::ServerName;
 
 use self::address::{Probed, chosen, disagreement, reachable};
-use self::attempt::{Attempt, Peer};
+use self::attempt::{Attempt, Handshakers, Peer};
+pub use self::attempt::{MAIL, MAIL_FROM_LAMBDA};
 pub use self::target::Target;
 pub use self::timeouts::Timeouts;
-use self::timeouts::timed_out;
+use self::timeouts::{USUAL, timed_out};
 use self::tls::Handshaker;
 use crate::chain::{Criteria, KeyUse, Verdict, judge};
 use crate::crl::{Crls, Status};
+use crate::ehlo::Ehlo;
 use crate::endpoint::Host;
 use crate::finding::{Finding, Kind, Phase, Severity};
 use crate::inventory::KeyType;
@@ -57,6 +61,10 @@ pub struct Options {
     pub revocation: bool,
     /// Ask for a certificate with such a key only, where a server has several; none takes any.
     pub key: Option<KeyType>,
+    /// The name to give mail servers, instead of the address that they see.
+    pub ehlo: Option<Ehlo>,
+    /// Whether this is a Lambda function: AWS lets none connect to port 25.
+    pub in_lambda: bool,
 }
 
 impl Default for Options {
@@ -64,11 +72,13 @@ impl Default for Options {
         Self {
             at: None,
             nameserver: None,
-            timeouts: Timeouts::within(Duration::from_secs(15)),
+            timeouts: Timeouts::within(USUAL),
             sockets: 800,
             tries: 2,
             revocation: true,
             key: None,
+            ehlo: None,
+            in_lambda: env::var_os("AWS_LAMBDA_FUNCTION_NAME").is_some(),
         }
     }
 }
@@ -86,17 +96,17 @@ pub struct Prober {
 struct Shared {
     options: Options,
     resolver: Resolver,
-    handshaker: Handshaker,
+    handshakers: Handshakers,
     crls: Crls,
     sockets: Semaphore,
 }
 
 impl Prober {
-    /// A prober with empty caches; fails when the system's DNS configuration cannot be read.
+    /// A prober with empty caches. What is odd in the system's DNS configuration does not matter.
     pub fn new(options: Options) -> Result<Self, resolve::Error> {
         let resolver = Resolver::new(options.nameserver, options.timeouts.dns)?;
         let shared = Shared {
-            handshaker: options.key.map_or_else(Handshaker::default, Handshaker::of_key),
+            handshakers: Handshakers::new(options.key.map_or_else(Handshaker::default, Handshaker::of_key)),
             crls: Crls::new(options.timeouts.handshake, resolver.clone()),
             sockets: Semaphore::new(options.sockets.max(1)),
             resolver,
@@ -201,6 +211,7 @@ impl Prober {
             Ok(Ok(addresses)) => return Ok(addresses),
             Ok(Err(error)) => Kind::DnsFailed {
                 name: host.to_string(),
+                is_answer: matches!(error, resolve::Error::NoSuchName | resolve::Error::NoAddress),
                 reason: error.to_string(),
             },
             Err(_) => timed_out(Phase::Dns, limit),
@@ -223,11 +234,14 @@ impl Prober {
     async fn probe_address(&self, target: &Target, address: IpAddr) -> Probed {
         let _socket = self.shared.sockets.acquire().await;
         let began = Instant::now();
-        let timeouts = self.shared.options.timeouts;
+        let options = &self.shared.options;
+        let timeouts = target.timeout.map_or(options.timeouts, Timeouts::within);
         let peer = Peer {
             target,
             address,
-            handshaker: &self.shared.handshaker,
+            handshakers: &self.shared.handshakers,
+            ehlo: target.ehlo.as_ref().or(options.ehlo.as_ref()),
+            in_lambda: options.in_lambda,
             timeouts,
             deadline: began + timeouts.endpoint,
         };
@@ -258,16 +272,23 @@ impl Prober {
     /// Judges what an address showed.
     async fn observe(&self, target: &Target, address: SocketAddr, attempt: Attempt) -> Observation {
         let now = self.now();
-        let verdict = judge(
+        let requested = target.requested();
+        let mut verdict = judge(
             &attempt.chain,
             &Criteria {
-                name: &target.server_name(),
+                name: &requested
+                    .server_name()
+                    .unwrap_or_else(|| ServerName::from(address.ip())),
                 roots: &target.roots,
                 thresholds: target.thresholds,
                 now,
                 key_use: attempt.tls.as_ref().map_or(KeyUse::Signs, KeyUse::of),
             },
         );
+        if requested.server_name().is_none() {
+            judge_odd_name(&mut verdict, requested, now);
+        }
+        let attempt = attempt.judged_by_key(verdict.leaf.as_ref().map(|leaf| leaf.key.as_str()));
         let status = self.revocation(target, &attempt, &verdict, now).await;
 
         let mut findings = Vec::new();
@@ -281,7 +302,13 @@ impl Prober {
                 version: tls.version.clone(),
                 cipher_suite: tls.cipher_suite.clone(),
             };
-            findings.push(Finding::new(kind, Severity::Warning, now));
+            // Everybody refuses older versions; a suite of TLS 1.2, some do.
+            let severity = if tls.version == "TLSv1.2" {
+                Severity::Warning
+            } else {
+                Severity::Critical
+            };
+            findings.push(Finding::new(kind, severity, now));
         }
         findings.sort_by_key(|finding| Reverse(finding.severity));
 
@@ -315,6 +342,21 @@ impl Prober {
 
     fn now(&self) -> Timestamp {
         self.shared.options.at.unwrap_or_else(Timestamp::now)
+    }
+}
+
+/// Judges a name that the verifier does not take as one: it judged an address in its place.
+fn judge_odd_name(verdict: &mut Verdict, requested: &Host, now: Timestamp) {
+    verdict
+        .findings
+        .retain(|finding| !matches!(finding.kind, Kind::NameMismatch { .. }));
+    let Some(leaf) = &verdict.leaf else { return };
+    if !requested.is_among(&leaf.names) {
+        let kind = Kind::NameMismatch {
+            expected: requested.to_string(),
+            names: leaf.names.clone(),
+        };
+        verdict.findings.push(Finding::new(kind, Severity::Critical, now));
     }
 }
 

@@ -5,6 +5,7 @@ use std::io;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use crate::ehlo::Ehlo;
 use crate::endpoint::StartTls;
 
 /// Why a server did not switch to TLS. Its own words are cut and escaped, so that they can be
@@ -32,16 +33,17 @@ impl Error {
     }
 }
 
-/// Speaks the protocol until TLS may begin, and has no deadline of its own.
+/// Speaks the protocol until TLS may begin, and has no deadline of its own. A mail server hears
+/// `ehlo`.
 ///
 /// It reads not one byte further than the answer. What a server sends after it is for TLS to read,
 /// and to refuse when it is plain text that an attacker injected.
-pub async fn upgrade<S>(protocol: StartTls, stream: &mut S, host: &str) -> Result<(), Error>
+pub async fn upgrade<S>(protocol: StartTls, stream: &mut S, host: &str, ehlo: &Ehlo) -> Result<(), Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     match protocol {
-        StartTls::Smtp => smtp(stream).await,
+        StartTls::Smtp => smtp(stream, ehlo).await,
         StartTls::Imap => imap(stream).await,
         StartTls::Pop3 => pop3(stream).await,
         StartTls::Ftp => ftp(stream).await,
@@ -58,9 +60,11 @@ where
 }
 
 /// RFC 3207.
-async fn smtp<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> Result<(), Error> {
+async fn smtp<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, ehlo: &Ehlo) -> Result<(), Error> {
     reply(stream, "220").await?;
-    stream.write_all(b"EHLO neverlapse.invalid\r\n").await?;
+    stream
+        .write_all(format!("EHLO {}\r\n", ehlo.as_ref()).as_bytes())
+        .await?;
     reply(stream, "250").await?;
     stream.write_all(b"STARTTLS\r\n").await?;
     reply(stream, "220").await
@@ -308,7 +312,7 @@ mod tests {
             }
             heard
         });
-        let result = upgrade(protocol, &mut client, "mail.example").await;
+        let result = upgrade(protocol, &mut client, "mail.example", &"[192.0.2.7]".parse().unwrap()).await;
         let mut rest = Vec::new();
         let _ = client.shutdown().await;
         let _ = client.read_to_end(&mut rest).await;
@@ -337,12 +341,12 @@ mod tests {
                     "250-a\r\n250-STARTTLS\r\n250 b\r\n",
                     "220 go\r\n\x16",
                 ]),
-                b"EHLO neverlapse.invalid\r\nSTARTTLS\r\n".to_vec(),
+                b"EHLO [192.0.2.7]\r\nSTARTTLS\r\n".to_vec(),
             ),
             (
                 StartTls::Smtp,
                 of(&["220\n", "250\n", "220\n\x16"]),
-                b"EHLO neverlapse.invalid\r\nSTARTTLS\r\n".to_vec(),
+                b"EHLO [192.0.2.7]\r\nSTARTTLS\r\n".to_vec(),
             ),
             (
                 StartTls::Ftp,

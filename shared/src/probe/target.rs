@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-
-use tokio_rustls::rustls::pki_types::ServerName;
+use std::time::Duration;
 
 use crate::chain::roots::Roots;
+use crate::ehlo::Ehlo;
 use crate::endpoint::{Endpoint, Host};
 use crate::finding::Thresholds;
 use crate::inventory::{Inventory, Problem, Watched};
@@ -20,6 +20,10 @@ pub struct Target {
     pub sni: Option<Host>,
     /// The addresses to connect to, instead of those in DNS.
     pub addresses: Vec<IpAddr>,
+    /// How long an address may take in all, if it is not as long as usual.
+    pub timeout: Option<Duration>,
+    /// The name to give a mail server there, if it is not the usual one.
+    pub ehlo: Option<Ehlo>,
     /// The roots that are trusted there.
     pub roots: Arc<Roots>,
     /// How close an expiry has to be for a finding.
@@ -33,14 +37,16 @@ impl Target {
             endpoint: watched.endpoint.clone(),
             sni: watched.sni.clone(),
             addresses: watched.addresses.clone(),
+            timeout: watched.timeout,
+            ehlo: watched.ehlo.clone(),
             roots,
             thresholds: watched.thresholds,
         }
     }
 
-    /// The name that a client asks for: the SNI that was set, else the host.
-    pub(super) fn server_name(&self) -> ServerName<'static> {
-        self.sni.as_ref().unwrap_or(&self.endpoint.host).server_name()
+    /// What a client asks for: the SNI that was set, else the host.
+    pub(super) fn requested(&self) -> &Host {
+        self.sni.as_ref().unwrap_or(&self.endpoint.host)
     }
 
     /// Everything that an inventory wants probed. Each target has the roots of `base`, and its own

@@ -24,13 +24,18 @@ pub struct Timeouts {
 
 impl Timeouts {
     /// Five seconds per step, ten for STARTTLS, and never more than `endpoint` in all.
+    ///
+    /// More time than usual is given for a server that is slow, in whichever step: then one step
+    /// may take all of it.
     pub fn within(endpoint: Duration) -> Self {
-        let step = endpoint.min(STEP);
+        let is_patient = endpoint > USUAL;
+        let step = if is_patient { endpoint } else { endpoint.min(STEP) };
         Self {
-            dns: step,
+            // Not all of it: a query that was lost should be asked again soon.
+            dns: endpoint.min(STEP).max(endpoint / 3),
             connect: step,
             // Mail servers let strangers wait before they greet: postscreen(8) for six seconds.
-            starttls: endpoint.min(2 * STEP),
+            starttls: if is_patient { endpoint } else { endpoint.min(2 * STEP) },
             handshake: step,
             endpoint,
         }
@@ -72,4 +77,29 @@ pub(super) fn timed_out(phase: Phase, after: Duration) -> Kind {
     }
 }
 
-const STEP: Duration = Duration::from_secs(5);
+/// How long an address may take in all, unless it is set.
+pub(super) const USUAL: Duration = Duration::from_secs(15);
+/// How long one step may usually take.
+pub(super) const STEP: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_time_than_usual_is_for_whichever_step_needs_it() {
+        let seconds = Duration::from_secs;
+        for (endpoint, [dns, connect, starttls, handshake]) in [
+            (2, [2, 2, 2, 2]),
+            (8, [5, 5, 8, 5]),
+            (15, [5, 5, 10, 5]),
+            (16, [5, 16, 16, 16]),
+            (60, [20, 60, 60, 60]),
+        ] {
+            let timeouts = Timeouts::within(seconds(endpoint));
+            let steps = [timeouts.connect, timeouts.starttls, timeouts.handshake];
+            assert_eq!(steps, [connect, starttls, handshake].map(seconds), "{endpoint} s");
+            assert_eq!(timeouts.dns.as_secs(), dns, "{endpoint} s");
+        }
+    }
+}

@@ -1,10 +1,12 @@
 //! The handshake: takes the chain whatever it is, and leaves judging to [`crate::chain`].
 
 use std::io;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use tokio_rustls::rustls::client::{ResolvesClientCert, Resumption};
@@ -15,8 +17,8 @@ use tokio_rustls::rustls::crypto::{
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
 use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{
-    CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, Error, ProtocolVersion, SignatureScheme,
-    SupportedCipherSuite,
+    CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, Error, InvalidMessage, NamedGroup,
+    ProtocolVersion, SignatureScheme, SupportedCipherSuite,
 };
 use webpki::{EndEntityCert, RawPublicKeyEntity};
 use x509_parser::certificate::X509Certificate;
@@ -41,8 +43,21 @@ pub struct Capture {
 pub struct Failure {
     /// In words.
     pub reason: String,
+    /// What kind of failure it is.
+    pub cause: Cause,
+}
+
+/// What kind of failure ended a handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
     /// The bytes were not TLS at all.
-    pub not_tls: bool,
+    NotTls,
+    /// The server sent a fatal alert, of this number.
+    Alert(u8),
+    /// The connection ended before the server had sent anything.
+    Closed,
+    /// Any other.
+    Other,
 }
 
 /// Makes handshakes. It offers what today's clients offer: TLS 1.2 and 1.3 with the usual suites.
@@ -83,6 +98,19 @@ impl Handshaker {
         }
     }
 
+    /// The same with a ClientHello that fits into one packet: without the key share of the
+    /// post-quantum exchange, which alone has 1,184 bytes.
+    pub fn small(&self) -> Self {
+        let mut provider = CryptoProvider::clone(&self.provider);
+        provider
+            .kx_groups
+            .retain(|group| group.name() != NamedGroup::X25519MLKEM768);
+        Self {
+            provider: Arc::new(provider),
+            ..self.clone()
+        }
+    }
+
     /// Makes the handshake of a client that asks for `name`.
     ///
     /// `witness` keeps what the server shows as it comes, so that it survives a caller that stops
@@ -96,6 +124,10 @@ impl Handshaker {
             Err(error) => return witness.capture(None, Some(error)),
         };
 
+        let stream = Heard {
+            stream,
+            witness: witness.clone(),
+        };
         let mut connecting = TlsConnector::from(Arc::new(config))
             .connect(name, stream)
             .into_fallible();
@@ -137,6 +169,8 @@ pub struct Witness {
     key_refuted: AtomicBool,
     /// Whether the server asked for a client certificate.
     client_certificate_requested: AtomicBool,
+    /// Whether the server sent anything.
+    has_heard: AtomicBool,
 }
 
 impl Witness {
@@ -150,6 +184,11 @@ impl Witness {
         self.key_refuted.load(Ordering::Relaxed)
     }
 
+    /// Whether the server sent anything.
+    pub fn has_heard(&self) -> bool {
+        self.has_heard.load(Ordering::Relaxed)
+    }
+
     fn capture(&self, tls: Option<Tls>, error: Option<io::Error>) -> Capture {
         // A server that refuses us because we have no client certificate has shown and proved its
         // own by then.
@@ -157,12 +196,43 @@ impl Witness {
             self.client_certificate_requested.load(Ordering::Relaxed) && self.key_proved.load(Ordering::Relaxed);
         let failure = error
             .filter(|_| !is_refused_without_ours)
-            .map(|error| Failure::new(&error));
+            .map(|error| Failure::new(&error, self.has_heard()));
         Capture {
             chain: self.chain(),
             tls,
             failure,
         }
+    }
+}
+
+/// A stream that notes whether anything came.
+struct Heard<S> {
+    stream: S,
+    witness: Arc<Witness>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = into.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(context, into);
+        if into.filled().len() > before {
+            self.witness.has_heard.store(true, Ordering::Relaxed);
+        }
+        polled
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Heard<S> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 
@@ -178,19 +248,27 @@ impl ResolvesClientCert for Witness {
 }
 
 impl Failure {
-    fn new(error: &io::Error) -> Self {
+    fn new(error: &io::Error, has_heard: bool) -> Self {
         let tls_error = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
-        let reason = match tls_error {
-            Some(Error::AlertReceived(alert)) => format!("the server refused it with the alert {alert:?}"),
-            Some(error) => error.to_string(),
-            None if error.kind() == io::ErrorKind::UnexpectedEof => "the server closed the connection".to_owned(),
-            None if error.kind() == io::ErrorKind::ConnectionReset => "the server reset the connection".to_owned(),
-            None => error.to_string(),
+        let closed = if has_heard { Cause::Other } else { Cause::Closed };
+        let (reason, cause) = match (tls_error, error.kind()) {
+            (Some(Error::AlertReceived(alert)), _) => {
+                let reason = format!("the server refused it with the alert {alert:?}");
+                (reason, Cause::Alert((*alert).into()))
+            }
+            (
+                Some(Error::InvalidMessage(
+                    InvalidMessage::HandshakePayloadTooLarge | InvalidMessage::CertificatePayloadTooLarge,
+                )),
+                _,
+            ) => (TOO_LARGE.to_owned(), Cause::Other),
+            (Some(error @ Error::InvalidMessage(_)), _) => (error.to_string(), Cause::NotTls),
+            (Some(error), _) => (error.to_string(), Cause::Other),
+            (None, io::ErrorKind::UnexpectedEof) => ("the server closed the connection".to_owned(), closed),
+            (None, io::ErrorKind::ConnectionReset) => ("the server reset the connection".to_owned(), closed),
+            (None, _) => (error.to_string(), Cause::Other),
         };
-        Self {
-            reason,
-            not_tls: matches!(tls_error, Some(Error::InvalidMessage(_))),
-        }
+        Self { reason, cause }
     }
 }
 
@@ -327,3 +405,5 @@ fn parameters(connection: &ClientConnection) -> Option<Tls> {
         key_exchange,
     })
 }
+
+const TOO_LARGE: &str = "the server sends certificates of more than 64 KiB, which this probe does not read";

@@ -58,6 +58,8 @@ fn targets(port: u16, roots: &Arc<Roots>) -> Result<Vec<Target>> {
             endpoint,
             sni: None,
             addresses,
+            timeout: None,
+            ehlo: None,
             roots: roots.clone(),
             thresholds,
         })
@@ -82,7 +84,12 @@ async fn shake_hands(connector: &TlsConnector, targets: &[Target]) -> Result<()>
         let connector = connector.clone();
         async move {
             let stream = TcpStream::connect((target.addresses[0], target.endpoint.port)).await?;
-            let done = tokio::spawn(async move { connector.connect(target.endpoint.host.server_name(), stream).await });
+            let name = target
+                .endpoint
+                .host
+                .server_name()
+                .context("a name that TLS does not take")?;
+            let done = tokio::spawn(async move { connector.connect(name, stream).await });
             done.await?.map(drop).context("a bare handshake failed")
         }
     };

@@ -73,7 +73,7 @@ pub(super) fn in_short(incident: &Incident) -> Cow<'static, str> {
         Code::WeakKey => "weak key",
         Code::WeakSignature => "weak signature",
         Code::Revoked => "revoked",
-        Code::LegacyTls => "only outdated TLS",
+        Code::LegacyTls => "outdated TLS",
         Code::AddressesDisagree => "addresses serve different certificates",
         Code::DnsFailed => "the name cannot be looked up",
         Code::ConnectFailed => "no connection",
@@ -189,7 +189,7 @@ pub(super) fn advice(incident: &Incident, managed: Option<String>, sender: &Send
         Code::WeakKey => "have it issued anew with an ECDSA P-256 key, or RSA of at least 2048 bits",
         Code::WeakSignature => "have it issued anew, signed with SHA-256 or better",
         Code::Revoked => "renew it with a new key now, and ask the issuer why it was revoked",
-        Code::LegacyTls => "enable TLS 1.2 and 1.3 on the server",
+        Code::LegacyTls => "enable TLS 1.3 on the server, and TLS 1.2 with ECDHE and AES-GCM",
         Code::AddressesDisagree => {
             "install the newest of them at every address, and reload the servers that still have another"
         }

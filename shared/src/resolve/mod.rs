@@ -1,32 +1,44 @@
 //! Looks up a host: every address, or why there is none.
 
+mod hosts;
+mod system;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{LookupIpStrategy, NameServerConfig, ResolverConfig};
+use hickory_resolver::config::{LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
+use hickory_resolver::proto::rr::Name;
 use thiserror::Error;
 
+use self::hosts::Hosts;
+use self::system::System;
 use crate::endpoint::Host;
 
-/// Asks the system's name servers, or a given one, for both address families at once.
+/// Looks names up in the system's hosts file, and then asks its name servers, or a given one, for
+/// both address families at once.
 ///
-/// Clones share one cache. Errors say whether the answer was that there is no address, or whether
-/// there was no answer: only the latter is worth another try.
+/// It takes the system's files as the C library does: what is odd in them, or missing, keeps no
+/// other name from being looked up. Clones share one cache. Errors say whether the answer was that
+/// there is no address, or whether there was no answer: only the latter is worth another try.
 #[derive(Clone, Debug)]
 pub struct Resolver {
+    hosts: Arc<Hosts>,
     v4: TokioResolver,
     v6: TokioResolver,
+    /// Whether this machine is asked only because the system's configuration names no server.
+    is_without_servers: bool,
 }
 
 /// Why no address of a name is known.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// The system's configuration cannot be read.
-    #[error("cannot read the system's DNS configuration: {0}")]
+    /// No resolver can be made.
+    #[error("cannot prepare DNS look-ups: {0}")]
     Configuration(String),
     /// There is no such name (RFC 8020).
     #[error("no such name (NXDOMAIN)")]
@@ -46,22 +58,35 @@ pub fn nameserver(text: &str) -> Option<SocketAddr> {
 }
 
 impl Resolver {
-    /// A resolver with its own cache; without a name server, the system's (and its hosts file).
+    /// A resolver with its own cache; without a name server, it asks the system's.
     pub fn new(nameserver: Option<SocketAddr>, timeout: Duration) -> Result<Self, Error> {
+        let system = nameserver.is_none().then(System::read);
+        let config = nameserver.map_or_else(ResolverConfig::default, only);
+        let config = system.as_ref().map_or(config, System::config);
+        let family = |strategy| build(strategy, config.clone(), system.as_ref(), timeout);
+
         Ok(Self {
-            v4: build(LookupIpStrategy::Ipv4Only, nameserver, timeout)?,
-            v6: build(LookupIpStrategy::Ipv6Only, nameserver, timeout)?,
+            v4: family(LookupIpStrategy::Ipv4Only)?,
+            v6: family(LookupIpStrategy::Ipv6Only)?,
+            hosts: Arc::new(Hosts::read()),
+            is_without_servers: system.is_some_and(|system| !system.has_servers()),
         })
     }
 
     /// Every A and AAAA address of a host, IPv4 first, without repetition.
     pub async fn addresses(&self, host: &Host) -> Result<Vec<IpAddr>, Error> {
-        let name = match host {
+        let text = match host {
             Host::Ip(address) => return Ok(vec![*address]),
-            // A name with a dot is complete; resolv.conf's search list would only add surprises.
-            Host::Name(name) if name.as_ref().contains('.') => format!("{}.", name.as_ref()),
-            Host::Name(name) => name.as_ref().to_owned(),
+            Host::Name(name) => name.as_ref(),
         };
+        // A name that is there is not asked for, as in the C library: not for its other family
+        // either.
+        if let Some(addresses) = self.hosts.addresses(text) {
+            return Ok(in_order(addresses.to_vec()));
+        }
+        let mut name = name(text).ok_or_else(|| Error::Failed("it is longer than a name may be".to_owned()))?;
+        // A name with a dot is complete; resolv.conf's search list would only add surprises.
+        name.set_fqdn(text.contains('.'));
 
         let mut addresses = Vec::new();
         let mut errors = Vec::new();
@@ -69,13 +94,11 @@ impl Resolver {
         for found in [v4, v6] {
             match found {
                 Ok(found) => addresses.extend(found.iter()),
-                Err(error) => errors.push(Error::from(error)),
+                Err(error) => errors.push(self.error(error)),
             }
         }
-        addresses.sort();
-        addresses.dedup();
         if !addresses.is_empty() {
-            return Ok(addresses);
+            return Ok(in_order(addresses));
         }
 
         // A family whose look-up failed may have addresses, whatever the answer for the other was.
@@ -86,26 +109,50 @@ impl Resolver {
             Err(errors.swap_remove(failed.unwrap_or(0)))
         }
     }
+
+    fn error(&self, error: NetError) -> Error {
+        match Error::from(error) {
+            Error::Failed(reason) if self.is_without_servers => Error::Failed(format!(
+                "{reason} (/etc/resolv.conf names none, so this machine was asked)"
+            )),
+            other => other,
+        }
+    }
 }
 
 /// A resolver of one address family.
 fn build(
     strategy: LookupIpStrategy,
-    nameserver: Option<SocketAddr>,
+    config: ResolverConfig,
+    system: Option<&System>,
     timeout: Duration,
 ) -> Result<TokioResolver, Error> {
-    let mut builder = match nameserver {
-        None => TokioResolver::builder_tokio().map_err(|error| Error::Configuration(error.to_string()))?,
-        Some(server) => TokioResolver::builder_with_config(only(server), TokioRuntimeProvider::default()),
-    };
+    let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
     let options = builder.options_mut();
+    if let Some(system) = system {
+        system.apply(options);
+    }
     options.ip_strategy = strategy;
+    options.use_hosts_file = ResolveHosts::Never;
     options.cache_size = CACHED_NAMES;
     options.attempts = ATTEMPTS;
     // All attempts end before the caller's deadline, so that one family's silence does not hide the
-    // other's answer.
+    // other's answer. A system's own timeout would not fit the probe's.
     options.timeout = timeout * 4 / 5 / (ATTEMPTS as u32 + 1);
     builder.build().map_err(|error| Error::Configuration(error.to_string()))
+}
+
+/// A complete name of these labels, whatever characters they have: hosts have names with
+/// underscores, and with hyphens at the ends of labels, and the C library asks for them.
+fn name(text: &str) -> Option<Name> {
+    Name::from_labels(text.split('.').map(str::as_bytes)).ok()
+}
+
+/// IPv4 first, without repetition.
+fn in_order(mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
+    addresses.sort();
+    addresses.dedup();
+    addresses
 }
 
 impl From<NetError> for Error {
@@ -113,7 +160,7 @@ impl From<NetError> for Error {
         let code = match &error {
             NetError::Dns(DnsError::NoRecordsFound(none)) => none.response_code,
             NetError::Dns(DnsError::ResponseCode(code)) => *code,
-            _ => return Self::Failed(error.to_string()),
+            _ => return Self::Failed(words(&error)),
         };
         match code {
             ResponseCode::NXDomain => Self::NoSuchName,
@@ -123,6 +170,17 @@ impl From<NetError> for Error {
                 format!("{other:?}").to_uppercase()
             )),
         }
+    }
+}
+
+/// Why there was no answer.
+fn words(error: &NetError) -> String {
+    match error {
+        NetError::Timeout => "no name server answered in time".to_owned(),
+        NetError::NoConnections => "no name server can be reached".to_owned(),
+        NetError::Io(error) => format!("no name server answered: {error}"),
+        NetError::Proto(error) => format!("the name server's answer cannot be read: {error}"),
+        other => other.to_string(),
     }
 }
 
