@@ -387,7 +387,7 @@ async fn a_large_hello_that_is_lost_is_named_and_a_small_one_shows_the_certifica
     let pki = Pki::new();
     for version in [&TLS12, &TLS13] {
         for (what, answer, reason) in [
-            ("hangs", None, "no answer within 2.0 s"),
+            ("hangs", None, "no answer within "),
             ("closes", Some(&b""[..]), "the server closed the connection"),
             ("alerts", Some(b"\x15\x03\x01\x00\x02\x02\x32"), "the alert DecodeError"),
         ] {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use neverlapse::bucket::version::Facts;
 use neverlapse::chain::roots::Roots;
+use neverlapse::ehlo::Ehlo;
 use neverlapse::endpoint::{Endpoint, Host};
 use neverlapse::finding::{Finding, Kind, Thresholds};
 use neverlapse::inventory::KeyType;
@@ -263,13 +264,11 @@ impl<'a> Place<'a> {
             let mut stream = TcpStream::connect(address).await.ok()?;
             if let Some(protocol) = self.endpoint.starttls {
                 let host = self.endpoint.host.to_string();
-                starttls::upgrade(protocol, &mut stream, &host).await.ok()?;
+                let ehlo = Ehlo::literal(stream.local_addr().ok()?.ip());
+                starttls::upgrade(protocol, &mut stream, &host, &ehlo).await.ok()?;
             }
-            Some(
-                Handshaker::default()
-                    .handshake(stream, self.name.server_name(), &witness)
-                    .await,
-            )
+            let name = self.name.server_name()?;
+            Some(Handshaker::default().handshake(stream, name, &witness).await)
         };
         let _ = timeout(STEP, handshake).await;
         witness.key_refuted()
