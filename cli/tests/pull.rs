@@ -2152,3 +2152,73 @@ async fn a_state_of_an_earlier_client_knows_no_hashes() {
         "{ran:?}"
     );
 }
+
+#[tokio::test]
+async fn of_two_certificates_at_one_place_the_wrong_one_was_looked_at() {
+    let mut bench = Bench::closed(&[NAME]);
+    bench.publish(60);
+    let rsa = Command::new("openssl")
+        .args(["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"])
+        .output()
+        .await
+        .unwrap();
+    let rsa = String::from_utf8(rsa.stdout).unwrap();
+    let publish = |bench: &mut Bench, days| {
+        let end = Timestamp::now() + Duration::days(days);
+        let leaf = bench.authority.leaf(NAME, end).unwrap();
+        bench.depot.publish("ec", &leaf).unwrap();
+        let leaf = bench.authority.of_key(NAME, &rsa, end).unwrap();
+        bench.depot.publish("rsa", &leaf).unwrap();
+    };
+    publish(&mut bench, 60);
+
+    let port = neverlapse_tests::process::free_port().unwrap();
+    let live = bench.host.folder().join("live").display().to_string();
+    let configure = |bench: &Bench, reload: &str, verify: &str| {
+        bench.configure_with("true", reload, "");
+        let mut text = fs::read_to_string(bench.config()).unwrap();
+        for name in ["ec", "rsa"] {
+            text += &format!("[[certificate]]\nname = {name:?}\nserver_name = \"shop.test\"\n{verify}\n");
+        }
+        fs::write(bench.config(), text).unwrap();
+    };
+    configure(&bench, "true", "");
+    bench.pull().await;
+    let pair = |name: &str| {
+        format!("ssl_certificate {live}/{name}/fullchain.pem; ssl_certificate_key {live}/{name}/privkey.pem;")
+    };
+    let server = format!(
+        "server {{ listen 127.0.0.1:{port} ssl; {} {} }}",
+        pair("ec"),
+        pair("rsa")
+    );
+    bench.host.configure(&server).unwrap();
+    bench.host.start().await.unwrap();
+    configure(
+        &bench,
+        &bench.host.reload_command(),
+        &format!("verify = \"127.0.0.1:{port}\""),
+    );
+    for days in [60, 80] {
+        if days == 80 {
+            publish(&mut bench, days);
+        }
+        let ran = bench.pull_with(&["--now"]).await;
+        assert_eq!(ran.code, 0, "{ran:?}");
+        for name in ["ec", "rsa"] {
+            let receipt = bench.depot.receipt(name, "web-1").unwrap();
+            assert_eq!((receipt.stage, receipt.reason), (Stage::Served, None), "{name}");
+        }
+    }
+
+    // The RSA one is not reloaded: it is not hidden by the other one.
+    configure(&bench, "true", &format!("verify = \"127.0.0.1:{port}\""));
+    publish(&mut bench, 85);
+    let ran = bench.pull_with(&["--now"]).await;
+    for name in ["ec", "rsa"] {
+        assert!(
+            ran.err.contains(&format!("{name}: after the reload 127.0.0.1")),
+            "{ran:?}"
+        );
+    }
+}

@@ -21,6 +21,7 @@ use tempfile::TempDir;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::public_key::PublicKey;
 
 use crate::pki::Leaf;
 
@@ -175,7 +176,11 @@ fn facts(name: &str, version: &str, leaf: &Leaf, staging: bool) -> Result<Facts>
         not_before: seen.not_before,
         not_after: seen.not_after,
         identifiers: seen.names,
-        key: KeyType::EcdsaP256,
+        key: if matches!(parsed.public_key().parsed(), Ok(PublicKey::RSA(_))) {
+            KeyType::Rsa2048
+        } else {
+            KeyType::EcdsaP256
+        },
         issuer: IssuedBy {
             name: "test".to_owned(),
             directory: "https://ca.test/directory".to_owned(),

@@ -50,8 +50,19 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, names[0]);
         params.not_before = not_before.into();
         params.not_after = not_after.into();
-        let key = KeyPair::generate()?;
-        let certificate = params.signed_by(&key, &self.intermediate)?.pem();
+        self.sign(&params, &KeyPair::generate()?)
+    }
+
+    /// A 90-day certificate for `name`, with this private key.
+    pub fn of_key(&self, name: &str, key: &str, not_after: Timestamp) -> Result<Leaf> {
+        let mut params = CertificateParams::new(vec![name.to_owned()])?;
+        params.not_before = (not_after - Duration::days(90)).into();
+        params.not_after = not_after.into();
+        self.sign(&params, &KeyPair::from_pem(key)?)
+    }
+
+    fn sign(&self, params: &CertificateParams, key: &KeyPair) -> Result<Leaf> {
+        let certificate = params.signed_by(key, &self.intermediate)?.pem();
         let fullchain = format!("{certificate}{}", self.intermediate.pem());
         Ok(Leaf {
             certificate,

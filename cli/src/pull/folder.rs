@@ -19,7 +19,7 @@ use rustix::fs::{
     renameat, statat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
-use rustix::process::geteuid;
+use rustix::process::{getegid, geteuid};
 
 use super::condition::{Access, Found, FoundFile};
 use super::guard::{FILE, FOLDER, guarded, safe};
@@ -147,17 +147,18 @@ impl Folder {
     }
 
     fn set_access_of_all(&self, folder: &str, layout: &Layout, names: &[&'static str]) -> io::Result<()> {
-        let layout = Layout {
+        let ours = Layout {
             owner: Some(layout.owner.unwrap_or(geteuid().as_raw())),
+            group: Some(layout.group.unwrap_or(getegid().as_raw())),
             ..layout.clone()
         };
         let opened = openat(&self.versions, folder, FOLDER, Mode::empty())?;
         for name in names {
             let file = openat(&opened, *name, FILE.union(OFlags::NONBLOCK), Mode::empty())?;
-            own(&file, &layout)?;
+            own(&file, &ours)?;
             fchmod(&file, Mode::from_raw_mode(layout.mode(name)))?;
         }
-        own(&opened, &layout)?;
+        own(&opened, &ours)?;
         Ok(fchmod(&opened, Mode::from_raw_mode(layout.folder_mode()))?)
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use neverlapse::bucket::version::{FULLCHAIN, PRIVKEY};
 use neverlapse::text::sha256;
+use rustix::process::getegid;
 
 use super::condition::Access;
 
@@ -108,7 +109,10 @@ impl Layout {
         } else if found.owner != owner {
             Some(format!("{name} belonged to user {} (expected {owner})", found.owner))
         } else {
-            let group = self.group.filter(|group| *group != found.group)?;
+            // Where no group is configured, it matters for what only a group may read.
+            let is_for_a_group = mode & 0o070 != 0 && mode & 0o007 == 0;
+            let ours = is_for_a_group.then(|| getegid().as_raw());
+            let group = self.group.or(ours).filter(|group| *group != found.group)?;
             Some(format!("{name} belonged to group {} (expected {group})", found.group))
         }
     }
