@@ -632,6 +632,47 @@ fn critical_extensions() {
     ]);
 }
 
+/// OpenSSL and Go follow more issuers in a row than Firefox and rustls.
+#[test]
+fn long_rows_of_issuers() {
+    let pki = Pki::new();
+    let row = |length: usize, change: &dyn Fn(&mut CertificateParams)| {
+        let mut chain = Vec::new();
+        let mut last = pki.top.issue("Issuer 0", |_| {});
+        for level in 1..length {
+            let next = last.authority.issue(&format!("Issuer {level}"), |ca| {
+                if level == 2 {
+                    change(ca);
+                }
+            });
+            chain.insert(0, std::mem::replace(&mut last, next).der);
+        }
+        chain.insert(0, last.der);
+        chain.insert(0, leaf_of(&last.authority, |_| {}));
+        chain
+    };
+    let differ: &[&str] = &["some_clients_refuse"];
+    let length = |ca: &mut CertificateParams| ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(2));
+    let no_ca = |ca: &mut CertificateParams| ca.is_ca = IsCa::ExplicitNoCa;
+    let mut broken = row(8, &|_| {});
+    let mut bytes = broken[5].to_vec();
+    *bytes.last_mut().unwrap() ^= 1;
+    broken[5] = bytes.into();
+    compare(vec![
+        pki.case("six issuers", row(6, &|_| {}), &[]),
+        pki.case("seven", row(7, &|_| {}), differ),
+        pki.case("thirteen", row(13, &|_| {}), differ),
+        pki.case("eight with a path length", row(8, &length), &["invalid_chain"]),
+        pki.case("eight, one of which is no CA", row(8, &no_ca), &["invalid_chain"]),
+        pki.case("eight, one of which is broken", broken, &["invalid_chain"]),
+        pki.case(
+            "eight, one of which has ended",
+            row(8, &|ca| ca.not_after = NOW - DAY),
+            &["issuer_expired", "some_clients_refuse"],
+        ),
+    ]);
+}
+
 #[test]
 fn name_constraints_of_every_form() {
     let pki = Pki::new();

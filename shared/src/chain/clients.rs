@@ -4,7 +4,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::oid_registry::Oid;
 
-use super::path::Sent;
+use super::path::{DEPTH, Sent};
 use super::policy;
 use crate::distinguished_name::text;
 use crate::finding::Kind;
@@ -54,6 +54,16 @@ pub(super) fn differences(
     }
     if leaf.is_ca() {
         refuse(&["Firefox", "rustls"], "the leaf is a CA certificate".to_owned());
+    }
+
+    if issuers.len() > DEPTH {
+        refuse(
+            &["Firefox", "rustls"],
+            format!(
+                "it has {} issuers in a row below the root, more than {DEPTH}",
+                issuers.len()
+            ),
+        );
     }
 
     let above = below_root.iter().skip(1).copied().chain(root.map(|(_, root)| root));

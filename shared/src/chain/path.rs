@@ -264,6 +264,10 @@ impl<'a> PathSearch<'a> {
             Err(error) => error,
         };
 
+        if let Some(found) = self.find_deep(anchors, dated) {
+            return Ok(found);
+        }
+
         let mut times = vec![nearest];
         if matches!(refused, Error::CertExpired { .. } | Error::CertNotValidYet { .. }) {
             let others = self.beginnings();
@@ -280,6 +284,41 @@ impl<'a> PathSearch<'a> {
             Some(reason) => Err(NoPath::Misused(reason)),
             None => Err(NoPath::Refused(refused)),
         }
+    }
+
+    /// A path through more issuers than webpki follows, as OpenSSL and Go follow it: straight up by
+    /// name. Constraints on DNS names in it are left to webpki, which refuses it.
+    fn find_deep(&self, anchors: &[TrustAnchor<'_>], dated: &'a [Sent<'a>]) -> Option<Found<'a>> {
+        let mut issuers = self.walk();
+        issuers.retain(|(_, issuer)| !is_self_issued(issuer));
+        if issuers.len() <= DEPTH {
+            return None;
+        }
+        let mut child = self.leaf;
+        for (height, (_, issuer)) in issuers.iter().enumerate() {
+            let basic = issuer.basic_constraints().ok().flatten()?.value;
+            let most = basic.path_len_constraint.map_or(Ok(usize::MAX), usize::try_from).ok()?;
+            let usage = issuer.extended_key_usage().ok().flatten();
+            let is_for_servers = usage.is_none_or(|usage| usage.value.server_auth || usage.value.any);
+            let is_constrained = issuer.name_constraints().ok()?.is_some();
+            let is_right = basic.ca && height <= most && is_for_servers && !is_constrained;
+            if !is_right || !has_signed(issuer.public_key().raw, child) {
+                return None;
+            }
+            child = issuer;
+        }
+
+        let name = canonical_name(child.issuer().as_raw());
+        let has_issued = |anchor: &TrustAnchor<'_>| {
+            anchor.name_constraints.is_none()
+                && canonical_name(&der::encode(SEQUENCE, &anchor.subject)) == name
+                && has_signed(&der::encode(SEQUENCE, &anchor.subject_public_key_info), child)
+        };
+        let index = anchors.iter().position(has_issued)?;
+        let undated = anchors.len().saturating_sub(dated.len());
+        let root = index.checked_sub(undated).and_then(|index| dated.get(index));
+        let found = Found { issuers, root };
+        self.misuse(&found).is_none().then_some(found)
     }
 
     /// Now, or the nearest time at which the leaf is valid.
@@ -632,6 +671,9 @@ fn unix_time(seconds: i64) -> UnixTime {
 }
 
 const ISSUERS_JUDGED: usize = 200;
+const SEQUENCE: u8 = 0x30;
+/// The issuers in a row that webpki and Firefox follow.
+pub(super) const DEPTH: usize = 6;
 const ISSUERS_COMPARED: usize = 40;
 const CANDIDATES: usize = 12;
 const NAMESAKES: usize = 4;
