@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 
 use neverlapse::alert::{
-    Change, Digest, Memory, News, Run, Sender, State, Watchlist, amazon_q, decide, digest, slack, sns,
+    Change, Digest, Memory, News, Place, Run, Sender, State, Watchlist, amazon_q, decide, digest, slack, sns,
 };
-use neverlapse::finding::{Finding, Kind, Severity};
+use neverlapse::finding::{Finding, Kind, Phase, Severity};
 use neverlapse::inventory::Inventory;
 use neverlapse::observation::Observation;
 use neverlapse::report::{CertificateReport, EndpointReport, Report};
@@ -278,6 +278,84 @@ fn without_memory_even_the_network_is_said_at_once() {
     ] {
         assert_eq!(turn(&report, &memory).0.notices.len(), expected, "{memory:?}");
     }
+}
+
+/// Three dead entries out of twenty, each for its own reason, were one outage of the probe's network,
+/// without a reason; and a healthy endpoint that failed later joined it in silence.
+#[test]
+fn a_few_dead_entries_were_an_outage_and_hid_the_next_one() {
+    // Each letter is an endpoint: fine, refused, timed out, no such name, not TLS.
+    let look = |states: &str| {
+        let endpoints = states.chars().enumerate().map(|(number, state)| {
+            let kind = match state {
+                'f' => None,
+                'r' => Some(Kind::ConnectFailed {
+                    reason: "connection refused".into(),
+                }),
+                't' => Some(Kind::TimedOut {
+                    phase: Phase::Connect,
+                    after_ms: 5_000,
+                }),
+                'n' => Some(Kind::DnsFailed {
+                    name: "x".into(),
+                    reason: "no such name (NXDOMAIN)".into(),
+                    is_answer: true,
+                }),
+                _ => Some(Kind::HandshakeFailed {
+                    reason: "the server does not speak TLS".into(),
+                }),
+            };
+            let findings = kind.map(Finding::network).into_iter().collect();
+            endpoint(&format!("e{number}.example:443"), findings)
+        });
+        report(endpoints.collect())
+    };
+    let watchlist = Watchlist::default();
+
+    for (runs, expected) in [
+        (vec!["rntffffffffffffffff", "rntffffffffffffffff"], vec!["", "e0 e1 e2"]),
+        // Six entries whose servers do not exist yet, and two that speak something else.
+        (vec!["nnnnnnhhff", "nnnnnnhhff"], vec!["", "e0 e1 e2 e3 e4 e5 e6 e7"]),
+        (vec!["rrrff", "rrrff"], vec!["all", ""]),
+        (vec!["rrrfff", "rrrfff"], vec!["", "e0 e1 e2"]),
+        (vec!["rrrrff", "rrrrrf", "rrrrrf"], vec!["all", "", "e4"]),
+        // Those that are known to fail say nothing about the others.
+        (
+            vec!["rrfffff", "rrfffff", "rrtttff", "fffffff"],
+            vec!["", "e0 e1", "all", "all e0 e1"],
+        ),
+    ] {
+        let mut memory = Memory::Blank;
+        let mut said = Vec::new();
+        for (day, states) in (0..).zip(&runs) {
+            let seen = look(states);
+            let run = Run {
+                outcome: Ok(&seen),
+                watchlist: &watchlist,
+                weekly: false,
+            };
+            let (news, state) = decide(&run, &memory, NOW + Duration::hours(day));
+            memory = Memory::Known(state);
+
+            let mut places: Vec<_> = (news.notices.iter())
+                .map(|notice| match &notice.incident.place {
+                    Place::Endpoint(name) => name.trim_end_matches(".example:443").to_owned(),
+                    _ => "all".to_owned(),
+                })
+                .collect();
+            places.sort();
+            said.push(places.join(" "));
+        }
+        assert_eq!(said, expected, "{runs:?}");
+    }
+
+    let seen = look("rrttf");
+    let news = turn(&seen, &Memory::Blank).0;
+    assert_eq!(
+        news.notices[0].incident.message,
+        "4 of 5 endpoints cannot be reached together: e0.example:443, e1.example:443 (no TCP connection: connection \
+         refused); e2.example:443, e3.example:443 (the TCP connection took longer than 5.0 s)"
+    );
 }
 
 #[test]
