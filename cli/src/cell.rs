@@ -1,10 +1,10 @@
 //! What several tables show in their cells.
 
 use comfy_table::{Attribute, Cell, Color};
-use neverlapse::finding::{Severity, Span};
+use neverlapse::finding::Severity;
+use neverlapse::report::Left;
 use neverlapse::text::{self, printable};
 use neverlapse::timestamp::Timestamp;
-use time::Duration;
 
 /// A status in its colour.
 pub(crate) fn status(status: Severity) -> Cell {
@@ -18,12 +18,8 @@ pub(crate) fn status(status: Severity) -> Cell {
 }
 
 /// The time left, and below it the day on which the certificate expires.
-pub(crate) fn time_left(seconds: Option<i64>, not_after: Option<Timestamp>) -> String {
-    let left = match seconds {
-        Some(seconds @ ..0) => format!("{} ago", Span(Duration::seconds(seconds.saturating_neg()))),
-        Some(seconds) => Span(Duration::seconds(seconds)).to_string(),
-        None => "?".to_owned(),
-    };
+pub(crate) fn time_left(left: Option<Left>, not_after: Option<Timestamp>) -> String {
+    let left = left.map_or_else(|| "?".to_owned(), |left| format!("{left:#}"));
     match not_after {
         Some(not_after) => format!("{left}\n{}", not_after.utc().date()),
         None => left,

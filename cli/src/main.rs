@@ -115,7 +115,7 @@ async fn main() -> ExitCode {
 /// What to run or set, where that is known.
 fn hint(error: &anyhow::Error) -> Option<&'static str> {
     error.chain().find_map(|cause| match cause.downcast_ref() {
-        Some(store::Error::Failed { .. } | store::Error::Denied { .. }) => Some(S3),
+        Some(store::Error::Failed { .. }) => Some(S3),
         _ => cause.is::<roots::Error>().then_some(PEM),
     })
 }

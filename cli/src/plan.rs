@@ -58,9 +58,9 @@ struct Plan {
 
 impl Plan {
     async fn read(store: &Store, certificate: &Managed, now: Timestamp) -> Result<Self> {
-        let current = store.json::<Current>(&current_key(&certificate.name)).await?;
+        let current = store.document::<Current>(&current_key(&certificate.name)).await?;
         let current = current.map(|found| found.value);
-        let renewal = store.json::<Renewal>(&Renewal::key(&certificate.name)).await?;
+        let renewal = store.document::<Renewal>(&Renewal::key(&certificate.name)).await?;
         let renewal = renewal.map(|found| found.value);
         Ok(Self {
             name: certificate.name.clone(),

@@ -4,9 +4,10 @@ use std::fs;
 use std::io::{self, Write, stdin};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use neverlapse::aws;
+use neverlapse::bucket::document;
 use neverlapse::bucket::store::{LATEST_JSON, LATEST_PAGE, Store};
 use neverlapse::report::page::page;
 use neverlapse::report::{Report, SCHEMA};
@@ -65,9 +66,9 @@ fn convert(path: &Path, format: Format) -> Result<Vec<u8>> {
     };
     let text = text.with_context(|| format!("cannot read {name}"))?;
 
-    let refusal = format!("{name} is not a report (expected {SCHEMA}, as `neverlapse check --format json` writes it)");
-    let report: Report = serde_json::from_str(&text).with_context(|| refusal.clone())?;
-    ensure!(report.schema == SCHEMA, "{refusal}");
+    let report: Report = document::read(text.as_bytes()).with_context(|| {
+        format!("{name} is not a report (expected {SCHEMA}, as `neverlapse check --format json` writes it)")
+    })?;
 
     Ok(match format {
         Format::Html => page(&report, None)?.into_bytes(),

@@ -28,7 +28,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
     let stack = Stack::find(&arguments.stack).await?;
     let inventory = stack.inventory().await?;
     let name = &certificate(&inventory, &arguments.name)?.name;
-    let Some(current) = stack.store.json::<Current>(&current_key(name)).await? else {
+    let Some(current) = stack.store.document::<Current>(&current_key(name)).await? else {
         bail!("there is no certificate {name} to revoke yet");
     };
 

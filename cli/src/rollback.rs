@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use neverlapse::bucket::document;
 use neverlapse::bucket::store::{self, Expecting, Object};
 use neverlapse::bucket::version::{Current, MANIFEST, Manifest, current_key, file_key, versions_prefix};
 use neverlapse::renewal::{Renewal, planned};
@@ -31,7 +32,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
 
     let current = stack
         .store
-        .json::<Current>(&current_key(name))
+        .document::<Current>(&current_key(name))
         .await?
         .with_context(|| format!("there is no certificate {name:?} in the bucket"))?;
     let versions = versions(&stack, name).await?;
@@ -42,7 +43,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
     };
 
     let next = pointer(&stack, &current.value, version, now).await?;
-    let renewal = stack.store.json::<Renewal>(&Renewal::key(name)).await?;
+    let renewal = stack.store.document::<Renewal>(&Renewal::key(name)).await?;
     let due = planned(&next, renewal.as_ref().map(|found| &found.value));
 
     // Only if it is still what was read: a version that the renewer publishes now must not be lost.
@@ -111,7 +112,7 @@ async fn pointer(stack: &Stack, current: &Current, version: &str, now: Timestamp
         .object(&key)
         .await?
         .with_context(|| format!("there is no {key}"))?;
-    let manifest: Manifest = serde_json::from_slice(&written).with_context(|| format!("{key} cannot be read"))?;
+    let manifest: Manifest = document::read(&written).with_context(|| format!("{key} cannot be read"))?;
 
     let not_after = manifest.facts.not_after;
     if not_after <= now {

@@ -27,11 +27,6 @@ impl StackName {
 pub(crate) struct Stack {
     pub(crate) config: SdkConfig,
     pub(crate) store: Store,
-    description: Description,
-}
-
-/// What CloudFormation knows of a stack.
-struct Description {
     name: String,
     outputs: Vec<Output>,
     parameters: Vec<Parameter>,
@@ -41,23 +36,38 @@ impl Stack {
     /// Asks CloudFormation for the stack of this name.
     pub(crate) async fn find(name: &StackName) -> Result<Self> {
         let config = aws::config().await;
-        let description = Description::fetch(&config, name.as_str()).await?;
-        let bucket = description.output("BucketName")?;
+        let name = name.as_str().to_owned();
+        let answer = aws_sdk_cloudformation::Client::new(&config)
+            .describe_stacks()
+            .stack_name(&name)
+            .send()
+            .await
+            .map_err(|error| anyhow!(aws::reason(&error)))
+            .with_context(|| {
+                format!("cannot find the stack {name:?} (expected --stack NAME, and AWS_REGION where it is)")
+            })?;
+
+        let stack = answer.stacks.and_then(|stacks| stacks.into_iter().next());
+        let (outputs, parameters) = stack.map(|stack| (stack.outputs, stack.parameters)).unzip();
+        let outputs = outputs.flatten().unwrap_or_default();
+        let bucket = output(&name, &outputs, "BucketName")?;
         Ok(Self {
             store: Store::new(aws_sdk_s3::Client::new(&config), bucket),
             config,
-            description,
+            name,
+            outputs,
+            parameters: parameters.flatten().unwrap_or_default(),
         })
     }
 
     /// The value of the template's output of this name.
     pub(crate) fn output(&self, key: &str) -> Result<&str> {
-        self.description.output(key)
+        output(&self.name, &self.outputs, key)
     }
 
     /// The value that the template's parameter of this name was set to, if it is not empty.
     pub(crate) fn parameter(&self, key: &str) -> Option<&str> {
-        let mut parameters = self.description.parameters.iter();
+        let mut parameters = self.parameters.iter();
         parameters
             .find(|parameter| parameter.parameter_key() == Some(key))?
             .parameter_value()
@@ -87,36 +97,12 @@ impl Stack {
     }
 }
 
-impl Description {
-    async fn fetch(config: &SdkConfig, name: &str) -> Result<Self> {
-        let answer = aws_sdk_cloudformation::Client::new(config)
-            .describe_stacks()
-            .stack_name(name)
-            .send()
-            .await
-            .map_err(|error| anyhow!(aws::reason(&error)))
-            .with_context(|| {
-                format!("cannot find the stack {name:?} (expected --stack NAME, and AWS_REGION where it is)")
-            })?;
-
-        let stack = answer.stacks.and_then(|stacks| stacks.into_iter().next());
-        let (outputs, parameters) = stack.map(|stack| (stack.outputs, stack.parameters)).unzip();
-        Ok(Self {
-            name: name.to_owned(),
-            outputs: outputs.flatten().unwrap_or_default(),
-            parameters: parameters.flatten().unwrap_or_default(),
-        })
-    }
-
-    fn output(&self, key: &str) -> Result<&str> {
-        let output = self.outputs.iter().find(|output| output.output_key() == Some(key));
-        output.and_then(|output| output.output_value()).with_context(|| {
-            format!(
-                "the stack {:?} has no output {key}; is it neverlapse, and up to date?",
-                self.name
-            )
-        })
-    }
+/// The value of the output `key` of the stack `name`.
+fn output<'o>(name: &str, outputs: &'o [Output], key: &str) -> Result<&'o str> {
+    let output = outputs.iter().find(|output| output.output_key() == Some(key));
+    output
+        .and_then(|output| output.output_value())
+        .with_context(|| format!("the stack {name:?} has no output {key}; is it neverlapse, and up to date?"))
 }
 
 /// The certificate of this name; the error lists those that there are.

@@ -142,7 +142,7 @@ impl Instance {
 
     async fn receipt(&self) -> Option<Receipt> {
         let key = receipt::key(NAME, &self.session.user_id);
-        self.store.json(&key).await.unwrap().map(|found| found.value)
+        self.store.document(&key).await.unwrap().map(|found| found.value)
     }
 
     async fn serves(&self, current: &Current) {

@@ -478,11 +478,11 @@ async fn what_is_not_right_is_refused_and_nothing_is_touched() {
     forged.manifest_sha256 = "0".repeat(64);
     cases.push((forged, "manifest.json is not the one that current.json vouches for"));
     let mut lying = bench.depot.store(NAME, &leaf, false).unwrap();
-    lying.facts.not_after += Duration::days(1);
+    lying.facts.not_after = lying.facts.not_after + Duration::days(1);
     cases.push((lying, "current.json and manifest.json disagree"));
     let mut described_otherwise = bench.depot.store(NAME, &leaf, false).unwrap();
     let mut manifest = bench.depot.manifest(&described_otherwise).unwrap();
-    manifest.facts.not_after += Duration::days(1);
+    manifest.facts.not_after = manifest.facts.not_after + Duration::days(1);
     described_otherwise = bench.depot.vouch(&manifest).unwrap();
     cases.push((described_otherwise, "its not_after differs"));
     let elsewhere = bench.authority.leaf("other.test", now + Duration::days(80)).unwrap();

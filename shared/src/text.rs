@@ -110,6 +110,15 @@ pub fn causes(error: &dyn Error) -> String {
     texts.join(": ")
 }
 
+/// The innermost source of an error. The outer texts of an HTTP client only repeat the URL.
+pub fn innermost(error: &dyn Error) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}
+
 /// Whether Rust shows it as it is, or escapes it only because it would end a literal.
 fn is_harmless(c: char) -> bool {
     matches!(c, '"' | '\'' | '\\') || c.escape_debug().len() == 1

@@ -7,7 +7,7 @@
 //! instead of panicking, so no sum of a foreign time and a foreign length of time can stop a run.
 
 use std::fmt;
-use std::ops::{Add, AddAssign, Sub, SubAssign};
+use std::ops::{Add, Sub};
 use std::str::FromStr;
 
 use serde::de::Error as _;
@@ -158,18 +158,6 @@ impl Sub<std::time::Duration> for Timestamp {
 
     fn sub(self, duration: std::time::Duration) -> Self {
         self - Duration::try_from(duration).unwrap_or(Duration::MAX)
-    }
-}
-
-impl AddAssign<Duration> for Timestamp {
-    fn add_assign(&mut self, duration: Duration) {
-        *self = *self + duration;
-    }
-}
-
-impl SubAssign<Duration> for Timestamp {
-    fn sub_assign(&mut self, duration: Duration) {
-        *self = *self - duration;
     }
 }
 

@@ -174,11 +174,7 @@ impl World {
             },
         };
         let stored = StoredVersion {
-            version: facts.version.clone(),
-            not_before: facts.not_before,
-            not_after,
-            fingerprint: Some(facts.fingerprint.clone()),
-            issuer: "letsencrypt".into(),
+            facts: (&facts).into(),
             current: true,
         };
         self.history.insert(0, stored);

@@ -481,11 +481,7 @@ impl World {
         self.history.insert(
             0,
             StoredVersion {
-                version: facts.version.clone(),
-                not_before: facts.not_before,
-                not_after: facts.not_after,
-                fingerprint: Some(facts.fingerprint.clone()),
-                issuer: "letsencrypt".into(),
+                facts: (&facts).into(),
                 current: true,
             },
         );

@@ -7,8 +7,8 @@ use neverlapse::finding::{Finding, Kind, Phase, Served, Severity};
 use neverlapse::inventory::Problem;
 use neverlapse::observation::{Observation, Revocation, Tls};
 use neverlapse::report::{
-    AddressReport, AddressStage, CertificateReport, CurrentVersion, EndpointReport, InstanceReport, RenewalReport,
-    Report, Stage, StoredVersion,
+    AddressReport, AddressStage, CertificateReport, EndpointReport, InstanceReport, RenewalReport, Report, Stage,
+    StoredVersion, Version,
 };
 use neverlapse::timestamp::Timestamp;
 use time::Duration;
@@ -99,7 +99,7 @@ fn many(index: usize, kind: &CertificateReport) -> CertificateReport {
     };
     CertificateReport {
         identifiers: vec![name.clone(), format!("*.{name}")],
-        current: kind.current.clone().map(|current| CurrentVersion {
+        current: kind.current.clone().map(|current| Version {
             fingerprint: format!("{index:064x}"),
             ..current
         }),
@@ -367,21 +367,23 @@ fn managed(report: &Report, now: Timestamp) -> Vec<CertificateReport> {
         let leaf = leaf(endpoint);
         let begin = leaf.as_ref().map_or(now, |leaf| leaf.not_before);
         let stored = |age: i64| StoredVersion {
-            version: version(begin - Duration::days(age)),
-            not_before: begin - Duration::days(age),
-            not_after: begin - Duration::days(age) + Duration::days(90),
-            fingerprint: Some(match (&leaf, age) {
-                (Some(leaf), 0) => leaf.fingerprint.clone(),
-                _ => format!("{age:064x}"),
-            }),
-            issuer: "letsencrypt".to_owned(),
+            facts: Version {
+                version: version(begin - Duration::days(age)),
+                not_before: begin - Duration::days(age),
+                not_after: begin - Duration::days(age) + Duration::days(90),
+                fingerprint: match (&leaf, age) {
+                    (Some(leaf), 0) => leaf.fingerprint.clone(),
+                    _ => format!("{age:064x}"),
+                },
+                issuer: "letsencrypt".to_owned(),
+            },
             current: age == 0,
         };
         CertificateReport {
             name: name.to_owned(),
             status,
             identifiers: vec![name.to_owned(), format!("*.{name}")],
-            current: leaf.as_ref().map(|leaf| CurrentVersion {
+            current: leaf.as_ref().map(|leaf| Version {
                 issuer: "letsencrypt".to_owned(),
                 version: version(begin),
                 fingerprint: leaf.fingerprint.clone(),

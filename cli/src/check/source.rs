@@ -138,10 +138,7 @@ async fn of_inventory(
 /// A PEM file that an inventory names: a key in its bucket, or a path from its folder.
 async fn load(ca: &str, store: Option<&Store>, folder: &Path) -> Result<Vec<u8>, String> {
     match store {
-        Some(store) => {
-            let pem = store.object(ca).await.map_err(|error| error.to_string())?;
-            pem.ok_or_else(|| "no such object in the bucket (expected a PEM file)".to_owned())
-        }
+        Some(store) => store.pem(ca).await,
         None => {
             let path = folder.join(ca);
             fs::read(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))

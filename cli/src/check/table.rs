@@ -3,11 +3,11 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use comfy_table::Cell;
-use neverlapse::finding::{Finding, Severity};
-use neverlapse::report::EndpointReport;
+use neverlapse::finding::Severity;
+use neverlapse::report::{EndpointReport, Left, Merged};
 use neverlapse::text::{printable, some_of};
 use neverlapse::timestamp::Timestamp;
 
@@ -34,7 +34,7 @@ struct Rank {
 
 struct Row {
     unicode: Option<String>,
-    seconds_left: Option<i64>,
+    left: Option<Left>,
     not_after: Option<Timestamp>,
     lines: Vec<String>,
 }
@@ -56,7 +56,7 @@ impl Table {
 
         let row = Row {
             unicode: report.unicode.as_deref().map(printable),
-            seconds_left: report.seconds_left,
+            left: report.left(),
             not_after: report.not_after,
             lines: lines(report),
         };
@@ -97,7 +97,7 @@ impl Row {
         }
         [
             cell::status(rank.status.0),
-            Cell::new(cell::time_left(self.seconds_left, self.not_after)),
+            Cell::new(cell::time_left(self.left, self.not_after)),
             Cell::new(seen),
         ]
     }
@@ -106,7 +106,7 @@ impl Row {
 /// Every finding on a line of its own, then the issuer of the certificate, then the addresses that
 /// were skipped.
 fn lines(report: &EndpointReport) -> Vec<String> {
-    let mut lines: Vec<_> = merged(report).iter().map(|merged| merged.line(report)).collect();
+    let mut lines: Vec<_> = report.merged().iter().map(|merged| line(merged, report)).collect();
 
     if let Some(leaf) = report.leaf() {
         lines.push(cut(&format!("{}, issued by {}", leaf.key, leaf.issuer)));
@@ -122,50 +122,21 @@ fn lines(report: &EndpointReport) -> Vec<String> {
     lines
 }
 
-/// The same finding at several addresses.
-struct Merged<'r> {
-    finding: &'r Finding,
-    /// None if it is about the endpoint.
-    addresses: BTreeSet<IpAddr>,
-}
-
-/// The findings of an endpoint, worst first, each of them once.
-fn merged(report: &EndpointReport) -> Vec<Merged<'_>> {
-    let mut all = Vec::<Merged<'_>>::new();
-    for (address, finding) in report.all_findings() {
-        let address = address.map(|address| address.ip());
-        match all.iter_mut().find(|merged| merged.shows(finding)) {
-            Some(merged) => merged.addresses.extend(address),
-            None => all.push(Merged {
-                finding,
-                addresses: address.into_iter().collect(),
-            }),
-        }
-    }
-    all.sort_by_key(|merged| Reverse(merged.finding.severity));
-    all
-}
-
-impl Merged<'_> {
-    fn shows(&self, finding: &Finding) -> bool {
-        self.finding.severity == finding.severity && self.finding.message == finding.message
-    }
-
-    /// The finding, with its severity and addresses where these are not the whole endpoint's.
-    fn line(&self, report: &EndpointReport) -> String {
-        let severity = if self.finding.severity == report.status {
-            String::new()
-        } else {
-            format!("{}: ", self.finding.severity)
-        };
-        let everywhere = self.addresses.is_empty() || self.addresses.len() == report.observations.len();
-        let place = if everywhere {
-            String::new()
-        } else {
-            format!(" [{}]", some_of(&self.addresses, ADDRESSES))
-        };
-        format!("- {severity}{}{place}", cut(&self.finding.message))
-    }
+/// A finding, with its severity and addresses where these are not the whole endpoint's.
+fn line(merged: &Merged<'_>, report: &EndpointReport) -> String {
+    let finding = merged.finding;
+    let severity = if finding.severity == report.status {
+        String::new()
+    } else {
+        format!("{}: ", finding.severity)
+    };
+    let place = if merged.is_somewhere {
+        let addresses: BTreeSet<_> = merged.addresses.iter().map(SocketAddr::ip).collect();
+        format!(" [{}]", some_of(addresses, ADDRESSES))
+    } else {
+        String::new()
+    };
+    format!("- {severity}{}{place}", cut(&finding.message))
 }
 
 fn sentence(summary: &Summary) -> String {
@@ -177,10 +148,7 @@ fn sentence(summary: &Summary) -> String {
         some => format!(", {some} not understood"),
     };
     let seconds = (summary.ended - summary.began).as_seconds_f64();
-    format!(
-        "{total} {noun}: {} critical, {} unknown, {} warning, {} ok{problems} in {seconds:.1} s",
-        counts.critical, counts.unknown, counts.warning, counts.ok
-    )
+    format!("{total} {noun}: {counts}{problems} in {seconds:.1} s")
 }
 
 const ROWS: usize = 1_000;

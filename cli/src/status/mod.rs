@@ -22,7 +22,7 @@ use neverlapse::timestamp::Timestamp;
 use tokio::time::Instant;
 
 use self::overview::Overview;
-use self::served::{Seen, Served};
+use self::served::{SeenBy, Served};
 use self::table::Table;
 use crate::argument;
 use crate::stack::{Stack, StackName, certificate};
@@ -146,7 +146,7 @@ async fn overview(
 
 /// The probe's last report. Without it there is less to show, and the rest stands.
 async fn last_report(store: &Store) -> Option<Report> {
-    match store.json::<Report>(LATEST_JSON).await {
+    match store.document::<Report>(LATEST_JSON).await {
         Ok(last) => last.map(|last| last.value),
         Err(error) => {
             eprintln!("warning: {error}");
@@ -167,12 +167,12 @@ fn timeout() -> Instant {
 
 /// What to do where this command could not do its work.
 fn print_hints(overview: &Overview) {
-    match overview.served.seen {
-        Seen::Never if overview.is_served_somewhere() => {
+    match overview.served.by {
+        SeenBy::Nobody if overview.is_served_somewhere() => {
             eprintln!("warning: there is no {LATEST_JSON} yet, so nobody has seen what is served");
             eprintln!("hint: --look looks now, from here");
         }
-        Seen::ByProbe(at) if overview.is_old() => {
+        SeenBy::Probe(at) if overview.is_old() => {
             let ago = Span(overview.now - at);
             let period = Span(overview.probe_period);
             eprintln!("warning: the probe looked {ago} ago; it should every {period} at the latest");

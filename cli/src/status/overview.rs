@@ -7,7 +7,7 @@ use neverlapse::report::{AddressStage, CertificateReport, EndpointReport, Report
 use neverlapse::timestamp::Timestamp;
 use time::Duration;
 
-use super::served::{Seen, Served};
+use super::served::{SeenBy, Served};
 
 /// The state of the certificates as of `now`.
 pub(super) struct Overview {
@@ -44,7 +44,7 @@ impl Overview {
         let mut report = Report::new(self.began, self.now, endpoints.collect());
         report.certificates = self.certificates.clone();
         report.mistakes = self.problems.clone();
-        if let Seen::ByProbe(at) = self.served.seen {
+        if let SeenBy::Probe(at) = self.served.by {
             report.looked_at = Some(at);
         }
         report
@@ -52,7 +52,7 @@ impl Overview {
 
     /// Whether the probe should have finished another run since.
     pub(super) fn is_old(&self) -> bool {
-        matches!(self.served.seen, Seen::ByProbe(at) if self.now - at > self.probe_period)
+        matches!(self.served.by, SeenBy::Probe(at) if self.now - at > self.probe_period)
     }
 
     pub(super) fn is_served_somewhere(&self) -> bool {

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result, anyhow};
-use neverlapse::bucket::store::Store;
 use neverlapse::chain::roots::Roots;
 use neverlapse::inventory::{Inventory, Managed};
 use neverlapse::probe::{Options, Prober, Target};
@@ -18,18 +17,18 @@ use crate::stack::Stack;
 /// What was seen of the endpoints, and by whom.
 pub(super) struct Served {
     pub(super) endpoints: Vec<EndpointReport>,
-    pub(super) seen: Seen,
+    pub(super) by: SeenBy,
 }
 
 /// Who has seen the endpoints, and when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Seen {
+pub(super) enum SeenBy {
     /// This command, now.
     Here,
     /// The probe, in a run that ended then.
-    ByProbe(Timestamp),
+    Probe(Timestamp),
     /// Nobody: there is no report.
-    Never,
+    Nobody,
 }
 
 impl Served {
@@ -38,7 +37,7 @@ impl Served {
         let Some(last) = last else {
             return Self {
                 endpoints: Vec::new(),
-                seen: Seen::Never,
+                by: SeenBy::Nobody,
             };
         };
 
@@ -51,7 +50,7 @@ impl Served {
         endpoints.retain(|seen| places.contains(&seen.endpoint));
         Self {
             endpoints,
-            seen: Seen::ByProbe(last.finished_at),
+            by: SeenBy::Probe(last.finished_at),
         }
     }
 
@@ -72,7 +71,7 @@ impl Served {
         }
 
         let roots = roots(stack).await?;
-        let (targets, problems) = Target::all(&watched, &roots, async |key: &str| load(&stack.store, key).await).await;
+        let (targets, problems) = Target::all(&watched, &roots, async |key: &str| stack.store.pem(key).await).await;
         for problem in problems {
             eprintln!("error: inventory.toml {}", printable(&problem.to_string()));
         }
@@ -84,7 +83,7 @@ impl Served {
         })?;
         Ok(Self {
             endpoints: prober.report(targets, deadline).await.endpoints,
-            seen: Seen::Here,
+            by: SeenBy::Here,
         })
     }
 }
@@ -96,19 +95,13 @@ async fn roots(stack: &Stack) -> Result<Roots> {
         return Ok(public);
     };
     let name = || format!("trust bundle {key:?}");
-    let pem = load(&stack.store, key)
+    let pem = stack
+        .store
+        .pem(key)
         .await
         .map_err(|problem| anyhow!(problem))
         .with_context(name)?;
     public.with_pem(&pem).with_context(name)
-}
-
-async fn load(store: &Store, key: &str) -> Result<Vec<u8>, String> {
-    match store.object(key).await {
-        Ok(Some(pem)) => Ok(pem),
-        Ok(None) => Err("there is no such object in the bucket (expected a PEM file)".to_owned()),
-        Err(error) => Err(error.to_string()),
-    }
 }
 
 /// A terminal's limit on open files may be as low as 256.

@@ -2,14 +2,15 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::io::{self, Write};
 
 use comfy_table::Cell;
 use neverlapse::finding::{Finding, Kind, Severity, Span};
-use neverlapse::report::{AddressReport, AddressStage, CertificateReport, Counts, InstanceReport, Stage};
+use neverlapse::report::{AddressReport, AddressStage, CertificateReport, Counts, InstanceReport, Left};
 
 use super::overview::{self, Overview};
-use super::served::Seen;
+use super::served::SeenBy;
 use crate::cell::{self, cut};
 use crate::terminal::Terminal;
 
@@ -65,9 +66,7 @@ impl Table {
 
 fn row(overview: &Overview, certificate: &CertificateReport) -> Row {
     let status = overview::status(certificate, overview.now);
-    let seconds_left = certificate
-        .not_after()
-        .map(|not_after| (not_after - overview.now).whole_seconds());
+    let left = certificate.not_after().map(|not_after| Left(not_after - overview.now));
 
     let mut lines = vec![name(certificate)];
     lines.extend(certificate.findings.iter().map(|finding| line(finding, status)));
@@ -79,7 +78,7 @@ fn row(overview: &Overview, certificate: &CertificateReport) -> Row {
 
     Row {
         status,
-        time_left: cell::time_left(seconds_left, certificate.not_after()),
+        time_left: cell::time_left(left, certificate.not_after()),
         lines,
     }
 }
@@ -131,7 +130,7 @@ fn instances(certificate: &CertificateReport) -> Vec<String> {
         return vec!["no instance has reported".to_owned()];
     }
 
-    let stages = counted(sorted.iter().map(|instance| stage(instance.stage)));
+    let stages = counted(sorted.iter().map(|instance| instance.stage));
     let noun = if sorted.len() == 1 { "instance" } else { "instances" };
     let mut lines = vec![format!("{} {noun}: {stages}", sorted.len())];
     lines.extend(sorted.iter().take(LISTED).map(|found| instance(found, certificate)));
@@ -152,7 +151,7 @@ fn instance(instance: &InstanceReport, certificate: &CertificateReport) -> Strin
     {
         text.push_str(&format!(", has {version}"));
     }
-    format!("· {:<11} {}", stage(instance.stage), cut(&text))
+    format!("· {:<11} {}", instance.stage, cut(&text))
 }
 
 /// How many addresses are at which stage, then each of them, those that are behind first.
@@ -163,7 +162,7 @@ fn addresses(certificate: &CertificateReport) -> Vec<String> {
         return vec!["served nowhere that is watched".to_owned()];
     }
 
-    let stages = counted(sorted.iter().map(|seen| address_stage(seen.stage)));
+    let stages = counted(sorted.iter().map(|seen| seen.stage));
     let noun = if sorted.len() == 1 { "address" } else { "addresses" };
     let mut lines = vec![format!("{} {noun}: {stages}", sorted.len())];
     lines.extend(sorted.iter().take(LISTED).map(|seen| address(seen)));
@@ -189,11 +188,7 @@ fn address(seen: &AddressReport) -> String {
         Some(reason) => format!(": {reason}"),
         None => String::new(),
     };
-    format!(
-        "· {:<11} {}",
-        address_stage(seen.stage),
-        cut(&format!("{place}{shown}{reason}"))
-    )
+    format!("· {:<11} {}", seen.stage, cut(&format!("{place}{shown}{reason}")))
 }
 
 /// How many are not listed, of this many.
@@ -206,35 +201,14 @@ fn more(all: usize) -> Option<String> {
     }
 }
 
-/// `1 failed, 2 served`, in the order in which they come.
-fn counted(stages: impl Iterator<Item = &'static str>) -> String {
-    let mut order = Vec::new();
-    let mut counts = BTreeMap::new();
+/// `1 failed, 2 served`, in the order of the stages.
+fn counted<S: Ord + Display>(stages: impl Iterator<Item = S>) -> String {
+    let mut counts = BTreeMap::<S, usize>::new();
     for stage in stages {
-        if *counts.entry(stage).and_modify(|count| *count += 1).or_insert(1) == 1 {
-            order.push(stage);
-        }
+        *counts.entry(stage).or_default() += 1;
     }
-    let each: Vec<_> = order.iter().map(|stage| format!("{} {stage}", counts[stage])).collect();
+    let each: Vec<_> = counts.iter().map(|(stage, count)| format!("{count} {stage}")).collect();
     each.join(", ")
-}
-
-fn stage(stage: Stage) -> &'static str {
-    match stage {
-        Stage::Failed => "failed",
-        Stage::Issued => "not pulled",
-        Stage::Pulled => "pulled",
-        Stage::Installed => "installed",
-        Stage::Served => "served",
-    }
-}
-
-fn address_stage(stage: AddressStage) -> &'static str {
-    match stage {
-        AddressStage::Another => "another",
-        AddressStage::Unseen => "not seen",
-        AddressStage::Served => "served",
-    }
 }
 
 fn totals(overview: &Overview) -> String {
@@ -248,21 +222,18 @@ fn totals(overview: &Overview) -> String {
         0 => String::new(),
         some => format!(", {some} not understood"),
     };
-    format!(
-        "{total} {noun}: {} critical, {} unknown, {} warning, {} ok{problems}",
-        counts.critical, counts.unknown, counts.warning, counts.ok
-    )
+    format!("{total} {noun}: {counts}{problems}")
 }
 
 /// When the addresses were seen.
 fn age(overview: &Overview) -> String {
-    match overview.served.seen {
-        Seen::Here => "addresses as seen now, from here".to_owned(),
-        Seen::ByProbe(at) => format!(
+    match overview.served.by {
+        SeenBy::Here => "addresses as seen now, from here".to_owned(),
+        SeenBy::Probe(at) => format!(
             "addresses as the probe saw them {} ago, on {at}",
             Span(overview.now - at)
         ),
-        Seen::Never => "addresses have not been looked at".to_owned(),
+        SeenBy::Nobody => "addresses have not been looked at".to_owned(),
     }
 }
 
@@ -281,7 +252,7 @@ mod tests {
 
     const NOW: Timestamp = timestamp!(2026-10-10 00:00 UTC);
 
-    fn overview(certificates: Value, seen: Seen) -> Overview {
+    fn overview(certificates: Value, by: SeenBy) -> Overview {
         let next = timestamp!(2026-12-08 00:00 UTC);
         Overview {
             certificates: serde_json::from_value(certificates).unwrap(),
@@ -289,7 +260,7 @@ mod tests {
             problems: Vec::new(),
             served: Served {
                 endpoints: Vec::new(),
-                seen,
+                by,
             },
             probe_period: time::Duration::hours(26),
             began: NOW,
@@ -334,7 +305,7 @@ mod tests {
     fn the_worst_comes_first_and_who_is_behind_before_the_others() {
         let overview = overview(
             json!([shop(), expired()]),
-            Seen::ByProbe(NOW - time::Duration::hours(3)),
+            SeenBy::Probe(NOW - time::Duration::hours(3)),
         );
         let page = print(&overview, Terminal::default());
         let lines: Vec<_> = page
@@ -373,13 +344,13 @@ mod tests {
         unseen["findings"] = json!([]);
         unseen["status"] = json!("ok");
         for (stage, seen, expected) in [
-            ("served", Seen::Here, Severity::Ok),
-            ("another", Seen::Here, Severity::Ok),
-            ("unseen", Seen::Here, Severity::Unknown),
-            ("served", Seen::ByProbe(NOW - time::Duration::hours(25)), Severity::Ok),
+            ("served", SeenBy::Here, Severity::Ok),
+            ("another", SeenBy::Here, Severity::Ok),
+            ("unseen", SeenBy::Here, Severity::Unknown),
+            ("served", SeenBy::Probe(NOW - time::Duration::hours(25)), Severity::Ok),
             (
                 "served",
-                Seen::ByProbe(NOW - time::Duration::hours(27)),
+                SeenBy::Probe(NOW - time::Duration::hours(27)),
                 Severity::Unknown,
             ),
         ] {
@@ -400,7 +371,7 @@ mod tests {
                 width: Some(width),
                 colors: false,
             };
-            let page = print(&overview(json!([hostile, expired()]), Seen::Never), terminal);
+            let page = print(&overview(json!([hostile, expired()]), SeenBy::Nobody), terminal);
             let widest = page.lines().map(|line| line.chars().count()).max();
             assert!(widest <= Some(width.into()), "{page}");
             assert!(
@@ -418,7 +389,7 @@ mod tests {
             json!({"instance": format!("i-{n:03}"), "host": "h", "version": "new", "stage": stage})
         });
         shop["instances"] = many.collect();
-        let page = print(&overview(json!([shop]), Seen::Here), Terminal::default());
+        let page = print(&overview(json!([shop]), SeenBy::Here), Terminal::default());
         assert!(page.contains("500 instances: 1 pulled, 499 served"), "{page}");
         assert!(page.contains("· pulled      i-321 (h)\n"), "{page}");
         assert!(page.contains("+480 more"), "{page}");

@@ -30,12 +30,22 @@ pub(crate) enum Error {
     SlackNotNotified(String),
 }
 
-/// The memory as it was read, and whether and how it may be written.
+/// The memory as it was read.
 struct Recalled {
     memory: Memory,
+    /// None if there is no object, or it could not be read.
     object: Option<Tagged<Vec<u8>>>,
-    /// False if it could not be read, or a later version wrote it: then it stays as it is.
-    writable: bool,
+}
+
+impl Recalled {
+    /// An object that could not be read, or that a later version wrote, stays as it is.
+    fn is_writable(&self) -> bool {
+        match self.memory {
+            Memory::Blank | Memory::Known(_) => true,
+            Memory::Lost { .. } => self.object.is_some(),
+            Memory::Future { .. } => false,
+        }
+    }
 }
 
 impl Alerts {
@@ -86,34 +96,29 @@ impl Alerts {
             Ok(None) => Recalled {
                 memory: Memory::Blank,
                 object: None,
-                writable: true,
             },
-            Ok(Some(object)) => {
-                let memory = Memory::read(&object.value);
-                Recalled {
-                    writable: !matches!(memory, Memory::Future { .. }),
-                    memory,
-                    object: Some(object),
-                }
-            }
+            Ok(Some(object)) => Recalled {
+                memory: Memory::read(&object.value),
+                object: Some(object),
+            },
             Err(error) => Recalled {
                 memory: Memory::Lost {
                     reason: error.to_string(),
                 },
                 object: None,
-                writable: false,
             },
         };
         if let Memory::Lost { reason } | Memory::Future { schema: reason } = &recalled.memory {
-            let writable = recalled.writable;
+            let writable = recalled.is_writable();
             error!(key = KEY, reason, writable, "what was said before cannot be understood");
         }
         recalled
     }
 
-    /// Writes the new state, unless it is the old one. Where another run was faster, both are merged.
+    /// Writes the new state, unless it is the old one. Where another run was faster, both are
+    /// merged.
     async fn remember(&self, mut state: State, mut recalled: Recalled) -> Result<(), Error> {
-        if !recalled.writable || matches!(&recalled.memory, Memory::Known(before) if *before == state) {
+        if !recalled.is_writable() || matches!(&recalled.memory, Memory::Known(before) if *before == state) {
             return Ok(());
         }
 
@@ -129,7 +134,7 @@ impl Alerts {
             recalled = self.recall().await;
             match &recalled.memory {
                 Memory::Known(other) => state = state.merged(other.clone()),
-                _ if !recalled.writable => break,
+                _ if !recalled.is_writable() => break,
                 _ => {}
             }
         }

@@ -1,9 +1,10 @@
 //! Where reports are kept: the last one for programs and for people, and one per run for later.
 
 use lambda_runtime::tracing::{info, warn};
+use neverlapse::bucket::document::Document;
 use neverlapse::bucket::store::{Expecting, LATEST_JSON, LATEST_PAGE, Object, Store};
 use neverlapse::report::page::page;
-use neverlapse::report::{CertificateReport, Report};
+use neverlapse::report::{CertificateReport, Report, SCHEMA};
 use neverlapse::timestamp::Timestamp;
 use serde::Deserialize;
 
@@ -18,7 +19,12 @@ pub(crate) async fn certificates(store: &Store) -> Vec<CertificateReport> {
         certificates: Vec<CertificateReport>,
     }
 
-    match store.json::<Managed>(LATEST_JSON).await {
+    impl Document for Managed {
+        const SCHEMA: &'static str = SCHEMA;
+        const LONGEST: u64 = u64::MAX;
+    }
+
+    match store.document::<Managed>(LATEST_JSON).await {
         Ok(last) => last.map_or_else(Vec::new, |last| last.value.certificates),
         Err(failed) => {
             warn!(key = LATEST_JSON, %failed, "the last report cannot be read");

@@ -1,6 +1,7 @@
 //! The forms of an event: everything, a few endpoints, or one batch of many.
 
 use neverlapse::endpoint::Endpoint;
+use neverlapse::text::cut;
 use serde_json::Value;
 
 /// What to probe.
@@ -45,8 +46,7 @@ fn endpoint(item: &Value) -> Result<Result<Endpoint, String>, String> {
 }
 
 fn invalid(value: &Value) -> String {
-    let shown: String = value.to_string().chars().take(SHOWN).collect();
-    format!("invalid event {shown} (expected {EXPECTED})")
+    format!("invalid event {} (expected {EXPECTED})", cut(&value.to_string(), SHOWN))
 }
 
 const SHOWN: usize = 200;

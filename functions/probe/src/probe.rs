@@ -8,9 +8,10 @@ use lambda_runtime::tracing::{error, info, warn};
 use neverlapse::alert::{Digest, Sender, Topic, Watchlist};
 use neverlapse::bucket::store::Store;
 use neverlapse::delivery;
+use neverlapse::endpoint::Endpoint;
 use neverlapse::finding::Severity;
 use neverlapse::inventory::{Inventory, Problem};
-use neverlapse::probe::{Options, Prober};
+use neverlapse::probe::{Options, Prober, Target};
 use neverlapse::report::Report;
 use neverlapse::timestamp::Timestamp;
 use serde_json::Value;
@@ -52,66 +53,100 @@ impl Probe {
         }
     }
 
-    /// Observes, notifies, requests renewals and archives the report, which is also the answer.
-    ///
-    /// A run over a few endpoints sends no alert, remembers nothing and archives nothing: whoever
-    /// requested it has the answer. A run over the whole inventory that could observe nothing sends
-    /// an alert before it fails.
+    /// Observes what the event means, and answers with the report.
     pub(crate) async fn handle(&self, event: LambdaEvent<Value>) -> Result<Value, Error> {
         let deadline = Instant::now() + time_for_probing(event.context.deadline());
-        let event = Event::read(&event.payload).map_err(Error::InvalidEvent)?;
-        let is_whole = event == Event::Everything;
+        let report = match Event::read(&event.payload).map_err(Error::InvalidEvent)? {
+            Event::Everything => self.run(deadline).await?,
+            Event::Endpoints(endpoints) => self.answer(endpoints, deadline).await?,
+        };
+        Ok(serde_json::to_value(report.fitting(RESPONSE_BYTES))?)
+    }
 
-        let (report, inventory) = match self.observe(event, deadline).await {
+    /// A run over the whole inventory: observes, notifies, requests renewals and archives the
+    /// report. One that could observe nothing sends an alert before it fails.
+    async fn run(&self, deadline: Instant) -> Result<Report, Error> {
+        let (report, inventory) = match self.observe_everything(deadline).await {
             Ok(observed) => observed,
             Err(failed) => {
-                error!(error = %failed, "the run could not look at anything");
-                if is_whole {
-                    let reason = failed.to_string();
-                    let nothing = Watchlist::default();
-                    self.alerts.notify(Err(&reason), &nothing, Timestamp::now()).await?;
-                }
+                log_failure(&failed);
+                let reason = failed.to_string();
+                let nothing = Watchlist::default();
+                self.alerts.notify(Err(&reason), &nothing, Timestamp::now()).await?;
                 return Err(failed);
             }
         };
         log(&report);
-        if is_whole {
-            // Before anything that could fail: a run that is not counted raises an alarm.
-            self.print_metrics(&report);
-        }
+        // Before anything that could fail: a run that is not counted raises an alarm.
+        self.print_metrics(&report);
 
         // An alert that cannot be sent stops no renewal, and neither of them stops the report.
         let now = Timestamp::now();
-        let notified = if is_whole {
-            self.alerts.notify(Ok(&report), &Watchlist::of(&inventory), now).await
-        } else {
-            Ok(())
-        };
+        let notified = self.alerts.notify(Ok(&report), &Watchlist::of(&inventory), now).await;
         let requested = self.request(&inventory, &report, now).await;
-        let archived = if is_whole {
-            self.archive(&report, now).await
-        } else {
-            Ok(())
-        };
+        let archived = self.archive(&report, now).await;
 
         notified?;
         requested?;
         archived?;
-        Ok(serde_json::to_value(report.fitting(RESPONSE_BYTES))?)
+        Ok(report)
     }
 
-    /// Probes the endpoints, and meanwhile reads what the bucket knows of managed certificates.
-    async fn observe(&self, event: Event, deadline: Instant) -> Result<(Report, Inventory), Error> {
-        let is_whole = event == Event::Everything;
-        let scope = Scope::read(event, &self.store, &self.settings).await?;
-        let certificates = &scope.inventory.certificates;
+    /// A run over a few endpoints. It sends no alert, remembers nothing and archives nothing:
+    /// whoever requested it has the answer.
+    async fn answer(&self, endpoints: Vec<Result<Endpoint, String>>, deadline: Instant) -> Result<Report, Error> {
+        let observed = async {
+            let scope = Scope::of(endpoints, &self.store, &self.settings).await?;
+            let mut report = self.observe(scope.targets, &scope.inventory, deadline).await?;
+            report.mistakes = scope.problems;
+            Ok((report, scope.inventory))
+        };
+        let (report, inventory) = observed.await.inspect_err(log_failure)?;
+        log(&report);
 
-        // Each run has its own prober: caches of addresses and revocation lists must not outlive it.
+        self.request(&inventory, &report, Timestamp::now()).await?;
+        Ok(report)
+    }
+
+    /// Observes what is in the inventory, and what was taken out of it.
+    async fn observe_everything(&self, deadline: Instant) -> Result<(Report, Inventory), Error> {
+        let Scope {
+            targets,
+            problems,
+            inventory,
+            is_written,
+        } = Scope::read(&self.store, &self.settings).await?;
+        let left_out = async {
+            // A certificate that is missing from an inventory with problems may be one of them.
+            if inventory.problems.is_empty() {
+                delivery::left_out(&self.store, &inventory.certificates, deadline).await
+            } else {
+                (Vec::new(), Vec::new())
+            }
+        };
+        let (report, (left_out, unreadable)) = join!(self.observe(targets, &inventory, deadline), left_out);
+
+        let now = Timestamp::now();
+        let mut report = report?;
+        for current in &left_out {
+            let left_out = delivery::not_renewed(current, !is_written, now);
+            report.certificates.push(left_out);
+        }
+        report.mistakes = problems;
+        report.mistakes.extend(unreadable.into_iter().map(Problem::new));
+        Ok((report, inventory))
+    }
+
+    /// Probes the targets, and meanwhile reads what the bucket knows of managed certificates.
+    async fn observe(&self, targets: Vec<Target>, inventory: &Inventory, deadline: Instant) -> Result<Report, Error> {
+        // Each run has its own prober: caches of addresses and revocation lists must not outlive
+        // it.
         let prober = Prober::new(Options {
             nameserver: self.settings.nameserver,
             revocation: self.settings.revocation,
             ..Options::default()
         })?;
+        let certificates = &inventory.certificates;
         let stored = async {
             let before = if certificates.is_empty() {
                 Vec::new()
@@ -120,27 +155,10 @@ impl Probe {
             };
             delivery::read(&self.store, certificates, &before, deadline).await
         };
-        let left_out = async {
-            // A certificate that is missing from an inventory with problems may be one of them.
-            if is_whole && scope.inventory.problems.is_empty() {
-                delivery::left_out(&self.store, certificates, deadline).await
-            } else {
-                (Vec::new(), Vec::new())
-            }
-        };
-        let (mut report, stored, (left_out, unreadable)) =
-            join!(prober.report(scope.targets, deadline), stored, left_out);
+        let (mut report, stored) = join!(prober.report(targets, deadline), stored);
 
-        let now = Timestamp::now();
-        report.certificates = delivery::reports(certificates, &stored, &report.endpoints, now);
-        report.certificates.extend(
-            left_out
-                .iter()
-                .map(|current| delivery::not_renewed(current, !scope.is_written, now)),
-        );
-        report.mistakes = scope.problems;
-        report.mistakes.extend(unreadable.into_iter().map(Problem::new));
-        Ok((report, scope.inventory))
+        report.certificates = delivery::reports(certificates, &stored, &report.endpoints, Timestamp::now());
+        Ok(report)
     }
 
     /// Prints the metrics to the log, where CloudWatch finds them.
@@ -185,6 +203,10 @@ impl Probe {
         self.alerts.publish(&digest).await?;
         Err(Error::ReportNotWritten(problem))
     }
+}
+
+fn log_failure(failed: &Error) {
+    error!(error = %failed, "the run could not look at anything");
 }
 
 /// One line per finding and problem, none for what is well, and one with the counts.

@@ -26,10 +26,9 @@ pub(crate) fn requests(certificates: &[Managed], report: &Report, now: Timestamp
 /// What was seen at the certificate's endpoints. One that was probed for another name (`sni`)
 /// serves another certificate, and proves nothing of this one.
 fn observed(certificate: &Managed, report: &Report) -> Vec<Observed> {
-    let served_at: Vec<_> = certificate.served_at.iter().map(ToString::to_string).collect();
     let mut observed = Vec::new();
     for endpoint in &report.endpoints {
-        if endpoint.sni.is_some() || !served_at.contains(&endpoint.endpoint) {
+        if !certificate.served_at.iter().any(|served_at| endpoint.is_of(served_at)) {
             continue;
         }
         for observation in &endpoint.observations {

@@ -7,7 +7,6 @@ use neverlapse::inventory::{Inventory, Problem};
 use neverlapse::probe::Target;
 
 use crate::error::Error;
-use crate::event::Event;
 use crate::settings::Settings;
 
 /// What a run covers.
@@ -22,18 +21,34 @@ pub(crate) struct Scope {
 }
 
 impl Scope {
-    /// Reads the inventory and every root certificate that it names.
+    /// Everything in the inventory.
     ///
     /// Problems in it are part of the scope. It is an error if the inventory cannot be read, or if
     /// there is nothing to probe and nothing managed.
-    pub(crate) async fn read(event: Event, store: &Store, settings: &Settings) -> Result<Self, Error> {
-        let (mut inventory, is_written) = inventory(store, settings).await?;
-        if let Event::Endpoints(endpoints) = event {
-            inventory = only(endpoints, &inventory);
-        }
+    pub(crate) async fn read(store: &Store, settings: &Settings) -> Result<Self, Error> {
+        let (inventory, is_written) = inventory(store, settings).await?;
+        Self::with_roots(inventory, is_written, store, settings).await
+    }
 
+    /// These endpoints alone, with the settings that the inventory has for them.
+    pub(crate) async fn of(
+        endpoints: Vec<Result<Endpoint, String>>,
+        store: &Store,
+        settings: &Settings,
+    ) -> Result<Self, Error> {
+        let (inventory, is_written) = inventory(store, settings).await?;
+        Self::with_roots(only(endpoints, &inventory), is_written, store, settings).await
+    }
+
+    /// Reads every root certificate that the inventory names.
+    async fn with_roots(
+        inventory: Inventory,
+        is_written: bool,
+        store: &Store,
+        settings: &Settings,
+    ) -> Result<Self, Error> {
         let roots = roots(store, settings).await?;
-        let (targets, unusable) = Target::all(&inventory, &roots, async |key: &str| load(store, key).await).await;
+        let (targets, unusable) = Target::all(&inventory, &roots, async |key: &str| store.pem(key).await).await;
         let problems: Vec<_> = inventory.problems.iter().cloned().chain(unusable).collect();
 
         if targets.is_empty() && inventory.certificates.is_empty() {
@@ -82,19 +97,9 @@ async fn roots(store: &Store, settings: &Settings) -> Result<Roots, Error> {
     let Some(key) = &settings.trust_bundle else {
         return Ok(public);
     };
-    load(store, key)
+    store
+        .pem(key)
         .await
         .and_then(|pem| public.with_pem(&pem).map_err(|error| error.to_string()))
         .map_err(|problem| Error::InventoryUnreadable(format!("trust bundle {key:?}: {problem}")))
-}
-
-async fn load(store: &Store, key: &str) -> Result<Vec<u8>, String> {
-    match store.object(key).await {
-        Ok(Some(pem)) => Ok(pem),
-        Ok(None) => Err(format!(
-            "no such object in s3://{} (expected a PEM file)",
-            store.bucket()
-        )),
-        Err(error) => Err(error.to_string()),
-    }
 }

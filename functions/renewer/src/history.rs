@@ -17,12 +17,12 @@ pub(crate) struct History {
 impl History {
     /// The version to serve, if there is one yet.
     pub(crate) async fn current(&self, name: &str) -> Result<Option<Tagged<Current>>, Error> {
-        Ok(self.store.json(&current_key(name)).await?)
+        Ok(self.store.document(&current_key(name)).await?)
     }
 
     /// What is remembered of its renewals.
     pub(crate) async fn renewal(&self, name: &str) -> Result<Renewal, Error> {
-        let found = self.store.json::<Renewal>(&Renewal::key(name)).await?;
+        let found = self.store.document::<Renewal>(&Renewal::key(name)).await?;
         Ok(found.map_or_else(|| Renewal::new(name), |found| found.value))
     }
 
@@ -30,7 +30,7 @@ impl History {
     pub(crate) async fn remember<T>(&self, name: &str, change: impl Fn(&mut Renewal) -> T) -> Result<T, Error> {
         let key = Renewal::key(name);
         loop {
-            let found = self.store.json::<Renewal>(&key).await?;
+            let found = self.store.document::<Renewal>(&key).await?;
             let mut renewal = found
                 .as_ref()
                 .map_or_else(|| Renewal::new(name), |found| found.value.clone());

@@ -10,7 +10,7 @@ use super::incident::{CONFIRMED, Incident, Place};
 use super::inhibit::{collapse_instances, collapse_outage};
 use super::memory::{Memory, State};
 use super::news::{Change, News, Notice};
-use super::seen::Seen;
+use super::run_index::RunIndex;
 use super::watchlist::Watchlist;
 use crate::finding::{Code, Severity};
 use crate::report::Report;
@@ -35,7 +35,7 @@ pub struct Run<'a> {
 /// is the likely cause: those are one incident, and reported at once.
 pub fn decide(run: &Run<'_>, memory: &Memory, now: Timestamp) -> (News, State) {
     let before = memory.state();
-    let seen = run.outcome.ok().map(Seen::of);
+    let seen = run.outcome.ok().map(RunIndex::of);
 
     // What is wrong, as so many incidents as people should hear of.
     let mut found = found::everything(run.outcome, run.watchlist);
@@ -52,26 +52,26 @@ pub fn decide(run: &Run<'_>, memory: &Memory, now: Timestamp) -> (News, State) {
     collapse_instances(&before, &mut found);
     let troubled = troubled(&found);
 
-    let mut decision = Decision::new(&before, now);
+    let mut draft = Draft::new(&before, now);
     for (id, found) in found {
         let incident = found.incident(before.incidents.get(&id), seen.as_ref(), now);
         // One run alone may have seen its own network fail. Without a memory nothing can be
         // confirmed, and it is better to say too much.
         let is_confirmed = is_lost || incident.runs >= CONFIRMED;
         let waits = incident.code.is_network() && (outage.contains(&id) || !is_confirmed);
-        decision.is_found(id, incident, waits);
+        draft.add_found(id, incident, waits);
     }
     for (id, incident) in before.incidents {
-        if !decision.state.incidents.contains_key(&id) && !run.watchlist.is_quiet(&incident.place) {
+        if !draft.state.incidents.contains_key(&id) && !run.watchlist.is_quiet(&incident.place) {
             let fate = fate(seen.as_ref(), incident.clone(), &troubled);
-            decision.is_not_found(id, incident, fate, seen.is_some());
+            draft.add_missing(id, incident, fate, seen.is_some());
         }
     }
     if run.weekly {
-        decision.is_all_fine();
+        draft.add_all_fine();
     }
 
-    let Decision { mut news, state, .. } = decision;
+    let Draft { mut news, state, .. } = draft;
     news.sort();
     (news, state)
 }
@@ -87,14 +87,14 @@ fn troubled(found: &BTreeMap<String, Found>) -> BTreeSet<(Place, String)> {
     troubled
 }
 
-/// What is decided so far.
-struct Decision {
+/// What is decided so far: the news, and the state to remember.
+struct Draft {
     news: News,
     state: State,
     now: Timestamp,
 }
 
-impl Decision {
+impl Draft {
     fn new(before: &State, now: Timestamp) -> Self {
         Self {
             news: News::default(),
@@ -107,9 +107,9 @@ impl Decision {
         }
     }
 
-    /// An incident that the run found. If it `waits`, people hear of it later, unless they know it
-    /// already.
-    fn is_found(&mut self, id: String, incident: Incident, waits: bool) {
+    /// Adds an incident that the run found. If it `waits`, people hear of it later, unless they
+    /// know it already.
+    fn add_found(&mut self, id: String, incident: Incident, waits: bool) {
         let is_known = incident.notified.is_some();
         let change = if waits && !is_known {
             None
@@ -132,8 +132,8 @@ impl Decision {
         self.state.incidents.insert(id, incident);
     }
 
-    /// An incident that the run did not find, as it was before and as it is now.
-    fn is_not_found(&mut self, id: String, before: Incident, fate: Fate, has_probed: bool) {
+    /// Adds an incident that the run did not find, as it was before and as it is now.
+    fn add_missing(&mut self, id: String, before: Incident, fate: Fate, has_probed: bool) {
         let is_known = before.notified.is_some();
         let incident = match fate {
             Fate::Open(incident) => *incident,
@@ -164,8 +164,8 @@ impl Decision {
         self.state.incidents.insert(id, incident);
     }
 
-    /// Says that everything is fine, if it is and a week has passed.
-    fn is_all_fine(&mut self) {
+    /// Adds that everything is fine, if it is and a week has passed.
+    fn add_all_fine(&mut self) {
         let is_due = self.state.fine_at.is_none_or(|at| self.now - at >= WEEKLY);
         if is_due && self.state.incidents.is_empty() && self.news.is_empty() {
             self.news.all_fine = true;

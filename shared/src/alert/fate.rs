@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::found::gone;
 use super::incident::{Incident, Place};
 use super::news::Change;
-use super::seen::Seen;
+use super::run_index::RunIndex;
 use crate::finding::{Code, Finding, Severity};
 use crate::report::{AddressStage, CertificateReport, EndpointReport, Stage};
 
@@ -22,7 +22,7 @@ pub(super) enum Fate {
 
 /// What became of an incident of a place, given what the run saw, if it saw anything. `troubled`
 /// are the instances that the run found something about, each with its place.
-pub(super) fn fate(seen: Option<&Seen<'_>>, incident: Incident, troubled: &BTreeSet<(Place, String)>) -> Fate {
+pub(super) fn fate(seen: Option<&RunIndex<'_>>, incident: Incident, troubled: &BTreeSet<(Place, String)>) -> Fate {
     let Some(seen) = seen else {
         return Fate::open(incident);
     };
@@ -44,7 +44,7 @@ pub(super) fn fate(seen: Option<&Seen<'_>>, incident: Incident, troubled: &BTree
 }
 
 /// An entry with a problem in it is missing too, but not because anybody took it out.
-fn unwatched(seen: &Seen<'_>, incident: Incident) -> Fate {
+fn unwatched(seen: &RunIndex<'_>, incident: Incident) -> Fate {
     if seen.report.mistakes.is_empty() {
         Fate::Resolved(Change::NoLongerWatched)
     } else {
@@ -52,7 +52,7 @@ fn unwatched(seen: &Seen<'_>, incident: Incident) -> Fate {
     }
 }
 
-fn at_place(seen: &Seen<'_>, incident: Incident) -> Fate {
+fn at_place(seen: &RunIndex<'_>, incident: Incident) -> Fate {
     if !incident.addresses.is_empty() {
         return at_addresses(seen, incident);
     }
@@ -64,7 +64,7 @@ fn at_place(seen: &Seen<'_>, incident: Incident) -> Fate {
 }
 
 /// Over when each of its addresses was seen healthy, or is no longer an address of the name.
-fn at_addresses(seen: &Seen<'_>, mut incident: Incident) -> Fate {
+fn at_addresses(seen: &RunIndex<'_>, mut incident: Incident) -> Fate {
     let left = seen.addresses_left(&incident);
     if left.is_empty() {
         return Fate::Resolved(Change::Resolved);
@@ -75,7 +75,7 @@ fn at_addresses(seen: &Seen<'_>, mut incident: Incident) -> Fate {
 }
 
 fn of_certificate(
-    seen: &Seen<'_>,
+    seen: &RunIndex<'_>,
     found: &CertificateReport,
     incident: Incident,
     troubled: &BTreeSet<(Place, String)>,

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use serde_json::json;
 
 use super::incident::{CONFIRMED, Incident, Outage, Place, id};
-use super::seen::Seen;
+use super::run_index::RunIndex;
 use super::watchlist::Watchlist;
 use crate::finding::{Code, Finding, Kind, Severity};
 use crate::report::Report;
@@ -129,7 +129,7 @@ impl Found {
 
     /// The incident as it is after this run. It may still be at earlier addresses too, if this run
     /// did not see them.
-    pub(super) fn incident(self, before: Option<&Incident>, seen: Option<&Seen<'_>>, now: Timestamp) -> Incident {
+    pub(super) fn incident(self, before: Option<&Incident>, seen: Option<&RunIndex<'_>>, now: Timestamp) -> Incident {
         let mut left = match (before, seen) {
             (Some(before), Some(seen)) => seen.addresses_left(before),
             _ => Vec::new(),

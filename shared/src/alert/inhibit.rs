@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::found::{Found, NAMED};
 use super::incident::{Outage, Place, id};
 use super::memory::State;
-use super::seen::Seen;
+use super::run_index::RunIndex;
 use crate::finding::{Code, Severity};
 use crate::text::{instance_name, some_of};
 
@@ -17,7 +17,7 @@ use crate::text::{instance_name, some_of};
 /// that were already reported on their own do not count on either side: they fail for reasons of
 /// their own. Neither does one that fails later than the others did.
 pub(super) fn collapse_outage(
-    seen: &Seen<'_>,
+    seen: &RunIndex<'_>,
     before: &State,
     found: &mut BTreeMap<String, Found>,
 ) -> BTreeSet<String> {

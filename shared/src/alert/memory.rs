@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::incident::{Incident, Notified};
+use crate::bucket::document::{self, Document, Error};
 use crate::timestamp::Timestamp;
 
 /// Name and version of the format.
@@ -26,6 +27,11 @@ pub struct State {
     /// Slack missed a message, and is owed everything that is open.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub slack_missed: bool,
+}
+
+impl Document for State {
+    const SCHEMA: &'static str = SCHEMA;
+    const LONGEST: u64 = u64::MAX;
 }
 
 /// What is known of the runs before this one.
@@ -50,21 +56,13 @@ pub enum Memory {
 impl Memory {
     /// Reads what is at [`KEY`].
     pub fn read(json: &[u8]) -> Self {
-        #[derive(Deserialize)]
-        struct Header {
-            schema: String,
+        match document::read(json) {
+            Ok(state) => Self::Known(state),
+            Err(Error::OtherFormat { found, .. }) => Self::Future { schema: found },
+            Err(Error::Malformed(position)) => Self::Lost {
+                reason: format!("it is not a state of alerts: {position}"),
+            },
         }
-        let read = || {
-            // The header comes first: the rest of another format may look like anything.
-            let Header { schema } = serde_json::from_slice(json)?;
-            if schema != SCHEMA {
-                return Ok(Self::Future { schema });
-            }
-            serde_json::from_slice(json).map(Self::Known)
-        };
-        read().unwrap_or_else(|error: serde_json::Error| Self::Lost {
-            reason: format!("it is not a state of alerts: {error}"),
-        })
     }
 
     /// What it knows; nothing, if it cannot be read.

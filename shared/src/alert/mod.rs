@@ -19,8 +19,8 @@ mod incident;
 mod inhibit;
 mod memory;
 mod news;
+mod run_index;
 pub mod sample;
-mod seen;
 mod sender;
 mod watchlist;
 

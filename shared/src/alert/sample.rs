@@ -8,10 +8,10 @@ use super::digest::{Digest, digest};
 use super::memory::Memory;
 use super::sender::{SUBJECT_LENGTH, Sender};
 use super::watchlist::Watchlist;
-use crate::finding::{Finding, Kind, Severity};
+use crate::finding::{Finding, Kind, Severity, Thresholds};
 use crate::inventory::Inventory;
 use crate::observation::Observation;
-use crate::report::{CertificateReport, CurrentVersion, EndpointReport, InstanceReport, RenewalReport, Report, Stage};
+use crate::report::{CertificateReport, EndpointReport, InstanceReport, RenewalReport, Report, Stage, Version};
 use crate::timestamp::Timestamp;
 
 /// What people would read about a certificate that expires and is renewed, about one that
@@ -144,7 +144,7 @@ impl World {
             name: "www.example.com".into(),
             status: if self.is_stuck { Severity::Warning } else { Severity::Ok },
             identifiers: vec!["www.example.com".into()],
-            current: Some(CurrentVersion {
+            current: Some(Version {
                 issuer: "letsencrypt".into(),
                 version,
                 fingerprint: "5f".repeat(32),
@@ -166,18 +166,16 @@ impl World {
 
 fn expiry(not_after: Timestamp, now: Timestamp) -> Option<Finding> {
     let left = not_after - now;
-    let soon = Kind::ExpiresSoon {
-        not_after,
-        threshold_seconds: 14 * 86_400,
-    };
     let (kind, severity) = if left.is_negative() {
         (Kind::Expired { not_after }, Severity::Critical)
-    } else if left < Duration::days(3) {
-        (soon, Severity::Critical)
-    } else if left < Duration::days(14) {
-        (soon, Severity::Warning)
     } else {
-        return None;
+        let (severity, threshold) = Thresholds::default().crossed(left, Duration::days(90))?;
+        let threshold_seconds = threshold.whole_seconds();
+        let soon = Kind::ExpiresSoon {
+            not_after,
+            threshold_seconds,
+        };
+        (soon, severity)
     };
     Some(Finding::new(kind, severity, now))
 }

@@ -1,5 +1,7 @@
 //! Whose alert it is: the stack, and where its documents are.
 
+use crate::bucket::store::LATEST_PAGE;
+
 /// Whose alert it is, and where the rest is to be found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sender {
@@ -28,7 +30,7 @@ impl Sender {
 
     /// Where the last run's report is.
     pub fn report(&self) -> String {
-        self.object(REPORT)
+        self.object(LATEST_PAGE)
     }
 
     /// Where an object of the bucket is.
@@ -60,4 +62,3 @@ impl Sender {
 
 /// SNS refuses a subject of 100 characters.
 pub(crate) const SUBJECT_LENGTH: usize = 99;
-const REPORT: &str = "reports/latest.html";

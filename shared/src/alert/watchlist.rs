@@ -1,4 +1,4 @@
-//! What the inventory says about its places that matters for alerts.
+//! The inventory's places as alerts need them: which are quiet, and what they should serve.
 
 use std::collections::{BTreeMap, BTreeSet};
 

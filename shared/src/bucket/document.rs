@@ -8,6 +8,14 @@ use thiserror::Error;
 
 use crate::text::cut;
 
+/// A document with a `schema` among its members, which must be the type's own.
+pub trait Document: DeserializeOwned {
+    /// Name and version of the format.
+    const SCHEMA: &'static str;
+    /// The longest that is read from the bucket, in bytes.
+    const LONGEST: u64 = 1 << 20;
+}
+
 /// Why a document cannot be used.
 ///
 /// The text has no word of the document but its `schema`: documents may hold secrets, and the text
@@ -36,8 +44,8 @@ pub struct Position {
     pub column: usize,
 }
 
-/// Reads a document of the format `schema`.
-pub fn read<T: DeserializeOwned>(json: &[u8], schema: &'static str) -> Result<T, Error> {
+/// Reads a document.
+pub fn read<T: Document>(json: &[u8]) -> Result<T, Error> {
     #[derive(Deserialize)]
     struct Header {
         schema: String,
@@ -45,10 +53,10 @@ pub fn read<T: DeserializeOwned>(json: &[u8], schema: &'static str) -> Result<T,
 
     // The header comes first: the rest of another format may look like anything.
     let header: Header = serde_json::from_slice(json)?;
-    if header.schema != schema {
+    if header.schema != T::SCHEMA {
         return Err(Error::OtherFormat {
             found: cut(&header.schema, LONGEST),
-            expected: schema,
+            expected: T::SCHEMA,
         });
     }
 
@@ -57,17 +65,11 @@ pub fn read<T: DeserializeOwned>(json: &[u8], schema: &'static str) -> Result<T,
 
 impl From<serde_json::Error> for Error {
     fn from(error: serde_json::Error) -> Self {
-        Self::Malformed(Position::of(&error))
-    }
-}
-
-impl Position {
-    /// The position of a parser's error. The parser's own words may quote the document.
-    pub fn of(error: &serde_json::Error) -> Self {
-        Self {
+        // The parser's own words may quote the document.
+        Self::Malformed(Position {
             line: error.line(),
             column: error.column(),
-        }
+        })
     }
 }
 
@@ -89,9 +91,13 @@ mod tests {
         text: String,
     }
 
+    impl Document for Note {
+        const SCHEMA: &'static str = "neverlapse.note/1";
+    }
+
     #[test]
     fn an_error_names_the_place_and_quotes_nothing() {
-        let read = |json: &str| read::<Note>(json.as_bytes(), "neverlapse.note/1").map_err(|error| error.to_string());
+        let read = |json: &str| read::<Note>(json.as_bytes()).map_err(|error| error.to_string());
 
         let note = read(r#"{"schema": "neverlapse.note/1", "text": "x", "later": true}"#).unwrap();
         assert_eq!(note.text, "x");

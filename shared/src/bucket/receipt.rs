@@ -9,7 +9,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::document::{self, Error};
+use super::document::{self, Document, Error};
 use crate::text::cut;
 use crate::timestamp::Timestamp;
 
@@ -68,6 +68,11 @@ pub enum Stage {
     Served,
 }
 
+impl Document for Receipt {
+    const SCHEMA: &'static str = Self::SCHEMA;
+    const LONGEST: u64 = LONGEST;
+}
+
 impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -87,7 +92,7 @@ impl Receipt {
     ///
     /// The key says whose it is, and no text is longer than leaves room for others in an alert.
     pub fn read(name: &str, instance: &str, json: &[u8]) -> Result<Self, String> {
-        let written: Self = document::read(json, Self::SCHEMA).map_err(|error| match error {
+        let written: Self = document::read(json).map_err(|error| match error {
             Error::Malformed(position) => format!("it is not a receipt ({position})"),
             error @ Error::OtherFormat { .. } => error.to_string(),
         })?;

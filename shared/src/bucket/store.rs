@@ -8,11 +8,10 @@ use aws_sdk_s3::operation::get_object::GetObjectError;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::ServerSideEncryption;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::time::sleep;
 
-use super::document::Position;
+use super::document::{self, Document};
 use crate::aws::reason;
 
 /// A bucket in S3. It is cheap to clone.
@@ -75,21 +74,15 @@ pub enum Error {
         bucket: String,
         key: String,
         reason: String,
-    },
-    /// The service's policy forbids it.
-    #[error("cannot {what} s3://{bucket}/{key}: {reason}")]
-    Denied {
-        what: &'static str,
-        bucket: String,
-        key: String,
-        reason: String,
+        /// Its policy forbids it.
+        denied: bool,
     },
     /// The object has another content than was expected.
-    #[error("s3://{bucket}/{key} is not {expected}")]
+    #[error("s3://{bucket}/{key} is {problem}")]
     Unexpected {
         bucket: String,
         key: String,
-        expected: String,
+        problem: String,
     },
     /// The condition of a write was not met: see [`Expecting`].
     #[error("s3://{bucket}/{key} was changed by somebody else meanwhile")]
@@ -99,7 +92,7 @@ pub enum Error {
 impl Error {
     /// Whether the service answered that it is forbidden.
     pub fn is_denied(&self) -> bool {
-        matches!(self, Self::Denied { .. })
+        matches!(self, Self::Failed { denied: true, .. })
     }
 }
 
@@ -129,7 +122,7 @@ impl Store {
         };
         String::from_utf8(bytes)
             .map(Some)
-            .map_err(|_| self.unexpected(key, "UTF-8 text"))
+            .map_err(|_| self.unexpected(key, "not UTF-8 text".to_owned()))
     }
 
     /// An object's bytes, if it is there.
@@ -176,8 +169,8 @@ impl Store {
 
         let length = u64::try_from(object.content_length().unwrap_or(0)).unwrap_or(0);
         if let Some(limit) = limit.filter(|limit| length > *limit) {
-            let expected = format!("what it should be: it has {length} bytes (expected at most {limit})");
-            return Err(self.unexpected(key, &expected));
+            let problem = format!("not what it should be: it has {length} bytes (expected at most {limit})");
+            return Err(self.unexpected(key, problem));
         }
 
         let tag = object.e_tag().unwrap_or_default().to_owned();
@@ -186,6 +179,7 @@ impl Store {
             bucket: self.bucket.clone(),
             key: key.to_owned(),
             reason: error.to_string(),
+            denied: false,
         })?;
         Ok(Fresh::Changed(Tagged {
             value: body.to_vec(),
@@ -193,16 +187,27 @@ impl Store {
         }))
     }
 
-    /// A JSON object, if it is there.
-    pub async fn json<T: DeserializeOwned>(&self, key: &str) -> Result<Option<Tagged<T>>, Error> {
-        let Some(Tagged { value, tag }) = self.tagged(key).await? else {
+    /// A document, if it is there.
+    pub async fn document<T: Document>(&self, key: &str) -> Result<Option<Tagged<T>>, Error> {
+        let Fresh::Changed(Tagged { value, tag }) = self.get(key, None, Some(T::LONGEST)).await? else {
             return Ok(None);
         };
-        let value = serde_json::from_slice(&value).map_err(|error| {
-            let position = Position::of(&error);
-            self.unexpected(key, &format!("what it should be ({position})"))
+        let value = document::read(&value).map_err(|error| {
+            let problem = match error {
+                document::Error::Malformed(position) => format!("not what it should be ({position})"),
+                document::Error::OtherFormat { found, expected } => {
+                    format!("in the format {found:?} (expected {expected:?})")
+                }
+            };
+            self.unexpected(key, problem)
         })?;
         Ok(Some(Tagged { value, tag }))
+    }
+
+    /// The PEM file that an inventory or a parameter names. The error is for people.
+    pub async fn pem(&self, key: &str) -> Result<Vec<u8>, String> {
+        let pem = self.object(key).await.map_err(|error| error.to_string())?;
+        pem.ok_or_else(|| format!("no such object in s3://{} (expected a PEM file)", self.bucket))
     }
 
     /// Writes an object, and answers with its new ETag.
@@ -302,21 +307,12 @@ impl Store {
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
-        let (bucket, key, reason) = (self.bucket.clone(), key.to_owned(), reason(error));
-        if code(error) == Some("AccessDenied") {
-            Error::Denied {
-                what,
-                bucket,
-                key,
-                reason,
-            }
-        } else {
-            Error::Failed {
-                what,
-                bucket,
-                key,
-                reason,
-            }
+        Error::Failed {
+            what,
+            bucket: self.bucket.clone(),
+            key: key.to_owned(),
+            reason: reason(error),
+            denied: code(error) == Some("AccessDenied"),
         }
     }
 
@@ -327,11 +323,11 @@ impl Store {
         }
     }
 
-    fn unexpected(&self, key: &str, expected: &str) -> Error {
+    fn unexpected(&self, key: &str, problem: String) -> Error {
         Error::Unexpected {
             bucket: self.bucket.clone(),
             key: key.to_owned(),
-            expected: expected.to_owned(),
+            problem,
         }
     }
 }

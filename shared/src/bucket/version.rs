@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use time::PrimitiveDateTime;
 use time::macros::format_description;
 
+use super::document::Document;
 use crate::inventory::KeyType;
 use crate::text::sha256;
 use crate::timestamp::Timestamp;
@@ -113,9 +114,17 @@ impl Manifest {
     pub const SCHEMA: &str = "neverlapse.manifest/1";
 }
 
+impl Document for Manifest {
+    const SCHEMA: &'static str = Self::SCHEMA;
+}
+
 impl Current {
     /// Name and version of this format.
     pub const SCHEMA: &str = "neverlapse.current/1";
+}
+
+impl Document for Current {
+    const SCHEMA: &'static str = Self::SCHEMA;
 }
 
 /// A new version's id: sorts by time, to the second, and is never reused thanks to `random`.

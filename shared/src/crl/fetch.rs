@@ -1,7 +1,6 @@
 //! Fetches revocation lists, each once per run, within bounds of time and memory.
 
 use std::collections::HashMap;
-use std::error::Error as StdError;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,6 +15,7 @@ use super::list;
 use super::reach::{Names, Reach};
 use crate::chain::roots::Roots;
 use crate::resolve::Resolver;
+use crate::text::innermost;
 
 /// The revocation lists of one run, and the clients that fetch them.
 ///
@@ -181,15 +181,6 @@ fn client(roots: &Roots, names: Names) -> Result<Client, String> {
         .user_agent(concat!("neverlapse/", env!("CARGO_PKG_VERSION")))
         .build()
         .map_err(|error| innermost(&error))
-}
-
-/// The innermost error: reqwest's own texts only repeat the URL.
-fn innermost(error: &reqwest::Error) -> String {
-    let mut innermost: &dyn StdError = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost.to_string()
 }
 
 fn too_large() -> String {

@@ -70,9 +70,10 @@ impl Grace<'_> {
         let first = self
             .history
             .iter()
-            .filter(|stored| version.is_none_or(|version| *stored.version > *version))
-            .min_by_key(|stored| &stored.version)?;
-        made_at(&first.version)
+            .map(|stored| stored.facts.version.as_str())
+            .filter(|stored| version.is_none_or(|version| *stored > version))
+            .min()?;
+        made_at(first)
     }
 
     /// A version's id is older than its publication: the CA's work lies between them.

@@ -12,15 +12,14 @@ use std::net::SocketAddr;
 
 pub use self::stored::{Stored, StoredReceipt, left_out, read};
 use crate::bucket::receipt::{self, Receipt};
-use crate::bucket::version::{Current, Facts};
+use crate::bucket::version::Current;
 use crate::endpoint::Endpoint;
 use crate::finding::{Finding, Kind, Severity};
 use crate::inventory::Managed;
 use crate::observation::Observation;
 use crate::renewal::planned;
 use crate::report::{
-    AddressReport, AddressStage, CertificateReport, CurrentVersion, EndpointReport, InstanceReport, RenewalReport,
-    Stage,
+    AddressReport, AddressStage, CertificateReport, EndpointReport, InstanceReport, RenewalReport, Stage,
 };
 use crate::timestamp::Timestamp;
 
@@ -82,7 +81,7 @@ pub fn join(known: &Known<'_>, now: Timestamp) -> CertificateReport {
         ..CertificateReport::new(
             &certificate.name,
             &certificate.identifiers,
-            current.map(|current| CurrentVersion::from(&current.facts)),
+            current.map(|current| (&current.facts).into()),
             findings,
         )
     }
@@ -105,18 +104,6 @@ pub fn not_renewed(current: &Current, inventory_missing: bool, now: Timestamp) -
     };
     let finding = Finding::new(kind, severity, now);
     CertificateReport::new(&facts.name, &facts.identifiers, Some(facts.into()), vec![finding])
-}
-
-impl From<&Facts> for CurrentVersion {
-    fn from(facts: &Facts) -> Self {
-        Self {
-            issuer: facts.issuer.name.clone(),
-            version: facts.version.clone(),
-            fingerprint: facts.fingerprint.clone(),
-            not_before: facts.not_before,
-            not_after: facts.not_after,
-        }
-    }
 }
 
 /// How far an instance is with the current version. One that reports about an earlier version has
@@ -186,14 +173,14 @@ fn address(endpoint: &Endpoint, seen: &Observation, stored: &Stored) -> AddressR
     let version = stored
         .versions()
         .iter()
-        .find(|version| version.fingerprint.as_ref() == Some(&leaf.fingerprint));
+        .find(|version| version.facts.fingerprint == leaf.fingerprint);
 
     AddressReport {
         endpoint: endpoint.to_string(),
         address: Some(seen.address),
         stage,
         fingerprint: Some(leaf.fingerprint.clone()),
-        version: version.map(|version| version.version.clone()),
+        version: version.map(|version| version.facts.version.clone()),
         not_after: Some(leaf.not_after),
         reason,
     }
@@ -223,7 +210,7 @@ mod tests {
     use super::*;
     use crate::inventory::Inventory;
     use crate::renewal::{Failure, Renewal};
-    use crate::report::StoredVersion;
+    use crate::report::{StoredVersion, Version};
     use crate::timestamp;
     use time::Duration;
 
@@ -439,11 +426,13 @@ mod tests {
         }))
         .unwrap();
         let old = StoredVersion {
-            version: "old".into(),
-            not_before: NOW,
-            not_after: NOW,
-            fingerprint: Some("bb".into()),
-            issuer: "letsencrypt".into(),
+            facts: Version {
+                version: "old".into(),
+                not_before: NOW,
+                not_after: NOW,
+                fingerprint: "bb".into(),
+                issuer: "letsencrypt".into(),
+            },
             current: false,
         };
         let there = Stored {

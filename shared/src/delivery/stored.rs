@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 
 use futures::stream::{self, StreamExt as _};
-use serde::de::DeserializeOwned;
 use tokio::join;
 use tokio::time::{Instant, timeout_at};
 
-use crate::bucket::document::{self, Error};
+use crate::bucket::document::Document;
 use crate::bucket::receipt::{self, Receipt};
 use crate::bucket::store::Store;
 use crate::bucket::version::{Current, Facts, MANIFEST, Manifest, current_key, file_key, versions_prefix};
@@ -82,7 +81,7 @@ pub async fn left_out(store: &Store, certificates: &[Managed], deadline: Instant
             .filter(|name| certificates.iter().all(|certificate| certificate.name != *name));
 
         for name in names {
-            match document::<Current>(store, &current_key(name), Current::SCHEMA).await {
+            match document::<Current>(store, &current_key(name)).await {
                 Ok(current) => left_out.extend(current.filter(|current| current.facts.name == name)),
                 Err(problem) => problems.push(problem),
             }
@@ -107,8 +106,8 @@ impl Stored {
         let current_key = current_key(name);
         let renewal_key = Renewal::key(name);
         let (current, renewal, receipts) = join!(
-            document::<Current>(store, &current_key, Current::SCHEMA),
-            document::<Renewal>(store, &renewal_key, Renewal::SCHEMA),
+            document::<Current>(store, &current_key),
+            document::<Renewal>(store, &renewal_key),
             receipts(store, name)
         );
 
@@ -167,16 +166,9 @@ impl Stored {
 }
 
 /// Reads a document, if it is there.
-async fn document<T: DeserializeOwned>(store: &Store, key: &str, schema: &'static str) -> Result<Option<T>, String> {
-    let Some(json) = store.object_within(key, LONGEST).await.map_err(in_words)? else {
-        return Ok(None);
-    };
-
-    let place = format!("s3://{}/{key}", store.bucket());
-    document::read(&json, schema).map(Some).map_err(|error| match error {
-        Error::Malformed(position) => format!("{place} is not what it should be ({position})"),
-        Error::OtherFormat { found, expected } => format!("{place} is in the format {found:?} (expected {expected:?})"),
-    })
+async fn document<T: Document>(store: &Store, key: &str) -> Result<Option<T>, String> {
+    let found = store.document(key).await.map_err(in_words)?;
+    Ok(found.map(|found| found.value))
 }
 
 /// Reads all receipts of a certificate.
@@ -216,11 +208,10 @@ async fn history(
     before: Option<&CertificateReport>,
 ) -> Result<Vec<StoredVersion>, String> {
     let known = before.map_or(&[][..], |before| &before.history);
-    let is_complete = known.iter().all(|version| version.fingerprint.is_some());
     let has_not_moved = known
         .iter()
-        .any(|known| known.current && known.version == current.version);
-    if is_complete && has_not_moved {
+        .any(|known| known.current && known.facts.version == current.version);
+    if has_not_moved {
         return Ok(known.to_vec());
     }
 
@@ -234,32 +225,23 @@ async fn history(
 
     let mut history = Vec::new();
     for version in versions.take(VERSIONS) {
-        let is_known = |known: &&StoredVersion| known.version == version && known.fingerprint.is_some();
-        if version == current.version {
-            history.push(stored_version(current, true));
-        } else if let Some(known) = known.iter().find(is_known) {
-            history.push(StoredVersion {
-                current: false,
-                ..known.clone()
-            });
+        let is_current = version == current.version;
+        let known = known.iter().find(|known| known.facts.version == version);
+        let facts = if is_current {
+            Some(current.into())
+        } else if let Some(known) = known {
+            Some(known.facts.clone())
         } else {
             let key = file_key(&current.name, version, MANIFEST);
-            let manifest = document::<Manifest>(store, &key, Manifest::SCHEMA).await?;
-            history.extend(manifest.map(|manifest| stored_version(&manifest.facts, false)));
-        }
+            let manifest = document::<Manifest>(store, &key).await?;
+            manifest.map(|manifest| (&manifest.facts).into())
+        };
+        history.extend(facts.map(|facts| StoredVersion {
+            facts,
+            current: is_current,
+        }));
     }
     Ok(history)
-}
-
-fn stored_version(facts: &Facts, current: bool) -> StoredVersion {
-    StoredVersion {
-        version: facts.version.clone(),
-        not_before: facts.not_before,
-        not_after: facts.not_after,
-        fingerprint: Some(facts.fingerprint.clone()),
-        issuer: facts.issuer.name.clone(),
-        current,
-    }
 }
 
 fn in_words(error: impl Display) -> String {
@@ -271,5 +253,3 @@ const CERTIFICATES_AT_ONCE: usize = 16;
 const RECEIPTS_AT_ONCE: usize = 8;
 /// The most that are read. The renewer keeps five.
 const VERSIONS: usize = 30;
-/// The longest document that is read, in bytes.
-const LONGEST: u64 = 1 << 20;

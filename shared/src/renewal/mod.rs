@@ -10,7 +10,6 @@ pub mod request;
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
 use time::Duration;
 
 pub use self::record::{Failure, PREFIX, Renewal, Wait};
@@ -20,9 +19,8 @@ use crate::inventory::{KeyType, Managed};
 use crate::renewal::request::{Action, Observed, Request};
 use crate::timestamp::Timestamp;
 
-/// Whether to renew. `neverlapse plan` prints it, in words or as JSON.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "decision", rename_all = "snake_case")]
+/// Whether to renew.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Not now.
     NotDue {
@@ -32,17 +30,14 @@ pub enum Decision {
     /// Now, or as soon as an earlier failure allows.
     Due {
         /// Why.
-        #[serde(flatten)]
         reason: Reason,
         /// The earliest next try, if an earlier failure asks to wait until then.
-        #[serde(default, rename = "not_before", skip_serializing_if = "Option::is_none")]
         next_try: Option<Timestamp>,
     },
 }
 
 /// Why a certificate is due.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "reason", rename_all = "snake_case")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(
     missing_docs,
     reason = "`from` is what the current version has, `to` what the inventory asks for"
@@ -59,7 +54,6 @@ pub enum Reason {
     /// The inventory asks for another profile.
     ProfileChanged { from: Option<String>, to: Option<String> },
     /// The moment has come that was drawn from the CA's suggested window (RFC 9773).
-    #[serde(rename = "advised")]
     Suggested {
         at: Timestamp,
         explanation_url: Option<String>,
@@ -69,7 +63,6 @@ pub enum Reason {
     /// Its issuer has revoked it, or is about to.
     Revoked,
     /// A person requested it.
-    #[serde(rename = "asked")]
     Requested,
 }
 
@@ -104,14 +97,18 @@ pub fn decide(
 /// undo the rollback.
 pub fn planned(current: &Current, renewal: Option<&Renewal>) -> Timestamp {
     let facts = &current.facts;
-    let lifetime = facts.not_after - facts.not_before;
-    let share = if lifetime < SHORT { lifetime / 2 } else { lifetime / 3 };
+    let last_share = last_share(facts.not_after - facts.not_before);
     if current.rolled_back {
-        return facts.not_after - share / 2;
+        return facts.not_after - last_share / 2;
     }
 
-    let by_age = facts.not_after - share;
+    let by_age = facts.not_after - last_share;
     renewal_info(facts, renewal).map_or(by_age, |info| by_age.min(info.renew_at))
+}
+
+/// How much of a lifetime is left when its certificate becomes due by age.
+pub fn last_share(lifetime: Duration) -> Duration {
+    if lifetime < SHORT { lifetime / 2 } else { lifetime / 3 }
 }
 
 /// It is due, but an earlier failure may ask to wait. An urgent request does not wait.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use time::Duration;
 
 use super::renewal_info::RenewalInfo;
+use crate::bucket::document::Document;
 use crate::timestamp::Timestamp;
 
 /// `state/renewals/{name}.json`: what the renewer last did with a certificate.
@@ -53,6 +54,10 @@ pub struct Wait {
     pub issuer: String,
     /// It is not to get an order before this.
     pub until: Timestamp,
+}
+
+impl Document for Renewal {
+    const SCHEMA: &'static str = Self::SCHEMA;
 }
 
 impl Renewal {

@@ -1,9 +1,11 @@
 //! How far one managed certificate is on its way from the issuer to the clients.
 
+use std::fmt;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bucket::version::Facts;
 use crate::finding::{Finding, Kind, Severity};
 use crate::text::instance_name;
 use crate::timestamp::Timestamp;
@@ -20,7 +22,7 @@ pub struct CertificateReport {
     pub identifiers: Vec<String>,
     /// The version to serve; none before the first one. In JSON, its members stand among these.
     #[serde(flatten)]
-    pub current: Option<CurrentVersion>,
+    pub current: Option<Version>,
     /// The stored versions, newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<StoredVersion>,
@@ -38,14 +40,15 @@ pub struct CertificateReport {
     pub findings: Vec<Finding>,
 }
 
-/// The version of a managed certificate that `current.json` names.
+/// What a version of a managed certificate is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CurrentVersion {
+pub struct Version {
     /// The issuer's name in the inventory.
     pub issuer: String,
     /// The version's id, which sorts by time.
     pub version: String,
     /// SHA-256 of its DER, lower-case hex.
+    #[serde(default)]
     pub fingerprint: String,
     /// First second of its validity.
     pub not_before: Timestamp,
@@ -53,20 +56,12 @@ pub struct CurrentVersion {
     pub not_after: Timestamp,
 }
 
-/// One stored generation of a managed certificate.
+/// One stored version of a managed certificate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StoredVersion {
-    /// Its id, which sorts by time.
-    pub version: String,
-    /// First second of its validity.
-    pub not_before: Timestamp,
-    /// Last second of its validity.
-    pub not_after: Timestamp,
-    /// SHA-256 of its DER, lower-case hex.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub fingerprint: Option<String>,
-    /// The issuer's name in the inventory.
-    pub issuer: String,
+    /// What it is. In JSON, its members stand among these.
+    #[serde(flatten)]
+    pub facts: Version,
     /// Whether it is the version to serve.
     #[serde(default)]
     pub current: bool,
@@ -110,6 +105,18 @@ pub enum Stage {
     Served,
 }
 
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Failed => "failed",
+            Self::Issued => "not pulled",
+            Self::Pulled => "pulled",
+            Self::Installed => "installed",
+            Self::Served => "served",
+        })
+    }
+}
+
 /// What one address serves.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AddressReport {
@@ -146,6 +153,16 @@ pub enum AddressStage {
     Served,
 }
 
+impl fmt::Display for AddressStage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Another => "another",
+            Self::Unseen => "not seen",
+            Self::Served => "served",
+        })
+    }
+}
+
 /// What the renewer did and what it plans.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RenewalReport {
@@ -160,9 +177,21 @@ pub struct RenewalReport {
     pub planned: Option<Timestamp>,
 }
 
+impl From<&Facts> for Version {
+    fn from(facts: &Facts) -> Self {
+        Self {
+            issuer: facts.issuer.name.clone(),
+            version: facts.version.clone(),
+            fingerprint: facts.fingerprint.clone(),
+            not_before: facts.not_before,
+            not_after: facts.not_after,
+        }
+    }
+}
+
 impl CertificateReport {
     /// A certificate with these findings, of whose delivery nothing is known yet.
-    pub fn new(name: &str, identifiers: &[String], current: Option<CurrentVersion>, findings: Vec<Finding>) -> Self {
+    pub fn new(name: &str, identifiers: &[String], current: Option<Version>, findings: Vec<Finding>) -> Self {
         let severities = findings.iter().map(|finding| finding.severity);
         Self {
             name: name.to_owned(),

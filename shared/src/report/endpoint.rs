@@ -1,10 +1,12 @@
 //! What a run saw of one endpoint.
 
-use std::cmp::Ordering;
+use std::cmp::{Ordering, Reverse};
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
+use time::Duration;
 
+use super::left::Left;
 use crate::certificate::Certificate;
 use crate::endpoint::Endpoint;
 use crate::finding::{Finding, Severity};
@@ -41,6 +43,17 @@ pub struct EndpointReport {
     pub findings: Vec<Finding>,
 }
 
+/// The same finding at several addresses of an endpoint.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Merged<'r> {
+    /// The first of them.
+    pub finding: &'r Finding,
+    /// Those that have it; none if it is about the endpoint as a whole.
+    pub addresses: Vec<SocketAddr>,
+    /// Whether some addresses have it, and others do not.
+    pub is_somewhere: bool,
+}
+
 impl EndpointReport {
     /// Whether it says what clients of `endpoint` get: with another name in the handshake they
     /// would get another certificate.
@@ -56,6 +69,35 @@ impl EndpointReport {
             findings.map(|finding| (Some(seen.address), finding))
         });
         own.chain(of_addresses)
+    }
+
+    /// All findings, worst first, those with the same severity and message once.
+    pub fn merged(&self) -> Vec<Merged<'_>> {
+        let mut all = Vec::<Merged<'_>>::new();
+        for (address, finding) in self.all_findings() {
+            let same = |one: &&mut Merged<'_>| {
+                one.finding.severity == finding.severity && one.finding.message == finding.message
+            };
+            match all.iter_mut().find(same) {
+                Some(one) => one.addresses.extend(address),
+                None => all.push(Merged {
+                    finding,
+                    addresses: address.into_iter().collect(),
+                    is_somewhere: false,
+                }),
+            }
+        }
+
+        for one in &mut all {
+            one.is_somewhere = !one.addresses.is_empty() && one.addresses.len() < self.observations.len();
+        }
+        all.sort_by_key(|one| Reverse(one.finding.severity));
+        all
+    }
+
+    /// How long the first of its certificates is still valid.
+    pub fn left(&self) -> Option<Left> {
+        self.seconds_left.map(|seconds| Left(Duration::seconds(seconds)))
     }
 
     /// The leaf that expires first, of those that its addresses serve; `not_after` is from it.

@@ -6,14 +6,19 @@
 
 mod certificate;
 mod endpoint;
+mod left;
 pub mod page;
+
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::certificate::{
-    AddressReport, AddressStage, CertificateReport, CurrentVersion, InstanceReport, RenewalReport, Stage, StoredVersion,
+    AddressReport, AddressStage, CertificateReport, InstanceReport, RenewalReport, Stage, StoredVersion, Version,
 };
-pub use self::endpoint::EndpointReport;
+pub use self::endpoint::{EndpointReport, Merged};
+pub use self::left::Left;
+use crate::bucket::document::Document;
 use crate::finding::Severity;
 use crate::inventory::Problem;
 use crate::timestamp::Timestamp;
@@ -57,6 +62,11 @@ pub struct Report {
     /// How many certificates were left out to fit a size limit.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub omitted_certificates: usize,
+}
+
+impl Document for Report {
+    const SCHEMA: &'static str = SCHEMA;
+    const LONGEST: u64 = u64::MAX;
 }
 
 impl Report {
@@ -138,8 +148,26 @@ impl Counts {
 
     /// The number of all endpoints.
     pub fn total(&self) -> u64 {
-        let counts = [self.ok, self.warning, self.critical, self.unknown];
+        let counts = self.by_status().map(|(_, count, _)| count);
         counts.into_iter().fold(0, u64::saturating_add)
+    }
+
+    /// How many there are of each status, worst first, and what that means for a person.
+    pub fn by_status(&self) -> [(Severity, u64, &'static str); 4] {
+        [
+            (Severity::Critical, self.critical, "critical"),
+            (Severity::Unknown, self.unknown, "could not be looked at"),
+            (Severity::Warning, self.warning, "to act on soon"),
+            (Severity::Ok, self.ok, "fine"),
+        ]
+    }
+}
+
+/// `1 critical, 0 unknown, 2 warning, 7 ok`.
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [critical, unknown, warning, ok] = self.by_status().map(|(status, count, _)| format!("{count} {status}"));
+        write!(f, "{critical}, {unknown}, {warning}, {ok}")
     }
 }
 

@@ -40,11 +40,11 @@ impl Bucket {
     }
 
     pub(crate) async fn current(&self, name: &str) -> Result<Option<Current>> {
-        Ok(self.0.json(&current_key(name)).await?.map(|found| found.value))
+        Ok(self.0.document(&current_key(name)).await?.map(|found| found.value))
     }
 
     pub(crate) async fn renewal(&self, name: &str) -> Result<Option<Renewal>> {
-        Ok(self.0.json(&Renewal::key(name)).await?.map(|found| found.value))
+        Ok(self.0.document(&Renewal::key(name)).await?.map(|found| found.value))
     }
 
     /// One of a version's files.

@@ -6,6 +6,7 @@ use std::fmt;
 use data_encoding::BASE64URL_NOPAD;
 use instant_acme::Account;
 use lambda_runtime::tracing::info;
+use neverlapse::bucket::document::Document;
 use neverlapse::bucket::store::{self, Expecting, Object, Store, Tagged};
 use neverlapse::inventory::Issuer;
 use neverlapse::timestamp::Timestamp;
@@ -44,6 +45,10 @@ struct Stored {
     /// nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     replacement_asked_at: Option<Timestamp>,
+}
+
+impl Document for Stored {
+    const SCHEMA: &'static str = SCHEMA;
 }
 
 impl fmt::Debug for Stored {
@@ -156,7 +161,7 @@ impl Accounts<'_> {
     /// with the same key.
     async fn stored(&self, issuer: &Issuer) -> Result<Tagged<Stored>, Error> {
         let key = key_of(issuer);
-        if let Some(stored) = self.store.json::<Stored>(&key).await? {
+        if let Some(stored) = self.store.document::<Stored>(&key).await? {
             return Ok(stored);
         }
 
@@ -173,7 +178,7 @@ impl Accounts<'_> {
         match self.store.put(&key, object, Expecting::Nothing).await {
             Ok(tag) => Ok(Tagged { value, tag }),
             Err(store::Error::Changed { .. }) => {
-                let theirs = self.store.json::<Stored>(&key).await?;
+                let theirs = self.store.document::<Stored>(&key).await?;
                 theirs.ok_or_else(|| Error::Internal(format!("{key} came and went")))
             }
             Err(error) => Err(error.into()),

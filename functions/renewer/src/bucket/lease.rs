@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use lambda_runtime::tracing::warn;
+use neverlapse::bucket::document::Document;
 use neverlapse::bucket::store::{self, Expecting, Object, Store};
 use neverlapse::timestamp::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -96,6 +97,10 @@ impl Record {
     }
 }
 
+impl Document for Record {
+    const SCHEMA: &'static str = SCHEMA;
+}
+
 impl<'a> Leases<'a> {
     /// Does `work` while nobody else can, and stops it when Lambda's time is over. None if another
     /// renewer holds the lease and the claim does not wait.
@@ -131,7 +136,7 @@ impl<'a> Leases<'a> {
 
     /// Takes the lease, also that of a renewer that died; none if another renewer holds it.
     async fn take(&self, claim: &Claim<'_>, now: Timestamp) -> Result<Option<Lease<'a>>, Error> {
-        let found = self.store.json::<Record>(&claim.key).await?;
+        let found = self.store.document::<Record>(&claim.key).await?;
         if found.as_ref().is_some_and(|found| found.value.leased_until > now) {
             return Ok(None);
         }

@@ -72,7 +72,7 @@ fn first(now: Timestamp) -> u64 {
 pub(crate) async fn prune(name: &str, store: &Store) -> Result<Vec<String>, Error> {
     let keys = store.keys(&version::versions_prefix(name)).await?;
     // Read now: a person may have gone back to one of the oldest this very moment.
-    let Some(current) = store.json::<Current>(&current_key(name)).await? else {
+    let Some(current) = store.document::<Current>(&current_key(name)).await? else {
         return Ok(Vec::new());
     };
 

@@ -22,7 +22,7 @@ pub(crate) async fn revoke(task: &Task<'_>) -> Result<(), Error> {
         ));
     };
     let key = file_key(name, version, MANIFEST);
-    let Some(manifest) = store.json::<Manifest>(&key).await? else {
+    let Some(manifest) = store.document::<Manifest>(&key).await? else {
         return Err(Error::Internal(format!(
             "cannot revoke version {version}: {key} is not there"
         )));

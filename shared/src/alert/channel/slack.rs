@@ -12,7 +12,7 @@ use crate::alert::digest::message::Digest;
 use crate::alert::sender::Sender;
 use crate::bucket::store::{self, Store};
 use crate::chain::roots::Roots;
-use crate::text::{cut_utf16, printable, utf16_length};
+use crate::text::{cut_utf16, innermost, printable, utf16_length};
 
 /// Where the webhook's URL is in the bucket: one line of text. Whoever has it can write into the
 /// channel.
@@ -168,13 +168,8 @@ impl fmt::Debug for Webhook {
 
 /// The innermost reason is the one that says something; the outermost would say the URL.
 fn unreachable(error: reqwest::Error) -> Error {
-    let error = error.without_url();
-    let mut innermost: &dyn std::error::Error = &error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
     Error::Unreachable {
-        reason: innermost.to_string(),
+        reason: innermost(&error.without_url()),
     }
 }
 

@@ -7,12 +7,12 @@ use super::message::{Digest, Entry, Section, ascii};
 use super::wording::{advice, in_short, over, sentence};
 use crate::alert::incident::{Incident, Place};
 use crate::alert::news::{Change, News, Notice};
-use crate::alert::seen::Seen;
+use crate::alert::run_index::RunIndex;
 use crate::alert::sender::{SUBJECT_LENGTH, Sender};
 use crate::alert::watchlist::Watchlist;
 use crate::certificate::common_name;
 use crate::finding::{Code, Severity, Span};
-use crate::report::{CertificateReport, Counts, EndpointReport, Report, Stage};
+use crate::report::{CertificateReport, Counts, EndpointReport, Left, Report, Stage};
 use crate::text::printable;
 use crate::timestamp::Timestamp;
 
@@ -29,7 +29,7 @@ pub fn digest(
     }
 
     let words = Words {
-        seen: report.map(Seen::of),
+        seen: report.map(RunIndex::of),
         watchlist,
         sender,
         now,
@@ -54,7 +54,7 @@ pub fn digest(
 
 /// What words depend on besides the news.
 struct Words<'a> {
-    seen: Option<Seen<'a>>,
+    seen: Option<RunIndex<'a>>,
     watchlist: &'a Watchlist,
     sender: &'a Sender,
     now: Timestamp,
@@ -96,8 +96,7 @@ impl Words<'_> {
     fn state(&self, incident: &Incident) -> String {
         let left = incident.not_after.filter(|_| incident.is_about_expiry());
         match (left.map(|end| end - self.now), &incident.code) {
-            (Some(left), _) if left.is_negative() => format!("expired {} ago", Span(-left)),
-            (Some(left), _) => format!("{} left", Span(left)),
+            (Some(left), _) => Left(left).to_string(),
             (None, Code::NotReached) => {
                 let count = self.report().map_or(0, |report| report.not_reached.len());
                 format!("{count} {}", in_short(incident))
@@ -160,7 +159,7 @@ impl Words<'_> {
                 sections.len() - 1
             });
 
-            // Several entries may have the same cure: it is said once.
+            // Several entries may have the same cure: it is named once.
             let section = &mut sections[index];
             let entry = self.entry(notice);
             if let Some(step) = &entry.next_step
@@ -277,10 +276,8 @@ impl Words<'_> {
         let Some(end) = certificate.not_after() else {
             return "There is no certificate in the bucket yet.".to_owned();
         };
-        let left = match end - self.now {
-            left if left.is_negative() => format!("expired {} ago", Span(-left)),
-            left => format!("has {} left", Span(left)),
-        };
+        let left = Left(end - self.now);
+        let has = if left.0.is_negative() { "" } else { "has " };
 
         let instances = &certificate.instances;
         let served = (instances.iter())
@@ -290,7 +287,7 @@ impl Words<'_> {
             0 => String::new(),
             all => format!("; {served} of {all} instances serve it"),
         };
-        format!("The current version is valid until {end}, and {left}{served}.")
+        format!("The current version is valid until {end}, and {has}{left}{served}.")
     }
 
     /// What the renewer does about a certificate.
@@ -416,16 +413,10 @@ fn is_renewed(certificate: &CertificateReport, endpoint: &EndpointReport) -> boo
 
 /// Those of the counts that are not zero.
 fn in_words(counts: Counts) -> String {
-    let parts: Vec<_> = [
-        (counts.critical, "critical"),
-        (counts.unknown, "could not be looked at"),
-        (counts.warning, "to act on soon"),
-        (counts.ok, "fine"),
-    ]
-    .iter()
-    .filter(|(count, _)| *count > 0)
-    .map(|(count, words)| format!("{count} {words}"))
-    .collect();
+    let parts: Vec<_> = (counts.by_status().iter())
+        .filter(|(_, count, _)| *count > 0)
+        .map(|(_, count, words)| format!("{count} {words}"))
+        .collect();
     match (parts.as_slice(), counts.total()) {
         ([], _) => "No endpoint was looked at.".to_owned(),
         (parts, 1) => format!("1 endpoint: {}.", parts.join(", ")),

@@ -2,9 +2,9 @@
 
 use std::cmp::Reverse;
 
-use super::{cut, day, joined, left, moment, number, plural};
+use super::{cut, day, day_and_time, joined, moment, number, plural};
 use crate::finding::{Kind, Severity};
-use crate::report::{AddressReport, AddressStage, CertificateReport, InstanceReport, Report, Stage};
+use crate::report::{AddressReport, AddressStage, CertificateReport, InstanceReport, Left, Report, Stage};
 use crate::timestamp::Timestamp;
 
 /// A card.
@@ -40,7 +40,7 @@ pub(super) struct Instance {
     pub(super) name: String,
     pub(super) host: Option<String>,
     pub(super) class: &'static str,
-    pub(super) stage: &'static str,
+    pub(super) stage: Stage,
     pub(super) reason: Option<String>,
     pub(super) version: String,
     pub(super) at: String,
@@ -50,7 +50,7 @@ pub(super) struct Address {
     pub(super) address: String,
     pub(super) endpoint: Option<String>,
     pub(super) class: &'static str,
-    pub(super) stage: &'static str,
+    pub(super) stage: AddressStage,
     /// The version that it serves.
     pub(super) shown: String,
     pub(super) until: String,
@@ -82,10 +82,6 @@ pub(super) fn all(report: &Report, now: Timestamp) -> (Vec<Managed>, usize) {
 }
 
 fn card(certificate: &CertificateReport, now: Timestamp) -> Managed {
-    let seconds_left = certificate
-        .not_after()
-        .map(|not_after| (not_after - now).whole_seconds());
-
     // What is behind comes first: only some are shown.
     let mut instances: Vec<_> = certificate.instances.iter().collect();
     instances.sort_by_key(|instance| (reached(certificate, instance), instance.instance.as_str()));
@@ -96,7 +92,10 @@ fn card(certificate: &CertificateReport, now: Timestamp) -> Managed {
     Managed {
         name: cut(&certificate.name),
         status: certificate.status,
-        left: left(seconds_left).unwrap_or_else(|| "not issued yet".to_owned()),
+        left: certificate.not_after().map_or_else(
+            || "not issued yet".to_owned(),
+            |not_after| Left(not_after - now).to_string(),
+        ),
         identifiers: (!is_for_its_name).then(|| joined(&certificate.identifiers)),
         stages: stages(certificate),
         lines: lines(certificate),
@@ -239,32 +238,23 @@ fn facts(certificate: &CertificateReport) -> String {
 }
 
 fn row(certificate: &CertificateReport, instance: &InstanceReport) -> Instance {
-    let (class, stage) = match reached(certificate, instance) {
-        Stage::Failed => ("stuck", "failed"),
-        Stage::Issued => ("stuck", "not pulled"),
-        Stage::Pulled => ("part", "pulled"),
-        Stage::Installed => ("part", "installed"),
-        Stage::Served => ("done", "served"),
-    };
+    let stage = reached(certificate, instance);
     Instance {
         name: cut(instance.shown()),
         host: instance.host.as_deref().map(cut),
-        class,
+        class: match stage {
+            Stage::Failed | Stage::Issued => "stuck",
+            Stage::Pulled | Stage::Installed => "part",
+            Stage::Served => "done",
+        },
         stage,
         reason: instance.reason.as_deref().map(cut),
         version: instance.version.as_deref().map_or_else(|| "none".to_owned(), cut),
-        at: instance
-            .at
-            .map_or_else(String::new, |at| moment(at).replace(" UTC", "")),
+        at: instance.at.map_or_else(String::new, day_and_time),
     }
 }
 
 fn address(seen: &AddressReport) -> Address {
-    let (class, stage) = match seen.stage {
-        AddressStage::Served => ("done", "served"),
-        AddressStage::Another => ("stuck", "another"),
-        AddressStage::Unseen => ("part", "not seen"),
-    };
     let endpoint = cut(&seen.endpoint);
     let shown = match (&seen.version, &seen.fingerprint) {
         (Some(version), _) => cut(version),
@@ -277,8 +267,12 @@ fn address(seen: &AddressReport) -> Address {
             .address
             .map_or_else(|| endpoint.clone(), |address| address.to_string()),
         endpoint: seen.address.map(|_| endpoint),
-        class,
-        stage,
+        class: match seen.stage {
+            AddressStage::Served => "done",
+            AddressStage::Another => "stuck",
+            AddressStage::Unseen => "part",
+        },
+        stage: seen.stage,
         shown,
         until: seen.not_after.map_or_else(String::new, day),
         reason: seen.reason.as_deref().map(cut),
@@ -291,9 +285,9 @@ fn history(certificate: &CertificateReport) -> Vec<Version> {
         .iter()
         .take(VERSIONS)
         .map(|stored| Version {
-            version: cut(&stored.version),
-            validity: format!("{} – {}", day(stored.not_before), day(stored.not_after)),
-            issuer: cut(&stored.issuer),
+            version: cut(&stored.facts.version),
+            validity: format!("{} – {}", day(stored.facts.not_before), day(stored.facts.not_after)),
+            issuer: cut(&stored.facts.issuer),
             current: stored.current,
         })
         .collect()
@@ -340,13 +334,20 @@ mod tests {
         ];
         let card = of(json!([]), addresses.clone());
         let rows: Vec<_> = (card.addresses.iter())
-            .map(|row| (row.address.as_str(), row.stage, row.shown.as_str(), row.until.as_str()))
+            .map(|row| {
+                [
+                    row.address.clone(),
+                    row.stage.to_string(),
+                    row.shown.clone(),
+                    row.until.clone(),
+                ]
+            })
             .collect();
         let expected = [
-            ("192.0.2.1:443", "another", "old", "30 Oct 2026"),
-            ("192.0.2.1:443", "another", "not ours: cccccccccccc", ""),
-            ("b.test:443", "not seen", "", ""),
-            ("192.0.2.1:443", "served", "new", ""),
+            ["192.0.2.1:443", "another", "old", "30 Oct 2026"],
+            ["192.0.2.1:443", "another", "not ours: cccccccccccc", ""],
+            ["b.test:443", "not seen", "", ""],
+            ["192.0.2.1:443", "served", "new", ""],
         ];
         assert_eq!(rows, expected);
         assert_eq!(card.addresses_words, "4 addresses on the wire");

@@ -11,15 +11,13 @@ mod managed;
 mod rows;
 mod timeline;
 
-use std::net::SocketAddr;
-
 use askama::Template;
 use aws_lc_rs::digest::{SHA256, digest};
 use data_encoding::BASE64;
 use time::Duration;
 
 use crate::certificate::common_name;
-use crate::finding::{Code, Severity, Span};
+use crate::finding::Severity;
 use crate::report::{Counts, EndpointReport, Report};
 use crate::text::{self, printable};
 use crate::timestamp::Timestamp;
@@ -55,7 +53,7 @@ pub fn page(report: &Report, place: Option<&str>) -> Result<String, askama::Erro
         looked: looked(report),
         counts: counts(report),
         shares: shares(report),
-        shares_words: shares_words(report),
+        shares_words: report.counts.to_string(),
         mistakes: report
             .mistakes
             .iter()
@@ -144,18 +142,20 @@ struct Line {
 
 impl Item {
     fn of(endpoint: &EndpointReport) -> Self {
-        let lines = found(endpoint).into_iter().map(|found| Line {
-            severity: found.severity,
-            milder: found.severity != endpoint.status,
-            message: cut(found.message),
-            addresses: found.somewhere.then(|| joined(&found.addresses)),
+        let lines = endpoint.merged().into_iter().map(|merged| Line {
+            severity: merged.finding.severity,
+            milder: merged.finding.severity != endpoint.status,
+            message: cut(&merged.finding.message),
+            addresses: merged.is_somewhere.then(|| joined(&merged.addresses)),
         });
 
         Self {
             endpoint: cut(&endpoint.endpoint),
             unicode: endpoint.unicode.as_deref().map(cut),
             status: endpoint.status,
-            left: left(endpoint.seconds_left).unwrap_or_else(|| "no certificate seen".to_owned()),
+            left: endpoint
+                .left()
+                .map_or_else(|| "no certificate seen".to_owned(), |left| left.to_string()),
             lines: lines.collect(),
             certificate: certificate(endpoint),
         }
@@ -172,42 +172,6 @@ fn certificate(endpoint: &EndpointReport) -> Option<String> {
         cut(&issuer),
         moment(leaf.not_after)
     ))
-}
-
-/// A finding of an endpoint, with the addresses that have it.
-struct Found<'a> {
-    code: &'static Code,
-    severity: Severity,
-    message: &'a str,
-    addresses: Vec<SocketAddr>,
-    /// Some addresses have it, and others do not.
-    somewhere: bool,
-}
-
-/// The same finding at several addresses once; worst first.
-fn found(endpoint: &EndpointReport) -> Vec<Found<'_>> {
-    let mut all: Vec<Found<'_>> = Vec::new();
-
-    for (address, finding) in endpoint.all_findings() {
-        let same = |one: &&mut Found<'_>| one.severity == finding.severity && one.message == finding.message;
-        match all.iter_mut().find(same) {
-            Some(one) => one.addresses.extend(address),
-            None => all.push(Found {
-                code: finding.kind.code(),
-                severity: finding.severity,
-                message: &finding.message,
-                addresses: address.into_iter().collect(),
-                somewhere: false,
-            }),
-        }
-    }
-
-    for one in &mut all {
-        one.somewhere = !one.addresses.is_empty() && one.addresses.len() < endpoint.observations.len();
-    }
-
-    all.sort_by_key(|one| std::cmp::Reverse(one.severity));
-    all
 }
 
 /// The time as of which the run judged: `check --at` makes it another one than that of the run.
@@ -257,38 +221,21 @@ fn looked(report: &Report) -> String {
 }
 
 fn counts(report: &Report) -> [Count; 4] {
-    let Counts {
-        ok,
-        warning,
-        critical,
-        unknown,
-    } = report.counts;
-    let of = |status, count, words| Count {
+    report.counts.by_status().map(|(status, count, words)| Count {
         status,
         number: number(count),
         words,
-    };
-    [
-        of(Severity::Critical, critical, "critical"),
-        of(Severity::Unknown, unknown, "could not be looked at"),
-        of(Severity::Warning, warning, "to act on soon"),
-        of(Severity::Ok, ok, "fine"),
-    ]
+    })
 }
 
 fn shares(report: &Report) -> Vec<Share> {
-    let counts = report.counts;
-    let parts = [
-        (Severity::Critical, counts.critical),
-        (Severity::Unknown, counts.unknown),
-        (Severity::Warning, counts.warning),
-        (Severity::Ok, counts.ok),
-    ];
-
-    let all = counts.total().max(1) as f64;
+    let all = report.counts.total().max(1) as f64;
     let mut from = 0.0;
     let mut shares = Vec::new();
-    for (status, count) in parts.into_iter().filter(|(_, count)| *count > 0) {
+    for (status, count, _) in report.counts.by_status() {
+        if count == 0 {
+            continue;
+        }
         let width = count as f64 / all * 100.0;
         shares.push(Share {
             status,
@@ -298,14 +245,6 @@ fn shares(report: &Report) -> Vec<Share> {
         from += width;
     }
     shares
-}
-
-fn shares_words(report: &Report) -> String {
-    let counts = report.counts;
-    format!(
-        "{} critical, {} unknown, {} warning, {} ok",
-        counts.critical, counts.unknown, counts.warning, counts.ok
-    )
 }
 
 /// What the table leaves out, if it does.
@@ -343,18 +282,15 @@ fn icon(status: Severity) -> String {
     )
 }
 
-/// `9 d 4 h`, or how long ago.
-fn left(seconds: Option<i64>) -> Option<String> {
-    Some(match seconds? {
-        past @ ..0 => format!("expired {} ago", Span(Duration::seconds(past.saturating_neg()))),
-        left => format!("{} left", Span(Duration::seconds(left))),
-    })
-}
-
 /// `24 Nov 2026, 06:00 UTC`.
 fn moment(at: Timestamp) -> String {
+    format!("{} UTC", day_and_time(at))
+}
+
+/// `24 Nov 2026, 06:00`.
+fn day_and_time(at: Timestamp) -> String {
     let utc = at.utc();
-    format!("{}, {:02}:{:02} UTC", day(at), utc.hour(), utc.minute())
+    format!("{}, {:02}:{:02}", day(at), utc.hour(), utc.minute())
 }
 
 /// `24 Nov 2026`.

@@ -4,11 +4,11 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 
-use super::{ENDPOINTS, cut, found};
+use super::{ENDPOINTS, cut};
 use crate::certificate::{Certificate, Role, common_name};
-use crate::finding::{Code, Severity, Span};
+use crate::finding::{Code, Severity};
 use crate::observation::{Observation, Revocation};
-use crate::report::{EndpointReport, Report};
+use crate::report::{EndpointReport, Merged, Report};
 
 /// The JSON, safe inside a script element, and how many endpoints are in it: the first ones, which
 /// are the worst.
@@ -61,7 +61,7 @@ struct Row {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     findings: Vec<Finding>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    seen: Vec<Seen>,
+    seen: Vec<AddressRow>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     skipped: Vec<(String, String)>,
 }
@@ -76,7 +76,7 @@ struct Finding {
 }
 
 #[derive(Serialize)]
-struct Seen {
+struct AddressRow {
     address: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     leaf: Option<usize>,
@@ -110,22 +110,14 @@ struct Leaf {
 
 impl Table {
     fn row(&mut self, endpoint: &EndpointReport) -> Row {
-        let finding = |found: super::Found<'_>| Finding {
-            code: found.code,
-            severity: rank(found.severity),
-            message: cut(found.message),
-            at: found
-                .somewhere
-                .then(|| found.addresses.iter().map(ToString::to_string).collect()),
-        };
         Row {
             endpoint: cut(&endpoint.endpoint),
             unicode: endpoint.unicode.as_deref().map(cut),
             status: rank(endpoint.status),
-            left: endpoint.seconds_left.map(left),
+            left: endpoint.left().map(|left| format!("{left:#}")),
             end: endpoint.not_after.map(|end| end.unix()),
             leaf: endpoint.leaf().map(|leaf| self.certificate(leaf)),
-            findings: found(endpoint).into_iter().map(finding).collect(),
+            findings: endpoint.merged().iter().map(finding).collect(),
             seen: endpoint.observations.iter().map(|seen| self.seen(seen)).collect(),
             skipped: endpoint
                 .skipped
@@ -135,12 +127,12 @@ impl Table {
         }
     }
 
-    fn seen(&mut self, seen: &Observation) -> Seen {
+    fn seen(&mut self, seen: &Observation) -> AddressRow {
         let tls = seen.tls.as_ref().map(|tls| {
             let exchange = tls.key_exchange.as_ref().map(|name| format!(", {name}"));
             format!("{}, {}{}", tls.version, tls.cipher_suite, exchange.unwrap_or_default())
         });
-        Seen {
+        AddressRow {
             address: seen.address.to_string(),
             leaf: seen.leaf.as_ref().map(|leaf| self.certificate(leaf)),
             chain: seen
@@ -196,19 +188,24 @@ impl Table {
     }
 }
 
+fn finding(merged: &Merged<'_>) -> Finding {
+    let addresses = merged.addresses.iter();
+    Finding {
+        code: merged.finding.kind.code(),
+        severity: rank(merged.finding.severity),
+        message: cut(&merged.finding.message),
+        at: merged
+            .is_somewhere
+            .then(|| addresses.map(ToString::to_string).collect()),
+    }
+}
+
 fn words(state: &Revocation) -> String {
     match state {
         Revocation::Good => "not revoked, by a current list of its issuer".to_owned(),
         Revocation::Revoked => "revoked by its issuer".to_owned(),
         Revocation::Unknown { reason } => format!("unknown: {reason}"),
         Revocation::Skipped { reason } => format!("not looked at: {reason}"),
-    }
-}
-
-fn left(seconds: i64) -> String {
-    match seconds {
-        past @ ..0 => format!("{} ago", Span(time::Duration::seconds(past.saturating_neg()))),
-        left => Span(time::Duration::seconds(left)).to_string(),
     }
 }
 

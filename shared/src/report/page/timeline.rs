@@ -1,13 +1,14 @@
-//! The timeline: when certificates expire in the coming hundred days, and where each of them is in its
-//! life.
+//! The timeline: when certificates expire in the coming hundred days, and where each of them is in
+//! its life.
 
 use std::collections::{BTreeMap, HashMap};
 
 use time::Duration;
 
-use super::{cut, day, day_and_month, left, moment, number, percent, plural};
+use super::{cut, day, day_and_month, moment, number, percent, plural};
 use crate::finding::{Finding, Kind, Severity};
-use crate::report::{CertificateReport, EndpointReport, Report};
+use crate::renewal::last_share;
+use crate::report::{CertificateReport, EndpointReport, Left, Report};
 use crate::timestamp::Timestamp;
 
 /// A chart: endpoints by the day on which their certificate ends, and a lane for each of the
@@ -264,13 +265,7 @@ impl View {
     }
 
     fn lane(&self, life: &Life<'_>) -> Lane {
-        let lifetime = life.end - life.begin;
-        // As in `renewal::planned`: when a third of the lifetime is left, or half of a short one.
-        let due = if lifetime < Duration::days(10) {
-            life.begin + lifetime / 2
-        } else {
-            life.end - lifetime / 3
-        };
+        let due = life.end - last_share(life.end - life.begin);
         let part = |class, from, to| {
             let (from, to) = (self.x(from), self.x(to));
             (to > from).then(|| Part {
@@ -280,7 +275,6 @@ impl View {
             })
         };
 
-        let seconds = (life.end - self.now).whole_seconds();
         let others = life.endpoints.saturating_sub(1);
         Lane {
             name: cut(life.name),
@@ -296,8 +290,7 @@ impl View {
                 .planned
                 .filter(|at| *at <= self.end())
                 .map(|at| percent(self.x(at))),
-            left: left(Some(seconds))
-                .map_or_else(String::new, |left| left.replace(" left", "").replace("expired ", "")),
+            left: format!("{:#}", Left(life.end - self.now)),
         }
     }
 

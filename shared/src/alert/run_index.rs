@@ -10,7 +10,7 @@ use crate::observation::Observation;
 use crate::report::{AddressStage, CertificateReport, EndpointReport, Report};
 
 /// A run's report by place. It is built once per run: both endpoints and incidents may be many.
-pub(super) struct Seen<'r> {
+pub(super) struct RunIndex<'r> {
     pub(super) report: &'r Report,
     endpoints: HashMap<&'r str, Vec<&'r EndpointReport>>,
     certificates: HashMap<&'r str, &'r CertificateReport>,
@@ -28,7 +28,7 @@ enum Sighting {
     Unknown,
 }
 
-impl<'r> Seen<'r> {
+impl<'r> RunIndex<'r> {
     pub(super) fn of(report: &'r Report) -> Self {
         let mut endpoints = HashMap::<_, Vec<_>>::new();
         for endpoint in &report.endpoints {
