@@ -7,7 +7,7 @@ use clap::Args;
 use comfy_table::{Cell, Color};
 use neverlapse::bucket::store::Store;
 use neverlapse::bucket::version::{Current, current_key};
-use neverlapse::inventory::Managed;
+use neverlapse::inventory::{Inventory, Managed};
 use neverlapse::renewal::{Decision, Renewal, decide};
 use neverlapse::text::printable;
 use neverlapse::timestamp::Timestamp;
@@ -57,14 +57,21 @@ struct Plan {
 }
 
 impl Plan {
-    async fn read(store: &Store, certificate: &Managed, now: Timestamp) -> Result<Self> {
+    async fn read(store: &Store, inventory: &Inventory, certificate: &Managed, now: Timestamp) -> Result<Self> {
         let current = store.document::<Current>(&current_key(&certificate.name)).await?;
         let current = current.map(|found| found.value);
         let renewal = store.document::<Renewal>(&Renewal::key(&certificate.name)).await?;
         let renewal = renewal.map(|found| found.value);
         Ok(Self {
             name: certificate.name.clone(),
-            decision: decide(certificate, current.as_ref(), renewal.as_ref(), None, now),
+            decision: decide(
+                &inventory.issuers,
+                certificate,
+                current.as_ref(),
+                renewal.as_ref(),
+                None,
+                now,
+            ),
             current,
             renewal,
         })

@@ -52,7 +52,12 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
 
     /// The name server that `NAMESERVER` sets in place of the system's.
     pub fn nameserver(&self) -> Result<Option<SocketAddr>, Error> {
-        self.parsed_with("NAMESERVER", "an address, with or without :port", resolve::nameserver)
+        self.nameserver_at("NAMESERVER")
+    }
+
+    /// A name server to ask, in this variable: an address, with or without a port.
+    pub fn nameserver_at(&self, name: &'static str) -> Result<Option<SocketAddr>, Error> {
+        self.parsed_with(name, "an address, with or without :port", resolve::nameserver)
     }
 
     fn parsed_with<T>(

@@ -140,6 +140,7 @@ impl Stack {
             ("ALERT_TOPIC_ARN", &self.topic),
             ("SECRETS_KEY_ARN", &self.secrets_key),
             ("NAMESERVER", &nameserver),
+            ("RENEWER_NAMESERVER", &nameserver),
             ("STACK_NAME", NAME),
         ];
         let aws = self.emulator.environment().into_iter();

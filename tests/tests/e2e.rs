@@ -33,6 +33,7 @@ async fn the_deployed_probe_looks_and_tells() {
         ("Schedule", "rate(1 minute)"),
         ("FlexibleWindowMinutes", "1"),
         ("Nameserver", &nameserver),
+        ("RenewerNameserver", &nameserver),
     ];
     let stack = Stack::deploy_to(emulator, &parameters).await.unwrap();
     let inbox = Inbox::subscribe(&stack.config, &stack.topic, "alerts").await.unwrap();

@@ -24,7 +24,12 @@ async fn each_kind_of_message_arrives_by_each_way_and_none_has_a_secret() {
     let emulator = Emulator::start_trusting(&subscribers.root()).await.unwrap();
     let shop = Shop::open_on(now, &emulator.config).await.unwrap();
     // Whoever looks for a mistake may log everything that we have to say.
-    let parameters = [("Nameserver", &*shop.dns.address.to_string()), ("LogLevel", "TRACE")];
+    let nameserver = shop.dns.address.to_string();
+    let parameters = [
+        ("Nameserver", &*nameserver),
+        ("RenewerNameserver", &*nameserver),
+        ("LogLevel", "TRACE"),
+    ];
     let stack = Stack::deploy_to(emulator, &parameters).await.unwrap();
     let slack = Webhook::start().await.unwrap();
     stack.put("secrets/slack-webhook", &slack.url).await.unwrap();

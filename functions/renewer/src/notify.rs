@@ -103,6 +103,17 @@ impl Notifier {
         self.send(Severity::Warning, &subject, &text).await;
     }
 
+    /// A version is published whose issuers expire before it does.
+    pub(crate) async fn ends_early(&self, name: &str, problem: &str) {
+        let subject = format!("WARNING: the chain of {name} ends before its certificate");
+        let text = format!(
+            "The certificate {name} is published, but {problem}.\n\n\
+             Clients refuse it from then on, so that counts as its end, and it is renewed in time for that. If the next one has the same \
+             issuer, ask the CA for another chain, or use another issuer.\n"
+        );
+        self.send(Severity::Warning, &subject, &text).await;
+    }
+
     /// A person's request cannot be fulfilled.
     pub(crate) async fn refused(&self, name: &str, problem: &str) {
         let subject = format!("WARNING: the request for {name} failed");

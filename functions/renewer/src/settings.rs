@@ -11,6 +11,7 @@ pub(crate) struct Settings {
     pub(crate) alert_topic: String,
     /// The KMS key for accounts and orders, which hold private keys that no instance may read.
     pub(crate) secrets_key: String,
+    /// The only name server to ask about challenges; else the zones' own.
     pub(crate) nameserver: Option<SocketAddr>,
     pub(crate) stack: String,
     pub(crate) region: String,
@@ -24,7 +25,7 @@ impl Settings {
             bucket: environment.required("BUCKET")?,
             alert_topic: environment.required("ALERT_TOPIC_ARN")?,
             secrets_key: environment.required("SECRETS_KEY_ARN")?,
-            nameserver: environment.nameserver()?,
+            nameserver: environment.nameserver_at("RENEWER_NAMESERVER")?,
             stack: environment
                 .optional("STACK_NAME")
                 .unwrap_or_else(|| "neverlapse".to_owned()),

@@ -8,6 +8,7 @@ mod record;
 mod renewal_info;
 pub mod request;
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use time::Duration;
@@ -15,7 +16,7 @@ use time::Duration;
 pub use self::record::{Failure, PREFIX, Renewal, Wait};
 pub use self::renewal_info::RenewalInfo;
 use crate::bucket::version::{Current, Facts};
-use crate::inventory::{KeyType, Managed};
+use crate::inventory::{Issuer, KeyType, Managed};
 use crate::renewal::request::{Action, Observed, Request};
 use crate::timestamp::Timestamp;
 
@@ -49,7 +50,7 @@ pub enum Reason {
     IdentifiersChanged { from: Vec<String>, to: Vec<String> },
     /// The inventory asks for another kind of key.
     KeyTypeChanged { from: KeyType, to: KeyType },
-    /// The inventory no longer lists the issuer of the current version.
+    /// The inventory no longer lists the issuer of the current version, or that is another CA now.
     IssuerChanged { from: String, to: Vec<String> },
     /// The inventory asks for another profile.
     ProfileChanged { from: Option<String>, to: Option<String> },
@@ -66,8 +67,10 @@ pub enum Reason {
     Requested,
 }
 
-/// Decides about one certificate, from nothing but what is given.
+/// Decides about one certificate, from nothing but what is given. `issuers` are the inventory's, by
+/// their names.
 pub fn decide(
+    issuers: &BTreeMap<String, Issuer>,
     certificate: &Managed,
     current: Option<&Current>,
     renewal: Option<&Renewal>,
@@ -78,7 +81,7 @@ pub fn decide(
         return due(Reason::Missing, renewal, request, now);
     };
 
-    let reason = changed(certificate, &current.facts)
+    let reason = changed(issuers, certificate, &current.facts)
         .or_else(|| requested(current, request?))
         .or_else(|| aged(current, renewal, now));
 
@@ -122,7 +125,7 @@ fn due(reason: Reason, renewal: Option<&Renewal>, request: Option<&Request>, now
 }
 
 /// What the inventory asks for and the current version does not have.
-fn changed(wanted: &Managed, current: &Facts) -> Option<Reason> {
+fn changed(issuers: &BTreeMap<String, Issuer>, wanted: &Managed, current: &Facts) -> Option<Reason> {
     let issuer = &current.issuer;
 
     if sorted(&current.identifiers) != sorted(&wanted.identifiers) {
@@ -143,6 +146,15 @@ fn changed(wanted: &Managed, current: &Facts) -> Option<Reason> {
             to: wanted.issuers.clone(),
         });
     }
+    // The same name may be another CA by now, such as production instead of staging.
+    if let Some(now) = issuers.get(&issuer.name)
+        && (now.directory != issuer.directory || now.staging != issuer.staging)
+    {
+        return Some(Reason::IssuerChanged {
+            from: at(&issuer.name, &issuer.directory, issuer.staging),
+            to: vec![at(&now.name, &now.directory, now.staging)],
+        });
+    }
     if issuer.profile != wanted.profile {
         return Some(Reason::ProfileChanged {
             from: issuer.profile.clone(),
@@ -150,6 +162,11 @@ fn changed(wanted: &Managed, current: &Facts) -> Option<Reason> {
         });
     }
     None
+}
+
+fn at(name: &str, directory: &str, is_staging: bool) -> String {
+    let staging = if is_staging { ", staging" } else { "" };
+    format!("{name} ({directory}{staging})")
 }
 
 /// What the request asks for, unless it is about an earlier version.
@@ -258,6 +275,41 @@ mod tests {
         let mut current = Current::sample("example.com", BORN, BORN + Duration::days(days));
         current.facts.identifiers = vec!["*.example.com".into(), "example.com".into()];
         current
+    }
+
+    fn decide(
+        certificate: &Managed,
+        current: Option<&Current>,
+        renewal: Option<&Renewal>,
+        request: Option<&Request>,
+        now: Timestamp,
+    ) -> Decision {
+        super::decide(&BTreeMap::new(), certificate, current, renewal, request, now)
+    }
+
+    /// The URL of an issuer was changed from staging to production under the same name, and the fake
+    /// certificate stayed.
+    #[test]
+    fn another_directory_under_the_same_name_is_another_issuer() {
+        let issuer = |directory: &str, staging: bool| {
+            let text = format!("[issuer.letsencrypt]\ndirectory = {directory:?}\nstaging = {staging}\n");
+            Inventory::parse(&text).issuers
+        };
+        let own = "https://acme.test/directory";
+        for (issuers, expected) in [
+            (issuer(own, false), NOT_DUE),
+            (
+                issuer("https://other.test/directory", false),
+                "due: issuer changed from letsencrypt (https://acme.test/directory) to letsencrypt (https://other.test/directory)",
+            ),
+            (
+                issuer(own, true),
+                "due: issuer changed from letsencrypt (https://acme.test/directory) to letsencrypt (https://acme.test/directory, staging)",
+            ),
+        ] {
+            let decision = super::decide(&issuers, &wanted(""), Some(&current(90)), None, None, BORN);
+            assert_eq!(decision.to_string(), expected);
+        }
     }
 
     fn request(force: bool, at: Timestamp) -> Request {

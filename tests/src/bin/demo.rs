@@ -44,7 +44,11 @@ async fn show(screen: &mut Screen) -> Result<()> {
     // The managed one has three servers, below.
     shop.forget("soon");
     let nameserver = shop.dns.address.to_string();
-    let stack = Stack::deploy_to(emulator, &[("Nameserver", &nameserver)]).await?;
+    let stack = Stack::deploy_to(
+        emulator,
+        &[("Nameserver", &nameserver), ("RenewerNameserver", &nameserver)],
+    )
+    .await?;
     let inbox = Inbox::subscribe(&stack.config, &stack.topic, "demo-inbox").await?;
     let pebble = Pebble::start(pebble::Options::default(), shop.dns.address).await?;
     let zone = stack.create_zone("shop.test").await?;

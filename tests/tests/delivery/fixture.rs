@@ -31,7 +31,14 @@ impl Lab {
         program("neverlapse").await?;
         let emulator = Emulator::start().await?;
         let dns = Dns::with_route53([].into(), &emulator.config).await?;
-        let stack = Stack::deploy_to(emulator, &[("Nameserver", &dns.address.to_string())]).await?;
+        let stack = Stack::deploy_to(
+            emulator,
+            &[
+                ("Nameserver", &dns.address.to_string()),
+                ("RenewerNameserver", &dns.address.to_string()),
+            ],
+        )
+        .await?;
         let inbox = Inbox::subscribe(&stack.config, &stack.topic, "alerts").await?;
         let pebble = Pebble::start(pebble::Options::default(), dns.address).await?;
         let authority = Authority::new()?;

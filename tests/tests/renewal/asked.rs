@@ -175,7 +175,8 @@ async fn decision(lab: &Lab, current: &Current) -> Result<String> {
         .find(|certificate| certificate.name == NAME);
     let (wanted, renewal) = (wanted.context("the inventory has it")?, lab.bucket.renewal(NAME).await?);
     let now = Timestamp::now();
-    Ok(decide(wanted, Some(current), renewal.as_ref(), None, now).to_string())
+    let issuers = &inventory.issuers;
+    Ok(decide(issuers, wanted, Some(current), renewal.as_ref(), None, now).to_string())
 }
 
 async fn by_force(lab: &Lab, before: &Current, pebble: &Pebble) -> Result<Current> {

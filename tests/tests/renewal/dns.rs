@@ -190,7 +190,7 @@ pub(crate) async fn a_zone_in_another_account_is_reached_by_its_role_alone(lab: 
     Ok(())
 }
 
-/// Without `Nameserver`, where production is: the resolver of resolv.conf names the zone's servers, and these are asked at port 53. That
+/// Without `RenewerNameserver`, where production is: the resolver of resolv.conf names the zone's servers, and these are asked at port 53. That
 /// takes a port and a mount that only root has; elsewhere this says that it was not seen.
 pub(crate) async fn the_zones_real_name_servers_are_asked(lab: &Lab) -> Result<()> {
     // The emulator says these of every zone. Two processes of this test do not meet at these addresses.
@@ -250,7 +250,7 @@ pub(crate) async fn the_zones_real_name_servers_are_asked(lab: &Lab) -> Result<(
         bootstrap("Renewer").display()
     );
     let program = isolated.program("renewer", &script)?;
-    let more = [("NAMESERVER", "")];
+    let more = [("RENEWER_NAMESERVER", "")];
     let done = isolated
         .run_with(&program, lab.stack.endpoint(), &more, &request(name))
         .await?;

@@ -41,7 +41,14 @@ impl Lab {
         let elsewhere = [(format!("_acme-challenge.{DELEGATED_ELSEWHERE}"), Vec::new())];
         let others = emulator.account(ANOTHER_ACCOUNT).await;
         let dns = Dns::with_accounts(elsewhere.into(), &[&emulator.config, &others]).await?;
-        let stack = Stack::deploy_to(emulator, &[("Nameserver", &dns.address.to_string())]).await?;
+        let stack = Stack::deploy_to(
+            emulator,
+            &[
+                ("Nameserver", &dns.address.to_string()),
+                ("RenewerNameserver", &dns.address.to_string()),
+            ],
+        )
+        .await?;
         let inbox = Inbox::subscribe(&stack.config, &stack.topic, "alerts").await?;
         let pebble = Pebble::start(pebble::Options::default(), dns.address).await?;
         stack.put("ca/pebble.pem", &pebble.roots).await?;

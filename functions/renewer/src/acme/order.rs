@@ -273,11 +273,17 @@ impl Issuance<'_> {
 
         let mut placed = Vec::new();
         for record in records {
-            let target = lookup.canonical(&record.name).await?;
+            let path = lookup.path(&record.name, zones).await?;
+            let target = path.last().unwrap_or(&record.name);
+            // A name that is nowhere in the inventory needs its origin.
+            let zone = zones.of(target).map_err(|error| match path.len() {
+                0 | 1 => error,
+                _ => error.context(&format!("the CNAMEs {}", path.join(" -> "))),
+            })?;
             placed.push(ZoneRecord {
-                zone: zones.of(&target)?.id.clone(),
+                zone: zone.id.clone(),
                 record: TxtRecord {
-                    name: target,
+                    name: target.clone(),
                     value: record.value.clone(),
                 },
             });
@@ -299,7 +305,7 @@ impl Issuance<'_> {
         }
         let seen = by_zone.iter().map(|(zone, records)| async {
             let zone = zones.by_id(zone)?;
-            lookup.see(&zone.name, records, self.deadline).await
+            lookup.see(zone, records, self.deadline).await
         });
         try_join_all(seen).await.map(drop)
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use data_encoding::BASE64;
 use neverlapse::bucket::version::{CERT, CHAIN, FULLCHAIN, Facts, IssuedBy, PRIVKEY};
 use neverlapse::certificate::{Certificate, Role, describe, fingerprint};
 use neverlapse::chain::roots::Roots;
@@ -10,6 +11,7 @@ use neverlapse::timestamp::Timestamp;
 use time::Duration;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
+use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::attempt::Attempt;
@@ -19,6 +21,8 @@ use crate::error::Error;
 pub(crate) struct Issued {
     pub(crate) facts: Facts,
     pub(crate) files: BTreeMap<&'static str, Vec<u8>>,
+    /// In words, that an issuer in the chain expires before the leaf.
+    pub(crate) early_end: Option<String>,
 }
 
 /// What a chain has to be, so that it can be served as an attempt's version.
@@ -50,19 +54,23 @@ impl Expected<'_> {
             })
     }
 
+    /// From when on the certificate can be served, if that is a few minutes ahead: some CAs' clocks
+    /// are.
+    pub(crate) fn valid_from(&self, pem: &str, now: Timestamp) -> Option<Timestamp> {
+        let chain = tidied(pem, &self.attempt.key.public().ok()?).ok()?;
+        let (_, leaf) = X509Certificate::from_der(chain.first()?).ok()?;
+        let not_before = describe(&leaf, chain.first()?, Role::Leaf).not_before;
+        (not_before > now + SKEW && not_before <= now + AHEAD).then_some(not_before - SKEW)
+    }
+
     fn issued(&self, pem: &str, public_key: &[u8], now: Timestamp) -> Result<Issued, String> {
-        let chain = CertificateDer::pem_slice_iter(pem.as_bytes())
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| format!("it is not PEM ({error})"))?;
+        let chain = tidied(pem, public_key)?;
         let [leaf_der, issuers @ ..] = chain.as_slice() else {
             return Err("there is none in the answer".to_owned());
         };
         let (_, leaf) = X509Certificate::from_der(leaf_der).map_err(|error| error.to_string())?;
-        let description = describe(&leaf, leaf_der, Role::Leaf);
+        let mut description = describe(&leaf, leaf_der, Role::Leaf);
 
-        if leaf.public_key().raw != public_key {
-            return Err("it has another key than ours".to_owned());
-        }
         self.check_names(&description.names)?;
         if description.not_before > now + SKEW || description.not_after <= now {
             return Err(format!(
@@ -71,12 +79,32 @@ impl Expected<'_> {
             ));
         }
         // A staging CA's root is trusted by nobody, unless the inventory names it.
-        if !self.issuer.staging || self.issuer.ca.is_some() {
+        let path = if self.issuer.staging && self.issuer.ca.is_none() {
+            issuers.to_vec()
+        } else {
             check_path(leaf_der, issuers, self.roots, now)
-                .map_err(|error| format!("no path to a trusted root: {error}"))?;
-        }
+                .map_err(|error| format!("no path to a trusted root: {error}"))?
+        };
 
-        let blocks = pem_blocks(pem);
+        // Clients refuse the whole chain once the first of it has expired.
+        let first_end = path.iter().filter_map(|issuer| {
+            let (_, certificate) = X509Certificate::from_der(issuer).ok()?;
+            let issuer = describe(&certificate, issuer, Role::Path);
+            Some((issuer.not_after, issuer.subject))
+        });
+        let early_end = first_end
+            .min()
+            .filter(|(end, _)| *end < description.not_after)
+            .map(|(end, subject)| {
+                let text = format!(
+                    "its issuer {subject:?} expires on {end}, before the certificate does ({})",
+                    description.not_after
+                );
+                description.not_after = end;
+                text
+            });
+
+        let blocks: Vec<_> = chain.iter().map(|der| pem_block(der)).collect();
         Ok(Issued {
             facts: self.facts(fingerprint(leaf_der), description),
             files: BTreeMap::from([
@@ -85,6 +113,7 @@ impl Expected<'_> {
                 (FULLCHAIN, blocks.concat().into_bytes()),
                 (PRIVKEY, self.attempt.key.pem().as_bytes().to_vec()),
             ]),
+            early_end,
         })
     }
 
@@ -121,40 +150,103 @@ impl Expected<'_> {
     }
 }
 
+/// The issuers on the path from the leaf to a trusted root, without the root.
 fn check_path(
     leaf: &CertificateDer<'_>,
-    issuers: &[CertificateDer<'_>],
+    issuers: &[CertificateDer<'static>],
     roots: &Roots,
     now: Timestamp,
-) -> Result<(), webpki::Error> {
+) -> Result<Vec<CertificateDer<'static>>, webpki::Error> {
     // A certificate that begins this second must not fail because our clock is a little behind the
     // CA's.
     let seconds = (now + SKEW).unix().try_into().unwrap_or_default();
     let time = UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
 
-    webpki::EndEntityCert::try_from(leaf)?
-        .verify_for_usage(
-            webpki::ALL_VERIFICATION_ALGS,
-            roots.anchors(),
-            issuers,
-            time,
-            webpki::KeyUsage::server_auth(),
-            None,
-            None,
-        )
-        .map(drop)
+    let leaf = webpki::EndEntityCert::try_from(leaf)?;
+    let path = leaf.verify_for_usage(
+        webpki::ALL_VERIFICATION_ALGS,
+        roots.anchors(),
+        issuers,
+        time,
+        webpki::KeyUsage::server_auth(),
+        None,
+        None,
+    )?;
+    Ok(path
+        .intermediate_certificates()
+        .map(|issuer| issuer.der().into_owned())
+        .collect())
 }
 
-/// Each certificate with its markers and a line break, without the text between them.
-fn pem_blocks(pem: &str) -> Vec<String> {
-    pem.split_inclusive(END)
-        .filter_map(|block| Some(format!("{}\n", &block[block.find(BEGIN)?..])))
-        .collect()
+/// What servers have to send (RFC 8446, 4.4.2): the leaf, which has our key, and then each its
+/// issuer. The root, doubles and certificates that do not belong there are left out.
+fn tidied(pem: &str, public_key: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    // Some CAs forget the line break between two of them.
+    let pem = pem.replace(&format!("{END}{BEGIN}"), &format!("{END}\n{BEGIN}"));
+    let sent = CertificateDer::pem_slice_iter(pem.as_bytes())
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| format!("it is not PEM ({error})"))?;
+    if sent.is_empty() {
+        return Err("there is none in the answer".to_owned());
+    }
+
+    let mut parsed = Vec::new();
+    for der in &sent {
+        let (_, certificate) = X509Certificate::from_der(der).map_err(|error| error.to_string())?;
+        parsed.push((der, certificate));
+    }
+    let leaf = parsed
+        .iter()
+        .find(|(_, certificate)| certificate.public_key().raw == public_key)
+        .ok_or("it has another key than ours")?;
+
+    let mut chain = vec![leaf.0.clone()];
+    let mut last = &leaf.1;
+    let is_root = |certificate: &X509Certificate<'_>| certificate.subject() == certificate.issuer();
+    while let Some((der, issuer)) = parsed.iter().find(|(der, issuer)| {
+        issuer.subject() == last.issuer() && !is_root(issuer) && !chain.contains(der) && may_have_signed(issuer, last)
+    }) {
+        chain.push((*der).clone());
+        last = issuer;
+    }
+    Ok(chain)
+}
+
+/// Whether the key identifiers (RFC 5280, 4.2.1.1) agree: two issuers of one name have other keys.
+fn may_have_signed(issuer: &X509Certificate<'_>, subject: &X509Certificate<'_>) -> bool {
+    let theirs = issuer
+        .extensions()
+        .iter()
+        .find_map(|extension| match extension.parsed_extension() {
+            ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0),
+            _ => None,
+        });
+    let wanted = subject
+        .extensions()
+        .iter()
+        .find_map(|extension| match extension.parsed_extension() {
+            ParsedExtension::AuthorityKeyIdentifier(authority) => authority.key_identifier.as_ref().map(|id| id.0),
+            _ => None,
+        });
+    theirs.is_none() || wanted.is_none() || theirs == wanted
+}
+
+/// RFC 7468, 5.
+fn pem_block(der: &[u8]) -> String {
+    let base64 = BASE64.encode(der);
+    let mut block = format!("{BEGIN}\n");
+    for line in base64.as_bytes().chunks(64) {
+        block.push_str(&String::from_utf8_lossy(line));
+        block.push('\n');
+    }
+    block + END + "\n"
 }
 
 const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 const END: &str = "-----END CERTIFICATE-----";
 const SKEW: Duration = Duration::minutes(5);
+/// How far ahead a certificate may begin that is waited for.
+const AHEAD: Duration = Duration::minutes(15);
 const UNFIT: Duration = Duration::days(2);
 
 #[cfg(test)]
@@ -270,6 +362,69 @@ mod tests {
         assert!(check(&staging, &wanted, &issuer(true), &roots).is_ok());
     }
 
+    /// The root was published too, and certificates in another order or of strangers.
+    #[test]
+    fn a_chain_is_tidied_and_its_first_end_counts() {
+        let root = Ca::new();
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, "intermediate");
+        params.not_before = (NOW - Duration::days(300)).into();
+        params.not_after = (NOW + Duration::days(5)).into();
+        let intermediate = Ca(CertifiedIssuer::signed_by(params, key, &root.0).unwrap());
+        let stranger = Ca::new().0.pem();
+
+        let wanted = attempt(&["example.com"]);
+        let valid = (NOW - Duration::HOUR, NOW + Duration::days(90));
+        let sent = intermediate.issue(&wanted.key, &wanted.identifiers, valid);
+        let (_, sent) = sent.split_once('\n').unwrap();
+        let (leaf, issuer) = sent.split_at(sent.find(END).unwrap() + END.len());
+        let (leaf, issuer, root_pem) = (leaf.trim(), issuer.trim(), root.0.pem());
+        let root_pem = root_pem.trim();
+        let expected = [leaf, issuer].map(|pem| pem.replace('\r', "")).join("\n") + "\n";
+
+        for pem in [
+            format!("{leaf}\n{issuer}\n"),
+            format!("{leaf}{issuer}"),
+            format!("{leaf}\n{issuer}\n{root_pem}\n"),
+            format!("{root_pem}\n{issuer}\n{leaf}\n"),
+            format!("{leaf}\n{root_pem}\n{stranger}\n{issuer}\n{issuer}\n"),
+        ] {
+            let issued = check(&pem, &wanted, &issuer_of_ca(), &root.roots()).unwrap();
+            let fullchain = String::from_utf8(issued.files[FULLCHAIN].clone()).unwrap();
+            assert_eq!(fullchain, expected, "{pem}");
+            assert_eq!(issued.facts.not_after, NOW + Duration::days(5));
+            assert!(issued.early_end.unwrap().contains("intermediate"));
+        }
+    }
+
+    #[test]
+    fn a_certificate_of_the_near_future_is_waited_for() {
+        let ca = Ca::new();
+        let wanted = attempt(&["example.com"]);
+        for (minutes, expected) in [(4, None), (10, Some(5)), (15, Some(10)), (16, None)] {
+            let valid = (NOW + Duration::minutes(minutes), NOW + Duration::days(90));
+            let pem = ca.issue(&wanted.key, &wanted.identifiers, valid);
+            let issuer = issuer(false);
+            let roots = ca.roots();
+            let check = Expected {
+                name: "example.com",
+                attempt: &wanted,
+                issuer: &issuer,
+                roots: &roots,
+            };
+            let expected = expected.map(|minutes| NOW + Duration::minutes(minutes));
+            assert_eq!(check.valid_from(&pem, NOW), expected, "{minutes}");
+        }
+    }
+
+    fn issuer_of_ca() -> Issuer {
+        issuer(false)
+    }
+
     #[test]
     fn the_files_are_what_servers_expect() {
         let ca = Ca::new();
@@ -279,7 +434,9 @@ mod tests {
         let file = |name| String::from_utf8(issued.files[name].clone()).unwrap();
         assert_eq!(file(FULLCHAIN), format!("{}{}", file(CERT), file(CHAIN)));
         assert_eq!(file(CERT).matches(BEGIN).count(), 1);
-        assert!(file(CERT).starts_with(BEGIN) && file(CHAIN).ends_with(&format!("{END}\n")));
+        // The CA is its own root, which no server sends.
+        assert!(file(CERT).starts_with(BEGIN) && file(CERT).ends_with(&format!("{END}\n")));
+        assert_eq!(file(CHAIN), "");
         assert!(file(PRIVKEY).starts_with("-----BEGIN PRIVATE KEY-----"));
         assert_eq!(issued.facts.not_after, NOW + Duration::days(90));
     }

@@ -22,7 +22,7 @@ pub(crate) async fn publish(
     before: Option<&Tagged<Current>>,
     now: Timestamp,
 ) -> Result<Current, Error> {
-    let Issued { facts, files } = issued;
+    let Issued { facts, files, .. } = issued;
     let manifest = Manifest {
         schema: Manifest::SCHEMA.to_owned(),
         files: files

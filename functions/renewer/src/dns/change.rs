@@ -178,21 +178,31 @@ async fn in_sync(zone: &HostedZone, change: &str, deadline: Instant) -> Result<(
     }
 }
 
+/// The CNAME that is written at this very name, if there is one: not what a wildcard makes up.
+pub(super) async fn cname(zone: &HostedZone, name: &str) -> Result<Option<String>, Error> {
+    let found = record_set_of(zone, name, RrType::Cname).await?;
+    Ok(found.and_then(|set| Some(plain(&set.resource_records().first()?.value))))
+}
+
 /// A name's TXT records, if it has any.
 async fn records(zone: &HostedZone, name: &str) -> Result<Option<ResourceRecordSet>, Error> {
+    record_set_of(zone, name, RrType::Txt).await
+}
+
+async fn record_set_of(zone: &HostedZone, name: &str, kind: RrType) -> Result<Option<ResourceRecordSet>, Error> {
     let request = zone
         .client
         .list_resource_record_sets()
         .hosted_zone_id(&zone.id)
         .start_record_name(name)
-        .start_record_type(RrType::Txt)
+        .start_record_type(kind.clone())
         .max_items(1);
     let page = request.send().await;
     let page = page.map_err(|error| failed(zone, "read", &reason(&error)))?;
 
     // The list begins at this name, but may begin with another one if there is no such set.
     let first = page.resource_record_sets.into_iter().next();
-    Ok(first.filter(|set| set.r#type == RrType::Txt && plain(&set.name) == name))
+    Ok(first.filter(|set| set.r#type == kind && plain(&set.name) == name))
 }
 
 /// DELETE of exactly what was read and CREATE of what is wanted, or nothing if that is the same.

@@ -6,20 +6,21 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use hickory_resolver::TokioResolver;
-use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{RData, RecordType};
 use lambda_runtime::tracing::warn;
 use neverlapse::resolve;
 use neverlapse::text::printable;
 use tokio::time::{Instant, sleep};
 
-use super::plain;
 use super::record::TxtRecord;
+use super::zone::{HostedZone, Zones};
+use super::{change, plain};
 use crate::error::Error;
 
-/// Asks the system's resolver for a zone's name servers, and asks these for the records; or asks
-/// only the name server of the settings.
+/// Asks a zone's own name servers for the records, or only the name server of the settings.
 pub(crate) struct Lookup {
     resolver: TokioResolver,
     nameserver: Option<SocketAddr>,
@@ -50,10 +51,10 @@ impl Lookup {
         Ok(Self { resolver, nameserver })
     }
 
-    /// Where a name's CNAMEs lead, or the name itself.
-    pub(crate) async fn canonical(&self, name: &str) -> Result<String, Error> {
+    /// Where a name's CNAMEs lead: the names on the way, the name itself first.
+    pub(crate) async fn path(&self, name: &str, zones: &Zones) -> Result<Vec<String>, Error> {
         let mut path = vec![name.to_owned()];
-        while let Some(next) = self.cname(path.last().map_or(name, String::as_str)).await? {
+        while let Some(next) = self.cname(path.last().map_or(name, String::as_str), zones).await? {
             let looped = path.contains(&next);
             path.push(next);
 
@@ -65,26 +66,78 @@ impl Lookup {
                 )));
             }
         }
-        Ok(path.pop().unwrap_or_default())
+        Ok(path)
     }
 
-    async fn cname(&self, name: &str) -> Result<Option<String>, Error> {
+    /// A name's CNAME. In a zone of ours Route 53 itself knows: a question by DNS, asked just before
+    /// the TXT record is written, would leave "no such name" in the cache of each resolver on the way.
+    async fn cname(&self, name: &str, zones: &Zones) -> Result<Option<String>, Error> {
+        if let Ok(zone) = zones.of(name)
+            && !self.is_delegated_further(name, &zone.name).await
+        {
+            return change::cname(zone, name).await;
+        }
+
+        let Some(target) = self.cname_by_dns(name).await? else {
+            return Ok(None);
+        };
+        // A wildcard makes up CNAMEs for all names that have no record (RFC 4592, 2.2). A TXT record
+        // at the name itself would override it.
+        if let Some((_, parent)) = name.split_once('.') {
+            let sibling = format!("_neverlapse-{:08x}.{parent}", rand::random::<u32>());
+            if self.cname_by_dns(&sibling).await? == Some(target.clone()) {
+                return Ok(None);
+            }
+        }
+        Ok(Some(target))
+    }
+
+    async fn cname_by_dns(&self, name: &str) -> Result<Option<String>, Error> {
         match self.resolver.lookup(format!("{name}."), RecordType::CNAME).await {
             Ok(found) => Ok(found.answers().iter().find_map(|record| match &record.data {
                 RData::CNAME(target) => Some(plain(&target.0.to_string())),
                 _ => None,
             })),
-            Err(error) if error.is_no_records_found() || error.is_nx_domain() => Ok(None),
-            Err(error) => Err(Error::Internal(format!("cannot look up the CNAME of {name}: {error}"))),
+            Err(error) => match absence(&error) {
+                Some(_) => Ok(None),
+                None => Err(Error::Internal(format!(
+                    "cannot look up the CNAME of {name}: {}",
+                    failure(&error)
+                ))),
+            },
         }
+    }
+
+    /// Whether a name below the zone's is delegated to other servers, so that Route 53 does not know
+    /// what is there. No answer counts as no delegation.
+    async fn is_delegated_further(&self, name: &str, zone: &str) -> bool {
+        let mut rest = name;
+        while let Some((_, parent)) = rest.split_once('.') {
+            if parent == zone || !parent.ends_with(zone) {
+                return false;
+            }
+            let found = self.resolver.ns_lookup(format!("{parent}.")).await;
+            let is_cut = found.is_ok_and(|found| {
+                found
+                    .answers()
+                    .iter()
+                    .any(|record| matches!(record.data, RData::NS(_)) && plain(&record.name.to_string()) == parent)
+            });
+            if is_cut {
+                return true;
+            }
+            rest = parent;
+        }
+        false
     }
 
     /// Waits until every name server of the zone that answers shows every record, or fails with
     /// what each of them answered instead. A server that does not answer proves nothing about the
     /// records, because a resolver would ask the others; but one has to answer.
-    pub(crate) async fn see(&self, zone: &str, records: &[TxtRecord], deadline: Instant) -> Result<(), Error> {
+    pub(crate) async fn see(&self, zone: &HostedZone, records: &[TxtRecord], deadline: Instant) -> Result<(), Error> {
         let longest = Instant::now() + VISIBLE;
         let servers = self.servers(zone).await?;
+        let zone = &zone.name;
         loop {
             let queries = servers
                 .iter()
@@ -114,7 +167,8 @@ impl Lookup {
             if Instant::now() > longest {
                 return Err(Error::Internal(format!(
                     "the TXT records are in hosted zone {zone}, but DNS does not show them, so the CA was not asked to look:\n  - {}\n  \
-                     hint: is {zone} delegated (NS records at the registrar) to the name servers of this very hosted zone?",
+                     hint: is {zone} delegated (NS records at the registrar) to the name servers of this very hosted zone? Is a resolver \
+                     with a cache or a private zone of this name in between (RenewerNameserver)?",
                     [denied, silent].concat().join("\n  - ")
                 )));
             }
@@ -122,22 +176,26 @@ impl Lookup {
         }
     }
 
-    /// The servers that the world asks by the zone's delegation, not the ones that Route 53
-    /// assigned to it.
-    async fn servers(&self, zone: &str) -> Result<Vec<NameServer>, Error> {
+    /// The zone's own servers: those that Route 53 says, which no cache and no private zone of the
+    /// same name hides; or those that its delegation says, where we may not ask Route 53.
+    async fn servers(&self, zone: &HostedZone) -> Result<Vec<NameServer>, Error> {
         if let Some(server) = self.nameserver {
             let label = server.to_string();
             let resolver = only(server)?;
             return Ok(vec![NameServer { label, resolver }]);
         }
 
-        let found = self.resolver.ns_lookup(format!("{zone}.")).await;
-        let found =
-            found.map_err(|error| Error::Internal(format!("cannot look up the name servers of {zone}: {error}")))?;
+        let hosts = match zone.name_servers().await {
+            Ok(hosts) if !hosts.is_empty() => hosts,
+            answer => {
+                if let Err(error) = answer {
+                    warn!(zone = zone.name, fault = %error, "asking the servers that the zone is delegated to");
+                }
+                self.delegated_to(&zone.name).await?
+            }
+        };
         let mut servers = Vec::new();
-        for record in found.answers() {
-            let RData::NS(name) = &record.data else { continue };
-            let host = plain(&name.0.to_string());
+        for host in hosts {
             let Ok(addresses) = self.resolver.lookup_ip(format!("{host}.")).await else {
                 continue;
             };
@@ -153,10 +211,26 @@ impl Lookup {
 
         if servers.is_empty() {
             return Err(Error::Internal(format!(
-                "none of the name servers of {zone} has an IPv4 address"
+                "none of the name servers of {} has an IPv4 address",
+                zone.name
             )));
         }
         Ok(servers)
+    }
+
+    async fn delegated_to(&self, zone: &str) -> Result<Vec<String>, Error> {
+        let found = self.resolver.ns_lookup(format!("{zone}.")).await;
+        let found = found.map_err(|error| {
+            Error::Internal(format!(
+                "cannot look up the name servers of {zone}: {}",
+                failure(&error)
+            ))
+        })?;
+        let hosts = found.answers().iter().filter_map(|record| match &record.data {
+            RData::NS(name) => Some(plain(&name.0.to_string())),
+            _ => None,
+        });
+        Ok(hosts.collect())
     }
 }
 
@@ -178,12 +252,45 @@ impl NameServer {
                 let values = values.into_iter().collect::<Vec<_>>().join(", ");
                 Answer::Denied(format!("{query} has {}", printable(&values)))
             }
-            Err(error) if error.is_nx_domain() => Answer::Denied(format!("{query} says that there is no such name")),
-            Err(error) if error.is_no_records_found() => {
-                Answer::Denied(format!("{query} says that it has no TXT record"))
-            }
-            Err(error) => Answer::Silent(format!("{query} did not answer: {error}")),
+            Err(error) => match absence(&error) {
+                Some(Absence::NoName) => Answer::Denied(format!("{query} says that there is no such name")),
+                Some(Absence::NoRecord) => Answer::Denied(format!("{query} says that it has no TXT record")),
+                None => Answer::Silent(format!("{query} did not answer: {}", failure(&error))),
+            },
         }
+    }
+}
+
+/// An answer that there is nothing.
+#[derive(Debug, PartialEq, Eq)]
+enum Absence {
+    NoName,
+    NoRecord,
+}
+
+/// Whether an error is the answer that there is nothing. The library says "no records" also when a
+/// name server fails or refuses, which says nothing about the name.
+fn absence(error: &NetError) -> Option<Absence> {
+    match code(error)? {
+        ResponseCode::NXDomain => Some(Absence::NoName),
+        ResponseCode::NoError => Some(Absence::NoRecord),
+        _ => None,
+    }
+}
+
+fn code(error: &NetError) -> Option<ResponseCode> {
+    match error {
+        NetError::Dns(DnsError::NoRecordsFound(none)) => Some(none.response_code),
+        NetError::Dns(DnsError::ResponseCode(code)) => Some(*code),
+        _ => None,
+    }
+}
+
+/// Why there is no answer.
+fn failure(error: &NetError) -> String {
+    match code(error) {
+        Some(code) => format!("the name server answered {}", format!("{code:?}").to_uppercase()),
+        None => error.to_string(),
     }
 }
 
@@ -210,3 +317,36 @@ fn unreadable(error: NetError) -> Error {
 const LONGEST: usize = 9;
 const VISIBLE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hickory_resolver::net::NoRecords;
+    use hickory_resolver::proto::op::Query;
+
+    /// A name server that refuses counted as one that has no record.
+    #[test]
+    fn only_an_answer_says_that_there_is_nothing() {
+        for (code, expected) in [
+            (ResponseCode::NXDomain, Some(Absence::NoName)),
+            (ResponseCode::NoError, Some(Absence::NoRecord)),
+            (ResponseCode::Refused, None),
+            (ResponseCode::ServFail, None),
+            (ResponseCode::NotAuth, None),
+            (ResponseCode::NotImp, None),
+        ] {
+            let none = NoRecords::new(Query::default(), code);
+            assert_eq!(
+                absence(&NetError::Dns(DnsError::NoRecordsFound(none))),
+                expected,
+                "{code:?}"
+            );
+            assert_eq!(
+                absence(&NetError::Dns(DnsError::ResponseCode(code))),
+                expected,
+                "{code:?}"
+            );
+        }
+        assert_eq!(absence(&NetError::Timeout), None);
+    }
+}

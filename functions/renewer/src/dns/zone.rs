@@ -37,6 +37,23 @@ struct UnreachableZone {
     problem: String,
 }
 
+impl HostedZone {
+    /// The name servers that Route 53 gave the zone (its delegation set).
+    pub(super) async fn name_servers(&self) -> Result<Vec<String>, Error> {
+        let found = self.client.get_hosted_zone().id(&self.id).send().await;
+        let found = found.map_err(|error| {
+            Error::Internal(format!(
+                "cannot ask for the name servers of hosted zone {} ({}): {}",
+                self.id,
+                self.name,
+                reason(&error)
+            ))
+        })?;
+        let servers = found.delegation_set.map(|set| set.name_servers).unwrap_or_default();
+        Ok(servers.iter().map(|server| plain(server)).collect())
+    }
+}
+
 impl Zones {
     /// Lists our own zones, and those behind the roles that the inventory names. A zone that the
     /// inventory puts behind a role is looked for there only. A role that cannot be used fails only

@@ -66,6 +66,7 @@ impl<'a> Job<'a> {
                 Err(Error::CaUnavailable { problem, retry_after }) => {
                     warn!(name, issuer = issuer.name, said = problem, "the issuer is at fault");
                     problems.push(format!("{}: {problem}", issuer.name));
+                    let retry_after = retry_after.map(|until| self.bounded(until));
                     waits.push(retry_after);
                     is_declined = false;
                     if let (Some(until), Some(history)) = (retry_after, self.history) {
@@ -197,12 +198,41 @@ impl<'a> Job<'a> {
             issuer,
             roots: &roots,
         };
+        if let Some(from) = expected.valid_from(&chain, Timestamp::now()) {
+            self.wait_until(from).await?;
+        }
         let issued = expected.check(&chain, Timestamp::now());
         if issued.is_err() {
             // Asked again, the CA would hand out the same.
             self.lease.forget().await?;
         }
         issued
+    }
+
+    /// Waits for a certificate that the CA's clock dates a little ahead; if it takes longer than we
+    /// have, the next delivery fetches it again.
+    async fn wait_until(&self, from: Timestamp) -> Result<(), Error> {
+        let wait = Duration::try_from(from - Timestamp::now()).unwrap_or_default();
+        if Instant::now() + wait > self.task.deadline {
+            return Err(Error::out_of_time(format!(
+                "the certificate is not valid before {from}"
+            )));
+        }
+        tokio::time::sleep(wait).await;
+        Ok(())
+    }
+
+    /// A wait that ends while half of what is left of the current certificate is still left: no
+    /// issuer's wish is worth an outage.
+    fn bounded(&self, until: Timestamp) -> Timestamp {
+        let now = Timestamp::now();
+        match self.current {
+            Some(current) => {
+                let left = (current.facts.not_after - now).max(SHORTEST_WAIT * 2);
+                until.min(now + left / 2)
+            }
+            None => until,
+        }
     }
 
     /// Until when an order that was resumed may stay as it is: half of the time, so that the rest is
@@ -259,3 +289,5 @@ impl<'a> Job<'a> {
 
 /// How long an order that does not move is looked at once more.
 const LOOK: Duration = Duration::from_secs(10);
+/// Also an expired certificate is no reason to hammer a CA.
+const SHORTEST_WAIT: time::Duration = time::Duration::minutes(30);

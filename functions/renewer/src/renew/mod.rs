@@ -118,7 +118,14 @@ impl Renewer {
         let under_way = self.services.store.object(&key).await?.is_some();
 
         let now = Timestamp::now();
-        match decide(wanted, current.as_ref(), Some(&renewal), Some(request), now) {
+        match decide(
+            &inventory.issuers,
+            wanted,
+            current.as_ref(),
+            Some(&renewal),
+            Some(request),
+            now,
+        ) {
             Decision::NotDue { next } if !under_way && request.action != Action::Revoke => {
                 return Ok(Outcome::NotDue { next });
             }
@@ -154,7 +161,14 @@ impl Renewer {
         let before = self.history.current(&wanted.name).await?;
         let current = before.as_ref().map(|before| &before.value);
         let renewal = self.history.renewal(&wanted.name).await?;
-        let decision = decide(wanted, current, Some(&renewal), Some(task.request), now);
+        let decision = decide(
+            &task.inventory.issuers,
+            wanted,
+            current,
+            Some(&renewal),
+            Some(task.request),
+            now,
+        );
         let under_way = resumable(lease, task, current, &decision).await?;
         let reason = match &decision {
             Decision::Due { reason, .. } => reason,
@@ -171,9 +185,14 @@ impl Renewer {
             history: Some(&self.history),
         };
         let issued = job.order(under_way).await?;
+        let early_end = issued.early_end.clone();
         let published = self.publish(issued, before.as_ref()).await?;
 
         lease.finish().await?;
+        if let Some(problem) = early_end {
+            warn!(name = wanted.name, problem, "the chain ends before the certificate");
+            self.notifier.ends_early(&wanted.name, &problem).await;
+        }
         self.prune(&wanted.name).await;
         Ok(Outcome::Published(Box::new(published)))
     }
