@@ -34,7 +34,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
     let mut grid = Terminal::of_stdout().grid();
     grid.set_header(["CERTIFICATE", "VALID UNTIL", "ISSUER", "DECISION"]);
     for certificate in &inventory.certificates {
-        let plan = Plan::read(&stack.store, certificate, now).await?;
+        let plan = Plan::read(&stack.store, &inventory, certificate, now).await?;
         due += usize::from(plan.is_due());
         grid.add_row(plan.cells());
     }

@@ -115,7 +115,14 @@ async fn overview(
     for (certificate, stored) in certificates.iter().zip(&stored) {
         // Where one of both cannot be read, the report has a finding for it.
         if let (Ok(current), Ok(renewal)) = (&stored.current, &stored.renewal) {
-            let decision = decide(certificate, current.as_ref(), renewal.as_ref(), None, now);
+            let decision = decide(
+                &inventory.issuers,
+                certificate,
+                current.as_ref(),
+                renewal.as_ref(),
+                None,
+                now,
+            );
             decisions.push((certificate.name.clone(), decision));
         }
     }
