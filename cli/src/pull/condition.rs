@@ -10,7 +10,7 @@ use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 
 use super::candidate::key_of;
-use super::layout::{COMBINED, Files, KEYSTORE, Layout, combined};
+use super::layout::{Access, COMBINED, Files, KEYSTORE, Layout, combined};
 
 /// What a version's folder is like.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,14 +35,6 @@ pub(crate) struct Found {
 pub(crate) struct FoundFile {
     pub(crate) access: Access,
     pub(crate) content: Vec<u8>,
-}
-
-/// Who may read a file or folder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Access {
-    pub(crate) owner: u32,
-    pub(crate) group: u32,
-    pub(crate) mode: u32,
 }
 
 /// What is to be in a version's folder.

@@ -21,9 +21,9 @@ use rustix::fs::{
 use rustix::io::Errno;
 use rustix::process::{getegid, geteuid};
 
-use super::condition::{Access, Found, FoundFile};
+use super::condition::{Found, FoundFile};
 use super::guard::{FILE, FOLDER, guarded, safe};
-use super::layout::{Files, LaidOut, Layout};
+use super::layout::{Access, Files, LaidOut, Layout};
 
 /// Where one certificate is installed.
 #[derive(Debug)]

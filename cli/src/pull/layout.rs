@@ -6,7 +6,13 @@ use neverlapse::bucket::version::{FULLCHAIN, PRIVKEY};
 use neverlapse::text::sha256;
 use rustix::process::getegid;
 
-use super::condition::Access;
+/// Who may read a file or folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Access {
+    pub(crate) owner: u32,
+    pub(crate) group: u32,
+    pub(crate) mode: u32,
+}
 
 /// The files of a version by name: [`FILES`](neverlapse::bucket::version::FILES), and a keystore.
 pub(crate) type Files = BTreeMap<&'static str, Vec<u8>>;

@@ -4,7 +4,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::oid_registry::Oid;
 
-use super::path::{DEPTH, Sent};
+use super::issuer::{DEPTH, Sent, authority_key, subject_key};
 use super::policy;
 use crate::distinguished_name::text;
 use crate::finding::Kind;
@@ -153,35 +153,6 @@ fn is_oid(oid: &Oid<'_>, dotted: &str) -> bool {
 fn allows_any_use_only(certificate: &X509Certificate<'_>) -> bool {
     let usage = certificate.extended_key_usage().ok().flatten();
     usage.is_some_and(|usage| usage.value.any && !usage.value.server_auth)
-}
-
-fn authority_key<'a>(certificate: &'a X509Certificate<'_>) -> Option<&'a [u8]> {
-    certificate
-        .extensions()
-        .iter()
-        .find_map(|extension| match extension.parsed_extension() {
-            ParsedExtension::AuthorityKeyIdentifier(identifier) => Some(identifier.key_identifier.as_ref()?.0),
-            _ => None,
-        })
-}
-
-fn subject_key<'a>(certificate: &'a X509Certificate<'_>) -> Option<&'a [u8]> {
-    certificate
-        .extensions()
-        .iter()
-        .find_map(|extension| match extension.parsed_extension() {
-            ParsedExtension::SubjectKeyIdentifier(identifier) => Some(identifier.0),
-            _ => None,
-        })
-}
-
-/// Whether key identifiers speak for an issuer, say nothing, or speak against it: 0, 1 or 2.
-pub(super) fn key_distance(certificate: &X509Certificate<'_>, issuer: &X509Certificate<'_>) -> u8 {
-    match (authority_key(certificate), subject_key(issuer)) {
-        (Some(wanted), Some(found)) if wanted == found => 0,
-        (Some(_), Some(_)) => 2,
-        _ => 1,
-    }
 }
 
 /// GnuTLS 3.7 refuses an issuer far behind others (seen with 41); its limit is taken to be 16.

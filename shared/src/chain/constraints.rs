@@ -3,7 +3,7 @@
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{GeneralName, GeneralSubtree};
 
-use super::path::Sent;
+use super::issuer::Sent;
 use crate::der;
 use crate::distinguished_name::canonical_name;
 

@@ -3,6 +3,7 @@
 
 mod clients;
 mod constraints;
+pub(crate) mod issuer;
 pub(crate) mod path;
 mod policy;
 mod rewrite;
@@ -14,7 +15,8 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
 use self::clients::differences;
-use self::path::{Path, Sent, candidates, is_self_issued, key_usage, parsed};
+use self::issuer::{Sent, candidates, parsed};
+use self::path::{Path, is_self_issued, key_usage};
 use crate::certificate::{Certificate, Role, describe, time_of};
 use crate::chain::roots::Roots;
 use crate::distinguished_name::text;

@@ -1,20 +1,16 @@
 //! The path from a leaf to a trusted root, or why there is none (RFC 5280, 6).
 
 use std::borrow::Cow;
-use std::cmp::Reverse;
 use std::time::Duration;
 
-use tokio_rustls::rustls::pki_types::{
-    CertificateDer, SignatureVerificationAlgorithm, SubjectPublicKeyInfoDer, TrustAnchor, UnixTime,
-};
-use webpki::{ALL_VERIFICATION_ALGS, EndEntityCert, Error, KeyUsage, RawPublicKeyEntity, VerifiedPath};
+use tokio_rustls::rustls::pki_types::{CertificateDer, SignatureVerificationAlgorithm, TrustAnchor, UnixTime};
+use webpki::{ALL_VERIFICATION_ALGS, EndEntityCert, Error, KeyUsage, VerifiedPath};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::KeyUsage as X509KeyUsage;
-use x509_parser::prelude::FromDer;
 
 use crate::certificate::{Role, time_of};
-use crate::chain::clients::key_distance;
 use crate::chain::constraints;
+use crate::chain::issuer::{CANDIDATES, DEPTH, NAMESAKES, Sent, has_signed, key_distance, validity};
 use crate::chain::rewrite::Rewritten;
 use crate::chain::roots::Roots;
 use crate::der;
@@ -96,95 +92,6 @@ impl<'a> Path<'a> {
             Role::Extra
         }
     }
-}
-
-/// A certificate that was sent with the leaf: its DER, and what it says.
-pub(crate) type Sent<'a> = (&'a CertificateDer<'a>, X509Certificate<'a>);
-
-/// Parses certificates that may be above a leaf. A handshake of 64 KiB has no room for many more
-/// than the limit.
-pub(crate) fn parsed<'a>(sent: &'a [CertificateDer<'a>]) -> Vec<Sent<'a>> {
-    sent.iter()
-        .take(ISSUERS_JUDGED)
-        .filter_map(|der| Some((der, X509Certificate::from_der(der).ok()?.1)))
-        .collect()
-}
-
-/// The certificates that a path could go through, by name, from the leaf upwards.
-///
-/// A verifier tries certificates of one name in every order. Thirty that all name each other would
-/// keep it busy for seconds, so there is a limit to each name and to all of them. Those of one name
-/// whose key is the one that is looked for come first.
-pub(crate) fn candidates<'a>(leaf: &'a X509Certificate<'a>, known: &'a [Sent<'a>]) -> Vec<CertificateDer<'a>> {
-    let mut found = Vec::<CertificateDer<'a>>::new();
-    let mut wanted = vec![leaf];
-    let mut names = Vec::<Vec<u8>>::new();
-    let mut next = 0;
-    let subjects: Vec<_> = known
-        .iter()
-        .map(|(_, issuer)| canonical_name(issuer.subject().as_raw()))
-        .collect();
-
-    // Each certificate that is found adds the name of its own issuer to those to look for.
-    while let Some(&child) = wanted.get(next) {
-        next += 1;
-        let name = canonical_name(child.issuer().as_raw());
-        if names.contains(&name) {
-            continue;
-        }
-        let mut namesakes: Vec<_> = known
-            .iter()
-            .zip(&subjects)
-            .filter(|((der, _), subject)| **subject == name && !found.iter().any(|known| known == *der))
-            .map(|(issuer, _)| issuer)
-            .collect();
-        if namesakes.len() > NAMESAKES {
-            namesakes.sort_by_cached_key(|(_, issuer)| {
-                (
-                    !has_signed(issuer.public_key().raw, child),
-                    key_distance(child, issuer),
-                    Reverse(validity(issuer).1),
-                )
-            });
-        }
-        for (der, issuer) in namesakes.into_iter().take(NAMESAKES) {
-            if found.len() == CANDIDATES || found.iter().any(|known| known == *der) {
-                continue;
-            }
-            found.push(CertificateDer::from(der.as_ref()));
-            wanted.push(issuer);
-        }
-        names.push(name);
-    }
-
-    found
-}
-
-/// Whether a key, given as a SubjectPublicKeyInfo, has made the signature of a certificate.
-pub(crate) fn has_signed(key: &[u8], certificate: &X509Certificate<'_>) -> bool {
-    is_signature_of(
-        key,
-        certificate.signature_algorithm.algorithm.as_bytes(),
-        certificate.tbs_certificate.as_ref(),
-        &certificate.signature_value.data,
-    )
-}
-
-/// Whether a key has made a signature. `algorithm` are the contents of the algorithm's OID.
-pub(crate) fn is_signature_of(key: &[u8], algorithm: &[u8], message: &[u8], signature: &[u8]) -> bool {
-    let key = SubjectPublicKeyInfoDer::from(key);
-    let Ok(key) = RawPublicKeyEntity::try_from(&key) else {
-        return false;
-    };
-    ALL_VERIFICATION_ALGS
-        .iter()
-        .filter(|known| {
-            let id = known.signature_alg_id();
-            der::elements(id.as_ref())
-                .next()
-                .is_some_and(|oid| oid.contents == algorithm)
-        })
-        .any(|known| key.verify_signature(*known, message, signature).is_ok())
 }
 
 /// Looks for paths from one leaf, through what was sent with it and what was given with its root.
@@ -660,20 +567,9 @@ pub(crate) fn key_usage(certificate: &X509Certificate<'_>) -> Option<X509KeyUsag
     Some(*certificate.key_usage().ok()??.value)
 }
 
-/// The first and the last second of a certificate's validity, as Unix times.
-fn validity(certificate: &X509Certificate<'_>) -> (i64, i64) {
-    let validity = certificate.validity();
-    (validity.not_before.timestamp(), validity.not_after.timestamp())
-}
-
 fn unix_time(seconds: i64) -> UnixTime {
     UnixTime::since_unix_epoch(Duration::from_secs(seconds.try_into().unwrap_or(0)))
 }
 
-const ISSUERS_JUDGED: usize = 200;
 const SEQUENCE: u8 = 0x30;
-/// The issuers in a row that webpki and Firefox follow.
-pub(super) const DEPTH: usize = 6;
 const ISSUERS_COMPARED: usize = 40;
-const CANDIDATES: usize = 12;
-const NAMESAKES: usize = 4;

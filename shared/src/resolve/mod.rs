@@ -1,6 +1,7 @@
 //! Looks up a host: every address, or why there is none.
 
 mod hosts;
+mod name;
 mod system;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -16,6 +17,7 @@ use hickory_resolver::proto::rr::Name;
 use thiserror::Error;
 
 use self::hosts::Hosts;
+use self::name::name;
 use self::system::System;
 use crate::endpoint::Host;
 
@@ -140,12 +142,6 @@ fn build(
     // other's answer. A system's own timeout would not fit the probe's.
     options.timeout = timeout * 4 / 5 / (ATTEMPTS as u32 + 1);
     builder.build().map_err(|error| Error::Configuration(error.to_string()))
-}
-
-/// A complete name of these labels, whatever characters they have: hosts have names with
-/// underscores, and with hyphens at the ends of labels, and the C library asks for them.
-fn name(text: &str) -> Option<Name> {
-    Name::from_labels(text.split('.').map(str::as_bytes)).ok()
 }
 
 /// IPv4 first, without repetition.

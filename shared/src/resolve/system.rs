@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use hickory_resolver::config::{NameServerConfig, ResolverConfig, ResolverOpts};
 use hickory_resolver::proto::rr::Name;
 
-use super::name;
+use super::name::name;
 
 /// What `/etc/resolv.conf` says (resolv.conf(5)).
 ///
