@@ -1,7 +1,7 @@
 //! neverlapse probes TLS endpoints the way a client does, and reports what is wrong before anyone
 //! notices.
 //!
-//! A run goes one way. An [`inventory`], or a list of [`endpoint`]s, becomes [`probe::target`]s.
+//! A run goes one way. An [`inventory`], or a list of [`endpoint`]s, becomes [`probe::Target`]s.
 //! For each of them [`resolve`] finds every address, and [`probe`] connects, upgrades
 //! ([`probe::starttls`]), makes the handshake and takes the chain whatever it is ([`probe::tls`],
 //! or [`probe::legacy`] for servers that are too old for that). [`chain`] and [`crl`] judge each
