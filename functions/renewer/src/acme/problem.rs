@@ -263,6 +263,9 @@ pub(crate) fn is_about_replaces(problem: &Problem) -> bool {
     match problem.status {
         Some(409) => true,
         Some(429 | 500..) => false,
+        // So a CA answers that the certificate was issued to another account, which is this order's
+        // fault alone. Where it is about our own account, the order without `replaces` meets it again.
+        _ if kind == ProblemType::Unauthorized => true,
         _ => {
             matches!(
                 kind,
@@ -556,7 +559,7 @@ mod tests {
             ("malformed", 404, true),
             ("rateLimited", 429, false),
             ("serverInternal", 500, false),
-            ("unauthorized", 403, false),
+            ("unauthorized", 403, true),
             ("accountDoesNotExist", 400, false),
             ("userActionRequired", 403, false),
             ("rejectedIdentifier", 400, false),
