@@ -127,6 +127,9 @@ struct View<'v> {
     algorithms: Vec<&'v dyn SignatureVerificationAlgorithm>,
 }
 
+/// Whether a path that stands may be taken.
+type PathCheck<'c> = &'c dyn Fn(&VerifiedPath<'_>) -> Result<(), Error>;
+
 /// Which roots count at a time.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Dates {
@@ -262,28 +265,13 @@ impl<'a> PathSearch<'a> {
             None => Ok(()),
             Some(_) => Err(Error::UnknownIssuer),
         };
-        let path = leaf.verify_for_usage(
-            &view.algorithms,
-            &anchors,
-            view.candidates,
-            unix_time(time),
-            KeyUsage::server_auth(),
-            None,
-            Some(&is_allowed),
-        )?;
+        let path = view.verify(&leaf, &anchors, time, Some(&is_allowed))?;
         let found = self.found(&path, view, dated);
 
         // All names have to be within the constraints of the issuers.
         for more in view.more_leaves {
-            EndEntityCert::try_from(more)?.verify_for_usage(
-                &view.algorithms,
-                &anchors,
-                view.candidates,
-                unix_time(time),
-                KeyUsage::server_auth(),
-                None,
-                Some(&is_allowed),
-            )?;
+            let leaf = EndEntityCert::try_from(more)?;
+            view.verify(&leaf, &anchors, time, Some(&is_allowed))?;
         }
         Ok(found)
     }
@@ -291,15 +279,7 @@ impl<'a> PathSearch<'a> {
     /// How the path that would stand at one time, whatever its keys are for, misuses one of them.
     fn misuse_at(&self, time: i64, view: &View<'_>, dated: &'a [Sent<'a>]) -> Option<String> {
         let leaf = EndEntityCert::try_from(view.leaf).ok()?;
-        let path = leaf.verify_for_usage(
-            &view.algorithms,
-            view.anchors,
-            view.candidates,
-            unix_time(time),
-            KeyUsage::server_auth(),
-            None,
-            None,
-        );
+        let path = view.verify(&leaf, view.anchors, time, None);
         self.misuse(&self.found(&path.ok()?, view, dated))
     }
 
@@ -484,6 +464,26 @@ impl<'a> PathSearch<'a> {
 }
 
 impl<'v> View<'v> {
+    /// What the verifier says of a leaf of a server. It asks `is_allowed` about each path that it
+    /// would take.
+    fn verify<'p>(
+        &'p self,
+        leaf: &'p EndEntityCert<'p>,
+        anchors: &'p [TrustAnchor<'p>],
+        time: i64,
+        is_allowed: Option<PathCheck<'_>>,
+    ) -> Result<VerifiedPath<'p>, Error> {
+        leaf.verify_for_usage(
+            &self.algorithms,
+            anchors,
+            self.candidates,
+            unix_time(time),
+            KeyUsage::server_auth(),
+            None,
+            is_allowed,
+        )
+    }
+
     /// The anchors that count at a time.
     fn anchors_at(&self, time: i64, dates: Dates, dated: &[Sent<'_>]) -> Cow<'v, [TrustAnchor<'v>]> {
         let is_valid = |(_, root): &Sent<'_>| {
