@@ -132,8 +132,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 const UNKNOWN: u8 = 3;
 const S3: &str = "set AWS_REGION, and AWS_PROFILE or other credentials, of an identity that may s3:GetObject in the bucket \
                   and kms:Decrypt with its key";
-const PEM: &str = "a certificate in DER becomes PEM by `openssl x509 -inform der -in FILE -out FILE.pem`; a private root \
-                   is a CA certificate of version 3";
+const PEM: &str = "a private root is a CA certificate of version 3";
 
 #[cfg(test)]
 mod tests {

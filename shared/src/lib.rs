@@ -30,6 +30,7 @@ pub mod inventory;
 pub mod metric;
 pub mod name;
 pub mod observation;
+pub mod pem;
 pub mod probe;
 pub mod renewal;
 pub mod report;

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use thiserror::Error;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, TrustAnchor};
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 use x509_parser::certificate::X509Certificate;
@@ -12,6 +11,7 @@ use x509_parser::prelude::FromDer;
 
 use crate::der;
 use crate::distinguished_name::{canonical, is_same};
+use crate::pem;
 
 /// A set of trust anchors (RFC 5280, 6.1.1): [`Roots::public`], and more by [`Roots::with_pem`].
 ///
@@ -33,12 +33,9 @@ pub struct Roots {
 /// Why a PEM file is no set of roots.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// It is not PEM (RFC 7468).
-    #[error("not a PEM file: {0}")]
-    Pem(String),
-    /// It is PEM without a certificate.
-    #[error("no certificate in it (expected PEM with -----BEGIN CERTIFICATE-----)")]
-    Empty,
+    /// There are no certificates in it that could be read.
+    #[error(transparent)]
+    Pem(#[from] pem::Error),
     /// A certificate in it is none that the verifier understands.
     #[error("certificate {number} in it cannot be a root: {reason}")]
     Certificate {
@@ -61,18 +58,14 @@ impl Roots {
     }
 
     /// These roots and those in a PEM file.
-    pub fn with_pem(&self, pem: &[u8]) -> Result<Self, Error> {
+    pub fn with_pem(&self, file: &[u8]) -> Result<Self, Error> {
         let mut roots = self.clone();
-        for (index, der) in CertificateDer::pem_slice_iter(pem).enumerate() {
-            let der = der.map_err(|error| Error::Pem(error.to_string()))?;
+        for (index, der) in pem::certificates(file)?.into_iter().enumerate() {
             webpki::anchor_from_trusted_cert(&der).map_err(|reason| Error::Certificate {
                 number: index + 1,
                 reason,
             })?;
             roots.private.push(der);
-        }
-        if roots.private.len() == self.private.len() {
-            return Err(Error::Empty);
         }
 
         // A later file may have the root of an earlier one's intermediate.

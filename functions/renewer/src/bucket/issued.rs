@@ -7,9 +7,9 @@ use neverlapse::bucket::version::{CERT, CHAIN, FULLCHAIN, Facts, IssuedBy, PRIVK
 use neverlapse::certificate::{Certificate, Role, describe, fingerprint};
 use neverlapse::chain::roots::Roots;
 use neverlapse::inventory::Issuer;
+use neverlapse::pem;
 use neverlapse::timestamp::Timestamp;
 use time::Duration;
-use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
@@ -181,14 +181,7 @@ fn check_path(
 /// What servers have to send (RFC 8446, 4.4.2): the leaf, which has our key, and then each its
 /// issuer. The root, doubles and certificates that do not belong there are left out.
 fn tidied(pem: &str, public_key: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
-    // Some CAs forget the line break between two of them.
-    let pem = pem.replace(&format!("{END}{BEGIN}"), &format!("{END}\n{BEGIN}"));
-    let sent = CertificateDer::pem_slice_iter(pem.as_bytes())
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| format!("it is not PEM ({error})"))?;
-    if sent.is_empty() {
-        return Err("there is none in the answer".to_owned());
-    }
+    let sent = pem::certificates(pem.as_bytes()).map_err(|error| error.to_string())?;
 
     let mut parsed = Vec::new();
     for der in &sent {
@@ -329,7 +322,10 @@ mod tests {
         let future = (NOW + Duration::DAY, NOW + Duration::days(2));
         for (pem, expected) in [
             (fine.clone(), None),
-            (String::new(), Some("there is none in the answer")),
+            (
+                String::new(),
+                Some("no certificate in it (expected PEM with -----BEGIN CERTIFICATE-----)"),
+            ),
             (
                 ca.issue(&other_key, &wanted.identifiers, valid),
                 Some("it has another key than ours"),
