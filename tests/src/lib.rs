@@ -6,8 +6,6 @@
 //! behind one name, with `neverlapse pull`, and [`metadata`] is what an instance knows of itself. Everything listens on free loopback
 //! ports and ends with the value that started it.
 
-pub mod browser;
-pub mod chat;
 pub mod cluster;
 pub mod depot;
 pub mod dns;

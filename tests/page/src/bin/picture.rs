@@ -6,8 +6,9 @@ use neverlapse::alert::{Memory, Run, Sender, Watchlist, amazon_q, decide, digest
 use neverlapse::inventory::Inventory;
 use neverlapse::report::page::page;
 use neverlapse::timestamp::Timestamp;
-use neverlapse_tests::browser::Browser;
-use neverlapse_tests::{chat, fleet, stack};
+use neverlapse_page_tests::browser::Browser;
+use neverlapse_page_tests::chat;
+use neverlapse_tests::{fleet, stack};
 use time::Duration;
 
 #[tokio::main]

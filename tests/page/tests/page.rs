@@ -3,7 +3,7 @@
 use neverlapse::report::Report;
 use neverlapse::report::page::page;
 use neverlapse::timestamp::Timestamp;
-use neverlapse_tests::browser::{Browser, Visit};
+use neverlapse_page_tests::browser::{Browser, Visit};
 use neverlapse_tests::fleet;
 
 const WIDE: (u32, u32) = (1_280, 1_000);

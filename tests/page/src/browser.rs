@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
-use crate::process::{Group, command, eventually};
+use neverlapse_tests::process::{Group, command, eventually};
 
 /// A running browser that finds no host; ends when dropped.
 #[derive(Debug)]
