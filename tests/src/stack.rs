@@ -13,6 +13,7 @@ use tokio::process::Command;
 
 use crate::emulator::{Emulator, KEY, REGION, http};
 use crate::process::{command, run};
+use crate::program::program;
 
 /// A running emulator with the stack deployed.
 #[derive(Debug)]
@@ -42,7 +43,7 @@ pub struct Answer {
 }
 
 impl Stack {
-    /// Builds and deploys with these template parameters.
+    /// Deploys with these template parameters.
     pub async fn deploy(parameters: &[(&str, &str)]) -> Result<Self> {
         Self::deploy_to(Emulator::start().await?, parameters).await
     }
@@ -51,7 +52,7 @@ impl Stack {
     pub async fn deploy_to(emulator: Emulator, parameters: &[(&str, &str)]) -> Result<Self> {
         // sam leaves its packages behind, and all of its work when it is interrupted.
         let scratch = tempfile::Builder::new().prefix("neverlapse-sam-").tempdir()?;
-        build(scratch.path()).await?;
+        let template = built(scratch.path()).await?;
 
         let overrides = [("Architecture", ARCHITECTURE)].iter().chain(parameters);
         let overrides = overrides.map(|(key, value)| format!("ParameterKey={key},ParameterValue=\"{value}\""));
@@ -67,7 +68,7 @@ impl Stack {
         deploy
             .args(["--no-confirm-changeset", "--no-progressbar", "--parameter-overrides"])
             .args(overrides);
-        deploy.arg("--template-file").arg(build_folder().join("template.yaml"));
+        deploy.arg("--template-file").arg(template);
         run(&mut deploy).await.context("sam deploy onto the local stack")?;
 
         let outputs = outputs(&emulator.endpoint, scratch.path()).await?;
@@ -241,11 +242,6 @@ impl Stack {
     }
 }
 
-/// The executable that `sam build` made of a function, by its logical name.
-pub fn bootstrap(function: &str) -> PathBuf {
-    build_folder().join(function).join("bootstrap")
-}
-
 /// The repository's root.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -254,20 +250,39 @@ pub fn root() -> PathBuf {
         .to_owned()
 }
 
-/// `sam build` of the real template, for this machine's processor. Cargo is the cache: sam's would read all of `target`
-/// to find that it has changed.
-async fn build(scratch: &Path) -> Result<()> {
-    let mut build = sam("", scratch);
-    build.args(["build", "--no-cached", "--build-dir"]).arg(build_folder());
-    build.args([
-        "--parameter-overrides",
-        &format!("ParameterKey=Architecture,ParameterValue={ARCHITECTURE}"),
-    ]);
-    // Minutes of link-time optimisation change what a function weighs, not what it does.
-    build
-        .env("CARGO_PROFILE_RELEASE_LTO", "off")
-        .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");
-    run(&mut build).await.context("sam build").map(drop)
+/// What `sam build` leaves for `sam deploy`: a folder for each function, with its `bootstrap`, and the template that
+/// names these folders. The programs are those that the tests have built anyway; `sam build` would compile every
+/// dependency once more (`make build` does).
+async fn built(folder: &Path) -> Result<PathBuf> {
+    let template = std::fs::read_to_string(root().join("template.yaml"))?;
+    let mut lines = Vec::new();
+    let mut binary = None;
+    for line in template.lines() {
+        lines.push(line.to_owned());
+        if let Some((_, rest)) = line.split_once("BuildProperties: { Binary: ") {
+            binary = Some(rest.trim_end_matches(" }"));
+        } else if line == "    Properties:"
+            && let Some(binary) = binary.take()
+        {
+            lines.push(format!("      CodeUri: {binary}"));
+            bootstrap(binary, &folder.join(binary)).await?;
+        }
+    }
+
+    let file = folder.join("template.yaml");
+    std::fs::write(&file, lines.join("\n"))?;
+    Ok(file)
+}
+
+/// Puts a function's program into a folder, without its symbols, which are most of a debug build.
+async fn bootstrap(binary: &str, folder: &Path) -> Result<()> {
+    std::fs::create_dir(folder)?;
+    let mut strip = command("strip");
+    strip
+        .arg("-o")
+        .arg(folder.join("bootstrap"))
+        .arg(program(binary).await?);
+    run(&mut strip).await.context("strip (of binutils)").map(drop)
 }
 
 async fn outputs(endpoint: &str, scratch: &Path) -> Result<std::collections::BTreeMap<String, String>> {
@@ -308,10 +323,6 @@ fn sam(endpoint: &str, scratch: &Path) -> Command {
         command.env("AWS_ENDPOINT_URL", endpoint);
     }
     command
-}
-
-fn build_folder() -> PathBuf {
-    root().join(".local/build")
 }
 
 const NAME: &str = "neverlapse";

@@ -8,7 +8,7 @@ use aws_sdk_route53::types::RrType;
 use neverlapse_tests::dns::Dns;
 use neverlapse_tests::fault::{Fate, Gate, Passed, Proxy};
 use neverlapse_tests::process::{command, run};
-use neverlapse_tests::stack::bootstrap;
+use neverlapse_tests::program::program;
 
 use crate::fixture::{ANOTHER_ACCOUNT, Lab, certificate, request};
 use crate::isolated::Isolated;
@@ -247,7 +247,7 @@ pub(crate) async fn the_zones_real_name_servers_are_asked(lab: &Lab) -> Result<(
     let script = format!(
         "#!/bin/sh\nexec unshare --mount sh -c 'mount --bind {} /etc/resolv.conf && exec {}'\n",
         configuration.display(),
-        bootstrap("Renewer").display()
+        program("renewer").await?.display()
     );
     let program = isolated.program("renewer", &script)?;
     let more = [("RENEWER_NAMESERVER", "")];

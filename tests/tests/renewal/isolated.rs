@@ -6,8 +6,8 @@ use anyhow::{Context, Result, ensure};
 use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration};
 use neverlapse::renewal::request::Request;
 use neverlapse_tests::pebble::{Options, Pebble};
+use neverlapse_tests::program::program;
 use neverlapse_tests::runtime::Function;
-use neverlapse_tests::stack::bootstrap;
 use tempfile::TempDir;
 
 use crate::bucket::Bucket;
@@ -54,13 +54,13 @@ impl<'a> Isolated<'a> {
 
     /// Runs the built renewer on one request; whether it did what it could.
     pub(crate) async fn run(&self, request: &Request) -> Result<bool> {
-        self.run_with(&bootstrap("Renewer"), self.lab.stack.endpoint(), &[], request)
+        self.run_with(&program("renewer").await?, self.lab.stack.endpoint(), &[], request)
             .await
     }
 
     /// Likewise; it finds AWS at `aws`.
     pub(crate) async fn run_through(&self, aws: &str, request: &Request) -> Result<bool> {
-        self.run_with(&bootstrap("Renewer"), aws, &[], request).await
+        self.run_with(&program("renewer").await?, aws, &[], request).await
     }
 
     /// Likewise; `program` runs it, with more in its environment.

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use neverlapse::bucket::version::{CERT, PRIVKEY};
 use neverlapse_tests::process::{command, run};
-use neverlapse_tests::stack::bootstrap;
+use neverlapse_tests::program::program;
 use serde_json::Value;
 
 use crate::fixture::{Lab, certificate, forced, request};
@@ -57,8 +57,8 @@ pub(crate) async fn a_kept_key_is_kept_and_nothing_secret_is_logged_at_trace(lab
         // As the template has it with LogLevel=TRACE.
         let ours = "warn,lambda_runtime=info,neverlapse=TRACE,renewer=TRACE";
         let trace = [("AWS_LAMBDA_LOG_LEVEL", "TRACE"), ("RUST_LOG", ours)];
-        let (program, aws) = (bootstrap("Renewer"), lab.stack.endpoint());
-        let done = isolated.run_with(&program, aws, &trace, &request).await?;
+        let (renewer, aws) = (program("renewer").await?, lab.stack.endpoint());
+        let done = isolated.run_with(&renewer, aws, &trace, &request).await?;
         ensure!(done, "{}", isolated.log(name)?);
         let current = isolated.bucket.verified(name, &pebble).await?;
         keys.push(isolated.bucket.file(&current, PRIVKEY).await?);

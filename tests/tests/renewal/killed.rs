@@ -14,8 +14,8 @@ use neverlapse::timestamp::Timestamp;
 use neverlapse_tests::fault::{Fate, Proxy};
 use neverlapse_tests::pebble::{Options, Pebble};
 use neverlapse_tests::pki::Authority;
+use neverlapse_tests::program::program;
 use neverlapse_tests::runtime::Function;
-use neverlapse_tests::stack::bootstrap;
 use serde_json::Value;
 
 use crate::fixture::{Lab, batch, certificate, forced, request};
@@ -269,7 +269,7 @@ impl Patient {
     async fn run(&self, request: &Request, lab: &Lab, folder: &Path) -> Result<bool> {
         let log = folder.join(format!("{}.log", self.name));
         let environment = lab.stack.renewer_environment(lab.dns.address, &self.aws.endpoint);
-        let function = Function::start(&bootstrap("Renewer"), &environment, &log).await?;
+        let function = Function::start(&program("renewer").await?, &environment, &log).await?;
         let event = batch(request)?;
         let answer = tokio::select! {
             () = self.aws.held() => return Ok(true),

@@ -5,8 +5,8 @@ use futures::future::try_join_all;
 use neverlapse::timestamp::Timestamp;
 use neverlapse_tests::fault::{Fate, Proxy};
 use neverlapse_tests::pebble::BLOCKED;
+use neverlapse_tests::program::program;
 use neverlapse_tests::runtime::Function;
-use neverlapse_tests::stack::bootstrap;
 
 use crate::fixture::{DELEGATED_ELSEWHERE, Lab, batch, certificate, forced, request};
 
@@ -128,7 +128,7 @@ pub(crate) async fn what_the_bucket_refuses_is_told_and_makes_no_account(lab: &L
         let proxy = proxy.await?;
         let environment = lab.stack.renewer_environment(lab.dns.address, &proxy.endpoint);
         let log = folder.path().join("renewer.log");
-        let function = Function::start(&bootstrap("Renewer"), &environment, &log).await?;
+        let function = Function::start(&program("renewer").await?, &environment, &log).await?;
         let answer = function.invoke(batch(&forced("denied.test"))?).await?;
         let failures = answer["batchItemFailures"].as_array().map(Vec::len);
         ensure!(
@@ -159,7 +159,7 @@ pub(crate) async fn what_the_bucket_refuses_is_told_and_makes_no_account(lab: &L
         println!("{method} {key}: {}", alert.subject);
         // Once it may again, it finishes, and says so.
         let environment = lab.stack.renewer_environment(lab.dns.address, lab.stack.endpoint());
-        let function = Function::start(&bootstrap("Renewer"), &environment, &log).await?;
+        let function = Function::start(&program("renewer").await?, &environment, &log).await?;
         function.invoke(batch(&forced("denied.test"))?).await?;
         before = lab.published("denied.test", Some(&before)).await?;
         lab.alert("denied.test is renewed").await?;

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::{Result, ensure};
 use neverlapse_tests::fault::{Fate, Proxy, Reply};
+use neverlapse_tests::program::program;
 use neverlapse_tests::runtime::TIMEOUT_SECONDS;
-use neverlapse_tests::stack::bootstrap;
 use serde_json::json;
 
 use crate::fixture::{Lab, certificate, forced, request};
@@ -40,7 +40,7 @@ pub(crate) async fn an_order_that_is_stuck_is_given_up_for_the_next_issuer(lab: 
     let short = [(TIMEOUT_SECONDS, "40")];
     let run = async |ask| {
         isolated
-            .run_with(&bootstrap("Renewer"), lab.stack.endpoint(), &short, &ask)
+            .run_with(&program("renewer").await?, lab.stack.endpoint(), &short, &ask)
             .await
     };
     ensure!(!run(request("stuck")).await?, "it was issued at once");
