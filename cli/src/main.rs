@@ -31,6 +31,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 use neverlapse::bucket::store;
 use neverlapse::chain::roots;
+use tokio::runtime;
 
 /// TLS certificates that never lapse: look at endpoints, see what is wrong, before anyone notices.
 #[derive(Debug, Parser)]
@@ -68,8 +69,7 @@ enum Command {
     Completions(completions::Arguments),
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -83,7 +83,24 @@ async fn main() -> ExitCode {
         }
     };
 
-    let result = match arguments.command {
+    // A fleet is probed by all processors. An installation is one thing after the other, on an instance that has better
+    // things to do.
+    let mut runtime = match arguments.command {
+        Command::Pull(_) => runtime::Builder::new_current_thread(),
+        _ => runtime::Builder::new_multi_thread(),
+    };
+
+    match runtime.enable_all().build() {
+        Ok(runtime) => runtime.block_on(run(arguments.command)),
+        Err(error) => {
+            eprintln!("error: cannot start: {error}");
+            ExitCode::from(UNKNOWN)
+        }
+    }
+}
+
+async fn run(command: Command) -> ExitCode {
+    let result = match command {
         Command::Check(arguments) => check::run(*arguments).await,
         Command::Validate(arguments) => validate::run(&arguments).await,
         Command::Report(arguments) => report::run(&arguments).await,
