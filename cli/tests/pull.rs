@@ -1,7 +1,9 @@
 //! `neverlapse pull` on hosts with real nginx servers: what it installs, what it refuses, and what is left when it is killed.
 
 use std::fs;
+use std::iter::StepBy;
 use std::net::Ipv4Addr;
+use std::ops::RangeFrom;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -1071,23 +1073,35 @@ async fn what_goes_live_is_on_the_disk_and_no_key_was_ever_open_to_others() {
     }
 }
 
+/// Sums up what every call of these does, each on benches of its own: a run waits most of its time, for the server to
+/// settle. The first of the benches takes the first call of that name, the fourth one and so on.
+async fn side_by_side<T: Future<Output = usize>>(
+    calls: &[&'static str],
+    at_each: impl Fn(&'static str, StepBy<RangeFrom<usize>>) -> T,
+) -> usize {
+    let benches = calls
+        .iter()
+        .flat_map(|&call| (1..=BENCHES).map(move |first| (call, (first..).step_by(BENCHES))));
+    let counts = join_all(benches.map(|(call, turns)| at_each(call, turns))).await;
+    counts.into_iter().sum()
+}
+
+/// For each kind of call.
+const BENCHES: usize = 3;
+
 #[tokio::test]
 async fn whenever_it_is_killed_the_server_can_start_and_the_next_run_finishes() {
-    // Each call on a bench of its own: a run waits most of its time, for the server to settle.
-    let kills: usize = join_all(CHANGES.iter().map(|call| killed_at_each(call)))
-        .await
-        .into_iter()
-        .sum();
+    let kills = side_by_side(&CHANGES, killed_at).await;
 
     assert!(kills > 20, "{kills} kills are fewer than an installation has steps");
 }
 
-/// Kills the client at the first call of this name, then at the second, until a run ends before it;
-/// says how often it was killed.
-async fn killed_at_each(call: &str) -> usize {
+/// Kills the client at these calls of this name, one after the other, until a run ends before it; says how often it was
+/// killed.
+async fn killed_at(call: &str, turns: impl Iterator<Item = usize>) -> usize {
     let (mut bench, mut before) = Bench::open().await;
     let mut kills = 0;
-    for nth in 1.. {
+    for nth in turns {
         let new = bench.publish(80);
         let ran = injected(&bench, call, "signal=KILL", nth).await;
 
@@ -1135,83 +1149,105 @@ async fn killed_at_each(call: &str) -> usize {
 
 #[tokio::test]
 async fn whenever_it_is_killed_a_keystore_belongs_to_the_key_beside_it() {
+    let kills = side_by_side(&["fsync", "renameat", "unlinkat"], keystore_killed_at).await;
+
+    assert!(kills > 10, "{kills} kills are fewer than an installation has steps");
+}
+
+async fn keystore_killed_at(call: &str, turns: impl Iterator<Item = usize>) -> usize {
     let (mut bench, _) = Bench::open().await;
-    let line = bench.password("password-0");
+    let mut before = "password-0".to_owned();
+    let line = bench.password(&before);
     bench.configure(&line);
     assert_eq!(bench.pull().await.code, 0);
-    let (mut kills, mut before) = (0, "password-0".to_owned());
-    for call in ["fsync", "renameat", "unlinkat"] {
-        for nth in 1.. {
-            // A new password alone is an installation of the same version.
-            if nth % 2 == 0 {
-                bench.publish(80);
-            }
-            let password = format!("password-{call}-{nth}");
-            bench.password(&password);
-            let ran = injected(&bench, call, "signal=KILL", nth).await;
-            let is_new = bench.keystore(&password, &["-noout"]).await.code == 0;
-            bench.assert_keystore(if is_new { &password } else { &before }).await;
-            let again = bench.pull().await;
-            assert_eq!(again.code, 0, "{call} {nth}: {again:?}");
-            bench.assert_keystore(&password).await;
-            bench.assert_keys_are_secret();
-            before = password;
-            match ran {
-                Some(_) => kills += 1,
-                None => break,
-            }
+
+    let mut kills = 0;
+    for nth in turns {
+        // A new password alone is an installation of the same version.
+        if nth % 2 == 0 {
+            bench.publish(80);
+        }
+        let password = format!("password-{call}-{nth}");
+        bench.password(&password);
+        let ran = injected(&bench, call, "signal=KILL", nth).await;
+        let is_new = bench.keystore(&password, &["-noout"]).await.code == 0;
+        bench.assert_keystore(if is_new { &password } else { &before }).await;
+
+        let again = bench.pull().await;
+        assert_eq!(again.code, 0, "{call} {nth}: {again:?}");
+        bench.assert_keystore(&password).await;
+        bench.assert_keys_are_secret();
+
+        before = password;
+        match ran {
+            Some(_) => kills += 1,
+            None => break,
         }
     }
-    assert!(kills > 10, "{kills} kills are fewer than an installation has steps");
+    kills
 }
 
 #[tokio::test]
 async fn a_disk_that_is_full_at_any_step_leaves_one_that_serves() {
+    let calls = ["mkdirat", "fsync", "rename", "renameat", "symlinkat"];
+    let failures = side_by_side(&calls, full_at).await;
+
+    assert!(failures > 5, "only {failures} failures were seen");
+}
+
+/// Likewise, says how often the client failed.
+async fn full_at(call: &str, turns: impl Iterator<Item = usize>) -> usize {
     let (mut bench, mut before) = Bench::open().await;
     let mut failures = 0;
-    for call in ["mkdirat", "fsync", "rename", "renameat", "symlinkat"] {
-        for nth in 1.. {
-            let new = bench.publish(80);
-            let ran = injected(&bench, call, "error=ENOSPC", nth).await;
-            bench
-                .host
-                .could_start()
-                .await
-                .unwrap_or_else(|error| panic!("{call} {nth}: {error:#}"));
-            bench.assert_keys_are_secret();
-            let served = bench.host.served().await.unwrap();
-            assert!(
-                [&before, &new]
-                    .iter()
-                    .any(|version| version.facts.fingerprint == served),
-                "{call} {nth}"
-            );
-            // The one before the last went live when only the state could not be written.
-            let live = bench.live_version();
-            assert!(
-                [&before, &new].iter().any(|version| version.facts.version == live),
-                "{call} {nth}: {live} is live"
-            );
-            assert_eq!(bench.pull().await.code, 0, "{call} {nth}");
-            assert!(
-                !bench.host.folder().join("live/.shop.test.back").is_symlink(),
-                "{call} {nth}"
-            );
-            bench.serves(&new).await;
-            before = new;
-            match ran {
-                Some(ran) if ran.code != 0 => failures += 1,
-                Some(_) => {}
-                None => break,
-            }
+    for nth in turns {
+        let new = bench.publish(80);
+        let ran = injected(&bench, call, "error=ENOSPC", nth).await;
+        bench
+            .host
+            .could_start()
+            .await
+            .unwrap_or_else(|error| panic!("{call} {nth}: {error:#}"));
+        bench.assert_keys_are_secret();
+        let served = bench.host.served().await.unwrap();
+        assert!(
+            [&before, &new]
+                .iter()
+                .any(|version| version.facts.fingerprint == served),
+            "{call} {nth}"
+        );
+        // The one before the last went live when only the state could not be written.
+        let live = bench.live_version();
+        assert!(
+            [&before, &new].iter().any(|version| version.facts.version == live),
+            "{call} {nth}: {live} is live"
+        );
+
+        assert_eq!(bench.pull().await.code, 0, "{call} {nth}");
+        assert!(
+            !bench.host.folder().join("live/.shop.test.back").is_symlink(),
+            "{call} {nth}"
+        );
+        bench.serves(&new).await;
+
+        before = new;
+        match ran {
+            Some(ran) if ran.code != 0 => failures += 1,
+            Some(_) => {}
+            None => break,
         }
     }
-    assert!(failures > 5, "only {failures} failures were seen");
-    // And for real: no file may grow.
+    failures
+}
+
+#[tokio::test]
+async fn where_no_file_may_grow_the_old_one_is_served() {
+    let (mut bench, before) = Bench::open().await;
     bench.publish(80);
     let mut shell = Command::new("sh");
     shell.args(["-c", "trap '' XFSZ; ulimit -f 0; exec \"$@\"", "sh", NEVERLAPSE]);
+
     let ran = run(&mut bench.command(shell)).await;
+
     assert!(ran.code == 1 && ran.err.contains("cannot write"), "{ran:?}");
     bench.serves(&before).await;
     assert_eq!(bench.pull().await.code, 0);
