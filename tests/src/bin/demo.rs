@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{IsTerminal as _, stdout};
+use std::pin::pin;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use neverlapse_tests::pki::Authority;
 use neverlapse_tests::shop::{CA, Shop};
 use neverlapse_tests::stack::Stack;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::timeout;
 
 #[tokio::main]
 async fn main() -> Result<ExitCode> {
@@ -37,18 +39,16 @@ fn stopped(code: u8) -> ExitCode {
 }
 
 async fn show(screen: &mut Screen) -> Result<()> {
-    screen.step("A local AWS, and neverlapse on it: sam build and sam deploy of template.yaml");
-    screen.aside("the very first build takes some minutes; nothing leaves this machine");
-    let emulator = Emulator::start().await?;
+    screen.step("A local AWS, and neverlapse on it by sam deploy of template.yaml: about half a minute");
+    screen.aside("nothing leaves this machine");
+    let emulator = screen.during("starting ministack", Emulator::start()).await?;
     let mut shop = Shop::open_on(Timestamp::now(), &emulator.config).await?;
     // The managed one has three servers, below.
     shop.forget("soon");
     let nameserver = shop.dns.address.to_string();
-    let stack = Stack::deploy_to(
-        emulator,
-        &[("Nameserver", &nameserver), ("RenewerNameserver", &nameserver)],
-    )
-    .await?;
+    let parameters = [("Nameserver", &*nameserver), ("RenewerNameserver", &*nameserver)];
+    let deployed = Stack::deploy_to(emulator, &parameters);
+    let stack = screen.during("deploying", deployed).await?;
     let inbox = Inbox::subscribe(&stack.config, &stack.topic, "demo-inbox").await?;
     let pebble = Pebble::start(pebble::Options::default(), shop.dns.address).await?;
     let zone = stack.create_zone("shop.test").await?;
@@ -77,7 +77,7 @@ async fn show(screen: &mut Screen) -> Result<()> {
     stack.put("inventory.toml", &inventory).await?;
 
     screen.step("The daily schedule wakes the probe; this alert arrives through SNS");
-    probe(&stack).await?;
+    screen.during("probing", probe(&stack)).await?;
     screen.alert(&alert(&inbox).await?, &[]);
 
     screen.step(&format!(
@@ -94,7 +94,7 @@ async fn show(screen: &mut Screen) -> Result<()> {
     served(screen, &www, &new.facts).await?;
 
     screen.step("Renewed is not served: the next probe names the instance and where it is stuck");
-    probe(&stack).await?;
+    screen.during("probing", probe(&stack)).await?;
     screen.alert(&alert(&inbox).await?, &[WWW]);
     println!();
     let status = Ran::of(neverlapse(&stack).await?.arg("status")).await?;
@@ -107,7 +107,7 @@ async fn show(screen: &mut Screen) -> Result<()> {
     served(screen, &www, &new.facts).await?;
 
     screen.step("The probe sees the new certificate at every address, and says so once");
-    probe(&stack).await?;
+    screen.during("probing", probe(&stack)).await?;
     screen.alert(&alert(&inbox).await?, &[WWW]);
     Ok(())
 }
@@ -228,6 +228,18 @@ impl Screen {
         println!("     {}", self.paint(DIM, text));
     }
 
+    /// Waits for what may take long, and says so as long as it does.
+    async fn during<T>(&self, what: &str, work: impl Future<Output = T>) -> T {
+        let begun = Instant::now();
+        let mut work = pin!(work);
+        loop {
+            match timeout(SILENCE, &mut work).await {
+                Ok(done) => return done,
+                Err(_) => self.aside(&format!("{what}, {} s so far …", begun.elapsed().as_secs())),
+            }
+        }
+    }
+
     /// What a command printed.
     fn ran(&self, who: &str, what: &str, ran: &Ran) {
         println!("     {}", self.paint(BOLD, &format!("{who}$ {what}")));
@@ -302,6 +314,8 @@ const ROOTS: &str = "ca/pebble.pem";
 /// Makes every `nginx -t` fail, and has nothing to do with certificates.
 const BROKEN: &str = "proxy_cache_pth /tmp;";
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Nobody has to look at a screen that stands still for longer.
+const SILENCE: Duration = Duration::from_secs(5);
 /// As shells report SIGINT and SIGTERM.
 const INTERRUPTED: u8 = 130;
 const TERMINATED: u8 = 143;
