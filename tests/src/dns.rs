@@ -3,8 +3,11 @@
 //!
 //! A CA asks a hundred questions at once, and the emulator does one thing at a time. The server
 //! therefore reads Route 53 as a whole, and one reading answers every question that came before it
-//! began. No answer comes from a reading that began before its question, so a change is visible to
-//! every question that is asked after it.
+//! began. So a change is visible to every question that is asked after it.
+//!
+//! On a busy machine a reading can take longer than a client waits. Its question is then answered
+//! from the last reading, as by a name server that a change has not reached yet: the renewer asks
+//! until it sees its records, and only then the CA.
 
 use std::collections::{BTreeMap, HashMap};
 use std::iter::successors;
@@ -24,8 +27,9 @@ use hickory_server::proto::rr::{Name, RData, Record, RecordType};
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
 use hickory_server::zone_handler::MessageResponseBuilder;
 use tokio::net::{TcpListener, UdpSocket};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify, watch};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 /// Names, lower case and without the last dot, and their addresses.
 pub type Names = BTreeMap<String, Vec<IpAddr>>;
@@ -62,10 +66,7 @@ impl Dns {
     }
 
     fn serve(udp: UdpSocket, tcp: TcpListener, names: Names, configs: &[&aws_config::SdkConfig]) -> Result<Self> {
-        let route53 = Route53 {
-            accounts: configs.iter().map(|config| Client::new(config)).collect(),
-            latest: Mutex::default(),
-        };
+        let route53 = Route53::new(configs.iter().map(|config| Client::new(config)).collect());
         let address = udp.local_addr()?;
 
         let mut server = Server::new(Handler {
@@ -172,11 +173,15 @@ impl Source {
 
 /// The public hosted zones of some accounts.
 struct Route53 {
-    accounts: Vec<Client>,
-    latest: Mutex<Option<Reading>>,
+    /// Asks for a reading, or for another one after that which is under way.
+    wanted: Arc<Notify>,
+    latest: watch::Receiver<Option<Reading>>,
+    /// Ends with this.
+    _reader: JoinSet<()>,
 }
 
 /// The zones of one reading.
+#[derive(Clone)]
 struct Reading {
     begun: Instant,
     /// Nothing if it failed.
@@ -187,24 +192,46 @@ struct Reading {
 type Zones = HashMap<String, Vec<ResourceRecordSet>>;
 
 impl Route53 {
-    /// The zones as they were at `asked` or later; nothing if they cannot be read.
-    async fn zones(&self, asked: Instant) -> Option<Arc<Zones>> {
-        // Questions that come during a reading wait here for its end. The first of them reads
-        // again, and the others find a reading that began after they were asked.
-        let mut latest = self.latest.lock().await;
-        if let Some(reading) = latest.as_ref().filter(|reading| reading.begun >= asked) {
-            return reading.zones.clone();
+    fn new(accounts: Vec<Client>) -> Self {
+        let wanted = Arc::new(Notify::new());
+        let (readings, latest) = watch::channel(None);
+        let mut reader = JoinSet::new();
+        reader.spawn(read(accounts, wanted.clone(), readings));
+        Self {
+            wanted,
+            latest,
+            _reader: reader,
         }
+    }
 
+    /// The zones as they were at `asked` or later, or before it if that takes too long; nothing if they cannot be read.
+    async fn zones(&self, asked: Instant) -> Option<Arc<Zones>> {
+        self.wanted.notify_one();
+        let mut latest = self.latest.clone();
+        let is_fresh = |reading: &Option<Reading>| reading.as_ref().is_some_and(|reading| reading.begun >= asked);
+
+        let fresh = timeout(IN_TIME, latest.wait_for(is_fresh)).await.map(drop);
+        if fresh.is_err() {
+            // There is an older one, except at the very beginning.
+            latest.wait_for(Option::is_some).await.ok()?;
+        }
+        self.latest.borrow().clone()?.zones
+    }
+}
+
+/// Reads the zones whenever that is wanted.
+async fn read(accounts: Vec<Client>, wanted: Arc<Notify>, readings: watch::Sender<Option<Reading>>) {
+    loop {
+        wanted.notified().await;
         let begun = Instant::now();
-        let zones = match try_join_all(self.accounts.iter().map(zones)).await {
+        let zones = match try_join_all(accounts.iter().map(zones)).await {
             Ok(zones) => Some(Arc::new(zones.into_iter().flatten().collect())),
             Err(error) => {
                 eprintln!("the tests' DNS server cannot read Route 53: {error:?}");
                 None
             }
         };
-        latest.insert(Reading { begun, zones }).zones.clone()
+        readings.send_replace(Some(Reading { begun, zones }));
     }
 }
 
@@ -290,6 +317,8 @@ fn plain(name: &str) -> String {
     name.trim_end_matches('.').to_ascii_lowercase()
 }
 
+/// Pebble waits for five seconds.
+const IN_TIME: Duration = Duration::from_secs(2);
 const TTL: u32 = 1;
 const CNAMES: usize = 10;
 /// Longer than any client waits for an answer, so that no connection is closed before its answer.
@@ -313,7 +342,6 @@ mod tests {
     use neverlapse::resolve::{Error, Resolver};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
-    use tokio::sync::Notify;
     use tokio::task::JoinHandle;
     use tokio::time::sleep;
 
@@ -397,6 +425,24 @@ mod tests {
         assert_eq!(texts(&early), ["old"]);
         assert_eq!(texts(&late), ["new"]);
         assert_eq!(route53.readings(), 2);
+    }
+
+    /// On a busy machine, readings took longer than Pebble waits for an answer.
+    #[tokio::test]
+    async fn while_a_reading_takes_long_the_last_one_answers() {
+        let value = |value| vec![record("shop.test", "a.shop.test", "TXT", value)];
+        let route53 = Stub::start(value("\"old\"")).await;
+        let dns = Dns::with_route53(Names::new(), &route53.config).await.unwrap();
+        let question = question(1, "a.shop.test", RecordType::TXT);
+        assert_eq!(texts(&over_udp(&dns, &question).await), ["old"]);
+
+        // No reading ends as long as somebody has this.
+        let mut records = route53.state.records.lock().await;
+        assert_eq!(texts(&over_udp(&dns, &question).await), ["old"]);
+
+        *records = value("\"new\"");
+        drop(records);
+        assert_eq!(texts(&over_udp(&dns, &question).await), ["new"]);
     }
 
     #[tokio::test]
