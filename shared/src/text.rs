@@ -82,6 +82,11 @@ pub fn some_of<T: ToString>(all: impl IntoIterator<Item = T>, shown: usize) -> S
     }
 }
 
+/// A number with its noun: `1 endpoint`, `2 endpoints`.
+pub fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
 /// The SHA-256 of `content` in lower-case hex.
 pub fn sha256(content: &[u8]) -> String {
     HEXLOWER.encode(digest(&SHA256, content).as_ref())

@@ -10,6 +10,7 @@ use std::fmt;
 use std::ops::{Add, Sub};
 use std::str::FromStr;
 
+use schemars::JsonSchema;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
@@ -18,8 +19,8 @@ use time::macros::utc_datetime;
 use time::{Duration, OffsetDateTime, UtcDateTime};
 
 /// A moment in UTC, between the years 0 and 9999. In JSON it is an RFC 3339 string.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Timestamp(UtcDateTime);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema)]
+pub struct Timestamp(#[schemars(with = "String", extend("format" = "date-time"))] UtcDateTime);
 
 /// A text that names no moment that we can use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -70,6 +71,12 @@ impl Timestamp {
         self.0
     }
 
+    /// To the second, as programs read it: `2027-01-31T12:00:00Z`.
+    pub fn rfc3339(self) -> String {
+        let (hour, minute, second) = self.0.as_hms();
+        format!("{}T{hour:02}:{minute:02}:{second:02}Z", self.0.date())
+    }
+
     fn checked(at: OffsetDateTime) -> Option<Self> {
         let utc = at.checked_to_utc()?;
         (utc.year() >= 0).then_some(Self(utc))
@@ -85,12 +92,12 @@ impl Timestamp {
     }
 }
 
-/// To the second, as messages print it: `2027-01-31T12:00:00Z`.
+/// To the minute, as people read it: `2027-01-31 12:00 UTC`. For programs there is
+/// [`Timestamp::rfc3339`].
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (date, time) = (self.0.date(), self.0.time());
-        write!(f, "{:04}-{:02}-{:02}", date.year(), u8::from(date.month()), date.day())?;
-        write!(f, "T{:02}:{:02}:{:02}Z", time.hour(), time.minute(), time.second())
+        let (hour, minute, _) = self.0.as_hms();
+        write!(f, "{} {hour:02}:{minute:02} UTC", self.0.date())
     }
 }
 
@@ -222,9 +229,9 @@ mod tests {
             let json = serde_json::to_string(&at).unwrap();
             assert_eq!(serde_json::from_str::<Timestamp>(&json).unwrap(), at, "{json}");
         }
-        assert_eq!(
-            timestamp!(2027-01-31 12:00:09.5 UTC).to_string(),
-            "2027-01-31T12:00:09Z"
-        );
+        let at = timestamp!(2027-01-31 12:00:09.5 UTC);
+        assert_eq!(at.rfc3339(), "2027-01-31T12:00:09Z");
+        assert_eq!(at.to_string(), "2027-01-31 12:00 UTC");
+        assert_eq!(Timestamp::FIRST.rfc3339(), "0000-01-01T00:00:00Z");
     }
 }

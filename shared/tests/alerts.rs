@@ -164,8 +164,8 @@ fn stuck_certificate(now: Timestamp) -> CertificateReport {
     let findings = [failed, not_installed].map(|kind| Finding::new(kind, Severity::Warning, now));
     serde_json::from_value(serde_json::json!({
         "name": "shop.example", "status": "warning", "identifiers": ["shop.example"], "issuer": "letsencrypt",
-        "version": version, "fingerprint": "5f".repeat(32), "not_before": since.to_string(), "not_after": not_after.to_string(), "findings": findings,
-        "renewal": {"problem": refused, "next_try": next_try.to_string()},
+        "version": version, "fingerprint": "5f".repeat(32), "not_before": since.rfc3339(), "not_after": not_after.rfc3339(), "findings": findings,
+        "renewal": {"problem": refused, "next_try": next_try.rfc3339()},
         "instances": [
             {"instance": "i-0a1b2c3d4e5f60712", "stage": "served"}, {"instance": "i-0a1b2c3d4e5f60713", "stage": "failed"},
         ],
@@ -174,40 +174,40 @@ fn stuck_certificate(now: Timestamp) -> CertificateReport {
 }
 
 const EMAIL: &str = "\
-5 endpoints: 2 critical, 2 to act on soon, 1 fine.
+5 endpoints: 2 critical, 2 warning, 1 ok.
 
 CRITICAL  mail.example:443
-  - the certificate expired 1 h ago, on 2026-11-24T05:00:00Z (at 192.0.2.1:443)
+  - the certificate expired 1 h ago, on 2026-11-24 05:00 UTC (at 192.0.2.1:443)
     new: first seen in this run
-  What to do: renew it with its issuer now, install it at each of these addresses and reload the server
+    What to do: renew it with its issuer now, install it at each of these addresses, and reload the server
 
 CRITICAL  api.example:443
   - the certificate is not for api.example, only for www.example, example (at 192.0.2.1:443)
     new: first seen in this run
-  What to do: install a certificate for this name. If the server has several, look which one it gives for this name (SNI); if the name is old, take it out of the inventory
+    What to do: install a certificate for this name. If the server has several, check which one it serves for this name (SNI). If the name is no longer used, remove it from the inventory
 
 WARNING  shop.example:443
-  - the certificate expires in 8 d, on 2026-12-02T06:00:00Z (at 192.0.2.1:443)
+  - the certificate expires in 8 d, on 2026-12-02 06:00 UTC (at 192.0.2.1:443)
     new: first seen in this run
-  neverlapse renews it (as shop.example), and the last try failed: letsencrypt: CAA record for shop.example prevents issuance (urn:ietf:params:acme:error:caa). The next try is not before 2026-11-24T12:00:00Z.
-  What to do: correct what the last try says, then `neverlapse renew shop.example --force` tries at once
+    What to do: fix the cause of the failed renewal; `neverlapse renew shop.example --force` then tries at once
+  neverlapse renews it (as certificate shop.example), but the last try failed: letsencrypt: CAA record for shop.example prevents issuance (urn:ietf:params:acme:error:caa). Next try: 2026-11-24 12:00 UTC.
 
 WARNING  certificate shop.example
-  - the renewal has failed 7 times since 2026-11-23T04:00:00Z: letsencrypt: CAA record for shop.example prevents issuance (urn:ietf:params:acme:error:caa) (next try 2026-11-24T12:00:00Z)
+  - the renewal has failed 7 times since 2026-11-23 04:00 UTC: letsencrypt: CAA record for shop.example prevents issuance (urn:ietf:params:acme:error:caa) (next try: 2026-11-24 12:00 UTC)
     new: first seen in this run
-  - i-0a1b2c3d4e5f60713 (web-3) could not install version 20260903T060112Z-5f0c11d2 since 2026-11-23T04:00:00Z: `nginx -t` failed: cannot load certificate key: permission denied
+    What to do: fix the cause named above; `neverlapse renew shop.example --force` then tries at once. If the cause is a rate limit, only wait: another try before it ends is refused too
+  - i-0a1b2c3d4e5f60713 (web-3) has failed to install version 20260903T060112Z-5f0c11d2 since 2026-11-23 04:00 UTC: `nginx -t` failed: cannot load certificate key: permission denied
     new: first seen in this run
-  The current version is valid until 2026-12-02T06:00:00Z, and has 8 d left; 1 of 2 instances serve it.
-  What to do: correct what the message names; `neverlapse plan` shows what is due, `neverlapse renew shop.example --force` tries at once
-  What to do: correct what the message names, and run `neverlapse pull --now` on the instance; the certificate before it is still served
+    What to do: fix the cause named above, and run `neverlapse pull --now` on the instance. If the server no longer reads the files of neverlapse, point its configuration at them again, or remove the certificate from pull.toml
+  The current version is valid until 2026-12-02 06:00 UTC, and has 8 d left; 1 of 2 instances serve it.
 
 OK  old.example:443
-  - over, a new certificate is served; before: the certificate expires in 2 d, on 2026-11-25T00:00:00Z (at 192.0.2.1:443)
-    it lasted for 1 d 6 h, since 2026-11-23T00:00:00Z
-  The certificate is valid until 2027-02-22T06:00:00Z.
+  - resolved: a new certificate is served; it was: the certificate expires in 2 d, on 2026-11-25 00:00 UTC (at 192.0.2.1:443)
+    open for 1 d 6 h, since 2026-11-23 00:00 UTC
+  The certificate is valid until 2027-02-22 06:00 UTC.
 
 Also open, and reported before:
-  WARNING  blog.example:443: the certificate expires in 9 d, on 2026-12-03T06:00:00Z
+  WARNING  blog.example:443: the certificate expires in 9 d, on 2026-12-03 06:00 UTC
 
 -- 
 The full report: s3://bucket/reports/latest.html (`neverlapse report` fetches it)

@@ -51,10 +51,10 @@ const MONTH: &str = "
 25 | e02 back                                | CRITICAL: e02.example:443, expired 2 d 6 h ago
 26 | e02 until 120                           | OK: e02.example:443, valid until 1971-05-01
 27 | e09 hushed; e09 until 29; issued until 115; web-1 serves it | -
-28 | inventory has a mistake                 | UNKNOWN: the inventory has mistakes (+1 more)
-29 | inventory is corrected                  | OK: a mistake in the inventory is gone
+28 | inventory has a mistake                 | UNKNOWN: the inventory has errors (+1 more)
+29 | inventory is corrected                  | OK: an error in the inventory is corrected
 30 | e04 for other.example; web-2 serves it; shop until 115 | CRITICAL: e04.example:443, wrong name
-31 | e04 gone                                | OK: e04.example:443, no longer watched
+31 | e04 gone                                | REMOVED: e04.example:443, no longer watched
 32 | issued until 116; web-1 serves it; shop until 116 | -
 33 |                                         | WARNING: certificate shop.example, an instance has not installed it
 34 | issued until 117; web-1 serves it; shop until 117 | -

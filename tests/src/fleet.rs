@@ -336,7 +336,7 @@ fn managed(report: &Report, now: Timestamp) -> Vec<CertificateReport> {
         let leaves = endpoint.observations.iter().filter_map(|seen| seen.leaf.clone());
         leaves.max_by_key(|leaf| leaf.not_after)
     };
-    let version = |at: Timestamp| at.to_string().replace(['-', ':'], "");
+    let version = |at: Timestamp| at.rfc3339().replace(['-', ':'], "");
     // The newest of an endpoint's certificates is the one to serve.
     let addresses = |name: &str| -> Vec<AddressReport> {
         let endpoint = report.endpoints.iter().find(|one| one.endpoint == name);

@@ -186,13 +186,13 @@ async fn slack_gets_what_it_missed() {
     slack.refuse(true);
     let failed = world.probe.invoke(json!({})).await.unwrap_err().to_string();
     assert!(
-        failed.contains("SlackNotTold") && failed.contains("Slack answered 403: invalid_token"),
+        failed.contains("WebhookNotNotified") && failed.contains("it answered 403: invalid_token"),
         "{failed}"
     );
     assert!(!failed.contains(slack.secret()), "{failed}");
     let message = world.alert().await.expect("the topic is told all the same");
     assert!(
-        message.text.contains("Slack was not told: Slack answered 403"),
+        message.text.contains("Slack was not notified: it answered 403"),
         "{}",
         message.text
     );

@@ -223,7 +223,7 @@ mod tests {
         };
         let retry = Plan::Retry { at: fine };
 
-        let stays = "version v1 stays installed, valid until 2026-11-30T00:00:00Z";
+        let stays = "version v1 stays installed, valid until 2026-11-30 00:00 UTC";
         for (now, state, plan, problem, failure, severity, line) in [
             (
                 fine,
@@ -232,7 +232,7 @@ mod tests {
                 None,
                 None,
                 Severity::Ok,
-                "shop: version v1, valid until 2026-11-30T00:00:00Z is installed".to_owned(),
+                "shop: version v1, valid until 2026-11-30 00:00 UTC is installed".to_owned(),
             ),
             (
                 fine,
@@ -241,7 +241,7 @@ mod tests {
                 None,
                 None,
                 Severity::Ok,
-                "shop: installed version v1, valid until 2026-11-30T00:00:00Z; the server shows it".to_owned(),
+                "shop: installed version v1, valid until 2026-11-30 00:00 UTC; the server shows it".to_owned(),
             ),
             (
                 fine,
@@ -250,7 +250,7 @@ mod tests {
                 None,
                 None,
                 Severity::Ok,
-                "shop: installed version v1, valid until 2026-11-30T00:00:00Z".to_owned(),
+                "shop: installed version v1, valid until 2026-11-30 00:00 UTC".to_owned(),
             ),
             (
                 fine,
@@ -259,7 +259,7 @@ mod tests {
                 None,
                 None,
                 Severity::Ok,
-                "shop: version v2, valid until 2026-11-30T00:00:00Z is ready and waits for its window".to_owned(),
+                "shop: version v2, valid until 2026-11-30 00:00 UTC is ready and waits for its window".to_owned(),
             ),
             (
                 fine,
@@ -269,7 +269,7 @@ mod tests {
                 None,
                 Severity::Warning,
                 format!(
-                    "shop: the reload failed (tried again from 2026-10-01T00:00:00Z on, or by neverlapse pull --now); {stays}"
+                    "shop: the reload failed (tried again from 2026-10-01 00:00 UTC on, or by neverlapse pull --now); {stays}"
                 ),
             ),
             (

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 use lambda_runtime::tracing::{error, info, warn};
-use neverlapse::alert::{self, Digest, KEY, Memory, News, Run, Sender, State, Topic, Watchlist, decide, slack, sns};
+use neverlapse::alert::{self, Digest, KEY, Memory, News, Run, Sender, State, Topic, Watchlist, decide, sns, webhook};
 use neverlapse::bucket::store::{self, Expecting, Object, Store, Tagged};
 use neverlapse::report::Report;
 use neverlapse::timestamp::Timestamp;
@@ -26,8 +26,8 @@ pub(crate) enum Error {
     NotSent(#[from] sns::Error),
     #[error("the alert was sent, but that cannot be remembered, so it will be repeated: {0}")]
     NotRemembered(String),
-    #[error("the alert was sent to the topic, but not to Slack: {0}")]
-    SlackNotNotified(String),
+    #[error("the alert was sent to the topic, but {0}")]
+    WebhookNotNotified(String),
 }
 
 /// The memory as it was read.
@@ -68,7 +68,7 @@ impl Alerts {
         log(&news);
         let digest = alert::digest(&news, outcome.ok(), watchlist, &self.sender, now);
 
-        // Slack comes first, because the topic's message says when Slack could not be reached.
+        // Webhooks come first, because the topic's message says when one could not be reached.
         let posted = if state.slack_missed {
             let news = news.with_everything_open();
             self.post(alert::digest(&news, outcome.ok(), watchlist, &self.sender, now).as_ref())
@@ -81,14 +81,14 @@ impl Alerts {
         if let Some(mut digest) = digest {
             if let Err(problem) = &posted {
                 digest.notes.push(format!(
-                    "Slack was not told: {problem}. The next run tries again, with everything that is open."
+                    "{problem}. The next run tries again, with everything that is open."
                 ));
             }
             self.publish(&digest).await?;
         }
 
         self.remember(state, recalled).await?;
-        posted.map_err(Error::SlackNotNotified)
+        posted.map_err(Error::WebhookNotNotified)
     }
 
     async fn recall(&self) -> Recalled {
@@ -110,7 +110,10 @@ impl Alerts {
         };
         if let Memory::Lost { reason } | Memory::Future { schema: reason } = &recalled.memory {
             let writable = recalled.is_writable();
-            error!(key = KEY, reason, writable, "what was said before cannot be understood");
+            error!(
+                key = KEY,
+                reason, writable, "the record of earlier alerts cannot be understood"
+            );
         }
         recalled
     }
@@ -127,7 +130,7 @@ impl Alerts {
             let expecting = Expecting::unchanged(recalled.object.as_ref());
             match self.store.put(KEY, object, expecting).await {
                 Ok(_) => return Ok(()),
-                Err(store::Error::Changed { .. }) => warn!(key = KEY, "another run was faster; taking in what it said"),
+                Err(store::Error::Changed { .. }) => warn!(key = KEY, "another run was faster; merging its record"),
                 Err(error) => return Err(not_remembered(error)),
             }
 
@@ -148,16 +151,16 @@ impl Alerts {
         Ok(())
     }
 
-    /// Posts to the webhook, if there is one and something to report.
+    /// Posts to the webhooks, if there are any and something to report.
     ///
     /// The error is for people, and does not show the webhook's URL.
     async fn post(&self, digest: Option<&Digest>) -> Result<(), String> {
         let Some(digest) = digest else { return Ok(()) };
-        match slack::notify(&self.store, digest, &self.sender).await {
+        match webhook::notify(&self.store, digest, &self.sender).await {
             Ok(_) => Ok(()),
             Err(error) => {
                 let problem = error.to_string();
-                error!(problem, "Slack was not told");
+                error!(problem, "a webhook was not notified");
                 Err(problem)
             }
         }
@@ -173,10 +176,10 @@ fn log(news: &News) {
     for notice in &news.notices {
         let incident = &notice.incident;
         let change = notice.change.to_string();
-        info!(place = %incident.place, code = incident.code.as_str(), severity = %incident.severity, change, what = incident.message, "to be said");
+        info!(place = %incident.place, code = incident.code.as_str(), severity = %incident.severity, change, what = incident.message, "to be reported");
     }
     for incident in &news.open {
-        info!(place = %incident.place, code = incident.code.as_str(), severity = %incident.severity, "open, and said before");
+        info!(place = %incident.place, code = incident.code.as_str(), severity = %incident.severity, "open, and reported before");
     }
 }
 

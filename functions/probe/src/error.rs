@@ -36,7 +36,7 @@ impl From<Error> for Diagnostic {
             Error::ProbeFailed(_) => "ProbeFailed",
             Error::Alert(alerts::Error::NotSent(_)) => "AlertNotSent",
             Error::Alert(alerts::Error::NotRemembered(_)) => "AlertNotRemembered",
-            Error::Alert(alerts::Error::SlackNotNotified(_)) => "SlackNotTold",
+            Error::Alert(alerts::Error::WebhookNotNotified(_)) => "WebhookNotNotified",
             Error::RenewalNotRequested(_) => "RenewalNotRequested",
             Error::ReportNotWritten(_) => "ReportNotWritten",
             Error::ReportInvalid(_) => "ReportInvalid",

@@ -10,7 +10,7 @@ use neverlapse::bucket::store::Store;
 use neverlapse::delivery;
 use neverlapse::endpoint::Endpoint;
 use neverlapse::finding::Severity;
-use neverlapse::inventory::{Inventory, Problem};
+use neverlapse::inventory::{Inventory, Problem, Source};
 use neverlapse::probe::{Options, Prober, Target};
 use neverlapse::report::Report;
 use neverlapse::timestamp::Timestamp;
@@ -114,7 +114,6 @@ impl Probe {
             targets,
             problems,
             inventory,
-            is_written,
         } = Scope::read(&self.store, &self.settings).await?;
         let left_out = async {
             // A certificate that is missing from an inventory with problems may be one of them.
@@ -129,7 +128,8 @@ impl Probe {
         let now = Timestamp::now();
         let mut report = report?;
         for current in &left_out {
-            let left_out = delivery::not_renewed(current, !is_written, now);
+            let is_missing = inventory.source == Source::Domains;
+            let left_out = delivery::not_renewed(current, is_missing, now);
             report.certificates.push(left_out);
         }
         report.mistakes = problems;
@@ -195,8 +195,8 @@ impl Probe {
 
         error!(problem, "the report could not be written");
         let text = format!(
-            "neverlapse looked at everything, but its report could not be written: {problem}\n\n\
-             What stands in reports/ in the bucket is older. Other alerts are not affected."
+            "neverlapse checked everything, but could not write its report: {problem}\n\n\
+             The reports in the bucket, under reports/, are older. Other alerts are not affected."
         );
         let subject = "WARNING: neverlapse cannot write its report";
         let digest = Digest::plain(subject, &text, Severity::Warning, now);
@@ -206,7 +206,7 @@ impl Probe {
 }
 
 fn log_failure(failed: &Error) {
-    error!(error = %failed, "the run could not look at anything");
+    error!(error = %failed, "the run could not check anything");
 }
 
 /// One line per finding and problem, none for what is well, and one with the counts.
@@ -227,7 +227,7 @@ fn log(report: &Report) {
         }
     }
     for mistake in &report.mistakes {
-        warn!(mistake = mistake.to_string(), "the inventory has a mistake");
+        warn!(mistake = mistake.to_string(), "the inventory has an error");
     }
 
     let counts = report.counts;

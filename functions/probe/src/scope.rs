@@ -3,8 +3,9 @@
 use neverlapse::bucket::store::Store;
 use neverlapse::chain::roots::Roots;
 use neverlapse::endpoint::Endpoint;
-use neverlapse::inventory::{Inventory, Problem};
+use neverlapse::inventory::{Inventory, Problem, Source};
 use neverlapse::probe::Target;
+use neverlapse::text::some_of;
 
 use crate::error::Error;
 use crate::settings::Settings;
@@ -16,8 +17,6 @@ pub(crate) struct Scope {
     pub(crate) problems: Vec<Problem>,
     /// Of the whole, or of the requested endpoints alone.
     pub(crate) inventory: Inventory,
-    /// Whether a person wrote the inventory, or it is made of the template's `Domains`.
-    pub(crate) is_written: bool,
 }
 
 impl Scope {
@@ -26,8 +25,11 @@ impl Scope {
     /// Problems in it are part of the scope. It is an error if the inventory cannot be read, or if
     /// there is nothing to probe and nothing managed.
     pub(crate) async fn read(store: &Store, settings: &Settings) -> Result<Self, Error> {
-        let (inventory, is_written) = inventory(store, settings).await?;
-        Self::with_roots(inventory, is_written, store, settings).await
+        let inventory = inventory(store, settings).await?;
+        let ignored = ignored(&inventory, settings);
+        let mut scope = Self::with_roots(inventory, store, settings).await?;
+        scope.problems.extend(ignored);
+        Ok(scope)
     }
 
     /// These endpoints alone, with the settings that the inventory has for them.
@@ -36,17 +38,12 @@ impl Scope {
         store: &Store,
         settings: &Settings,
     ) -> Result<Self, Error> {
-        let (inventory, is_written) = inventory(store, settings).await?;
-        Self::with_roots(only(endpoints, &inventory), is_written, store, settings).await
+        let inventory = inventory(store, settings).await?;
+        Self::with_roots(only(endpoints, &inventory), store, settings).await
     }
 
     /// Reads every root certificate that the inventory names.
-    async fn with_roots(
-        inventory: Inventory,
-        is_written: bool,
-        store: &Store,
-        settings: &Settings,
-    ) -> Result<Self, Error> {
+    async fn with_roots(inventory: Inventory, store: &Store, settings: &Settings) -> Result<Self, Error> {
         let roots = roots(store, settings).await?;
         let (targets, unusable) = Target::all(&inventory, &roots, async |key: &str| store.pem(key).await).await;
         let problems: Vec<_> = inventory.problems.iter().cloned().chain(unusable).collect();
@@ -54,7 +51,7 @@ impl Scope {
         if targets.is_empty() && inventory.certificates.is_empty() {
             let problems: String = problems.iter().map(|problem| format!("; {problem}")).collect();
             return Err(Error::InventoryEmpty(format!(
-                "there is nothing to look at. Write an inventory.toml to s3://{} or set the template's Domains.{problems}",
+                "there is nothing to watch. Write an inventory.toml to s3://{} or set the stack's parameter Domains{problems}",
                 settings.bucket
             )));
         }
@@ -62,18 +59,39 @@ impl Scope {
             targets,
             problems,
             inventory,
-            is_written,
         })
     }
 }
 
-/// The bucket's `inventory.toml`, else the template's `Domains`; and whether it is the former.
-async fn inventory(store: &Store, settings: &Settings) -> Result<(Inventory, bool), Error> {
+/// The bucket's `inventory.toml`, else the template's `Domains`.
+async fn inventory(store: &Store, settings: &Settings) -> Result<Inventory, Error> {
     match store.inventory().await {
-        Ok(Some(text)) => Ok((Inventory::parse_with(&text, settings.thresholds), true)),
-        Ok(None) => Ok((Inventory::of_endpoints(&settings.domains, settings.thresholds), false)),
+        Ok(Some(text)) => Ok(Inventory::parse_with(&text, settings.thresholds)),
+        Ok(None) => Ok(Inventory::of_endpoints(&settings.domains, settings.thresholds)),
         Err(error) => Err(Error::InventoryUnreadable(error.to_string())),
     }
+}
+
+/// The endpoints of `Domains` that are not watched, because an inventory.toml takes its place.
+fn ignored(inventory: &Inventory, settings: &Settings) -> Option<Problem> {
+    if inventory.source == Source::Domains {
+        return None;
+    }
+
+    let domains = Inventory::of_endpoints(&settings.domains, settings.thresholds);
+    let is_watched = |endpoint: &Endpoint| inventory.watched.iter().any(|watched| watched.endpoint == *endpoint);
+    let ignored: Vec<_> = (domains.watched.iter())
+        .map(|watched| &watched.endpoint)
+        .filter(|endpoint| !is_watched(endpoint))
+        .collect();
+    if ignored.is_empty() {
+        return None;
+    }
+    Some(Problem::new(format!(
+        "the stack's parameter Domains is not used, because there is an inventory.toml. Not watched: {} (expected in \
+         inventory.toml, or Domains empty)",
+        some_of(ignored, IGNORED_SHOWN)
+    )))
 }
 
 /// The requested endpoints, with the settings that the inventory has for them.
@@ -102,4 +120,42 @@ async fn roots(store: &Store, settings: &Settings) -> Result<Roots, Error> {
         .await
         .and_then(|pem| public.with_pem(&pem).map_err(|error| error.to_string()))
         .map_err(|problem| Error::InventoryUnreadable(format!("trust bundle {key:?}: {problem}")))
+}
+
+const IGNORED_SHOWN: usize = 10;
+
+#[cfg(test)]
+mod tests {
+    use neverlapse::finding::Thresholds;
+
+    use super::*;
+
+    /// The endpoints of `Domains` were dropped without a word as soon as there was an inventory.
+    #[test]
+    fn what_only_domains_names_is_reported_beside_an_inventory() {
+        let mut settings = Settings::from_environment(|name| match name {
+            "BUCKET" | "ALERT_TOPIC_ARN" => Some("x".to_owned()),
+            _ => None,
+        })
+        .unwrap();
+        let inventory = Inventory::parse("endpoints = [\"a.example\"]\n");
+
+        for (domains, expected) in [
+            ("", None),
+            ("a.example:443", None),
+            (
+                "a.example, b.example,c.example:8443",
+                Some("b.example:443, c.example:8443"),
+            ),
+        ] {
+            settings.domains = domains.to_owned();
+            let problem = ignored(&inventory, &settings).map(|problem| problem.message);
+            assert_eq!(problem.is_some(), expected.is_some(), "{domains}");
+            if let (Some(problem), Some(expected)) = (problem, expected) {
+                assert!(problem.contains(&format!("Not watched: {expected} (")), "{problem}");
+            }
+            let alone = Inventory::of_endpoints(domains, Thresholds::default());
+            assert_eq!(ignored(&alone, &settings), None, "{domains}");
+        }
+    }
 }

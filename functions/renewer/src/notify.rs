@@ -3,11 +3,12 @@
 use std::fmt::Write;
 
 use lambda_runtime::tracing::{error, info};
-use neverlapse::alert::{Digest, Sender, Topic, slack};
+use neverlapse::alert::{Digest, Sender, Topic, webhook};
 use neverlapse::bucket::version::Current;
 use neverlapse::finding::{Severity, Span};
 use neverlapse::renewal::Failure;
 use neverlapse::renewal::request::{Request, RequestedBy};
+use neverlapse::text::counted;
 use neverlapse::timestamp::Timestamp;
 
 use crate::dns::change::Removal;
@@ -79,7 +80,7 @@ impl Notifier {
     pub(crate) async fn dry_run(&self, name: &str, issuer: &str) {
         let subject = format!("OK: dry run for {name} succeeded");
         let text = format!(
-            "{issuer}'s staging directory issued a certificate for {name}. It was thrown away; nothing was published.\n"
+            "{issuer}'s staging directory issued a certificate for {name}. It was discarded; nothing was published.\n"
         );
         self.send(Severity::Ok, &subject, &text).await;
     }
@@ -97,7 +98,7 @@ impl Notifier {
             .collect();
         let text = format!(
             "The certificate {name} is published, but these records of its order could not be removed:\n\n{left}\n{}\n\n\
-             They do no harm. Each later run tries again; they may also be removed by hand.\n",
+             They do no harm. Each later run tries to remove them again; you may also remove them by hand.\n",
             removal.problems.join("\n")
         );
         self.send(Severity::Warning, &subject, &text).await;
@@ -105,11 +106,11 @@ impl Notifier {
 
     /// A version is published whose issuers expire before it does.
     pub(crate) async fn ends_early(&self, name: &str, problem: &str) {
-        let subject = format!("WARNING: the chain of {name} ends before its certificate");
+        let subject = format!("WARNING: the chain of {name} expires before its certificate");
         let text = format!(
             "The certificate {name} is published, but {problem}.\n\n\
-             Clients refuse it from then on, so that counts as its end, and it is renewed in time for that. If the next one has the same \
-             issuer, ask the CA for another chain, or use another issuer.\n"
+             Clients refuse it from then on, so neverlapse treats that as its expiry and renews it in time. If the next certificate has the \
+             same issuer, ask the CA for another chain, or use another CA.\n"
         );
         self.send(Severity::Warning, &subject, &text).await;
     }
@@ -117,7 +118,7 @@ impl Notifier {
     /// A person's request cannot be fulfilled.
     pub(crate) async fn refused(&self, name: &str, problem: &str) {
         let subject = format!("WARNING: the request for {name} failed");
-        let text = format!("What was asked for {name} cannot be done. Nothing was changed.\n\n{problem}\n");
+        let text = format!("The request for {name} cannot be fulfilled. Nothing was changed.\n\n{problem}\n");
         self.send(Severity::Warning, &subject, &text).await;
     }
 
@@ -185,10 +186,10 @@ impl Notifier {
         let mut digest = Digest::plain(subject, text, severity, Timestamp::now());
         let subject = digest.subject.clone();
 
-        if let Err(failed) = slack::notify(&self.history.store, &digest, &self.sender).await {
+        if let Err(failed) = webhook::notify(&self.history.store, &digest, &self.sender).await {
             let problem = failed.to_string();
-            error!(subject, problem, "Slack was not told");
-            digest.notes.push(format!("Slack was not told: {problem}."));
+            error!(subject, problem, "a webhook was not notified");
+            digest.notes.push(format!("{problem}."));
         }
 
         match self.topic.publish(&digest, &self.sender).await {
@@ -201,7 +202,7 @@ impl Notifier {
 /// How long the current certificate is still valid.
 fn remaining(current: Result<Option<&Current>, &Error>, now: Timestamp) -> String {
     match current.map(|current| current.map(|current| current.facts.not_after - now)) {
-        Err(_) => "what is left cannot be read".to_owned(),
+        Err(_) => "the time left is not known".to_owned(),
         Ok(None) => "there is no certificate yet".to_owned(),
         Ok(Some(left)) if left.is_negative() => format!("the current one expired {} ago", Span(-left)),
         Ok(Some(left)) => format!("{} left", Span(left)),
@@ -217,7 +218,7 @@ fn failure_text(name: &str, failure: &Failure, current: Result<Option<&Current>,
 
     match current {
         Err(error) => {
-            let _ = writeln!(text, "Whether there is a certificate is not known: {error}");
+            let _ = writeln!(text, "It is not known whether there is a certificate: {error}");
         }
         Ok(None) => text.push_str("There is no certificate in the bucket yet.\n"),
         Ok(Some(current)) => {
@@ -232,7 +233,7 @@ fn failure_text(name: &str, failure: &Failure, current: Result<Option<&Current>,
 
     let _ = writeln!(
         text,
-        "This was try {} since {}. The next one is not before {}; with `neverlapse renew {name} --force` it is at once.",
+        "This was try {} since {}. The next try is on {}; `neverlapse renew {name} --force` tries at once.",
         failure.count, failure.since, failure.next_try
     );
     text
@@ -241,7 +242,12 @@ fn failure_text(name: &str, failure: &Failure, current: Result<Option<&Current>,
 fn recovery_text(current: &Current, failure: &Failure) -> String {
     let facts = &current.facts;
     format!(
-        "The certificate {} is renewed, after {} failed tries since {}.\n\nThe new one is valid until {}, issued by {}, version {}.\n",
-        facts.name, failure.count, failure.since, facts.not_after, facts.issuer.name, facts.version
+        "The certificate {} is renewed, after {} since {}.\n\nThe new version is {}, valid until {}, issued by {}.\n",
+        facts.name,
+        counted(failure.count.into(), "failed try", "failed tries"),
+        failure.since,
+        facts.version,
+        facts.not_after,
+        facts.issuer.name
     )
 }

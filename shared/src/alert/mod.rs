@@ -25,7 +25,7 @@ mod sender;
 mod watchlist;
 
 pub use self::channel::sns::Topic;
-pub use self::channel::{amazon_q, slack, sns};
+pub use self::channel::{amazon_q, slack, sns, webhook};
 pub use self::decide::{Run, decide};
 pub use self::digest::{Digest, Entry, Section, digest};
 pub use self::incident::{CONFIRMED, Incident, Notified, Outage, Place};

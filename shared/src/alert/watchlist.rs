@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::incident::Place;
-use crate::inventory::Inventory;
+use crate::inventory::{Inventory, Source};
 
 /// Which places are quiet, and which endpoints serve a managed certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Watchlist {
     quiet: BTreeSet<Place>,
     certificates: BTreeMap<String, String>,
+    source: Source,
 }
 
 impl Watchlist {
@@ -35,7 +36,13 @@ impl Watchlist {
         Self {
             quiet: quiet_endpoints.chain(quiet_certificates).collect(),
             certificates,
+            source: inventory.source,
         }
+    }
+
+    /// Where the inventory was written, and can be corrected.
+    pub(super) fn source(&self) -> Source {
+        self.source
     }
 
     /// The managed certificate that an endpoint should serve.

@@ -129,7 +129,7 @@ impl Document for Current {
 
 /// A new version's id: sorts by time, to the second, and is never reused thanks to `random`.
 pub fn id(now: Timestamp, random: u32) -> String {
-    let time = now.to_string().replace(['-', ':'], "");
+    let time = now.rfc3339().replace(['-', ':'], "");
     format!("{time}-{random:08x}")
 }
 

@@ -390,8 +390,8 @@ mod tests {
             if let Some(finding) = findings.first() {
                 assert_eq!(
                     finding.message,
-                    "192.0.2.1:443 serves another certificate for shop.test:443 (fingerprint bb, until 2026-10-30T00:00:00Z) than the \
-                     current one (fingerprint aa, until 2027-01-07T00:00:00Z)"
+                    "192.0.2.1:443 serves a different certificate for shop.test:443 (SHA-256 bb, valid until 2026-10-30 00:00 UTC) than \
+                     the current version (SHA-256 aa, valid until 2027-01-07 00:00 UTC)"
                 );
             }
         }
@@ -491,7 +491,7 @@ mod tests {
         );
         assert_eq!(
             report.findings[0].message,
-            "what i-2 reports cannot be understood: it is not a receipt (line 1, column 1)"
+            "the receipt of i-2 cannot be read: it is not a receipt (line 1, column 1)"
         );
 
         let denied = "cannot read s3://b/certificates/shop.test/current.json: AccessDenied".to_owned();

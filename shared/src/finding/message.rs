@@ -103,7 +103,13 @@ impl Kind {
                 since,
                 next_try,
                 ..
-            } => format!("the renewal has failed {tries} times since {since}: {problem} (next try {next_try})"),
+            } => {
+                let failed = match tries {
+                    1 => format!("the renewal failed on {since}"),
+                    tries => format!("the renewal has failed {tries} times since {since}"),
+                };
+                format!("{failed}: {problem} (next try: {next_try})")
+            }
             Self::NotRenewed {
                 name,
                 not_after,
@@ -122,7 +128,7 @@ impl Kind {
                 not_after,
                 ..
             } => format!(
-                "nobody has seen it: no instance shows that clients get version {version}, until {not_after}, and no address is looked at"
+                "no instance and no address has shown version {version}, valid until {not_after}, so it may not be served at all"
             ),
             Self::NotPulled {
                 instance: Some(instance),
@@ -132,10 +138,13 @@ impl Kind {
                 installed,
                 ..
             } => format!(
-                "{} ({}) has not installed version {version}, until {not_after}; it has {}",
+                "{} ({}) has not installed version {version}, valid until {not_after}; it has {}",
                 instance_name(instance),
                 host.as_deref().unwrap_or("no host name"),
-                installed.as_deref().unwrap_or("nothing")
+                match installed {
+                    Some(installed) => format!("version {installed}"),
+                    None => "none".to_owned(),
+                }
             ),
             Self::InstallFailed {
                 instance,
@@ -145,7 +154,7 @@ impl Kind {
                 since,
                 ..
             } => format!(
-                "{} ({host}) could not install version {version} since {since}: {reason}",
+                "{} ({host}) has failed to install version {version} since {since}: {reason}",
                 instance_name(instance)
             ),
             Self::WrongCertificate {
@@ -156,8 +165,10 @@ impl Kind {
                 found,
                 found_not_after,
             } => format!(
-                "{address} serves another certificate for {endpoint} (fingerprint {found}, until {found_not_after}) than the current one \
-                 (fingerprint {expected}, until {expected_not_after})"
+                "{address} serves a different certificate for {endpoint} ({}, valid until {found_not_after}) than the current \
+                 version ({}, valid until {expected_not_after})",
+                short(found),
+                short(expected)
             ),
             Self::SilentInstance {
                 instance,
@@ -165,14 +176,13 @@ impl Kind {
                 last_seen,
                 due,
             } => format!(
-                "{} ({host}) has not reported since {last_seen}, although it was due on {due}",
+                "{} ({host}) has not reported since {last_seen}; its next report was due on {due}",
                 instance_name(instance)
             ),
-            Self::CertificateUnreadable { reason } => format!("nobody can say how far it is: {reason}"),
-            Self::ReceiptUnreadable { instance, reason } => format!(
-                "what {} reports cannot be understood: {reason}",
-                instance_name(instance)
-            ),
+            Self::CertificateUnreadable { reason } => format!("its state is not known: {reason}"),
+            Self::ReceiptUnreadable { instance, reason } => {
+                format!("the receipt of {} cannot be read: {reason}", instance_name(instance))
+            }
         }
     }
 }
@@ -227,11 +237,22 @@ fn legacy_tls(version: &str, suite: &str) -> String {
 fn each(certificates: &[Served]) -> String {
     let mut all = Vec::new();
     for served in certificates {
-        let fingerprint = served.fingerprint.get(..FINGERPRINT_SHOWN).unwrap_or("");
         let addresses = some_of(&served.addresses, usize::MAX);
-        all.push(format!("{fingerprint} until {} on {addresses}", served.not_after));
+        all.push(format!(
+            "at {addresses} one valid until {} ({})",
+            served.not_after,
+            short(&served.fingerprint)
+        ));
     }
     all.join("; ")
+}
+
+/// A fingerprint by its name and its first digits, which tell the certificates of one place apart.
+fn short(fingerprint: &str) -> String {
+    match fingerprint.get(..FINGERPRINT_SHOWN) {
+        Some(first) => format!("SHA-256 {first}…"),
+        None => format!("SHA-256 {fingerprint}"),
+    }
 }
 
 const NAMES_SHOWN: usize = 5;

@@ -264,7 +264,7 @@ mod tests {
     use crate::timestamp;
 
     const BORN: Timestamp = timestamp!(2026-10-01 00:00 UTC);
-    const NOT_DUE: &str = "not due before 2026-11-30T00:00:00Z";
+    const NOT_DUE: &str = "not due before 2026-11-30 00:00 UTC";
 
     fn wanted(rest: &str) -> Managed {
         let text = format!("[[certificate]]\nidentifiers = [\"example.com\", \"*.example.com\"]\n{rest}");
@@ -338,7 +338,7 @@ mod tests {
             decide(&wanted(""), Some(&back), Some(&past), request, now).to_string()
         };
 
-        assert_eq!(at(61, None), "not due before 2026-12-15T00:00:00Z");
+        assert_eq!(at(61, None), "not due before 2026-12-15 00:00 UTC");
         assert!(at(75, None).starts_with("due: "), "{}", at(75, None));
 
         let forced = request(true, BORN + Duration::days(61));
@@ -350,11 +350,11 @@ mod tests {
         let second = Duration::SECOND;
         for (lifetime, age, expected) in [
             (90, Duration::days(60) - second, NOT_DUE),
-            (90, Duration::days(60), "due: it expires on 2026-12-30T00:00:00Z"),
-            (45, Duration::days(30), "due: it expires on 2026-11-15T00:00:00Z"),
-            (6, Duration::days(3) - second, "not due before 2026-10-04T00:00:00Z"),
-            (6, Duration::days(3), "due: it expires on 2026-10-07T00:00:00Z"),
-            (90, Duration::days(400), "due: it expires on 2026-12-30T00:00:00Z"),
+            (90, Duration::days(60), "due: it expires on 2026-12-30 00:00 UTC"),
+            (45, Duration::days(30), "due: it expires on 2026-11-15 00:00 UTC"),
+            (6, Duration::days(3) - second, "not due before 2026-10-04 00:00 UTC"),
+            (6, Duration::days(3), "due: it expires on 2026-10-07 00:00 UTC"),
+            (90, Duration::days(400), "due: it expires on 2026-12-30 00:00 UTC"),
         ] {
             let decision = decide(&wanted(""), Some(&current(lifetime)), None, None, BORN + age);
             assert_eq!(decision.to_string(), expected);
@@ -398,10 +398,10 @@ mod tests {
         let version = &current.facts.version;
 
         for (renewal, expected) in [
-            (of(version, 50, 54, 0.5), "not due before 2026-11-22T00:00:00Z"),
+            (of(version, 50, 54, 0.5), "not due before 2026-11-22 00:00 UTC"),
             (
                 of(version, 1, 2, 0.0),
-                "due: the CA suggests to renew since 2026-10-02T00:00:00Z",
+                "due: the CA suggests to renew since 2026-10-02 00:00 UTC",
             ),
             (of("another", 1, 2, 0.0), NOT_DUE),
             (of(version, 70, 80, 0.0), NOT_DUE),
@@ -462,7 +462,7 @@ mod tests {
         for (request, expected) in [
             (
                 None,
-                "due: there is no certificate yet; after a failure not before 2026-10-04T00:00:00Z",
+                "due: there is no certificate yet; after a failure not before 2026-10-04 00:00 UTC",
             ),
             (Some(&forced), "due: there is no certificate yet"),
         ] {

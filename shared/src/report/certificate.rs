@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::bucket::version::Facts;
@@ -12,7 +13,7 @@ use crate::timestamp::Timestamp;
 
 /// A managed certificate: its current version, where that is installed and served, and what the
 /// renewer does about it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CertificateReport {
     /// Its name in the inventory, and its folder in the bucket.
     pub name: String,
@@ -41,7 +42,7 @@ pub struct CertificateReport {
 }
 
 /// What a version of a managed certificate is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Version {
     /// The issuer's name in the inventory.
     pub issuer: String,
@@ -57,7 +58,7 @@ pub struct Version {
 }
 
 /// One stored version of a managed certificate.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StoredVersion {
     /// What it is. In JSON, its members stand among these.
     #[serde(flatten)]
@@ -68,7 +69,7 @@ pub struct StoredVersion {
 }
 
 /// What an instance did with which version, by its receipt.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct InstanceReport {
     /// Its id in the key of its receipt, such as `AROAEXAMPLE:i-0123456789abcdef0`;
     /// [`InstanceReport::shown`] is for people.
@@ -90,7 +91,7 @@ pub struct InstanceReport {
 }
 
 /// The stages of a certificate's way to its clients, in order; `failed` stands before all of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
     /// An instance tried to install it and could not.
@@ -118,7 +119,7 @@ impl fmt::Display for Stage {
 }
 
 /// What one address serves.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AddressReport {
     /// The endpoint as text, as in [`EndpointReport::endpoint`](super::EndpointReport::endpoint).
     pub endpoint: String,
@@ -142,7 +143,7 @@ pub struct AddressReport {
 }
 
 /// Whether an address serves the current version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AddressStage {
     /// Another certificate: an earlier version, or one that is not ours.
@@ -156,7 +157,7 @@ pub enum AddressStage {
 impl fmt::Display for AddressStage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
-            Self::Another => "another",
+            Self::Another => "different",
             Self::Unseen => "not seen",
             Self::Served => "served",
         })
@@ -164,7 +165,7 @@ impl fmt::Display for AddressStage {
 }
 
 /// What the renewer did and what it plans.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RenewalReport {
     /// The last try's problem, in the server's words; none if it went well.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -11,6 +11,7 @@ pub mod page;
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::certificate::{
@@ -30,7 +31,7 @@ pub const SCHEMA: &str = "neverlapse.report/1";
 ///
 /// The probe answers with it, and keeps it as `reports/latest.json`; `neverlapse check` and
 /// `status` make the same.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Report {
     /// Always [`SCHEMA`].
     pub schema: String,
@@ -116,7 +117,7 @@ impl Report {
 }
 
 /// Endpoints by status.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[expect(missing_docs, reason = "each field counts the endpoints of the status of its name")]
 pub struct Counts {
     pub ok: u64,
@@ -148,17 +149,17 @@ impl Counts {
 
     /// The number of all endpoints.
     pub fn total(&self) -> u64 {
-        let counts = self.by_status().map(|(_, count, _)| count);
+        let counts = self.by_status().map(|(_, count)| count);
         counts.into_iter().fold(0, u64::saturating_add)
     }
 
-    /// How many there are of each status, worst first, and what that means for a person.
-    pub fn by_status(&self) -> [(Severity, u64, &'static str); 4] {
+    /// How many there are of each status, worst first.
+    pub fn by_status(&self) -> [(Severity, u64); 4] {
         [
-            (Severity::Critical, self.critical, "critical"),
-            (Severity::Unknown, self.unknown, "could not be looked at"),
-            (Severity::Warning, self.warning, "to act on soon"),
-            (Severity::Ok, self.ok, "fine"),
+            (Severity::Critical, self.critical),
+            (Severity::Unknown, self.unknown),
+            (Severity::Warning, self.warning),
+            (Severity::Ok, self.ok),
         ]
     }
 }
@@ -166,7 +167,7 @@ impl Counts {
 /// `1 critical, 0 unknown, 2 warning, 7 ok`.
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [critical, unknown, warning, ok] = self.by_status().map(|(status, count, _)| format!("{count} {status}"));
+        let [critical, unknown, warning, ok] = self.by_status().map(|(status, count)| format!("{count} {status}"));
         write!(f, "{critical}, {unknown}, {warning}, {ok}")
     }
 }

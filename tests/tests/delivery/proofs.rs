@@ -37,7 +37,7 @@ pub(crate) async fn three_serve_what_was_renewed_and_it_is_said_once(lab: &Lab) 
     let report = lab.probe().await?;
     ensure!(report["counts"]["ok"] == 1, "{}", report["counts"]);
     let alert = lab.alert().await?;
-    says(&alert, &["over, a new certificate is served"])?;
+    says(&alert, &["resolved: a new certificate is served"])?;
     lab.probe().await?;
     lab.quiet().await
 }
@@ -164,7 +164,7 @@ pub(crate) async fn an_address_that_another_process_serves_is_told_with_both_fin
     lab.published_hours_ago(&cluster.name, 2).await?;
     let report = lab.probe().await?;
     ensure!(codes(&report) == ["wrong_certificate"], "{:?}", codes(&report));
-    let told = told(lab, "serves another certificate").await?;
+    let told = told(lab, "serves a different certificate").await?;
     let (place, old, new) = (
         left.place().to_string(),
         &cluster.first.facts.fingerprint,

@@ -51,8 +51,8 @@ pub fn custom_notification(digest: &Digest, sender: &Sender) -> Value {
 fn next_steps(digest: &Digest) -> Vec<String> {
     let mut steps = Vec::new();
     for section in &digest.sections {
-        for step in &section.next {
-            steps.push(format!("`{}`: {}", escaped(&section.title), escaped(step)));
+        for (_, step) in section.steps() {
+            steps.extend(step.map(|step| format!("`{}`: {}", escaped(&section.title), escaped(step))));
         }
     }
     steps.iter().take(STEPS).map(|step| cut_utf16(step, STEP)).collect()
@@ -64,7 +64,7 @@ fn description(digest: &Digest, sender: &Sender) -> String {
     let mut text = cut_utf16(&escaped(&digest.summary), DESCRIPTION / 2);
 
     for (index, one) in digest.sections.iter().enumerate() {
-        let section = format!("\n\n{}", section(one));
+        let section = format!("\n\n{}", section(one, false));
         if utf16_length(&text) + utf16_length(&section) + utf16_length(&tail) + RESERVE > DESCRIPTION {
             let more = digest.sections.len() - index;
             text.push_str(&format!("\n\n+{more} more; {}", escaped(&sender.elsewhere())));

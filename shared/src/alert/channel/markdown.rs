@@ -4,16 +4,21 @@ use crate::alert::digest::message::Section;
 use crate::alert::sender::Sender;
 use crate::finding::Severity;
 
-/// One place with what is wrong there.
-pub(super) fn section(section: &Section) -> String {
+/// One place with what is wrong there, and what to do about it where the channel has no other field
+/// for that.
+pub(super) fn section(section: &Section, with_steps: bool) -> String {
     let mut lines = vec![format!(
         "{} *{}* `{}`",
         mark(section.severity),
-        section.severity.to_string().to_uppercase(),
+        section.label(),
         escaped(&section.title)
     )];
-    for entry in &section.entries {
+    for (entry, step) in section.steps() {
         lines.push(format!("• {} _({})_", escaped(&entry.words()), escaped(&entry.history)));
+        lines.extend(
+            step.filter(|_| with_steps)
+                .map(|step| format!("*What to do:* {}", escaped(step))),
+        );
     }
     lines.extend(section.facts.iter().map(|fact| escaped(fact)));
     lines.join("\n")

@@ -2,5 +2,7 @@
 
 pub mod amazon_q;
 mod markdown;
+pub mod post;
 pub mod slack;
 pub mod sns;
+pub mod webhook;

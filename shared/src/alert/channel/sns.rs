@@ -2,13 +2,17 @@
 //! people, Amazon Q's notification for chats, JSON for programs.
 
 use aws_sdk_sns::Client;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::json;
 use thiserror::Error;
 
 use super::amazon_q::custom_notification;
-use crate::alert::digest::message::Digest;
+use crate::alert::digest::message::{Digest, Entry};
 use crate::alert::sender::Sender;
 use crate::aws::reason;
+use crate::finding::Severity;
+use crate::timestamp::Timestamp;
 
 /// The topic, with the client that publishes to it.
 #[derive(Clone, Debug)]
@@ -53,7 +57,7 @@ pub fn bodies(digest: &Digest, sender: &Sender) -> String {
     let mut bytes = TEXT;
     loop {
         let text = digest.text(sender, bytes);
-        let machine = machine(digest, sender, bytes).to_string();
+        let machine = json!(machine(digest, sender, bytes)).to_string();
         let bodies = json!({
             "default": text,
             "email": text,
@@ -72,37 +76,64 @@ pub fn bodies(digest: &Digest, sender: &Sender) -> String {
     }
 }
 
-/// The alert for programs: `neverlapse.alert/1`, with the text and with as many entries, worst
-/// first, as fit into about `bytes`.
-fn machine(digest: &Digest, sender: &Sender, bytes: usize) -> Value {
+/// The alert for programs, which queues and functions receive.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Document {
+    /// Always `neverlapse.alert/1`.
+    schema: &'static str,
+    /// When the run ended that it reports.
+    at: Timestamp,
+    /// AWS account.
+    account: String,
+    /// AWS region.
+    region: String,
+    /// The stack's name.
+    stack: String,
+    /// The worst that it reports; `ok` if everything in it is resolved.
+    severity: Severity,
+    /// The same as in a mail.
+    subject: String,
+    /// Messages with the same value belong together.
+    incident: String,
+    /// Where the full report is.
+    report: String,
+    /// What happened, worst first.
+    notices: Vec<Entry>,
+    /// How many notices did not fit.
+    omitted: usize,
+    /// The same as in a mail.
+    text: String,
+}
+
+/// The alert for programs, with the text and with as many entries, worst first, as fit into about
+/// `bytes`.
+fn machine(digest: &Digest, sender: &Sender, bytes: usize) -> Document {
     let mut room = bytes;
     let mut shown = Vec::new();
     let entries = digest.sections.iter().flat_map(|section| &section.entries);
     for entry in entries.clone() {
-        let entry = json!(entry);
-        let size = entry.to_string().len();
+        let size = json!(entry).to_string().len();
         if size > room {
             break;
         }
         room -= size;
-        shown.push(entry);
+        shown.push(entry.clone());
     }
 
-    let omitted = entries.count() - shown.len();
-    json!({
-        "schema": SCHEMA,
-        "at": digest.at,
-        "account": sender.account,
-        "region": sender.region,
-        "stack": sender.stack,
-        "severity": digest.severity,
-        "subject": digest.subject,
-        "incident": digest.thread,
-        "report": sender.report(),
-        "notices": shown,
-        "omitted": omitted,
-        "text": digest.text(sender, bytes),
-    })
+    Document {
+        schema: SCHEMA,
+        at: digest.at,
+        account: sender.account.clone(),
+        region: sender.region.clone(),
+        stack: sender.stack.clone(),
+        severity: digest.severity,
+        subject: digest.subject.clone(),
+        incident: digest.thread.clone(),
+        report: sender.report(),
+        omitted: entries.count() - shown.len(),
+        notices: shown,
+        text: digest.text(sender, bytes),
+    }
 }
 
 /// What SNS takes as one message, all its bodies together.

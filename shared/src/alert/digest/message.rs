@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::alert::incident::Place;
@@ -42,12 +43,10 @@ pub struct Section {
     /// What else is known: until when the certificate is valid, who issued it, what the renewer
     /// does about it.
     pub facts: Vec<String>,
-    /// What to do.
-    pub next: Vec<String>,
 }
 
 /// One thing that happened at a place.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Entry {
     /// What happened to it.
     pub change: Change,
@@ -121,17 +120,37 @@ impl Digest {
 impl Section {
     /// As plain text, with an empty line before it.
     fn text(&self) -> String {
-        let mut text = format!("\n{}  {}\n", self.severity.to_string().to_uppercase(), self.title);
-        for entry in &self.entries {
+        let mut text = format!("\n{}  {}\n", self.label(), self.title);
+        for (entry, step) in self.steps() {
             let _ = writeln!(text, "  - {}\n    {}", entry.words(), entry.history);
+            if let Some(step) = step {
+                let _ = writeln!(text, "    What to do: {step}");
+            }
         }
         for fact in &self.facts {
             let _ = writeln!(text, "  {fact}");
         }
-        for next in &self.next {
-            let _ = writeln!(text, "  What to do: {next}");
-        }
         text
+    }
+
+    /// The severity in capitals, or that the place was taken out of the inventory.
+    pub(in crate::alert) fn label(&self) -> String {
+        let is_removed = |entry: &Entry| entry.change == Change::NoLongerWatched;
+        if self.entries.iter().all(is_removed) && !self.entries.is_empty() {
+            REMOVED.to_owned()
+        } else {
+            self.severity.to_string().to_uppercase()
+        }
+    }
+
+    /// Each entry with what to do about it. What helps several entries is named at the last of
+    /// them.
+    pub(in crate::alert) fn steps(&self) -> impl Iterator<Item = (&Entry, Option<&str>)> {
+        self.entries.iter().enumerate().map(|(index, entry)| {
+            let step = entry.next_step.as_deref();
+            let is_named_later = (self.entries[index + 1..].iter()).any(|later| later.next_step == entry.next_step);
+            (entry, step.filter(|_| !is_named_later))
+        })
     }
 }
 
@@ -153,5 +172,7 @@ pub(super) fn ascii(text: &str) -> String {
         .collect()
 }
 
+/// What stands in place of a severity where nothing is watched any more: it is not "ok".
+pub(super) const REMOVED: &str = "REMOVED";
 /// For the line that counts what is left out.
 const RESERVE: usize = 200;

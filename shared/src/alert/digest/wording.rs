@@ -1,4 +1,4 @@
-//! What each code is called in alerts, how it ends, and what to do about it.
+//! What each code is called in alerts, how it is resolved, and what to do about it.
 //!
 //! These three are exhaustive matches: a new code does not compile until people can read about it.
 
@@ -9,6 +9,7 @@ use crate::alert::memory::KEY;
 use crate::alert::sender::Sender;
 use crate::bucket::store::INVENTORY;
 use crate::finding::Code;
+use crate::inventory::Source;
 use crate::renewal::Renewal;
 
 /// The message, with its subject where it leaves that out.
@@ -31,8 +32,8 @@ pub(super) fn in_short(incident: &Incident) -> Cow<'static, str> {
         Code::NameMismatch => "wrong name",
         Code::SelfSigned => "self-signed",
         Code::UntrustedRoot => "not trusted",
-        Code::IncompleteChain => "an issuer is not sent",
-        Code::InvalidChain => "the chain is not valid",
+        Code::IncompleteChain => "an issuer is missing",
+        Code::InvalidChain => "invalid chain",
         Code::IssuerExpired => "an issuer has expired",
         Code::IssuerExpiresSoon => "an issuer expires soon",
         Code::IssuerNotYetValid => "an issuer is not yet valid",
@@ -45,48 +46,48 @@ pub(super) fn in_short(incident: &Incident) -> Cow<'static, str> {
         Code::AddressesDisagree => "addresses serve different certificates",
         Code::DnsFailed => "the name cannot be looked up",
         Code::ConnectFailed => "no connection",
-        Code::StarttlsFailed => "does not switch to TLS",
+        Code::StarttlsFailed => "STARTTLS failed",
         Code::HandshakeFailed => "no TLS handshake",
         Code::TimedOut => "no answer in time",
         Code::RenewalFailed => "renewal failed",
         Code::NotRenewed => "no longer renewed",
-        Code::NotPulled if incident.is_unseen() => "nobody has seen it served",
+        Code::NotPulled if incident.is_unseen() => "not seen at any server",
         Code::NotPulled => "an instance has not installed it",
         Code::InstallFailed => "an instance cannot install it",
-        Code::WrongCertificate => "another certificate is served",
+        Code::WrongCertificate => "a different certificate is served",
         Code::SilentInstance => "an instance does not report",
-        Code::CertificateUnreadable => "it cannot be read",
-        Code::ReceiptUnreadable => "an instance's report cannot be read",
+        Code::CertificateUnreadable => "its state cannot be read",
+        Code::ReceiptUnreadable => "an instance's receipt cannot be read",
         Code::RunFailed => "neverlapse watches nothing",
         Code::ManyUnreachable => match &incident.outage {
             Some(outage) => return outage.to_string().into(),
             None => "many endpoints cannot be reached together",
         },
         Code::NotReached => "endpoints were not reached in time",
-        Code::InventoryProblem => "the inventory has mistakes",
+        Code::InventoryProblem => "the inventory has errors",
         Code::MemoryLost => "the record of earlier alerts is lost",
         Code::Unknown(code) => return code.replace('_', " ").into(),
     };
     words.into()
 }
 
-/// How it ended.
-pub(super) fn over(incident: &Incident) -> Cow<'static, str> {
+/// How it was resolved.
+pub(super) fn resolution(incident: &Incident) -> Cow<'static, str> {
     let words = match &incident.code {
         Code::DnsFailed | Code::ConnectFailed | Code::StarttlsFailed | Code::HandshakeFailed | Code::TimedOut => {
             "can be reached again"
         }
-        Code::RenewalFailed => "it is renewed again",
-        Code::NotRenewed => "it is in the inventory again",
-        Code::NotPulled if incident.is_unseen() => "somebody has seen it served",
-        Code::NotPulled | Code::InstallFailed => "installed now, or the instance is gone",
+        Code::RenewalFailed => "renewed again",
+        Code::NotRenewed => "in the inventory again",
+        Code::NotPulled if incident.is_unseen() => "seen at a server",
+        Code::NotPulled | Code::InstallFailed => "installed, or the instance is gone",
         Code::SilentInstance => "the instance reports again, or is gone",
-        Code::ReceiptUnreadable => "the instance's report is one again, or gone",
-        Code::WrongCertificate => "no address shows another one any more",
+        Code::ReceiptUnreadable => "the instance's receipt can be read again, or is gone",
+        Code::WrongCertificate => "no address serves a different certificate any more",
         Code::RunFailed => "neverlapse watches again",
-        Code::ManyUnreachable => "no longer do many endpoints fail together",
+        Code::ManyUnreachable => "endpoints no longer fail together",
         Code::NotReached => "every endpoint was reached in time",
-        Code::InventoryProblem => "a mistake in the inventory is gone",
+        Code::InventoryProblem => "an error in the inventory is corrected",
         Code::MemoryLost => "the record of earlier alerts can be read again",
         Code::Expired
         | Code::ExpiresSoon
@@ -107,117 +108,154 @@ pub(super) fn over(incident: &Incident) -> Cow<'static, str> {
         | Code::LegacyTls
         | Code::AddressesDisagree
         | Code::CertificateUnreadable
-        | Code::Unknown(_) => return format!("over: {}", in_short(incident)).into(),
+        | Code::Unknown(_) => "no longer found",
     };
     words.into()
 }
 
-/// What to do about it, in words that need no manual. What to do about a certificate that expires
-/// although neverlapse renews it depends on how far the renewal is: that is `managed`.
-pub(super) fn advice(incident: &Incident, managed: Option<String>, sender: &Sender) -> String {
+/// The managed certificate that a place should serve.
+pub(super) struct Managed<'a> {
+    pub(super) name: &'a str,
+    /// What to do when it expires although neverlapse renews it: that depends on how far the
+    /// renewal is.
+    pub(super) step: String,
+}
+
+/// What to do about it, in words that need no manual.
+pub(super) fn advice(incident: &Incident, managed: Option<Managed<'_>>, source: Source, sender: &Sender) -> String {
     let place = match &incident.place {
         Place::Endpoint(name) | Place::Certificate(name) => name.as_str(),
         Place::Inventory | Place::Probe => "",
     };
-    let words = match &incident.code {
-        Code::Expired => {
-            return managed.unwrap_or_else(|| {
-                "renew it with its issuer now, install it at each of these addresses and reload the server".to_owned()
-            });
+    let words = match (&incident.code, managed) {
+        (Code::Expired | Code::ExpiresSoon, Some(managed)) => return managed.step,
+        (Code::Expired, None) => {
+            "renew it with its issuer now, install it at each of these addresses, and reload the server"
         }
-        Code::ExpiresSoon => {
-            return managed.unwrap_or_else(|| {
-                let by = incident
-                    .not_after
-                    .map_or_else(String::new, |end| format!("before {end}, "));
-                format!("{by}renew it with its issuer, install it at each of these addresses and reload the server")
-            });
-        }
-        Code::NotYetValid => "install a certificate that is valid today; if it should be, compare the clocks",
-        Code::NameMismatch => {
-            "install a certificate for this name. If the server has several, look which one it gives for this name (SNI); if the name is old, take it out of the inventory"
-        }
-        Code::SelfSigned | Code::UntrustedRoot => {
-            "install a certificate of a CA that clients trust. If it is your own CA, put its root into the bucket and name it by `ca` in the inventory"
-        }
-        Code::IncompleteChain => {
-            "let the server send its issuers too (fullchain.pem instead of cert.pem) and reload it"
-        }
-        Code::InvalidChain => "have the certificate issued anew, or correct the chain that the server sends",
-        Code::IssuerExpired | Code::IssuerExpiresSoon => {
-            "install the chain that the CA gives out today; renewing the certificate usually brings it"
-        }
-        Code::IssuerNotYetValid => {
-            "compare the clock of the CA with the time; install a chain whose issuers are valid today"
-        }
-        Code::SomeClientsRefuse => {
-            "if such clients come to this server, have the CA correct what the message names and the certificate issued anew"
-        }
-        Code::KeyUsage => "have it issued anew with the key usage digitalSignature",
-        Code::WeakKey => "have it issued anew with an ECDSA P-256 key, or RSA of at least 2048 bits",
-        Code::WeakSignature => "have it issued anew, signed with SHA-256 or better",
-        Code::Revoked => "renew it with a new key now, and ask the issuer why it was revoked",
-        Code::LegacyTls => "enable TLS 1.3 on the server, and TLS 1.2 with ECDHE and AES-GCM",
-        Code::AddressesDisagree => {
-            "install the newest of them at every address, and reload the servers that still have another"
-        }
-        Code::DnsFailed => "look at the name and its zone; if the name is old, take it out of the inventory",
-        Code::ConnectFailed | Code::TimedOut => {
-            "look whether the server runs and whether firewalls and routes let the probe through; if it is retired, take it out of the inventory"
-        }
-        Code::StarttlsFailed | Code::HandshakeFailed => {
+        (Code::ExpiresSoon, None) => {
+            let by = incident
+                .not_after
+                .map_or_else(String::new, |end| format!(" before {end}"));
             return format!(
-                "look at the server's TLS configuration and its log; `neverlapse check {place}` shows the same from where you are"
+                "renew it with its issuer{by}, install it at each of these addresses, and reload the server"
             );
         }
-        Code::RenewalFailed => {
+        // Whoever copied files by hand here would work against `neverlapse pull`.
+        (Code::AddressesDisagree, Some(Managed { name, .. })) => {
             return format!(
-                "correct what the message names; `neverlapse plan` shows what is due, `neverlapse renew {place} --force` tries at once"
+                "do not copy files by hand: neverlapse installs certificate {name} there. `neverlapse status {name}` \
+                 shows which server does not serve it; run `neverlapse pull --now` on that server"
             );
         }
-        Code::NotRenewed => {
+        (Code::NotYetValid, _) => {
+            "install a certificate that is valid today. If this one should be valid, check the clocks of the CA and of the probe"
+        }
+        (Code::NameMismatch, _) => {
+            "install a certificate for this name. If the server has several, check which one it serves for this name (SNI). If the name is no longer used, remove it from the inventory"
+        }
+        (Code::SelfSigned | Code::UntrustedRoot, _) => {
+            "install a certificate of a CA that clients trust. If the CA is your own, put its root certificate into the bucket under ca/ and name it as `ca` in the inventory"
+        }
+        (Code::IncompleteChain, _) => {
+            "configure the server to send the issuers too (fullchain.pem instead of cert.pem), and reload it"
+        }
+        (Code::InvalidChain, _) => "have the certificate reissued, or correct the chain that the server sends",
+        (Code::IssuerExpired | Code::IssuerExpiresSoon, _) => {
+            "install the chain that the CA supplies today; renewing the certificate usually brings it"
+        }
+        (Code::IssuerNotYetValid, _) => {
+            "install a chain whose issuers are valid today, and check the clocks of the CA and of the probe"
+        }
+        (Code::SomeClientsRefuse, _) => {
+            "if such clients use this server, have the certificate reissued without the fault described above"
+        }
+        (Code::KeyUsage, _) => "have it reissued with the key usage digitalSignature",
+        (Code::WeakKey, _) => "have it reissued with an ECDSA P-256 key, or an RSA key of at least 2048 bits",
+        (Code::WeakSignature, _) => "have it reissued with a signature by SHA-256 or better",
+        (Code::Revoked, _) => "renew it with a new key now, and ask the issuer why it was revoked",
+        (Code::LegacyTls, _) => "enable TLS 1.3 on the server, and TLS 1.2 with ECDHE and AES-GCM",
+        (Code::AddressesDisagree, None) => {
+            "install the newest certificate at every address, and reload the servers that still serve an old one"
+        }
+        (Code::DnsFailed, _) => {
+            "check the name and its DNS zone. If the name is no longer used, remove it from the inventory"
+        }
+        (Code::ConnectFailed | Code::TimedOut, _) => {
+            "check that the server runs, and that firewalls and routes let the probe through. If the server is retired, remove it from the inventory"
+        }
+        (Code::StarttlsFailed | Code::HandshakeFailed, _) => {
             return format!(
-                "put it back into {}. If it is not wanted any more, remove {}, and this will not be said again",
+                "check the server's TLS configuration and its log; `neverlapse check {place}` shows the same from where you are"
+            );
+        }
+        (Code::RenewalFailed, _) => {
+            return format!(
+                "fix the cause named above; `neverlapse renew {place} --force` then tries at once. If the cause is a rate limit, \
+                 only wait: another try before it ends is refused too"
+            );
+        }
+        (Code::NotRenewed, _) => {
+            return format!(
+                "put it back into {}. If it is no longer wanted, remove {} to end this alert",
                 sender.object(INVENTORY),
                 sender.object(&Renewal::key(place))
             );
         }
-        Code::NotPulled if incident.is_unseen() => {
-            "say in `served_at` where clients get it, or let instances look for themselves (`verify` in pull.toml)"
+        (Code::NotPulled, _) if incident.is_unseen() => {
+            "name in `served_at` where clients get it, or let instances check it themselves (`verify` in pull.toml)"
         }
-        Code::NotPulled | Code::SilentInstance => {
-            "run `neverlapse pull --now` on the instance and read what it says; look whether its timer still runs. Of an instance that is gone, the receipt goes two weeks later by itself, or at once by hand"
-        }
-        Code::InstallFailed => {
-            "correct what the message names, and run `neverlapse pull --now` on the instance; the certificate before it is still served"
-        }
-        Code::WrongCertificate => {
-            "look which file the server really reads, and run `neverlapse pull --now` on the instance"
-        }
-        Code::CertificateUnreadable => {
-            "let the functions read what the message names: look at the bucket's policy, its key's, and whether the stack is up to date"
-        }
-        Code::ReceiptUnreadable => {
-            "look who wrote it; remove it, and run `neverlapse pull` on the instance. A format of a later version wants this stack updated"
-        }
-        Code::RunFailed => "correct what the message names, then start a run: `sam remote invoke Probe`",
-        Code::ManyUnreachable => {
-            "look at the probe's own way out first (subnets, NAT gateway, security groups, name server), then at what these endpoints share. None of them is reported on its own while this lasts"
-        }
-        Code::NotReached => "if this repeats, look for endpoints that never answer: each takes its whole deadline",
-        Code::InventoryProblem => {
+        (Code::NotPulled | Code::SilentInstance, _) => {
             return format!(
-                "correct it in {} (`neverlapse validate inventory.toml` shows every mistake). Until then this entry is not watched",
-                sender.object(INVENTORY)
+                "on the instance, run `neverlapse pull --now`, and check that its timer runs (`systemctl list-timers neverlapse-pull.timer`). \
+                 If the instance is gone, its receipt is removed after 14 days; to remove it now, delete it under {}",
+                sender.object("receipts/")
             );
         }
-        Code::MemoryLost => {
+        (Code::InstallFailed, _) => {
+            "fix the cause named above, and run `neverlapse pull --now` on the instance. If the server no longer reads the \
+             files of neverlapse, point its configuration at them again, or remove the certificate from pull.toml"
+        }
+        (Code::WrongCertificate, _) => {
+            "check which files the server reads (its configuration should name those under live/), and run `neverlapse pull --now` on it"
+        }
+        (Code::CertificateUnreadable, _) => {
+            "allow the functions to read the object named above: check the policies of the bucket and of its key, and that the stack is up to date"
+        }
+        (Code::ReceiptUnreadable, _) => {
+            "find out what wrote it, remove it, and run `neverlapse pull` on the instance. If it has the format of a later version, update this stack"
+        }
+        (Code::RunFailed, _) => {
+            let Sender { stack, region, .. } = sender;
             return format!(
-                "look at {} and whether the function may read it; the bucket keeps earlier versions. Without it, alerts repeat",
+                "fix the cause named above, then start a run: `AWS_REGION={region} neverlapse run --stack {stack}`, or \
+                 `sam remote invoke Probe --stack-name {stack} --region {region} --event '{{}}'`"
+            );
+        }
+        (Code::ManyUnreachable, _) => {
+            "check the network between the probe and these endpoints first (subnets, NAT gateway, security groups, name server), then what these endpoints have in common"
+        }
+        (Code::NotReached, _) => {
+            "if this repeats, find the endpoints that never answer: each of them uses up its whole deadline"
+        }
+        (Code::InventoryProblem, _) => {
+            return match source {
+                Source::Domains => {
+                    "correct the stack's parameter Domains (`make deploy`). Until then, such an entry is not watched"
+                        .to_owned()
+                }
+                Source::File => format!(
+                    "correct it in {} (`neverlapse validate` shows every error). Until then, such an entry is not watched",
+                    sender.object(INVENTORY)
+                ),
+            };
+        }
+        (Code::MemoryLost, _) => {
+            return format!(
+                "check {} and whether the function may read it; the bucket keeps earlier versions. Without it, alerts are repeated",
                 sender.object(KEY)
             );
         }
-        Code::Unknown(_) => "see the full report",
+        (Code::Unknown(_), _) => "see the full report",
     };
     words.to_owned()
 }

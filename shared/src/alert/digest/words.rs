@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::fmt::Write;
 
-use super::message::{Digest, Entry, Section, ascii};
-use super::wording::{advice, in_short, over, sentence};
+use super::message::{Digest, Entry, REMOVED, Section, ascii};
+use super::wording::{Managed, advice, in_short, resolution, sentence};
 use crate::alert::incident::{Incident, Place};
 use crate::alert::news::{Change, News, Notice};
 use crate::alert::run_index::RunIndex;
@@ -74,7 +74,10 @@ impl Words<'_> {
             more => format!(" (+{more} more)"),
         };
 
-        let severity = severity(worst).to_string().to_uppercase();
+        let severity = match worst.change {
+            Change::NoLongerWatched => REMOVED.to_owned(),
+            _ => severity(worst).to_string().to_uppercase(),
+        };
         let place = &worst.incident.place;
         let state = if is_firing {
             self.state(&worst.incident)
@@ -109,12 +112,12 @@ impl Words<'_> {
     fn end(&self, notice: &Notice) -> String {
         let Notice { change, incident } = notice;
         if matches!(incident.place, Place::Inventory | Place::Probe) {
-            return over(incident).into_owned();
+            return resolution(incident).into_owned();
         }
         match self.renewed(incident) {
             _ if *change == Change::NoLongerWatched => "no longer watched".to_owned(),
             Some(end) => format!("valid until {}", end.utc().date()),
-            None => over(incident).into_owned(),
+            None => resolution(incident).into_owned(),
         }
     }
 
@@ -129,10 +132,17 @@ impl Words<'_> {
 
     fn summary(&self, news: &News) -> String {
         let Some(report) = self.report() else {
-            return "neverlapse could not look at anything. Until this is mended, nobody watches these certificates."
+            return "neverlapse could not check anything. Until this is fixed, these certificates are not watched."
                 .to_owned();
         };
         let mut summary = in_words(report.counts);
+        match report.mistakes.len() {
+            0 => {}
+            1 => summary.push_str(" The inventory has 1 error."),
+            errors => {
+                let _ = write!(summary, " The inventory has {errors} errors.");
+            }
+        }
         if news.all_fine
             && let Some((endpoint, end)) = self.soonest()
         {
@@ -154,20 +164,11 @@ impl Words<'_> {
                     severity: severity(notice),
                     entries: Vec::new(),
                     facts: self.facts(notice),
-                    next: Vec::new(),
                 });
                 sections.len() - 1
             });
 
-            // Several entries may have the same cure: it is named once.
-            let section = &mut sections[index];
-            let entry = self.entry(notice);
-            if let Some(step) = &entry.next_step
-                && !section.next.contains(step)
-            {
-                section.next.push(step.clone());
-            }
-            section.entries.push(entry);
+            sections[index].entries.push(self.entry(notice));
         }
         sections
     }
@@ -186,9 +187,9 @@ impl Words<'_> {
         let message = printable(&sentence(incident));
         let message = match (change, renewed) {
             (Change::Appeared | Change::Worsened | Change::Reminder, _) => message,
-            (Change::NoLongerWatched, _) => format!("no longer watched; what was open: {message}"),
-            (Change::Resolved, Some(_)) => format!("over, a new certificate is served; before: {message}"),
-            (Change::Resolved, None) => format!("{}; before: {message}", over(incident)),
+            (Change::NoLongerWatched, _) => format!("no longer watched; this was open: {message}"),
+            (Change::Resolved, Some(_)) => format!("resolved: a new certificate is served; it was: {message}"),
+            (Change::Resolved, None) => format!("resolved: {}; it was: {message}", resolution(incident)),
         };
 
         Entry {
@@ -212,10 +213,10 @@ impl Words<'_> {
         let lasted = Span(self.now - since);
         match notice.change {
             Change::Appeared if since == self.now => "new: first seen in this run".to_owned(),
-            Change::Appeared => format!("new: first seen on {since}, and again now"),
-            Change::Worsened => format!("worse than when last reported; known for {lasted}, since {since}"),
-            Change::Reminder => format!("a reminder: known for {lasted}, since {since}"),
-            Change::Resolved | Change::NoLongerWatched => format!("it lasted for {lasted}, since {since}"),
+            Change::Appeared => format!("new: first seen on {since}, and again in this run"),
+            Change::Worsened => format!("worse than last reported; open for {lasted}, since {since}"),
+            Change::Reminder => format!("a reminder: open for {lasted}, since {since}"),
+            Change::Resolved | Change::NoLongerWatched => format!("open for {lasted}, since {since}"),
         }
     }
 
@@ -285,6 +286,7 @@ impl Words<'_> {
             .count();
         let served = match instances.len() {
             0 => String::new(),
+            1 => format!("; {served} of 1 instance serves it"),
             all => format!("; {served} of {all} instances serve it"),
         };
         format!("The current version is valid until {end}, and {has}{left}{served}.")
@@ -293,25 +295,27 @@ impl Words<'_> {
     /// What the renewer does about a certificate.
     fn renewal(&self, name: &str, endpoint: &EndpointReport) -> String {
         let Some(certificate) = self.certificate(name) else {
-            return format!("neverlapse renews it (as {name}) when it is due, and says so if that fails.");
+            return format!("neverlapse renews it (as certificate {name}) when it is due, and reports if that fails.");
         };
 
         let renewal = &certificate.renewal;
         if let Some(problem) = &renewal.problem {
             let next = renewal
                 .next_try
-                .map_or_else(String::new, |next| format!(" The next try is not before {next}."));
+                .map_or_else(String::new, |next| format!(" Next try: {next}."));
             let problem = printable(problem);
             let problem = problem.trim_end_matches('.');
-            return format!("neverlapse renews it (as {name}), and the last try failed: {problem}.{next}");
+            return format!("neverlapse renews it (as certificate {name}), but the last try failed: {problem}.{next}");
         }
 
         match (certificate.not_after(), renewal.planned) {
             (Some(new), _) if is_renewed(certificate, endpoint) => format!(
-                "neverlapse has renewed it (as {name}): the new one is valid until {new}, but is not served here yet."
+                "neverlapse has renewed it (as certificate {name}): the new version is valid until {new}, but is not served here yet."
             ),
-            (_, Some(planned)) if planned > self.now => format!("neverlapse will renew it (as {name}) on {planned}."),
-            _ => format!("neverlapse is about to renew it (as {name})."),
+            (_, Some(planned)) if planned > self.now => {
+                format!("neverlapse will renew it (as certificate {name}) on {planned}.")
+            }
+            _ => format!("neverlapse is about to renew it (as certificate {name})."),
         }
     }
 
@@ -321,9 +325,11 @@ impl Words<'_> {
             Place::Endpoint(endpoint) => self.watchlist.certificate_at(endpoint),
             Place::Inventory | Place::Probe => None,
         };
-        let managed = managed.filter(|_| incident.is_about_expiry());
-        let managed = managed.map(|name| self.managed_step(name, self.endpoint(&incident.place)));
-        advice(incident, managed, self.sender)
+        let managed = managed.map(|name| Managed {
+            name,
+            step: self.managed_step(name, self.endpoint(&incident.place)),
+        });
+        advice(incident, managed, self.watchlist.source(), self.sender)
     }
 
     /// What to do about a certificate that expires although neverlapse renews it: whatever keeps it
@@ -334,18 +340,19 @@ impl Words<'_> {
         let is_renewed =
             (certificate.zip(endpoint)).is_some_and(|(certificate, endpoint)| is_renewed(certificate, endpoint));
         if is_failing {
-            format!("correct what the last try says, then `neverlapse renew {name} --force` tries at once")
+            format!("fix the cause of the failed renewal; `neverlapse renew {name} --force` then tries at once")
         } else if is_renewed {
-            "run `neverlapse pull --now` on the servers behind this name; `neverlapse status` shows which of them is behind"
-                .to_owned()
+            format!(
+                "run `neverlapse pull --now` on the servers behind this name; `neverlapse status {name}` shows which of them still serve the old one"
+            )
         } else {
             format!(
-                "wait for the renewal; `neverlapse status` shows how far it is, `neverlapse renew {name}` asks for it now"
+                "nothing yet: neverlapse renews it; `neverlapse status {name}` shows the progress, `neverlapse renew {name}` starts it now"
             )
         }
     }
 
-    /// What is open besides the news.
+    /// What else is open.
     fn notes(&self, news: &News) -> Vec<String> {
         if news.open.is_empty() {
             return Vec::new();
@@ -355,7 +362,11 @@ impl Words<'_> {
         for incident in news.open.iter().take(ALSO_OPEN) {
             let severity = incident.severity.to_string().to_uppercase();
             let message = printable(&sentence(incident));
-            let _ = write!(note, "\n  {severity}  {}: {message}", incident.place);
+            let _ = write!(
+                note,
+                "\n  {severity}  {}: {message}",
+                printable(&incident.place.to_string())
+            );
         }
 
         if news.open.len() > ALSO_OPEN {
@@ -414,11 +425,11 @@ fn is_renewed(certificate: &CertificateReport, endpoint: &EndpointReport) -> boo
 /// Those of the counts that are not zero.
 fn in_words(counts: Counts) -> String {
     let parts: Vec<_> = (counts.by_status().iter())
-        .filter(|(_, count, _)| *count > 0)
-        .map(|(_, count, words)| format!("{count} {words}"))
+        .filter(|(_, count)| *count > 0)
+        .map(|(status, count)| format!("{count} {status}"))
         .collect();
     match (parts.as_slice(), counts.total()) {
-        ([], _) => "No endpoint was looked at.".to_owned(),
+        ([], _) => "No endpoint was checked.".to_owned(),
         (parts, 1) => format!("1 endpoint: {}.", parts.join(", ")),
         (parts, total) => format!("{total} endpoints: {}.", parts.join(", ")),
     }

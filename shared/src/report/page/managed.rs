@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use super::{cut, day, day_and_time, joined, moment, number, plural};
+use super::{cut, day, joined, number, plural};
 use crate::finding::{Kind, Severity};
 use crate::report::{AddressReport, AddressStage, CertificateReport, InstanceReport, Left, Report, Stage};
 use crate::timestamp::Timestamp;
@@ -17,6 +17,8 @@ pub(super) struct Managed {
     /// What is wrong, and what is being done about it.
     pub(super) lines: Vec<String>,
     pub(super) facts: String,
+    /// Why instances and addresses are where they are, unless a line above says so.
+    pub(super) reasons: Vec<Reason>,
     pub(super) instances: Vec<Instance>,
     pub(super) instances_words: String,
     pub(super) instances_more: usize,
@@ -36,12 +38,16 @@ pub(super) struct Step {
     pub(super) words: String,
 }
 
+pub(super) struct Reason {
+    pub(super) place: String,
+    pub(super) words: String,
+}
+
 pub(super) struct Instance {
     pub(super) name: String,
     pub(super) host: Option<String>,
     pub(super) class: &'static str,
     pub(super) stage: Stage,
-    pub(super) reason: Option<String>,
     pub(super) version: String,
     pub(super) at: String,
 }
@@ -54,7 +60,6 @@ pub(super) struct Address {
     /// The version that it serves.
     pub(super) shown: String,
     pub(super) until: String,
-    pub(super) reason: Option<String>,
 }
 
 pub(super) struct Version {
@@ -88,6 +93,7 @@ fn card(certificate: &CertificateReport, now: Timestamp) -> Managed {
     let mut addresses: Vec<_> = certificate.addresses.iter().collect();
     addresses.sort_by_key(|seen| (seen.stage, seen.endpoint.as_str(), seen.address));
 
+    let lines = lines(certificate);
     let is_for_its_name = certificate.identifiers == [certificate.name.clone()];
     Managed {
         name: cut(&certificate.name),
@@ -98,14 +104,18 @@ fn card(certificate: &CertificateReport, now: Timestamp) -> Managed {
         ),
         identifiers: (!is_for_its_name).then(|| joined(&certificate.identifiers)),
         stages: stages(certificate),
-        lines: lines(certificate),
+        reasons: reasons(&instances, &addresses, &lines),
+        lines,
         facts: facts(certificate),
         instances_words: plural(instances.len() as u64, "instance"),
         instances_more: instances.len().saturating_sub(INSTANCES),
         instances: (instances.into_iter().take(INSTANCES))
             .map(|instance| row(certificate, instance))
             .collect(),
-        addresses_words: format!("{} on the wire", plural_of(addresses.len(), "address", "addresses")),
+        addresses_words: format!(
+            "{}, as the probe saw them",
+            plural_of(addresses.len(), "address", "addresses")
+        ),
         addresses_more: addresses.len().saturating_sub(INSTANCES),
         addresses: addresses.into_iter().take(INSTANCES).map(address).collect(),
         open: certificate.status != Severity::Ok,
@@ -207,7 +217,7 @@ fn lines(certificate: &CertificateReport) -> Vec<String> {
         && !is_reported
     {
         let next_try = match certificate.renewal.next_try {
-            Some(at) => format!(" Next try: {}.", moment(at)),
+            Some(at) => format!(" Next try: {at}."),
             None => String::new(),
         };
         lines.push(format!(
@@ -218,20 +228,42 @@ fn lines(certificate: &CertificateReport) -> Vec<String> {
     lines
 }
 
+/// Why instances and addresses are where they are. A text may be long: a table would cut it.
+fn reasons(instances: &[&InstanceReport], addresses: &[&AddressReport], lines: &[String]) -> Vec<Reason> {
+    let of_instances =
+        (instances.iter().take(INSTANCES)).map(|instance| (instance.shown().to_owned(), &instance.reason));
+    let of_addresses = addresses.iter().take(INSTANCES).map(|seen| {
+        let address = seen.address.map(|address| address.to_string());
+        (address.unwrap_or_else(|| seen.endpoint.clone()), &seen.reason)
+    });
+
+    let mut reasons = Vec::new();
+    for (place, reason) in of_instances.chain(of_addresses) {
+        let Some(words) = reason.as_deref().map(cut) else {
+            continue;
+        };
+        if !lines.iter().any(|line| line.contains(&words)) {
+            reasons.push(Reason {
+                place: cut(&place),
+                words,
+            });
+        }
+    }
+    reasons
+}
+
 fn facts(certificate: &CertificateReport) -> String {
     let issuer = certificate
         .current
         .as_ref()
         .map(|current| format!("issued by {}", cut(&current.issuer)));
-    let end = certificate
-        .not_after()
-        .map(|end| format!("valid until {}", moment(end)));
+    let end = certificate.not_after().map(|end| format!("valid until {end}"));
     let planned = certificate
         .renewal
         .planned
-        .map(|at| format!("renewal planned for {}", moment(at)));
+        .map(|at| format!("renewal planned for {at}"));
     let is_unwatched = certificate.addresses.is_empty() && certificate.current.is_some();
-    let unwatched = is_unwatched.then(|| "no address is looked at".to_owned());
+    let unwatched = is_unwatched.then(|| "no address is checked".to_owned());
 
     let facts: Vec<_> = [issuer, end, planned, unwatched].into_iter().flatten().collect();
     facts.join(", ")
@@ -248,9 +280,8 @@ fn row(certificate: &CertificateReport, instance: &InstanceReport) -> Instance {
             Stage::Served => "done",
         },
         stage,
-        reason: instance.reason.as_deref().map(cut),
         version: instance.version.as_deref().map_or_else(|| "none".to_owned(), cut),
-        at: instance.at.map_or_else(String::new, day_and_time),
+        at: instance.at.map_or_else(String::new, |at| at.to_string()),
     }
 }
 
@@ -258,7 +289,7 @@ fn address(seen: &AddressReport) -> Address {
     let endpoint = cut(&seen.endpoint);
     let shown = match (&seen.version, &seen.fingerprint) {
         (Some(version), _) => cut(version),
-        (None, Some(fingerprint)) => format!("not ours: {}", fingerprint.get(..12).unwrap_or_default()),
+        (None, Some(fingerprint)) => format!("not from here: SHA-256 {}…", fingerprint.get(..12).unwrap_or_default()),
         (None, None) => String::new(),
     };
 
@@ -275,7 +306,6 @@ fn address(seen: &AddressReport) -> Address {
         stage: seen.stage,
         shown,
         until: seen.not_after.map_or_else(String::new, day),
-        reason: seen.reason.as_deref().map(cut),
     }
 }
 
@@ -344,14 +374,20 @@ mod tests {
             })
             .collect();
         let expected = [
-            ["192.0.2.1:443", "another", "old", "30 Oct 2026"],
-            ["192.0.2.1:443", "another", "not ours: cccccccccccc", ""],
+            ["192.0.2.1:443", "different", "old", "2026-10-30"],
+            ["192.0.2.1:443", "different", "not from here: SHA-256 cccccccccccc…", ""],
             ["b.test:443", "not seen", "", ""],
             ["192.0.2.1:443", "served", "new", ""],
         ];
         assert_eq!(rows, expected);
-        assert_eq!(card.addresses_words, "4 addresses on the wire");
+        assert_eq!(card.addresses_words, "4 addresses, as the probe saw them");
         assert_eq!(card.stages[3].words, "1 of 4 addresses", "where no client reports");
+        let reasons: Vec<_> = card
+            .reasons
+            .iter()
+            .map(|reason| (&*reason.place, &*reason.words))
+            .collect();
+        assert_eq!(reasons, [("b.test:443", "no such name")]);
         let card = of(
             json!([{"instance": "AROA:i-1", "version": "new", "stage": "served"}]),
             addresses,

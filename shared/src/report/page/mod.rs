@@ -1,4 +1,4 @@
-//! The report as a web page: one file, which asks nobody for anything, for a browser, a phone or
+//! The report as a web page: one file, which makes no network requests, for a browser, a phone or
 //! paper.
 //!
 //! What is wrong, the timeline and the managed certificates are in the markup; the table of
@@ -48,8 +48,8 @@ pub fn page(report: &Report, place: Option<&str>) -> Result<String, askama::Erro
         status: status(report),
         headline: headline(report),
         place,
-        finished: report.finished_at.to_string(),
-        finished_words: moment(report.finished_at),
+        finished: report.finished_at.rfc3339(),
+        finished_words: report.finished_at.to_string(),
         looked: looked(report),
         counts: counts(report),
         shares: shares(report),
@@ -111,7 +111,6 @@ struct Page<'a> {
 struct Count {
     status: Severity,
     number: String,
-    words: &'static str,
 }
 
 /// A part of the bar under the counts, in percent.
@@ -170,7 +169,7 @@ fn certificate(endpoint: &EndpointReport) -> Option<String> {
         "{}, issued by {}, valid until {}",
         cut(&leaf.key),
         cut(&issuer),
-        moment(leaf.not_after)
+        leaf.not_after
     ))
 }
 
@@ -192,8 +191,8 @@ fn headline(report: &Report) -> String {
     let endpoints = headline_of_endpoints(report);
     let certificates = report.certificates.iter().filter(|one| one.status != Severity::Ok);
     match (report.status(), certificates.count() as u64) {
-        (Severity::Ok, 1) => format!("{endpoints}, but 1 managed certificate needs you"),
-        (Severity::Ok, many @ 2..) => format!("{endpoints}, but {} need you", plural(many, "managed certificate")),
+        (Severity::Ok, 1) => format!("{endpoints}, but 1 managed certificate is not"),
+        (Severity::Ok, many @ 2..) => format!("{endpoints}, but {} are not", plural(many, "managed certificate")),
         _ => endpoints,
     }
 }
@@ -204,12 +203,13 @@ fn headline_of_endpoints(report: &Report) -> String {
     match (report.status(), counts) {
         (Severity::Critical, Counts { critical: 1, .. }) => format!("{} is critical", of(1)),
         (Severity::Critical, Counts { critical, .. }) => format!("{} are critical", of(critical)),
-        (Severity::Unknown, Counts { unknown: 0, .. }) => "Not everything was looked at".to_owned(),
-        (Severity::Unknown, Counts { unknown, .. }) => format!("{} could not be looked at", of(unknown)),
-        (Severity::Warning, Counts { warning: 1, .. }) => format!("{} needs you soon", of(1)),
-        (Severity::Warning, Counts { warning, .. }) => format!("{} need you soon", of(warning)),
-        (Severity::Ok, Counts { ok: 0, .. }) => "Nothing was looked at".to_owned(),
+        (Severity::Unknown, Counts { unknown: 0, .. }) => "Not everything was checked".to_owned(),
+        (Severity::Unknown, Counts { unknown, .. }) => format!("{} could not be checked", of(unknown)),
+        (Severity::Warning, Counts { warning: 1, .. }) => format!("{} has a warning", of(1)),
+        (Severity::Warning, Counts { warning, .. }) => format!("{} have a warning", of(warning)),
+        (Severity::Ok, Counts { ok: 0, .. }) => "Nothing was checked".to_owned(),
         (Severity::Ok, Counts { ok: 1, .. }) => "The one endpoint is fine".to_owned(),
+        (Severity::Ok, Counts { ok: 2, .. }) => "Both endpoints are fine".to_owned(),
         (Severity::Ok, Counts { ok, .. }) => format!("All {} endpoints are fine", number(ok)),
     }
 }
@@ -217,14 +217,13 @@ fn headline_of_endpoints(report: &Report) -> String {
 fn looked(report: &Report) -> String {
     let took = (report.finished_at - report.started_at).as_seconds_f64();
     let endpoints = plural(report.counts.total(), "endpoint");
-    format!("{endpoints}, looked at in {took:.1} s")
+    format!("{endpoints}, checked in {took:.1} s")
 }
 
 fn counts(report: &Report) -> [Count; 4] {
-    report.counts.by_status().map(|(status, count, words)| Count {
+    report.counts.by_status().map(|(status, count)| Count {
         status,
         number: number(count),
-        words,
     })
 }
 
@@ -232,7 +231,7 @@ fn shares(report: &Report) -> Vec<Share> {
     let all = report.counts.total().max(1) as f64;
     let mut from = 0.0;
     let mut shares = Vec::new();
-    for (status, count, _) in report.counts.by_status() {
+    for (status, count) in report.counts.by_status() {
         if count == 0 {
             continue;
         }
@@ -282,23 +281,12 @@ fn icon(status: Severity) -> String {
     )
 }
 
-/// `24 Nov 2026, 06:00 UTC`.
-fn moment(at: Timestamp) -> String {
-    format!("{} UTC", day_and_time(at))
-}
-
-/// `24 Nov 2026, 06:00`.
-fn day_and_time(at: Timestamp) -> String {
-    let utc = at.utc();
-    format!("{}, {:02}:{:02}", day(at), utc.hour(), utc.minute())
-}
-
-/// `24 Nov 2026`.
+/// `2026-11-24`.
 fn day(at: Timestamp) -> String {
-    format!("{} {}", day_and_month(at), at.utc().year())
+    at.utc().date().to_string()
 }
 
-/// `24 Nov`.
+/// `24 Nov`, where there is no room for more.
 fn day_and_month(at: Timestamp) -> String {
     let at = at.utc();
     let month = at.month().to_string();
@@ -344,7 +332,7 @@ const STYLE: &str = include_str!("../../../templates/report.css");
 const SCRIPT: &str = include_str!("../../../templates/report.js");
 /// Cards above the table.
 const WORST: usize = 12;
-/// Mistakes, and endpoints that were not reached.
+/// Errors in the inventory, and endpoints that were not reached.
 const LISTED: usize = 50;
 /// Of a name or a sentence, in characters.
 const LONGEST: usize = 400;
@@ -400,14 +388,14 @@ mod tests {
         let certificate = serde_json::json!({"name": "a.example", "status": "warning", "identifiers": []});
         stuck.certificates = vec![serde_json::from_value(certificate).unwrap()];
         for (report, expected) in [
-            (with(0, 0, 0, 0), "Nothing was looked at"),
+            (with(0, 0, 0, 0), "Nothing was checked"),
             (with(1, 0, 0, 0), "The one endpoint is fine"),
             (with(10_000, 0, 0, 0), "All 10,000 endpoints are fine"),
-            (with(3, 1, 0, 0), "1 of 4 endpoints needs you soon"),
-            (with(3, 1, 0, 2), "2 of 6 endpoints could not be looked at"),
+            (with(3, 1, 0, 0), "1 of 4 endpoints has a warning"),
+            (with(3, 1, 0, 2), "2 of 6 endpoints could not be checked"),
             (with(0, 1, 1, 2), "1 of 4 endpoints is critical"),
-            (partly, "Not everything was looked at"),
-            (stuck, "All 3 endpoints are fine, but 1 managed certificate needs you"),
+            (partly, "Not everything was checked"),
+            (stuck, "All 3 endpoints are fine, but 1 managed certificate is not"),
         ] {
             assert_eq!(headline(&report), expected);
             let page = page(&report, None).unwrap();

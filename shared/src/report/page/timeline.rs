@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use time::Duration;
 
-use super::{cut, day, day_and_month, moment, number, percent, plural};
+use super::{cut, day, day_and_month, number, percent, plural};
 use crate::finding::{Finding, Kind, Severity};
 use crate::renewal::last_share;
 use crate::report::{CertificateReport, EndpointReport, Left, Report};
@@ -47,6 +47,8 @@ pub(super) struct Bar {
 pub(super) struct Lane {
     pub(super) name: String,
     pub(super) more: Option<String>,
+    /// Whether it is a managed certificate rather than what an endpoint serves.
+    pub(super) is_managed: bool,
     pub(super) status: Severity,
     pub(super) words: String,
     pub(super) parts: Vec<Part>,
@@ -70,6 +72,8 @@ struct Life<'a> {
     end: Timestamp,
     status: Severity,
     planned: Option<Timestamp>,
+    /// Whether neverlapse renews it, and the name is the certificate's.
+    is_managed: bool,
 }
 
 impl Timeline {
@@ -93,7 +97,7 @@ impl Timeline {
             summary: summary(soon.len() as u64, report, now),
             ticks: view.ticks(),
             bars,
-            peak: format!("up to {} a day", number(peak)),
+            peak: format!("up to {} per day", number(peak)),
             more: (later > 0).then(|| {
                 let next = lives.get(LANES).unwrap_or(last);
                 format!("and {}, from {} on", plural(later, "more certificate"), day(next.end))
@@ -143,6 +147,7 @@ fn lives(report: &Report) -> Vec<Life<'_>> {
                 end: leaf.not_after,
                 status: Severity::Ok,
                 planned: None,
+                is_managed: false,
             });
             life.endpoints += 1;
             life.status = life.status.max(urgency(findings));
@@ -168,7 +173,9 @@ fn add_managed<'a>(lives: &mut HashMap<&'a str, Life<'a>>, certificate: &'a Cert
         end: current.not_after,
         status: Severity::Ok,
         planned: None,
+        is_managed: true,
     });
+    life.is_managed = true;
     life.name = &certificate.name;
     life.planned = certificate.renewal.planned;
 }
@@ -279,6 +286,7 @@ impl View {
         Lane {
             name: cut(life.name),
             more: (others > 0).then(|| format!("+{}", number(others))),
+            is_managed: life.is_managed,
             status: life.status,
             words: self.words(life),
             parts: [part("life", life.begin, due), part("due", due, life.end)]
@@ -296,7 +304,7 @@ impl View {
 
     fn words(&self, life: &Life<'_>) -> String {
         let lifetime = (life.end - life.begin).whole_days();
-        let planned = life.planned.map(|at| format!(", renewal planned on {}", moment(at)));
+        let planned = life.planned.map(|at| format!(", renewal planned on {at}"));
         let served = match life.endpoints {
             0 => ", served by no endpoint".to_owned(),
             1 => String::new(),
@@ -306,7 +314,7 @@ impl View {
             "{}: valid from {} until {}, {lifetime} days{served}{}",
             cut(life.name),
             day(life.begin),
-            moment(life.end),
+            life.end,
             planned.unwrap_or_default()
         )
     }
