@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use data_encoding::HEXLOWER;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
@@ -18,7 +19,7 @@ use crate::timestamp::Timestamp;
 /// [`describe`] reads one from DER; reports and stored versions carry it. All of it is what the
 /// certificate *says*: whether that is true, and whether anybody trusts it, is for [`crate::chain`]
 /// to judge. Times are those of the certificate, inclusive at both ends.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Certificate {
     /// Its subject, as RFC 4514 writes it.
     pub subject: String,
@@ -43,7 +44,7 @@ pub struct Certificate {
 }
 
 /// What a certificate is for the path that was judged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// The end-entity certificate.
@@ -76,7 +77,7 @@ pub fn fingerprint(der: &[u8]) -> String {
 }
 
 /// A name as RFC 4514 writes it, in a few words: its organization and common name.
-pub(crate) fn common_name(name: &str) -> String {
+pub fn common_name(name: &str) -> String {
     let attributes = attributes(name);
     let value = |kind: &str| {
         attributes

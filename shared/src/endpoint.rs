@@ -12,7 +12,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 /// It is parsed from what people write: `example.com`, `example.com:8443`, `[2001:db8::1]:443`,
 /// `https://example.com/`, `smtps://mail.example.com` or, with STARTTLS,
 /// `smtp://mail.example.com:587`. It prints in one canonical form, which can be parsed again.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Endpoint {
     /// Name or address.
     pub host: Host,
@@ -23,7 +23,7 @@ pub struct Endpoint {
 }
 
 /// A DNS name in its ASCII form (lower case, no trailing dot), or an address.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Host {
     /// A name to look up.
     Name(HostName),
@@ -35,7 +35,7 @@ pub enum Host {
 ///
 /// It need not be one that RFC 1123 lets a host have: names with underscores, and with hyphens at
 /// the ends of labels, exist, and other clients connect to them.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostName(String);
 
 impl HostName {
@@ -63,7 +63,7 @@ impl AsRef<str> for HostName {
 }
 
 /// The protocols whose upgrade to TLS we speak.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum StartTls {
     /// RFC 3207.
     Smtp,
@@ -87,6 +87,13 @@ pub enum StartTls {
 pub struct ParseError {
     text: String,
     problem: String,
+}
+
+impl ParseError {
+    /// What is wrong and what is expected, for a reader who sees the text already.
+    pub fn reason(&self) -> String {
+        format!("{} (expected {EXPECTED})", self.problem)
+    }
 }
 
 impl Endpoint {
@@ -119,7 +126,7 @@ impl FromStr for Endpoint {
         let implicit = IMPLICIT.iter().find(|(name, _)| *name == scheme).map(|(_, port)| *port);
         let starttls = match implicit {
             Some(_) => None,
-            None => Some(scheme.parse::<StartTls>().map_err(error)?),
+            None => Some(scheme.parse().map_err(|_| error(unknown_scheme(&scheme)))?),
         };
 
         let rest = rest.strip_suffix('/').unwrap_or(rest);
@@ -157,7 +164,7 @@ impl FromStr for Host {
             return Ok(Self::Ip(address));
         }
         if text.contains('*') {
-            return Err("a wildcard cannot be connected to".to_owned());
+            return Err(format!("{text:?} is a wildcard, which cannot be connected to"));
         }
 
         let not_a_name = || format!("{text:?} is not a domain name");
@@ -246,7 +253,7 @@ impl FromStr for StartTls {
             .find(|protocol| protocol.name() == text)
             .ok_or_else(|| {
                 let known = Self::ALL.map(Self::name).join(", ");
-                format!("{text:?} is not a protocol with STARTTLS (known: {known}); write tls:// where TLS comes first")
+                format!("{text:?} is not a protocol with STARTTLS (expected {known})")
             })
     }
 }
@@ -255,6 +262,12 @@ impl fmt::Display for StartTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
+}
+
+fn unknown_scheme(scheme: &str) -> String {
+    let starttls = StartTls::ALL.map(StartTls::name).join(", ");
+    let implicit = IMPLICIT.map(|(name, _)| name).join(", ");
+    format!("{scheme:?} is not a known protocol (with STARTTLS: {starttls}; with TLS from the start: {implicit})")
 }
 
 /// The host without brackets, and the port if there is one.
@@ -285,6 +298,7 @@ fn parse_port(text: &str) -> Result<u16, String> {
         Err(_) if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) => {
             Err(format!("port {text} is larger than 65535"))
         }
+        Err(_) if text.is_empty() => Err("the port after the colon is missing".to_owned()),
         Err(_) => Err("port is not a number".to_owned()),
     }
 }
@@ -308,7 +322,7 @@ const IMPLICIT: [(&str, u16); 13] = [
 /// RFC 1035, 2.3.4, in characters.
 const LABEL: usize = 63;
 const NAME: usize = 253;
-const EXPECTED: &str = "host[:port], [v6]:port or smtp://host[:port]";
+const EXPECTED: &str = "host[:port], [v6]:port, smtp://host[:port] or smtps://host[:port]";
 
 #[cfg(test)]
 mod tests {
@@ -377,12 +391,15 @@ mod tests {
     fn errors_name_the_value_and_the_accepted_form() {
         for (text, problem) in [
             ("exmple:https", "port is not a number"),
-            ("example.com:", "port is not a number"),
+            ("example.com:", "the port after the colon is missing"),
             ("example.com:0", "port 0 cannot be connected to"),
             ("example.com:65536", "port 65536 is larger than 65535"),
             ("", "the host is missing"),
             (":443", "the host is missing"),
-            ("*.example.com", "a wildcard cannot be connected to"),
+            (
+                "*.example.com",
+                "\"*.example.com\" is a wildcard, which cannot be connected to",
+            ),
             ("a..b", "\"a..b\" is not a domain name"),
             ("exa mple", "\"exa mple\" is not a domain name"),
             ("--", "\"--\" is not a domain name"),
@@ -392,8 +409,8 @@ mod tests {
             ("[::1]x", "\"x\" after the bracket is not a port"),
             (
                 "gopher://example.com",
-                "\"gopher\" is not a protocol with STARTTLS (known: smtp, imap, pop3, ftp, ldap, postgres, mysql); write tls:// \
-                 where TLS comes first",
+                "\"gopher\" is not a known protocol (with STARTTLS: smtp, imap, pop3, ftp, ldap, postgres, mysql; with TLS from the \
+                 start: tls, https, smtps, imaps, pop3s, ldaps, ftps, wss, amqps, mqtts, rediss, ircs, sips)",
             ),
         ] {
             let error = text.parse::<Endpoint>().unwrap_err().to_string();

@@ -8,6 +8,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 
 pub use self::problem::Problem;
@@ -21,6 +22,8 @@ use crate::finding::Thresholds;
 /// the others as they are.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Inventory {
+    /// Where it was written.
+    pub source: Source,
     /// The thresholds of entries that set none of their own.
     pub thresholds: Thresholds,
     /// Everything to probe: the endpoints, and where certificates are served.
@@ -33,6 +36,16 @@ pub struct Inventory {
     pub zones: Vec<Zone>,
     /// What could not be used, in the order of its lines.
     pub problems: Vec<Problem>,
+}
+
+/// Where an inventory was written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Source {
+    /// In an `inventory.toml`.
+    #[default]
+    File,
+    /// In the template's parameter `Domains`.
+    Domains,
 }
 
 /// Something to probe.
@@ -91,7 +104,7 @@ pub struct Managed {
 }
 
 /// The key to generate for a certificate.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum KeyType {
     /// ECDSA on the curve P-256.
     #[default]
@@ -109,32 +122,27 @@ pub enum KeyType {
 }
 
 /// A certification authority that speaks ACME.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Issuer {
     /// Its name in the inventory: `[issuer.NAME]`.
-    #[serde(skip)]
     pub name: String,
     /// URL of its directory (RFC 8555, 7.1.1).
     pub directory: String,
     /// `mailto:` URLs for the account.
-    #[serde(default)]
     pub contact: Vec<String>,
     /// Whether the account needs an external account binding (RFC 8555, 7.3.4).
-    #[serde(default)]
     pub eab: bool,
     /// For a private CA, the PEM file with the roots of its directory and of its certificates: a
     /// key in the bucket.
     pub ca: Option<String>,
     /// Whether clients are not meant to trust what it issues.
-    #[serde(default)]
     pub staging: bool,
     /// URL of the directory that a dry run orders from.
     pub staging_directory: Option<String>,
 }
 
 /// How to reach a hosted zone of another account, or one whose name is not unique.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Zone {
     /// The zone's name.
@@ -148,6 +156,11 @@ pub struct Zone {
 }
 
 impl Inventory {
+    /// The JSON Schema of `inventory.toml`.
+    pub fn schema() -> Schema {
+        schemars::schema_for!(parse::WrittenInventory)
+    }
+
     /// An inventory with the built-in issuers and nothing to watch.
     fn empty(thresholds: Thresholds) -> Self {
         Self {
@@ -159,11 +172,14 @@ impl Inventory {
 
     /// The inventory of a list of endpoints, separated by commas or white space.
     pub fn of_endpoints(list: &str, thresholds: Thresholds) -> Self {
-        let mut inventory = Self::empty(thresholds);
+        let mut inventory = Self {
+            source: Source::Domains,
+            ..Self::empty(thresholds)
+        };
         for text in list.split([',', ' ', '\t', '\n', '\r']).filter(|text| !text.is_empty()) {
             match text.parse::<Endpoint>() {
                 Ok(endpoint) => inventory.watch(Watched::plain(endpoint, thresholds, None)),
-                Err(error) => inventory.problems.push(Problem::new(error.to_string())),
+                Err(error) => inventory.problems.push(Problem::new(format!("Domains: {error}"))),
             }
         }
         inventory

@@ -1,12 +1,15 @@
 //! Reads `inventory.toml` strictly, each entry on its own: what was written, and what it means.
 
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
+use std::net::IpAddr;
+use std::num::NonZeroU16;
 use std::ops::Range;
 use std::str::FromStr;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
@@ -16,6 +19,7 @@ use crate::ehlo::Ehlo;
 use crate::endpoint::{Endpoint, Host, StartTls};
 use crate::finding::Thresholds;
 use crate::name;
+use crate::text;
 
 impl Inventory {
     /// Reads as much as can be understood of an `inventory.toml`; the rest is in `problems`.
@@ -29,15 +33,19 @@ impl Inventory {
             text,
             line_ends: text.match_indices('\n').map(|(at, _)| at).collect(),
             places: HashMap::new(),
+            broken_issuers: BTreeSet::new(),
             inventory: Self::empty(thresholds),
         };
 
         match DeTable::parse(text) {
             Ok(table) => reader.read(table.into_inner()),
-            Err(error) => reader.report(WrittenProblem {
-                span: error.span(),
-                message: one_line(error.message()),
-            }),
+            Err(_) => {
+                // Of a file with a syntax error nothing is used: what seems to be left out of an
+                // entry may stand behind the error. But all of its errors are reported.
+                for error in DeTable::parse_recoverable(text).1 {
+                    reader.report(syntax_problem(text, &error));
+                }
+            }
         }
 
         let mut inventory = reader.inventory;
@@ -46,41 +54,129 @@ impl Inventory {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct WrittenEndpoint {
+    /// A name, an address, or an endpoint such as `smtp://mail.example.com:587`.
+    #[schemars(with = "String")]
     host: Spanned<String>,
+    /// Default: 443, or the usual port of the protocol in `starttls`.
+    #[schemars(with = "Option<NonZeroU16>")]
     port: Option<Spanned<u16>>,
+    /// The name to send in the handshake and to judge by. Default: the host.
+    #[schemars(with = "Option<String>")]
     sni: Option<Spanned<String>>,
+    /// The protocol that is spoken before TLS.
+    #[schemars(with = "Option<String>", extend("enum" = ["smtp", "imap", "pop3", "ftp", "ldap", "postgres", "mysql", null]))]
     starttls: Option<Spanned<String>>,
+    /// Connect to these addresses instead of those in DNS.
     #[serde(default)]
+    #[schemars(with = "Vec<IpAddr>")]
     addresses: Vec<Spanned<String>>,
+    /// Limit for each address, all steps together. Default: 15.
+    #[schemars(with = "Option<u64>", extend("minimum" = 1, "maximum" = 300))]
     timeout_seconds: Option<Spanned<u64>>,
+    /// The name to send mail servers in EHLO. Default: the address that they see.
+    #[schemars(with = "Option<String>")]
     ehlo: Option<Spanned<String>>,
+    /// Trust the roots in this PEM file too: an object in the bucket, under `ca/`.
     ca: Option<String>,
+    /// Warn when fewer days are left. Default: that of the inventory.
+    #[schemars(with = "Option<u32>")]
     warn_days: Option<Spanned<u32>>,
+    /// Critical when fewer days are left. Default: that of the inventory.
+    #[schemars(with = "Option<u32>")]
     critical_days: Option<Spanned<u32>>,
+    /// In the report only, without alerts.
     #[serde(default)]
     quiet: bool,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct WrittenCertificate {
+    /// The names that it is for; wildcards such as `*.example.com` are allowed.
+    #[schemars(with = "Vec<String>", length(min = 1))]
     identifiers: Spanned<Vec<Spanned<String>>>,
+    /// Its folder in the bucket and on instances. Default: the first identifier without `*.`.
+    #[schemars(with = "Option<String>", regex(pattern = "^[a-z0-9_-][a-z0-9._-]*$"))]
     name: Option<Spanned<String>>,
+    /// The endpoints that serve it. Default: its identifiers that are no wildcards.
+    #[schemars(with = "Option<Vec<String>>")]
     served_at: Option<Vec<Spanned<String>>>,
+    /// Issuers by name, in the order in which to try them. Default: `letsencrypt`.
+    #[schemars(with = "Option<Vec<String>>")]
     issuers: Option<Spanned<Vec<Spanned<String>>>>,
+    /// The key to generate.
     #[serde(default)]
     key_type: KeyType,
-    profile: Option<String>,
+    /// An ACME profile of the CA, by its name.
+    #[schemars(with = "Option<String>", length(min = 1))]
+    profile: Option<Spanned<String>>,
+    /// Whether the next version keeps the key of the current one.
     #[serde(default)]
     reuse_key: bool,
-    deliver_within_hours: Option<u16>,
+    /// How long a new version may take until every instance and address serves it. Default: 24.
+    #[schemars(with = "Option<NonZeroU16>")]
+    deliver_within_hours: Option<Spanned<u16>>,
+    /// Warn when fewer days are left. Default: that of the inventory.
+    #[schemars(with = "Option<u32>")]
     warn_days: Option<Spanned<u32>>,
+    /// Critical when fewer days are left. Default: that of the inventory.
+    #[schemars(with = "Option<u32>")]
     critical_days: Option<Spanned<u32>>,
+    /// In the report only, without alerts.
     #[serde(default)]
     quiet: bool,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct WrittenIssuer {
+    /// URL of its directory. It may be left out for `letsencrypt` and `letsencrypt-staging`.
+    #[schemars(regex(pattern = "^https://"))]
+    directory: Option<String>,
+    /// Such as `mailto:ops@example.com`.
+    #[schemars(with = "Option<Vec<String>>", inner(regex(pattern = "^mailto:")))]
+    contact: Option<Vec<Spanned<String>>>,
+    /// Whether `accounts/NAME/eab.json` in the bucket holds an external account binding.
+    eab: Option<bool>,
+    /// Roots of a private CA, of its directory and its certificates: an object in the bucket, under
+    /// `ca/`.
+    ca: Option<String>,
+    /// Whether clients are not meant to trust what it issues.
+    staging: Option<bool>,
+    /// URL of the directory that a dry run orders from.
+    staging_directory: Option<String>,
+}
+
+/// What neverlapse watches and renews: `inventory.toml`, at the root of the bucket. The reader takes
+/// it apart key by key; this is its description for editors.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[expect(dead_code, reason = "it is described, not read")]
+pub(super) struct WrittenInventory {
+    /// Warn when fewer days are left, or less than a third of the certificate's lifetime. Default:
+    /// 14, or the stack's parameter WarnDays.
+    warn_days: Option<u32>,
+    /// Critical when fewer days are left, or less than a tenth of the certificate's lifetime.
+    /// Default: 3, or the stack's parameter CriticalDays.
+    critical_days: Option<u32>,
+    /// Endpoints to watch: `example.com`, `example.com:8443`, `smtp://mail.example.com:587`.
+    #[serde(default)]
+    endpoints: Vec<String>,
+    /// Endpoints to watch that need settings.
+    #[serde(default)]
+    endpoint: Vec<WrittenEndpoint>,
+    /// Certificates to renew, deliver and watch.
+    #[serde(default)]
+    certificate: Vec<WrittenCertificate>,
+    /// Certification authorities by name.
+    #[serde(default)]
+    issuer: BTreeMap<String, WrittenIssuer>,
+    /// Hosted zones of other accounts, and those whose name is not unique.
+    #[serde(default)]
+    zone: Vec<Zone>,
 }
 
 /// A problem whose line is not counted yet.
@@ -114,6 +210,8 @@ struct Reader<'a> {
     line_ends: Vec<usize>,
     /// Which of the watched are at an endpoint.
     places: HashMap<Endpoint, Vec<usize>>,
+    /// Issuers that are written, but not usable. Who names one of them has made no other error.
+    broken_issuers: BTreeSet<String>,
     inventory: Inventory,
 }
 
@@ -130,12 +228,12 @@ impl Reader<'_> {
         for (name, value) in self.tables(&mut table, "issuer") {
             if let Err(problem) = self.issuer(&name, value) {
                 self.report(problem.within(&format!("[issuer.{name}]")));
+                self.broken_issuers.insert(name.into_owned());
             }
         }
         for value in self.array(&mut table, "zone") {
-            match self.understand::<Zone>(value) {
-                Ok(zone) => self.inventory.zones.push(zone),
-                Err(problem) => self.report(problem.within("[[zone]]")),
+            if let Err(problem) = self.zone(value) {
+                self.report(problem.within("[[zone]]"));
             }
         }
 
@@ -146,9 +244,22 @@ impl Reader<'_> {
                 self.report(problem.within("[[endpoint]]"));
             }
         }
+        // After the entries with settings: those win.
+        for text in self
+            .take::<Vec<Spanned<String>>>(&mut table, "endpoints")
+            .unwrap_or_default()
+        {
+            if let Err(problem) = self.plain_endpoint(text) {
+                self.report(problem);
+            }
+        }
         for value in self.array(&mut table, "certificate") {
             let line = self.line(&value.span());
-            let written = self.understand(value);
+            let written = self.understand::<WrittenCertificate>(value);
+            // The problem is the issuer's, and is reported there.
+            if written.as_ref().is_ok_and(|written| self.names_broken_issuer(written)) {
+                continue;
+            }
             if let Err(problem) = written.and_then(|written| self.certificate(written, line)) {
                 self.report(problem.within("[[certificate]]"));
             }
@@ -162,40 +273,91 @@ impl Reader<'_> {
 
     fn issuer(&mut self, name: &str, value: Spanned<DeValue<'_>>) -> Result<(), WrittenProblem> {
         let span = value.span();
-        let issuer = self.understand::<Issuer>(value)?;
-        if !issuer.directory.starts_with("https://") {
+        let written = self.understand::<WrittenIssuer>(value)?;
+        let built_in = Issuer::built_in().remove(name);
+        let mut issuer = match (written.directory, built_in) {
+            (None, Some(built_in)) => built_in,
+            (Some(directory), Some(built_in)) if directory == built_in.directory => built_in,
+            (Some(directory), _) if directory.starts_with("https://") => Issuer::public(name, &directory),
+            (Some(directory), _) => {
+                let message = format!("directory = {directory:?} is not a URL (expected https://…/directory)");
+                return Err(WrittenProblem::at(span, message));
+            }
+            (None, None) => {
+                let built_in: Vec<_> = Issuer::built_in().into_keys().collect();
+                let message = format!(
+                    "directory is missing (expected https://…/directory; only {} have one built in)",
+                    built_in.join(" and ")
+                );
+                return Err(WrittenProblem::at(span, message));
+            }
+        };
+
+        if let Some(contact) = written.contact {
+            issuer.contact = contact.into_iter().map(contact_url).collect::<Result<_, _>>()?;
+        }
+        issuer.eab = written.eab.unwrap_or(issuer.eab);
+        issuer.ca = written.ca.or(issuer.ca);
+        issuer.staging = written.staging.unwrap_or(issuer.staging);
+        issuer.staging_directory = written.staging_directory.or(issuer.staging_directory);
+        self.inventory.issuers.insert(name.to_owned(), issuer);
+        Ok(())
+    }
+
+    fn zone(&mut self, value: Spanned<DeValue<'_>>) -> Result<(), WrittenProblem> {
+        let span = value.span();
+        let zone = self.understand::<Zone>(value)?;
+        if let Some(role) = zone.role_arn.as_deref().filter(|role| !role.starts_with("arn:")) {
+            let message = format!("role_arn = {role:?} is not an ARN (expected arn:aws:iam::ACCOUNT:role/NAME)");
+            return Err(WrittenProblem::at(span, message));
+        }
+        if self
+            .inventory
+            .zones
+            .iter()
+            .any(|other| other.name == zone.name && other.id == zone.id)
+        {
             let message = format!(
-                "directory = {:?} is not a URL (expected https://…/directory)",
-                issuer.directory
+                "name = {:?} is in another [[zone]] already (expected once per name and id)",
+                zone.name
             );
             return Err(WrittenProblem::at(span, message));
         }
+        self.inventory.zones.push(zone);
+        Ok(())
+    }
 
-        let name = name.to_owned();
-        let issuer = Issuer {
-            name: name.clone(),
-            ..issuer
-        };
-        self.inventory.issuers.insert(name, issuer);
+    /// One of the top-level `endpoints`, which has no settings of its own.
+    fn plain_endpoint(&mut self, text: Spanned<String>) -> Result<(), WrittenProblem> {
+        let line = self.line(&text.span());
+        let endpoint = text
+            .get_ref()
+            .parse()
+            .map_err(|error| WrittenProblem::at(text.span(), format!("endpoints: {error}")))?;
+        let watched = Watched::plain(endpoint, self.inventory.thresholds, Some(line));
+        if self.find(&watched.endpoint, |old| old.covers(&watched)).is_none() {
+            self.watch(watched);
+        }
         Ok(())
     }
 
     fn endpoint(&mut self, written: WrittenEndpoint, line: usize) -> Result<(), WrittenProblem> {
         let host_span = written.host.span();
-        let port = written.port.map(port).transpose()?;
-        let host = parse::<Host>("host", HOST, written.host)?;
-        let starttls = written
-            .starttls
-            .map(|text| parse::<StartTls>("starttls", "one of them", text))
-            .transpose()?;
-        let addresses = written
-            .addresses
-            .into_iter()
-            .map(|text| parse("addresses", ADDRESS, text))
-            .collect::<Result<_, _>>()?;
+        let endpoint = if written.port.is_none() && written.starttls.is_none() {
+            parse::<Endpoint>("host", written.host)?
+        } else {
+            let port = written.port.map(port).transpose()?;
+            let host = parse_as::<Host>("host", HOST, written.host)?;
+            let starttls = written
+                .starttls
+                .map(|text| parse::<StartTls>("starttls", text))
+                .transpose()?;
+            Endpoint::new(host, port, starttls)
+        };
+        let addresses = written.addresses.into_iter().map(address).collect::<Result<_, _>>()?;
         let watched = Watched {
-            endpoint: Endpoint::new(host, port, starttls),
-            sni: written.sni.map(|text| parse("sni", HOST, text)).transpose()?,
+            endpoint,
+            sni: written.sni.map(|text| parse_as("sni", NAME, text)).transpose()?,
             addresses,
             timeout: written.timeout_seconds.map(timeout).transpose()?,
             ehlo: written.ehlo.map(ehlo).transpose()?,
@@ -249,14 +411,28 @@ impl Reader<'_> {
             Some(issuers) => self.known_issuers(issuers)?,
             None => vec![DEFAULT_ISSUER.to_owned()],
         };
-        let hours = written.deliver_within_hours.unwrap_or(DELIVER_WITHIN_HOURS);
+        let hours = match written.deliver_within_hours {
+            Some(hours) if *hours.get_ref() == 0 => {
+                let message = "deliver_within_hours = 0 leaves no time (expected 1 to 65535)";
+                return Err(WrittenProblem::at(hours.span(), message));
+            }
+            Some(hours) => hours.into_inner(),
+            None => DELIVER_WITHIN_HOURS,
+        };
+        let profile = match written.profile {
+            Some(profile) if profile.get_ref().is_empty() => {
+                let message = "profile = \"\" is empty (expected a profile of the CA, or no such line)";
+                return Err(WrittenProblem::at(profile.span(), message));
+            }
+            profile => profile.map(Spanned::into_inner),
+        };
         let certificate = Managed {
             name,
             identifiers,
             served_at,
             issuers,
             key_type: written.key_type,
-            profile: written.profile,
+            profile,
             reuse_key: written.reuse_key,
             deliver_within: time::Duration::hours(hours.into()),
             thresholds: self.thresholds(written.warn_days, written.critical_days)?,
@@ -283,6 +459,11 @@ impl Reader<'_> {
             )),
             _ => Ok(()),
         }
+    }
+
+    fn names_broken_issuer(&self, written: &WrittenCertificate) -> bool {
+        let mut issuers = written.issuers.iter().flat_map(|issuers| issuers.get_ref());
+        issuers.any(|issuer| self.broken_issuers.contains(issuer.get_ref()))
     }
 
     fn known_issuers(&self, issuers: Spanned<Vec<Spanned<String>>>) -> Result<Vec<String>, WrittenProblem> {
@@ -380,7 +561,7 @@ impl Reader<'_> {
             let message = in_words(error.message());
             // A message about a field names its key already.
             let message = match self.key(&span) {
-                Some(key) if !message.contains(" field ") => format!("{key}: {message}"),
+                Some(key) if !error.message().contains(" field ") => format!("{key}: {message}"),
                 _ => message,
             };
             WrittenProblem::at(span, message)
@@ -414,7 +595,20 @@ impl Reader<'_> {
             self.report(WrittenProblem::at(span, message));
             return Vec::new();
         };
-        array.into_iter().collect()
+
+        let (tables, others): (Vec<_>, Vec<_>) = array
+            .into_iter()
+            .partition(|value| matches!(value.get_ref(), DeValue::Table(_)));
+        if let Some(other) = others.first() {
+            let short = if key == "endpoint" {
+                ", or endpoints = [\"host:port\"]"
+            } else {
+                ""
+            };
+            let message = format!("{key} is a list of values (expected [[{key}]] before each{short})");
+            self.report(WrittenProblem::at(other.span(), message));
+        }
+        tables
     }
 
     fn tables<'t>(&mut self, table: &mut DeTable<'t>, key: &'static str) -> Vec<(Cow<'t, str>, Spanned<DeValue<'t>>)> {
@@ -444,10 +638,42 @@ impl Reader<'_> {
     }
 }
 
-fn parse<T: FromStr<Err: fmt::Display>>(key: &str, expected: &str, text: Spanned<String>) -> Result<T, WrittenProblem> {
+/// A value whose error names the accepted form itself.
+fn parse<T: FromStr<Err: fmt::Display>>(key: &str, text: Spanned<String>) -> Result<T, WrittenProblem> {
+    text.get_ref()
+        .parse()
+        .map_err(|error| WrittenProblem::at(text.span(), format!("{key}: {error}")))
+}
+
+fn parse_as<T: FromStr<Err: fmt::Display>>(
+    key: &str,
+    expected: &str,
+    text: Spanned<String>,
+) -> Result<T, WrittenProblem> {
     text.get_ref()
         .parse()
         .map_err(|error| WrittenProblem::at(text.span(), format!("{key}: {error} (expected {expected})")))
+}
+
+fn address(text: Spanned<String>) -> Result<IpAddr, WrittenProblem> {
+    text.get_ref().parse().map_err(|_| {
+        let message = format!(
+            "addresses: {:?} is not an address (expected IPv4 or IPv6, without a port)",
+            text.get_ref()
+        );
+        WrittenProblem::at(text.span(), message)
+    })
+}
+
+fn contact_url(text: Spanned<String>) -> Result<String, WrittenProblem> {
+    if text.get_ref().starts_with("mailto:") {
+        return Ok(text.into_inner());
+    }
+    let message = format!(
+        "contact: {0:?} is not a mailto URL (expected \"mailto:{0}\")",
+        text.get_ref()
+    );
+    Err(WrittenProblem::at(text.span(), message))
 }
 
 fn port(port: Spanned<u16>) -> Result<u16, WrittenProblem> {
@@ -516,6 +742,21 @@ fn identifier(text: Spanned<String>) -> Result<String, WrittenProblem> {
     }
 }
 
+/// What is wrong with the TOML itself: for a repeated key which one, else where reading stopped.
+fn syntax_problem(text: &str, error: &toml::de::Error) -> WrittenProblem {
+    let message = one_line(error.message());
+    let found = error.span().and_then(|span| text.get(span)).unwrap_or_default();
+    let found = found.lines().next().unwrap_or_default();
+    let message = match found {
+        "" => message,
+        found => format!("{message}: {}", text::cut(found, FOUND_SHOWN)),
+    };
+    WrittenProblem {
+        span: error.span(),
+        message,
+    }
+}
+
 fn one_line(message: &str) -> String {
     message.lines().collect::<Vec<_>>().join(", ")
 }
@@ -524,7 +765,7 @@ fn one_line(message: &str) -> String {
 fn in_words(message: &str) -> String {
     let mut words = one_line(message);
     for (type_name, form) in [
-        ("expected u16", "expected 0 to 65535"),
+        ("expected u16", "expected 1 to 65535"),
         ("expected u32", "expected a whole number, 0 or more"),
         ("expected a boolean", "expected true or false"),
         ("expected a sequence", "expected a list"),
@@ -534,15 +775,22 @@ fn in_words(message: &str) -> String {
             words.push_str(form);
         }
     }
+    if let Some(name) = words.strip_prefix("missing field ") {
+        return format!("{name} is missing");
+    }
     words
+        .replace("unknown field", "unknown key")
+        .replace("unknown variant", "unknown value")
 }
 
 const DELIVER_WITHIN_HOURS: u16 = 24;
 /// A run of the probe has 15 minutes for everything.
 const LONGEST_TIMEOUT: u64 = 300;
-const TOP_LEVEL: &str = "warn_days, critical_days, [[endpoint]], [[certificate]], [issuer.NAME] or [[zone]]";
-const HOST: &str = "a name or an address; the port is a key of its own";
-const ADDRESS: &str = "an IPv4 or IPv6 address";
+const TOP_LEVEL: &str = "warn_days, critical_days, endpoints, [[endpoint]], [[certificate]], [issuer.NAME] or [[zone]]";
+const HOST: &str = "a name or an address alone, because port or starttls is a key next to it";
+const NAME: &str = "a name or an address, without a port";
+/// Of a line that is not TOML.
+const FOUND_SHOWN: usize = 40;
 
 #[cfg(test)]
 mod tests {
@@ -562,6 +810,8 @@ mod tests {
             "xn--bcher-kva.example:443",
             "smtp://mail.example.com:587",
             "vault.internal.example.com:443",
+            "www.example.net:443",
+            "mail.example.net:465",
             "example.com:443",
             "api.example.com:8443",
         ];
@@ -580,7 +830,7 @@ mod tests {
         for (text, expected) in [
             (
                 "warn_dayz = 3",
-                "line 1: unknown key \"warn_dayz\" (expected warn_days, critical_days, [[endpoint]], [[certificate]], [issuer.NAME] or [[zone]])",
+                "line 1: unknown key \"warn_dayz\" (expected warn_days, critical_days, endpoints, [[endpoint]], [[certificate]], [issuer.NAME] or [[zone]])",
             ),
             (
                 "warn_days = \"x\"",
@@ -588,15 +838,16 @@ mod tests {
             ),
             (
                 "\n[[endpoint]]\nhost = \"a..b\"",
-                "line 3: [[endpoint]] host: \"a..b\" is not a domain name (expected a name or an address; the port is a key of its own)",
+                "line 3: [[endpoint]] host: invalid endpoint \"a..b\": \"a..b\" is not a domain name (expected host[:port], [v6]:port, \
+                 smtp://host[:port] or smtps://host[:port])",
             ),
             (
                 "[[endpoint]]\nhost = \"a.b\"\nport = 99999",
-                "line 3: [[endpoint]] port: invalid value: integer `99999`, expected 0 to 65535",
+                "line 3: [[endpoint]] port: invalid value: integer `99999`, expected 1 to 65535",
             ),
             (
                 "[[endpoint]]\nhots = \"a.b\"",
-                "line 2: [[endpoint]] unknown field `hots`, expected one of `host`, `port`, `sni`, `starttls`, `addresses`, `timeout_seconds`, `ehlo`, `ca`, `warn_days`, `critical_days`, `quiet`",
+                "line 2: [[endpoint]] unknown key `hots`, expected one of `host`, `port`, `sni`, `starttls`, `addresses`, `timeout_seconds`, `ehlo`, `ca`, `warn_days`, `critical_days`, `quiet`",
             ),
             (
                 "[[endpoint]]\nhost = \"a.b\"\nwarn_days = 2\ncritical_days = 3",
@@ -620,9 +871,9 @@ mod tests {
             ),
             (
                 "[[endpoint]]\nhost = \"a.b\"\naddresses = [\"10.0.0.\"]",
-                "line 3: [[endpoint]] addresses: invalid IP address syntax (expected an IPv4 or IPv6 address)",
+                "line 3: [[endpoint]] addresses: \"10.0.0.\" is not an address (expected IPv4 or IPv6, without a port)",
             ),
-            ("[[endpoint]]\nport = 1", "line 1: [[endpoint]] missing field `host`"),
+            ("[[endpoint]]\nport = 1", "line 1: [[endpoint]] `host` is missing"),
             (
                 "[endpoint]\nhost = \"a.b\"",
                 "line 1: endpoint is not a list (expected [[endpoint]] before each)",
@@ -646,6 +897,50 @@ mod tests {
             (
                 "[issuer.x]\ndirectory = \"http://x\"",
                 "line 1: [issuer.x] directory = \"http://x\" is not a URL (expected https://…/directory)",
+            ),
+            (
+                "[issuer.x]\neab = true\n[[certificate]]\nidentifiers = [\"a.b\"]\nissuers = [\"x\"]",
+                "line 1: [issuer.x] directory is missing (expected https://…/directory; only letsencrypt and letsencrypt-staging \
+                 have one built in)",
+            ),
+            (
+                "[issuer.letsencrypt]\ncontact = [\"ops@a.b\"]",
+                "line 2: [issuer.letsencrypt] contact: \"ops@a.b\" is not a mailto URL (expected \"mailto:ops@a.b\")",
+            ),
+            (
+                "endpoints = [\n\"a.b\",\n\"a.b:https\"]",
+                "line 3: endpoints: invalid endpoint \"a.b:https\": port is not a number (expected host[:port], [v6]:port, \
+                 smtp://host[:port] or smtps://host[:port])",
+            ),
+            (
+                "certificate = [\"a.b\"]",
+                "line 1: certificate is a list of values (expected [[certificate]] before each)",
+            ),
+            (
+                "[[endpoint]]\nhost = \"a.b:443\"\nport = 443",
+                "line 2: [[endpoint]] host: \"a.b:443\" is not a domain name (expected a name or an address alone, because port \
+                 or starttls is a key next to it)",
+            ),
+            (
+                "[[certificate]]\nidentifiers = [\"a.b\"]\nkey_type = \"rsa2048\"",
+                "line 3: [[certificate]] key_type: unknown value `rsa2048`, expected one of `ecdsa-p256`, `ecdsa-p384`, \
+                 `rsa-2048`, `rsa-4096`",
+            ),
+            (
+                "[[certificate]]\nidentifiers = [\"a.b\"]\ndeliver_within_hours = 0",
+                "line 3: [[certificate]] deliver_within_hours = 0 leaves no time (expected 1 to 65535)",
+            ),
+            (
+                "[[certificate]]\nidentifiers = [\"a.b\"]\nprofile = \"\"",
+                "line 3: [[certificate]] profile = \"\" is empty (expected a profile of the CA, or no such line)",
+            ),
+            (
+                "[[zone]]\nname = \"a.b\"\nrole_arn = \"acme-dns\"",
+                "line 1: [[zone]] role_arn = \"acme-dns\" is not an ARN (expected arn:aws:iam::ACCOUNT:role/NAME)",
+            ),
+            (
+                "[[zone]]\nname = \"a.b\"\n[[zone]]\nname = \"a.b\"",
+                "line 3: [[zone]] name = \"a.b\" is in another [[zone]] already (expected once per name and id)",
             ),
         ] {
             let inventory = Inventory::parse(&format!("{text}\n[[endpoint]]\nhost = \"fine.example\"\n"));
@@ -712,6 +1007,58 @@ mod tests {
             "an endpoint is judged by the roots of the certificate that is delivered there"
         );
         assert_eq!(inventory.certificates[0].identifiers, ["a.example", "*.a.example"]);
+    }
+
+    #[test]
+    fn endpoints_are_written_alike_everywhere() {
+        let inventory = Inventory::parse(
+            "endpoints = [\"a.example\", \"smtp://mail.example:587\", \"b.example:8443\", \"a.example:443\"]\n\
+             [[endpoint]]\nhost = \"b.example:8443\"\nwarn_days = 30\n\
+             [[endpoint]]\nhost = \"imap://mail.example\"\n\
+             [[endpoint]]\nhost = \"mail.example\"\nport = 993\n",
+        );
+        assert_eq!(inventory.problems, []);
+        let watched: Vec<_> = (inventory.watched.iter())
+            .map(|watched| (watched.endpoint.to_string(), watched.thresholds.warn_days))
+            .collect();
+        let expected = [
+            ("b.example:8443", 30),
+            ("imap://mail.example:143", 14),
+            ("mail.example:993", 14),
+            ("a.example:443", 14),
+            ("smtp://mail.example:587", 14),
+        ];
+        assert_eq!(watched, expected.map(|(endpoint, days)| (endpoint.to_owned(), days)));
+    }
+
+    #[test]
+    fn a_built_in_issuer_keeps_what_is_not_written() {
+        let inventory = Inventory::parse("[issuer.letsencrypt]\ncontact = [\"mailto:ops@example.com\"]\n");
+        assert_eq!(inventory.problems, []);
+        let issuer = &inventory.issuers["letsencrypt"];
+        assert_eq!(issuer.contact, ["mailto:ops@example.com"]);
+        assert_eq!(issuer.directory, "https://acme-v02.api.letsencrypt.org/directory");
+        assert!(issuer.staging_directory.is_some());
+
+        let other = Inventory::parse("[issuer.letsencrypt]\ndirectory = \"https://ca.example/dir\"\n");
+        assert_eq!(other.issuers["letsencrypt"].staging_directory, None, "it is another CA");
+    }
+
+    #[test]
+    fn every_syntax_error_is_reported_with_what_was_found() {
+        let inventory = Inventory::parse(
+            "[[zone]]\nname = \"a.b\"\n[zone]\nname = \"c.d\"\n[[endpoint]]\nhost = \u{201c}a.example\u{201d}\n",
+        );
+        let problems: Vec<_> = inventory.problems.iter().map(ToString::to_string).collect();
+        assert_eq!(problems.len(), 2, "{problems:?}");
+        assert!(
+            problems[0].starts_with("line 3: ") && problems[0].contains("zone"),
+            "{problems:?}"
+        );
+        assert!(
+            problems[1].starts_with("line 6: ") && problems[1].contains('\u{201c}'),
+            "{problems:?}"
+        );
     }
 
     #[test]

@@ -2,14 +2,16 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Something in an inventory that could not be used, and where it was written.
 ///
 /// It prints as `line 3: [[endpoint]] port = 0 cannot be connected to (expected 1 to 65535)`, or
 /// without the line where there is none. Reports carry it as that text: in JSON it is a string.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(from = "String", into = "String")]
+#[schemars(with = "String")]
 pub struct Problem {
     /// Counted from 1; none for what was not written in an inventory file.
     pub line: Option<usize>,
