@@ -153,7 +153,8 @@ impl Instance {
         Ok(serde_json::from_str(&text)?)
     }
 
-    fn config(&self) -> PathBuf {
+    /// The client's configuration file.
+    pub fn config(&self) -> PathBuf {
         self.host.path().join("pull.toml")
     }
 }

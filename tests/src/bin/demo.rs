@@ -1,4 +1,5 @@
 //! The demo: a local AWS, servers in every state, and one certificate on its whole way: seen, renewed, pulled, stuck, repaired, served.
+//! With the argument `play` it only sets all of this up, and leaves it running to try commands on.
 
 use std::fmt;
 use std::io::{IsTerminal as _, stdout};
@@ -14,6 +15,7 @@ use neverlapse_tests::emulator::Emulator;
 use neverlapse_tests::inbox::{Inbox, Message};
 use neverlapse_tests::pebble::{self, Pebble};
 use neverlapse_tests::pki::Authority;
+use neverlapse_tests::program::program;
 use neverlapse_tests::shop::{CA, Shop};
 use neverlapse_tests::stack::Stack;
 use tokio::signal::unix::{SignalKind, signal};
@@ -23,8 +25,16 @@ use tokio::time::timeout;
 async fn main() -> Result<ExitCode> {
     let mut screen = Screen::new();
     let mut terminate = signal(SignalKind::terminate())?;
+    let is_play = std::env::args().nth(1).is_some_and(|argument| argument == "play");
+    let shown = async {
+        let world = World::open(&mut screen).await?;
+        if is_play {
+            return play(&mut screen, &world).await;
+        }
+        show(&mut screen, &world).await
+    };
     tokio::select! {
-        shown = show(&mut screen) => shown?,
+        shown = shown => shown?,
         // Dropping what runs ends it: nothing is left behind.
         _ = tokio::signal::ctrl_c() => return Ok(stopped(INTERRUPTED)),
         _ = terminate.recv() => return Ok(stopped(TERMINATED)),
@@ -38,52 +48,83 @@ fn stopped(code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-async fn show(screen: &mut Screen) -> Result<()> {
-    screen.step("A local AWS, and neverlapse on it by sam deploy of template.yaml: about half a minute");
-    screen.aside("nothing leaves this machine");
-    let emulator = screen.during("starting ministack", Emulator::start()).await?;
-    let mut shop = Shop::open_on(Timestamp::now(), &emulator.config).await?;
-    // The managed one has three servers, below.
-    shop.forget("soon");
-    let nameserver = shop.dns.address.to_string();
-    let parameters = [("Nameserver", &*nameserver), ("RenewerNameserver", &*nameserver)];
-    let deployed = Stack::deploy_to(emulator, &parameters);
-    let stack = screen.during("deploying", deployed).await?;
-    let inbox = Inbox::subscribe(&stack.config, &stack.topic, "demo-inbox").await?;
-    let pebble = Pebble::start(pebble::Options::default(), shop.dns.address).await?;
-    let zone = stack.create_zone("shop.test").await?;
+/// What runs: the local AWS with the stack, servers, a name server and an ACME server.
+struct World {
+    stack: Stack,
+    inbox: Inbox,
+    zone: String,
+    www: Cluster,
+    shop: Shop,
+    _pebble: Pebble,
+}
 
-    screen.step("Six TLS endpoints, as a fleet has them");
-    let authority = Authority::new()?;
-    let nine_days = Timestamp::now() + time::Duration::days(9) + time::Duration::HOUR;
-    let old = authority.leaf(WWW, nine_days)?;
-    let www = Cluster::open(&stack, &zone, WWW, &old).await?;
-    for (endpoint, state) in &shop.endpoints {
-        screen.line(format!("{endpoint:<26} {state}"));
+impl World {
+    async fn open(screen: &mut Screen) -> Result<Self> {
+        screen.step("A local AWS, and neverlapse on it by sam deploy of template.yaml: about half a minute");
+        screen.aside("nothing leaves this machine");
+        let emulator = screen.during("starting ministack", Emulator::start()).await?;
+        let mut shop = Shop::open_on(Timestamp::now(), &emulator.config).await?;
+        // The managed one has three servers, below.
+        shop.forget("soon");
+        let nameserver = shop.dns.address.to_string();
+        let parameters = [("Nameserver", &*nameserver), ("RenewerNameserver", &*nameserver)];
+        let deployed = Stack::deploy_to(emulator, &parameters);
+        let stack = screen.during("deploying", deployed).await?;
+        let inbox = Inbox::subscribe(&stack.config, &stack.topic, "demo-inbox").await?;
+        let pebble = Pebble::start(pebble::Options::default(), shop.dns.address).await?;
+        let zone = stack.create_zone("shop.test").await?;
+
+        screen.step("Six TLS endpoints, as a fleet has them");
+        let authority = Authority::new()?;
+        let nine_days = Timestamp::now() + time::Duration::days(9) + time::Duration::HOUR;
+        let old = authority.leaf(WWW, nine_days)?;
+        let www = Cluster::open(&stack, &zone, WWW, &old).await?;
+        for (endpoint, state) in &shop.endpoints {
+            screen.line(format!("{endpoint:<26} {state}"));
+        }
+        screen.line(format!(
+            "{:<26} 9 days left; three nginx, web-1 to web-3 at {} to {}",
+            www.endpoint(),
+            www.instances[0].place().ip(),
+            www.instances[2].place().ip()
+        ));
+        let managed = www.inventory("issuers = [\"pebble\"]");
+        let issuer = format!("[issuer.pebble]\ndirectory = {:?}\nca = {ROOTS:?}\n", pebble.directory);
+        stack
+            .put(ROOTS, &format!("{}{}", pebble.roots, authority.root()))
+            .await?;
+        stack.put(CA, &shop.root).await?;
+        let inventory = format!("{}{managed}{issuer}", shop.inventory_by_name());
+        stack.put("inventory.toml", &inventory).await?;
+
+        Ok(Self {
+            stack,
+            inbox,
+            zone,
+            www,
+            shop,
+            _pebble: pebble,
+        })
     }
-    screen.line(format!(
-        "{:<26} 9 days left; three nginx, web-1 to web-3 at {} to {}",
-        www.endpoint(),
-        www.instances[0].place().ip(),
-        www.instances[2].place().ip()
-    ));
-    let managed = www.inventory("issuers = [\"pebble\"]");
-    let issuer = format!("[issuer.pebble]\ndirectory = {:?}\nca = {ROOTS:?}\n", pebble.directory);
-    stack
-        .put(ROOTS, &format!("{}{}", pebble.roots, authority.root()))
-        .await?;
-    stack.put(CA, &shop.root).await?;
-    let inventory = format!("{}{managed}{issuer}", shop.inventory_by_name());
-    stack.put("inventory.toml", &inventory).await?;
+}
+
+async fn show(screen: &mut Screen, world: &World) -> Result<()> {
+    let World {
+        stack,
+        inbox,
+        zone,
+        www,
+        ..
+    } = world;
 
     screen.step("The daily schedule wakes the probe; this alert arrives through SNS");
-    screen.during("probing", probe(&stack)).await?;
-    screen.alert(&alert(&inbox).await?, &[]);
+    screen.during("probing", probe(stack)).await?;
+    screen.alert(&alert(inbox).await?, &[]);
 
     screen.step(&format!(
         "Nobody has to renew {WWW}: the probe has asked the renewer to"
     ));
-    let new = renewed(screen, &stack, &zone, &www.first).await?;
+    let new = renewed(screen, stack, zone, &www.first).await?;
 
     screen.step("Each instance runs neverlapse pull; on web-2 somebody has broken nginx.conf");
     www.instances[1].host.configure(BROKEN)?;
@@ -91,25 +132,76 @@ async fn show(screen: &mut Screen) -> Result<()> {
         let ran = instance.pull().await?;
         screen.ran(&instance.id, "neverlapse pull", &ran);
     }
-    served(screen, &www, &new.facts).await?;
+    served(screen, www, &new.facts).await?;
 
     screen.step("Renewed is not served: the next probe names the instance and where it is stuck");
-    screen.during("probing", probe(&stack)).await?;
-    screen.alert(&alert(&inbox).await?, &[WWW]);
+    screen.during("probing", probe(stack)).await?;
+    screen.alert(&alert(inbox).await?, &[WWW]);
     println!();
-    let status = Ran::of(neverlapse(&stack).await?.arg("status")).await?;
+    let status = Ran::of(neverlapse(stack).await?.arg("status")).await?;
     screen.ran("you", "neverlapse status", &status);
 
     screen.step("nginx.conf is repaired; the next hourly run of neverlapse pull finishes by itself");
     www.instances[1].host.configure("")?;
     let ran = www.instances[1].pull().await?;
     screen.ran("web-2", "neverlapse pull", &ran);
-    served(screen, &www, &new.facts).await?;
+    served(screen, www, &new.facts).await?;
 
-    screen.step("The probe sees the new certificate at every address, and says so once");
-    screen.during("probing", probe(&stack)).await?;
-    screen.alert(&alert(&inbox).await?, &[WWW]);
+    screen.step("The probe sees the new certificate at every address, and reports that once");
+    screen.during("probing", probe(stack)).await?;
+    screen.alert(&alert(inbox).await?, &[WWW]);
+
+    let (page, _) = stack.object("reports/latest.html").await?;
+    std::fs::create_dir_all(FOLDER)?;
+    std::fs::write(format!("{FOLDER}/report.html"), page)?;
+    println!();
+    screen.line(format!(
+        "The report page of the last run: {FOLDER}/report.html (open it in a browser)"
+    ));
+    screen.line("To try commands on this: make play. To use it: \"Deploy it\" in README.md.");
     Ok(())
+}
+
+/// Says how to reach what runs, and waits until somebody ends it.
+async fn play(screen: &mut Screen, world: &World) -> Result<()> {
+    screen.during("probing", probe(&world.stack)).await?;
+    let variables = world.stack.environment().map(|(key, value)| format!("{key}={value}"));
+    let web = &world.www.instances[0];
+
+    screen.step("It runs until Ctrl-C. In another terminal, first:");
+    println!(
+        "\nexport PATH=\"{}:$PATH\" \\",
+        program("neverlapse").await?.with_file_name("").display()
+    );
+    println!("  {}\n", variables.join(" \\\n  "));
+    println!("Then, for example:\n");
+    for (command, what) in [
+        ("neverlapse status".to_owned(), "every certificate and endpoint"),
+        ("neverlapse run".to_owned(), "have the probe check now"),
+        ("neverlapse plan".to_owned(), "what would be renewed"),
+        (format!("neverlapse renew {WWW} --force"), "have it renewed"),
+        (
+            format!("neverlapse pull --config {}", web.config().display()),
+            "install it on web-1",
+        ),
+        ("neverlapse report --output report.html".to_owned(), "the page"),
+        (
+            format!(
+                "neverlapse check {} --nameserver {}",
+                world.www.endpoint(),
+                world.shop.dns.address
+            ),
+            "look from here",
+        ),
+        (
+            format!("curl -s {}/_ministack/health", world.stack.endpoint()),
+            "the local AWS itself",
+        ),
+    ] {
+        println!("  {command:<72} # {what}");
+    }
+    println!();
+    std::future::pending().await
 }
 
 /// Sends the schedule's event.
@@ -307,6 +399,8 @@ fn color(severity: &str) -> Option<&'static str> {
     })
 }
 
+/// Where the report page is kept.
+const FOLDER: &str = ".local/demo";
 /// The managed certificate.
 const WWW: &str = "www.shop.test";
 /// Roots of its old and its new certificate, and of the ACME server.
