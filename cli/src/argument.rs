@@ -3,12 +3,21 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use neverlapse::endpoint::{Endpoint, ParseError};
 use neverlapse::resolve;
 use neverlapse::timestamp::Timestamp;
 
 pub(crate) fn time(text: &str) -> Result<Timestamp, String> {
     text.parse()
-        .map_err(|_| "expected a time such as 2027-01-31T12:00:00Z".to_owned())
+        .or_else(|_| format!("{text}T00:00:00Z").parse())
+        // As we print it.
+        .or_else(|_| text.replacen(' ', "T", 1).replace(" UTC", ":00Z").parse())
+        .map_err(|_| "expected a time such as 2027-01-31 or 2027-01-31T12:00:00Z".to_owned())
+}
+
+/// The error leaves out the text, which clap prints before it.
+pub(crate) fn endpoint(text: &str) -> Result<Endpoint, String> {
+    text.parse().map_err(|error: ParseError| error.reason())
 }
 
 pub(crate) fn nameserver(text: &str) -> Result<SocketAddr, String> {
@@ -33,5 +42,19 @@ pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     match text.parse::<f64>() {
         Ok(seconds) if (0.001..=3_600.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
         _ => Err("expected seconds, from 0.001 to 3600".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_as_people_and_programs_write_them() {
+        for text in ["2027-01-31", "2027-01-31T00:00:00Z", "2027-01-31 00:00 UTC"] {
+            let time = time(text).map(Timestamp::rfc3339);
+            assert_eq!(time.as_deref(), Ok("2027-01-31T00:00:00Z"), "{text}");
+        }
+        assert!(time("31.1.2027").is_err());
     }
 }

@@ -11,7 +11,11 @@ mod argument;
 mod cell;
 mod check;
 mod completions;
+mod discover;
+mod help;
+mod init;
 mod inventory;
+mod man;
 mod plan;
 mod pull;
 mod renew;
@@ -19,6 +23,8 @@ mod replace_account_key;
 mod report;
 mod revoke;
 mod rollback;
+mod run;
+mod schema;
 mod stack;
 mod status;
 mod terminal;
@@ -28,12 +34,14 @@ mod validate;
 use std::io::{self, ErrorKind};
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use neverlapse::bucket::store;
 use neverlapse::chain::roots;
 use tokio::runtime;
 
-/// TLS certificates that never lapse: look at endpoints, see what is wrong, before anyone notices.
+use self::stack::NotAsked;
+
+/// Checks TLS certificates where they are served, and renews and installs them.
 #[derive(Debug, Parser)]
 #[command(name = "neverlapse", version, arg_required_else_help = true, max_term_width = 100)]
 struct Arguments {
@@ -43,34 +51,46 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Look at endpoints and say what is wrong with them
+    /// Check endpoints from here, and show what is wrong
     Check(Box<check::Arguments>),
-    /// Say what an inventory means, or every mistake in it with its line
+    /// Show what an inventory means, and every error in it with its line
     Validate(validate::Arguments),
-    /// Fetch the last run's report as a web page, or make one of a report's JSON
-    Report(report::Arguments),
-    /// Say what would be renewed now, and why; orders nothing
-    Plan(plan::Arguments),
-    /// Say how far every managed certificate is, at each instance and each address
+    /// Write a first inventory, with what the account's hosted zones lead to
+    Init(init::Arguments),
+    /// Have the probe check now, and show what it sees
+    Run(run::Arguments),
+    /// Show every endpoint, and how far each certificate is at each instance and address
     Status(status::Arguments),
-    /// Install on this host what the bucket says is current, reload the server, and see that it serves it
+    /// Fetch the last report as a web page, or make the page from a report's JSON
+    Report(report::Arguments),
+    /// Show names in the account's hosted zones that serve TLS and are not watched
+    Discover(discover::Arguments),
+    /// Show what would be renewed now, and why; orders nothing
+    Plan(plan::Arguments),
+    /// Install the current certificates on this host, reload the server, and check that it serves them
     Pull(pull::Arguments),
     /// Ask the renewer for a new certificate
     Renew(renew::Arguments),
     /// Serve an earlier version again
     Rollback(rollback::Arguments),
-    /// Revoke the current certificate, and replace it
+    /// Revoke the current certificate and replace it
     Revoke(revoke::Arguments),
-    /// Give our account at an issuer a new key
+    /// Replace the key of the ACME account at an issuer
     ReplaceAccountKey(replace_account_key::Arguments),
-    /// Send one alert of each kind, to see that they arrive
+    /// Send one alert of each kind, to see whether they arrive
     TestAlert(test_alert::Arguments),
+    /// Print the JSON Schema of a file or document
+    Schema(schema::Arguments),
+    /// Write the manual pages into a folder
+    #[command(hide = true)]
+    Man(man::Arguments),
     /// Print completions for a shell
     Completions(completions::Arguments),
 }
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let parsed = help::grouped(Arguments::command()).try_get_matches();
+    let arguments = match parsed.and_then(|matches| Arguments::from_arg_matches(&matches)) {
         Ok(arguments) => arguments,
         Err(error) => {
             let _ = error.print();
@@ -103,6 +123,9 @@ async fn run(command: Command) -> ExitCode {
     let result = match command {
         Command::Check(arguments) => check::run(*arguments).await,
         Command::Validate(arguments) => validate::run(&arguments).await,
+        Command::Init(arguments) => init::run(&arguments).await,
+        Command::Discover(arguments) => discover::run(&arguments).await,
+        Command::Run(arguments) => run::run(&arguments).await,
         Command::Report(arguments) => report::run(&arguments).await,
         Command::Plan(arguments) => plan::run(&arguments).await,
         Command::Status(arguments) => status::run(&arguments).await,
@@ -112,6 +135,8 @@ async fn run(command: Command) -> ExitCode {
         Command::Revoke(arguments) => revoke::run(&arguments).await,
         Command::ReplaceAccountKey(arguments) => replace_account_key::run(&arguments).await,
         Command::TestAlert(arguments) => test_alert::run(&arguments).await,
+        Command::Schema(arguments) => schema::run(&arguments),
+        Command::Man(arguments) => man::run(&arguments, Arguments::command()),
         Command::Completions(arguments) => completions::run(&arguments, Arguments::command()),
     };
 
@@ -133,6 +158,7 @@ async fn run(command: Command) -> ExitCode {
 fn hint(error: &anyhow::Error) -> Option<&'static str> {
     error.chain().find_map(|cause| match cause.downcast_ref() {
         Some(store::Error::Failed { .. }) => Some(S3),
+        _ if cause.is::<NotAsked>() => Some(CREDENTIALS),
         _ => cause.is::<roots::Error>().then_some(PEM),
     })
 }
@@ -145,8 +171,10 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     })
 }
 
-/// The exit code of monitoring plugins for "could not look".
+/// The exit code of monitoring plugins for what could not be checked.
 const UNKNOWN: u8 = 3;
+const CREDENTIALS: &str =
+    "set AWS_REGION, and AWS_PROFILE or other credentials, of an identity that may cloudformation:DescribeStacks";
 const S3: &str = "set AWS_REGION, and AWS_PROFILE or other credentials, of an identity that may s3:GetObject in the bucket \
                   and kms:Decrypt with its key";
 const PEM: &str = "a private root is a CA certificate of version 3";
@@ -154,6 +182,39 @@ const PEM: &str = "a private root is a CA certificate of version 3";
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What documents tell people to type can be typed.
+    #[test]
+    fn every_command_in_the_documents_is_one() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let documents = std::fs::read_dir(root.join("docs"))
+            .unwrap()
+            .map(|file| file.unwrap().path());
+        let documents = documents.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
+
+        let mut count = 0;
+        for path in documents.chain([root.join("README.md")]) {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let code = text.lines().filter_map(|line| line.strip_prefix("    "));
+            for line in code.flat_map(|line| line.split(" && ")) {
+                let command = line.trim().trim_start_matches("$ ");
+                if !command.starts_with("neverlapse ") || command.contains('…') {
+                    continue;
+                }
+                // Without comments, pipes and redirections.
+                let end = command.find(['#', '|', '>', ';']).unwrap_or(command.len());
+                let words = command[..end]
+                    .split_whitespace()
+                    .map(|word| word.trim_matches(['"', '\'']));
+                if let Err(error) = Arguments::try_parse_from(words) {
+                    let is_help = !error.use_stderr();
+                    assert!(is_help, "{}: {command}: {error}", path.display());
+                }
+                count += 1;
+            }
+        }
+        assert!(count > 20, "{count} commands");
+    }
 
     #[test]
     fn no_two_arguments_are_in_each_others_way() {

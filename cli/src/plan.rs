@@ -9,7 +9,7 @@ use neverlapse::bucket::store::Store;
 use neverlapse::bucket::version::{Current, current_key};
 use neverlapse::inventory::{Inventory, Managed};
 use neverlapse::renewal::{Decision, Renewal, decide};
-use neverlapse::text::printable;
+use neverlapse::text::{counted, printable};
 use neverlapse::timestamp::Timestamp;
 
 use crate::stack::{Stack, StackName};
@@ -25,9 +25,6 @@ pub(crate) struct Arguments {
 pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
     let stack = Stack::find(&arguments.stack).await?;
     let inventory = stack.inventory().await?;
-    for problem in &inventory.problems {
-        eprintln!("error: inventory.toml {}", printable(&problem.to_string()));
-    }
 
     let now = Timestamp::now();
     let mut due = 0;
@@ -44,7 +41,8 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
     if grid.row_count() > 0 {
         writeln!(out, "{}\n", grid.trim_fmt())?;
     }
-    writeln!(out, "{} certificates, {due} due", inventory.certificates.len())?;
+    let certificates = counted(inventory.certificates.len() as u64, "certificate", "certificates");
+    writeln!(out, "{certificates}, {due} due")?;
     Ok(if inventory.problems.is_empty() { 0 } else { PROBLEMS })
 }
 

@@ -2,17 +2,21 @@
 
 use anyhow::{Context, Result, anyhow, bail};
 use aws_config::SdkConfig;
+use aws_sdk_cloudformation::error::ProvideErrorMetadata;
 use aws_sdk_cloudformation::types::{Output, Parameter};
 use clap::Args;
 use neverlapse::aws;
 use neverlapse::bucket::store::Store;
-use neverlapse::inventory::{Inventory, Managed};
+use neverlapse::finding::Thresholds;
+use neverlapse::inventory::{Inventory, Managed, Source};
 use neverlapse::renewal::request::Request;
+use neverlapse::text::printable;
+use thiserror::Error;
 
 /// Which stack.
 #[derive(Debug, Args)]
 pub(crate) struct StackName {
-    /// Name of the CloudFormation stack, as `sam deploy` was told
+    /// Name of the CloudFormation stack
     #[arg(long, env = "NEVERLAPSE_STACK", default_value = "neverlapse", value_name = "NAME")]
     stack: String,
 }
@@ -21,6 +25,14 @@ impl StackName {
     pub(crate) fn as_str(&self) -> &str {
         &self.stack
     }
+}
+
+/// AWS could not be asked for the stack at all, so that nothing is known about it.
+#[derive(Debug, Error)]
+#[error("cannot ask AWS for the stack {name:?}: {reason}")]
+pub(crate) struct NotAsked {
+    name: String,
+    reason: String,
 }
 
 /// A stack's outputs and parameters, and clients for what they name.
@@ -42,9 +54,18 @@ impl Stack {
             .stack_name(&name)
             .send()
             .await
-            .map_err(|error| anyhow!(aws::reason(&error)))
-            .with_context(|| {
-                format!("cannot find the stack {name:?} (expected --stack NAME, and AWS_REGION where it is)")
+            .map_err(|error| {
+                let reason = aws::reason(&error);
+                match error.as_service_error().and_then(ProvideErrorMetadata::code) {
+                    // What CloudFormation answers when it has no such stack.
+                    Some("ValidationError") => {
+                        anyhow!("{reason}").context(format!("there is no stack {name:?} {IN_REGION}"))
+                    }
+                    _ => anyhow!(NotAsked {
+                        name: name.clone(),
+                        reason
+                    }),
+                }
             })?;
 
         let stack = answer.stacks.and_then(|stacks| stacks.into_iter().next());
@@ -74,11 +95,32 @@ impl Stack {
             .filter(|value| !value.is_empty())
     }
 
-    /// The inventory in the bucket.
+    /// The inventory in the bucket, else that of the parameter `Domains`, as the probe reads it.
+    /// Prints what is wrong with it.
     pub(crate) async fn inventory(&self) -> Result<Inventory> {
-        let text = self.store.inventory().await?;
-        let text = text.with_context(|| format!("there is no inventory.toml in s3://{}", self.store.bucket()))?;
-        Ok(Inventory::parse(&text))
+        let inventory = match self.store.inventory().await? {
+            Some(text) => Inventory::parse_with(&text, self.thresholds()),
+            None => Inventory::of_endpoints(self.parameter("Domains").unwrap_or_default(), self.thresholds()),
+        };
+
+        let place = match inventory.source {
+            Source::File => "inventory.toml",
+            Source::Domains => "parameter",
+        };
+        for problem in &inventory.problems {
+            eprintln!("error: {place} {}", printable(&problem.to_string()));
+        }
+        Ok(inventory)
+    }
+
+    /// The thresholds of entries that set none of their own.
+    fn thresholds(&self) -> Thresholds {
+        let default = Thresholds::default();
+        let days = |key| self.parameter(key).and_then(|days| days.parse().ok());
+        Thresholds {
+            warn_days: days("WarnDays").unwrap_or(default.warn_days),
+            critical_days: days("CriticalDays").unwrap_or(default.critical_days),
+        }
     }
 
     /// Sends a request to the renewer through SNS, as the probe does.
@@ -121,3 +163,6 @@ pub(crate) fn certificate<'i>(inventory: &'i Inventory, name: &str) -> Result<&'
         names.join(", ")
     );
 }
+
+const IN_REGION: &str =
+    "in this region and account (expected --stack NAME, and AWS_REGION and AWS_PROFILE of the stack)";

@@ -1,13 +1,15 @@
-//! `neverlapse test-alert`: one message of each kind, to see that alerts arrive and how they look.
+//! `neverlapse test-alert`: one message of each kind, to see whether alerts arrive and how they look.
 
 use std::io::{self, Write};
 
 use anyhow::{Context, Result, bail};
+use aws_sdk_sns::Client;
 use aws_sdk_sns::config::{Builder, Region};
 use clap::Args;
-use neverlapse::alert::{Sender, Topic, sample, slack};
+use neverlapse::alert::{Sender, Topic, sample, webhook};
 use neverlapse::aws;
 use neverlapse::bucket::store::Store;
+use neverlapse::text::printable;
 use neverlapse::timestamp::Timestamp;
 
 use crate::stack::{Stack, StackName};
@@ -16,7 +18,7 @@ use crate::stack::{Stack, StackName};
 #[command(after_help = EXAMPLES)]
 #[group(skip)]
 pub(crate) struct Arguments {
-    /// Send to this topic, and to nobody else, instead of finding out where the stack sends its alerts
+    /// Send to this topic only, instead of to wherever the stack sends its alerts
     #[arg(long, env = "NEVERLAPSE_ALERT_TOPIC", value_name = "ARN")]
     topic: Option<String>,
     #[command(flatten)]
@@ -25,39 +27,95 @@ pub(crate) struct Arguments {
 
 /// Where a stack's alerts go.
 struct Channels {
-    topic: Topic,
+    sns: Client,
+    /// The topic's.
+    arn: String,
     sender: Sender,
-    /// Holds the URL of the Slack webhook, if there is one. None where only a topic is known.
+    /// Holds the webhooks, if there are any. None where only a topic is known.
     store: Option<Store>,
 }
 
 pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
-    let Channels { topic, sender, store } = match &arguments.topic {
+    let Channels {
+        sns,
+        arn,
+        sender,
+        store,
+    } = match &arguments.topic {
         Some(arn) => of_topic(arn, &arguments.stack).await?,
         None => of_stack(&arguments.stack).await?,
     };
 
+    let is_heard = print_subscribers(&sns, &arn).await;
     let mut out = io::stdout();
+    let topic = Topic::new(sns, &arn);
+    let mut in_any_webhook = false;
     for digest in sample::digests(&sender, Timestamp::now()) {
         topic.publish(&digest, &sender).await?;
-        let in_slack = match &store {
-            Some(store) => slack::notify(store, &digest, &sender)
+        let webhooks = match &store {
+            Some(store) => webhook::notify(store, &digest, &sender)
                 .await
-                .context("the topic was told, but Slack was not")?,
-            None => false,
+                .context("the topic was notified, but not every webhook")?,
+            None => Vec::new(),
         };
-        let places = if in_slack { "topic, Slack" } else { "topic" };
-        writeln!(out, "sent to {places}: {}", digest.subject)?;
+        let places = ["topic".to_owned()].into_iter().chain(webhooks.iter().cloned());
+        let places: Vec<_> = places.collect();
+        writeln!(out, "sent to {}: {}", places.join(", "), digest.subject)?;
+        in_any_webhook |= !webhooks.is_empty();
     }
-    Ok(0)
+
+    if is_heard || in_any_webhook {
+        return Ok(0);
+    }
+    eprintln!(
+        "warning: nobody receives these alerts: the topic has no confirmed subscription, and there is no webhook"
+    );
+    eprintln!(
+        "hint: `aws sns subscribe --topic-arn {arn} --protocol email --notification-endpoint ADDRESS`, then confirm by mail"
+    );
+    Ok(NOT_HEARD)
+}
+
+/// Prints who is subscribed to the topic, and returns whether anybody has confirmed that. Where it
+/// cannot be read, somebody may have.
+async fn print_subscribers(sns: &Client, arn: &str) -> bool {
+    let mut pages = sns
+        .list_subscriptions_by_topic()
+        .topic_arn(arn)
+        .into_paginator()
+        .items()
+        .send();
+    let mut is_heard = false;
+    loop {
+        match pages.next().await {
+            None => return is_heard,
+            Some(Ok(subscription)) => {
+                let is_pending = subscription.subscription_arn() == Some(PENDING);
+                let protocol = printable(subscription.protocol().unwrap_or("?"));
+                let endpoint = printable(subscription.endpoint().unwrap_or("?"));
+                let state = if is_pending {
+                    " (NOT CONFIRMED: open the mail from AWS and confirm)"
+                } else {
+                    ""
+                };
+                println!("to: {protocol} {endpoint}{state}");
+                is_heard |= !is_pending;
+            }
+            Some(Err(error)) => {
+                eprintln!("note: the subscriptions cannot be listed: {}", aws::reason(&error));
+                return true;
+            }
+        }
+    }
 }
 
 async fn of_stack(name: &StackName) -> Result<Channels> {
     let stack = Stack::find(name).await?;
-    let arn = stack.output("AlertTopicArn")?;
+    let arn = stack.output("AlertTopicArn")?.to_owned();
     Ok(Channels {
-        topic: Topic::new(aws_sdk_sns::Client::new(&stack.config), arn),
-        sender: Sender::of(name.as_str(), arn, stack.store.bucket()),
+        sns: Client::new(&stack.config),
+        sender: Sender::of(name.as_str(), &arn, stack.store.bucket()),
+        arn,
         store: Some(stack.store),
     })
 }
@@ -72,13 +130,22 @@ async fn of_topic(arn: &str, stack: &StackName) -> Result<Channels> {
     let region = Region::new(sender.region.clone());
     let config = Builder::from(&aws::config().await).region(region).build();
     Ok(Channels {
-        topic: Topic::new(aws_sdk_sns::Client::from_conf(config), arn),
+        sns: Client::from_conf(config),
+        arn: arn.to_owned(),
         sender,
         store: None,
     })
 }
 
+/// Everything was sent, but nobody receives it.
+const NOT_HEARD: u8 = 1;
+/// What SNS shows in place of a subscription's ARN until it is confirmed.
+const PENDING: &str = "PendingConfirmation";
 const EXAMPLES: &str = "\
+Sends seven messages, each marked as a test, after a list of who is subscribed. Nothing that they report is real.
+
+Exit codes: 0 sent, 1 sent but nobody receives it, 3 not sent
+
 Examples:
   neverlapse test-alert
   neverlapse test-alert --stack neverlapse-staging

@@ -1,13 +1,16 @@
-//! `neverlapse validate`: what an inventory means, or every problem in it.
+//! `neverlapse validate`: what an inventory means, and every error in it.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
+use std::net::IpAddr;
 
 use anyhow::Result;
 use clap::Args;
 use comfy_table::{Cell, Table as Grid};
-use neverlapse::inventory::{Inventory, Issuer, Managed, Watched, Zone};
+use neverlapse::bucket::store::Store;
+use neverlapse::inventory::{Inventory, Issuer, Managed, Problem, Watched, Zone};
 use neverlapse::probe;
-use neverlapse::text::printable;
+use neverlapse::text::{counted, printable};
 
 use crate::inventory;
 use crate::terminal::Terminal;
@@ -21,33 +24,24 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
-    let text = inventory::read(&arguments.place).await?.text;
+    let inventory::Text { text, store } = inventory::read(&arguments.place).await?;
     let place = match arguments.place.as_str() {
         "-" => "standard input",
         place => place,
     };
-    let inventory = Inventory::parse(&text);
+    let mut inventory = Inventory::parse(&text);
+    let unreadable = unreadable_roots(&inventory, store.as_ref()).await;
+    inventory.problems.extend(unreadable);
 
     for problem in &inventory.problems {
         eprintln!("error: {place} {}", printable(&problem.to_string()));
     }
     let is_empty = inventory.watched.is_empty() && inventory.certificates.is_empty();
     if is_empty && inventory.problems.is_empty() {
-        eprintln!("error: {place} has nothing to look at (expected [[endpoint]] or [[certificate]])");
+        eprintln!("error: {place} has nothing to watch (expected endpoints, [[endpoint]] or [[certificate]])");
     }
-    for certificate in &inventory.certificates {
-        if certificate.served_at.is_empty() {
-            let line = certificate.line.map(|line| format!(" line {line}")).unwrap_or_default();
-            let name = printable(&certificate.name);
-            eprintln!("note: {place}{line}: nobody looks whether {name} is served ({NOBODY_LOOKS})");
-        }
-    }
-
-    for watched in &inventory.watched {
-        if watched.endpoint.port == probe::MAIL {
-            let line = watched.line.map(|line| format!(" line {line}")).unwrap_or_default();
-            eprintln!("note: {place}{line}: {}: {}", watched.endpoint, probe::MAIL_FROM_LAMBDA);
-        }
+    for note in notes(&inventory) {
+        eprintln!("note: {place} {}", printable(&note.to_string()));
     }
 
     let mut out = io::stdout().lock();
@@ -55,6 +49,83 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
     out.flush()?;
     let is_usable = inventory.problems.is_empty() && !is_empty;
     Ok(if is_usable { 0 } else { PROBLEMS })
+}
+
+/// Root certificates that the functions could not read: they may read `ca/` only. In a bucket, each
+/// is read as they would.
+async fn unreadable_roots(inventory: &Inventory, store: Option<&Store>) -> Vec<Problem> {
+    let of_endpoints = inventory
+        .watched
+        .iter()
+        .filter_map(|watched| Some((watched.line, watched.ca.as_ref()?)));
+    let of_issuers = inventory
+        .issuers
+        .values()
+        .filter_map(|issuer| Some((None, issuer.ca.as_ref()?)));
+
+    let mut seen = BTreeSet::new();
+    let mut problems = Vec::new();
+    for (line, ca) in of_endpoints.chain(of_issuers) {
+        if !seen.insert(ca) {
+            continue;
+        }
+        let message = if !ca.starts_with("ca/") {
+            format!("ca = {ca:?} is not under ca/ (expected \"ca/NAME.pem\", an object in the bucket)")
+        } else if let Some(store) = store
+            && let Err(problem) = store.pem(ca).await
+        {
+            format!("ca = {ca:?}: {problem}")
+        } else {
+            continue;
+        };
+        problems.push(Problem { line, message });
+    }
+    problems
+}
+
+/// What can be used, but may not be what was meant.
+fn notes(inventory: &Inventory) -> Vec<Problem> {
+    let mut notes = Vec::new();
+    for certificate in &inventory.certificates {
+        let Managed {
+            name,
+            line,
+            identifiers,
+            ..
+        } = certificate;
+        if certificate.served_at.is_empty() {
+            let message = format!("no endpoint shows whether {name} is served ({SHOWN})");
+            notes.push(Problem { line: *line, message });
+        }
+        for endpoint in &certificate.served_at {
+            let has_sni = |watched: &&Watched| watched.endpoint == *endpoint && watched.sni.is_some();
+            if !endpoint.host.is_among(identifiers) && !inventory.watched.iter().any(|watched| has_sni(&watched)) {
+                let message = format!(
+                    "served_at names {endpoint}, but {name} is not for {} (expected one of its identifiers, or an [[endpoint]] with sni)",
+                    endpoint.host
+                );
+                notes.push(Problem { line: *line, message });
+            }
+        }
+        for identifier in identifiers
+            .iter()
+            .filter(|identifier| identifier.parse::<IpAddr>().is_ok())
+        {
+            let message = format!("identifiers has the address {identifier}: {NO_ADDRESSES}");
+            notes.push(Problem { line: *line, message });
+        }
+    }
+
+    for watched in &inventory.watched {
+        if watched.endpoint.port == probe::MAIL {
+            notes.push(Problem {
+                line: watched.line,
+                message: format!("{}: {}", watched.endpoint, probe::MAIL_FROM_LAMBDA),
+            });
+        }
+    }
+    notes.sort_by_key(|note| note.line);
+    notes
 }
 
 fn print(inventory: &Inventory, terminal: Terminal, out: &mut impl Write) -> io::Result<()> {
@@ -84,27 +155,29 @@ fn print(inventory: &Inventory, terminal: Terminal, out: &mut impl Write) -> io:
     writeln!(
         out,
         "{}, {}, {}",
-        count(inventory.watched.len(), "endpoint"),
-        count(inventory.certificates.len(), "certificate"),
-        count(inventory.problems.len(), "mistake")
+        counted(inventory.watched.len() as u64, "endpoint", "endpoints"),
+        counted(inventory.certificates.len() as u64, "certificate", "certificates"),
+        counted(inventory.problems.len() as u64, "error", "errors")
     )
 }
 
 fn watched_row(watched: &Watched) -> [Cell; 4] {
     let unicode = watched.endpoint.unicode().map(|unicode| format!(" ({unicode})"));
     let mut lines = vec![format!("{}{}", watched.endpoint, unicode.unwrap_or_default())];
-    lines.extend(watched.sni.as_ref().map(|sni| format!("asks for {sni}")));
+    lines.extend(watched.sni.as_ref().map(|sni| format!("as {sni} (SNI)")));
     if !watched.addresses.is_empty() {
         lines.push(format!("at {}", list(&watched.addresses)));
     }
-    lines.extend(watched.timeout.map(|timeout| format!("has {} s", timeout.as_secs())));
     lines.extend(
         watched
-            .ehlo
-            .as_ref()
-            .map(|ehlo| format!("hears EHLO {}", ehlo.as_ref())),
+            .timeout
+            .map(|timeout| format!("timeout {} s", timeout.as_secs())),
     );
-    lines.extend(watched.ca.as_ref().map(|ca| format!("trusts {ca} too")));
+    lines.extend(watched.ehlo.as_ref().map(|ehlo| format!("EHLO {}", ehlo.as_ref())));
+    lines.extend(watched.ca.as_ref().map(|ca| format!("also trusts {ca}")));
+    if watched.quiet {
+        lines.push("quiet: in the report, without alerts".to_owned());
+    }
 
     [
         line(watched.line),
@@ -126,7 +199,7 @@ fn certificate_row(certificate: &Managed) -> [Cell; 3] {
         format!("from {}{profile}", certificate.issuers.join(", then ")),
     ];
     lines.push(match certificate.served_at.as_slice() {
-        [] => "served nowhere that is watched".to_owned(),
+        [] => "served_at is empty".to_owned(),
         served_at => format!("served at {}", list(served_at)),
     });
 
@@ -141,6 +214,14 @@ fn issuer_row(name: &str, issuer: &Issuer) -> [Cell; 2] {
     if issuer.eab {
         lines.push(format!("external account binding in accounts/{name}/eab.json"));
     }
+    lines.extend(issuer.ca.as_ref().map(|ca| format!("roots in {ca}")));
+    if issuer.staging {
+        lines.push("staging: clients do not trust it".to_owned());
+    }
+    lines.push(match &issuer.staging_directory {
+        Some(directory) => format!("dry runs use {directory}"),
+        None => "no staging_directory, so no dry runs".to_owned(),
+    });
     [cell(&[name.to_owned()]), cell(&lines)]
 }
 
@@ -174,19 +255,17 @@ fn list(items: &[impl ToString]) -> String {
     items.join(", ")
 }
 
-fn count(count: usize, noun: &str) -> String {
-    let plural = if count == 1 { "" } else { "s" };
-    format!("{count} {noun}{plural}")
-}
-
-/// The inventory has problems, or nothing in it.
+/// The inventory has errors, or nothing in it.
 const PROBLEMS: u8 = 1;
-const NOBODY_LOOKS: &str =
-    "expected served_at = [\"host:port\"], or instances that look for themselves, by verify in pull.toml";
+const SHOWN: &str =
+    "expected served_at = [\"host:port\"], or instances that check it themselves, by verify in pull.toml";
+const NO_ADDRESSES: &str = "public CAs do not validate addresses by DNS-01, which is all that neverlapse uses; expected a CA that needs no validation";
 const EXAMPLES: &str = "\
 Examples:
   neverlapse validate inventory.toml && aws s3 cp inventory.toml s3://my-bucket/
   neverlapse validate s3://my-bucket
 
-Mistakes go to standard error, each with its line, the value and the accepted form.
-Exit codes: 0 all of it can be used, 1 it has mistakes, 3 it cannot be read";
+Errors go to standard error, each with its line, the value and the accepted form. Thresholds that the inventory does not set are \
+shown as 14 and 3 days; the stack's parameters WarnDays and CriticalDays replace those.
+
+Exit codes: 0 all of it can be used, 1 it has errors, 3 it cannot be read";

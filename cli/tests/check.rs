@@ -220,7 +220,7 @@ async fn an_inventory_in_a_bucket() {
 #[tokio::test]
 async fn another_time_and_other_thresholds() {
     let bench = Bench::open().await;
-    let later = (Timestamp::now() + Duration::days(61)).to_string();
+    let later = (Timestamp::now() + Duration::days(61)).rfc3339();
     let at = ["--at", &later, "--format", "json"];
     let thresholds = ["--warn-days", "5", "--critical-days", "1", "--format", "json"];
     let (at, thresholds) = tokio::join!(bench.check(&at), bench.check(&thresholds));
@@ -258,7 +258,7 @@ async fn a_list_is_read_to_its_end() {
     ];
     let out = neverlapse(bench.folder.path(), &arguments, &list).await;
     assert_eq!(text(&out.stdout).lines().count(), 2, "both good lines are looked at");
-    let complaint = "error: standard input line 4: invalid endpoint \"exmple:https\": port is not a number (expected host[:port], [v6]:port or smtp://host[:port])\n";
+    let complaint = "error: standard input line 4: invalid endpoint \"exmple:https\": port is not a number (expected host[:port], [v6]:port, smtp://host[:port] or smtps://host[:port])\n";
     assert_eq!(text(&out.stderr), complaint);
     assert_eq!(
         out.status.code(),
@@ -281,7 +281,7 @@ async fn mistakes_are_unknown_and_say_what_is_accepted() {
         ),
         (
             vec!["check", "a.b", "--at", "tomorrow"],
-            "expected a time such as 2027-01-31T12:00:00Z",
+            "expected a time such as 2027-01-31 or 2027-01-31T12:00:00Z",
         ),
         (vec!["check"], "[--file FILE] [--inventory FILE|s3://BUCKET]"),
         (
@@ -653,10 +653,7 @@ async fn ctrl_c_prints_what_was_looked_at_by_then() {
         let said = text(&out.stdout);
         assert!(said.contains(words) && said.contains("127.0.0.1:1"), "{format}: {said}");
         assert!(!said.contains(&second), "{format}: {said}");
-        assert_eq!(
-            text(&out.stderr),
-            "error: interrupted; this is what was looked at by then\n"
-        );
+        assert_eq!(text(&out.stderr), "error: interrupted; these are the results so far\n");
     }
 }
 
@@ -734,13 +731,13 @@ async fn validate_says_what_an_inventory_means() {
     let said = text(&out.stdout);
     for words in [
         "< 30 d   < 3 d      xn--bcher-kva.example:443 (bücher.example)\n",
-        "asks for vault.example.com",
-        "trusts ca/internal.pem too",
+        "as vault.example.com (SNI)",
+        "also trusts ca/internal.pem",
         "from letsencrypt, then zerossl",
         "served at example.com:443, api.example.com:8443",
         "https://acme.zerossl.com/v2/DV90",
         "arn:aws:iam::123456789012:role/acme-dns",
-        "6 endpoints, 1 certificate, 0 mistakes\n",
+        "8 endpoints, 1 certificate, 0 errors\n",
     ] {
         assert!(said.contains(words), "{words}: {said}");
     }
@@ -755,7 +752,9 @@ async fn validate_says_what_an_inventory_means() {
         "{said}"
     );
     assert!(
-        lines[1].starts_with("error: standard input line 3: [[endpoint]] host: \"a..b\" is not a domain name"),
+        lines[1].starts_with(
+            "error: standard input line 3: [[endpoint]] host: invalid endpoint \"a..b\": \"a..b\" is not a domain name"
+        ),
         "{said}"
     );
     assert!(text(&out.stdout).contains("fine.example:443"), "the rest is understood");
@@ -763,12 +762,12 @@ async fn validate_says_what_an_inventory_means() {
 
     let wild = "[[certificate]]\nidentifiers = [\"*.example.com\"]\n";
     let out = neverlapse(folder.path(), &["validate", "-"], wild).await;
-    let note = "note: standard input line 1: nobody looks whether example.com is served (expected served_at = ";
+    let note = "note: standard input line 1: no endpoint shows whether example.com is served (expected served_at = ";
     assert!(text(&out.stderr).starts_with(note), "{}", text(&out.stderr));
     assert_eq!(out.status.code(), Some(0), "instances may look");
 
     let out = neverlapse(folder.path(), &["validate", "-"], "# nothing yet\n").await;
-    assert!(text(&out.stderr).contains("nothing to look at (expected [[endpoint]] or [[certificate]])"));
+    assert!(text(&out.stderr).contains("nothing to watch (expected endpoints, [[endpoint]] or [[certificate]])"));
     assert_eq!(out.status.code(), Some(1), "an inventory of nothing watches nothing");
 }
 

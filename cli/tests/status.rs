@@ -146,6 +146,7 @@ impl Stack {
 /// Only what the command asks a stack for.
 async fn deploy(emulator: &Emulator) -> String {
     let template = json!({
+        "Parameters": {"Domains": {"Type": "String", "Default": "c.test, d.test:8443"}},
         "Resources": {"Bucket": {"Type": "AWS::S3::Bucket"}},
         "Outputs": {"BucketName": {"Value": {"Ref": "Bucket"}}}});
     let cloudformation = aws_sdk_cloudformation::Client::new(&emulator.config);
@@ -176,7 +177,7 @@ async fn every_certificate_with_the_stage_of_each_instance_and_address() {
         ran.err.contains("warning: there is no reports/latest.json yet"),
         "{ran:?}"
     );
-    assert!(ran.out.contains("no version is known"), "{ran:?}");
+    assert!(ran.out.contains("no version yet"), "{ran:?}");
 
     let old = stack.publish("a.test", 20).await;
     let (a, b) = (stack.publish("a.test", 80).await, stack.publish("b.test", 80).await);
@@ -189,14 +190,15 @@ async fn every_certificate_with_the_stage_of_each_instance_and_address() {
     assert_eq!(ran.err, "");
     for words in [
         "1 instance: 1 failed",
-        "i-1 (host-1) could not install version",
+        "i-1 (host-1) has failed to install version",
         "the test failed: \\u{1b}[2Jbroken",
-        "1 address: 1 another",
-        &format!("shows version {}", old.facts.version),
+        "1 address: 1 different",
+        &format!("serves version {}, valid until ", old.facts.version),
         &format!("version {} from test, 2 versions kept", a.facts.version),
         "renewal not due before",
         "2 certificates: 0 critical, 0 unknown, 1 warning, 1 ok",
-        "addresses as the probe saw them 1 h",
+        "2 endpoints: 0 critical, 0 unknown, 0 warning, 2 ok",
+        "endpoints as the probe saw them 1 h",
     ] {
         assert!(ran.out.contains(words), "{words} in {}", ran.out);
     }
@@ -252,8 +254,58 @@ async fn every_certificate_with_the_stage_of_each_instance_and_address() {
     stack.looked(Duration::hours(30), &seen).await;
     let ran = stack.status(&["a.test"]).await;
     assert!(
-        ran.code == 3 && ran.err.contains("the probe looked 1 d 6 h ago"),
+        ran.code == 3 && ran.err.contains("the last run of the probe was 1 d 6 h ago"),
         "{ran:?}"
+    );
+}
+
+/// A stack that only watches had no status at all.
+#[tokio::test(flavor = "multi_thread")]
+async fn endpoints_alone_have_a_status() {
+    let stack = Stack::open().await;
+    stack.store.delete("inventory.toml").await.unwrap();
+    let ran = stack.status(&[]).await;
+    assert!(ran.out.contains("0 certificates: "), "{ran:?}");
+    assert!(
+        ran.err.contains("hint: `neverlapse run` has the probe check now"),
+        "{ran:?}"
+    );
+
+    let expired = json!({"code": "self_signed", "severity": "critical", "subject": "x", "message": "is self-signed"});
+    let at = Timestamp::now();
+    let report = json!({"schema": "neverlapse.report/1", "started_at": at, "finished_at": at,
+        "counts": {"ok": 1, "warning": 0, "critical": 1, "unknown": 0}, "endpoints": [
+            {"endpoint": "c.test:443", "status": "critical", "findings": [expired], "observations": []},
+            {"endpoint": "d.test:8443", "status": "ok", "findings": [], "observations": [], "seconds_left": 864_000}]});
+    stack.put("reports/latest.json", report.to_string().as_bytes()).await;
+    let ran = stack.status(&[]).await;
+    assert_eq!(ran.code, 2, "{ran:?}");
+    for words in [
+        "c.test:443",
+        "- is self-signed",
+        "d.test:8443",
+        "2 endpoints: 1 critical, 0 unknown, 0 warning, 1 ok",
+    ] {
+        assert!(ran.out.contains(words), "{words} in {}", ran.out);
+    }
+
+    let plugin = stack.status(&["--format", "plugin"]).await;
+    assert_eq!(plugin.code, 2, "{plugin:?}");
+    let expected = "NEVERLAPSE CRITICAL - c.test:443: is self-signed; 0 certificates, 2 endpoints | critical=1 unknown=0 warning=0\n";
+    assert_eq!(plugin.out, expected);
+    let lines = stack.status(&["--format", "jsonl"]).await.out;
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(
+        lines
+            .iter()
+            .map(|line| line["endpoint"].as_str().unwrap())
+            .collect::<Vec<_>>(),
+        ["c.test:443", "d.test:8443"]
+    );
+    let metrics = stack.status(&["--format", "prometheus"]).await.out;
+    assert!(
+        metrics.contains("neverlapse_endpoint_status{endpoint=\"c.test:443\"} 2\n"),
+        "{metrics}"
     );
 }
 
@@ -270,9 +322,9 @@ async fn looking_now_sees_what_is_served_now() {
         }
     }
     stack.host.start().await.unwrap();
-    let ran = stack.status(&["--look"]).await;
+    let ran = stack.status(&["a.test", "b.test", "--look"]).await;
     assert_eq!(ran.code, 0, "{ran:?}");
-    assert!(ran.out.contains("addresses as seen now, from here"), "{ran:?}");
+    assert!(ran.out.contains("endpoints as seen now, from here"), "{ran:?}");
     // Published, and served nowhere yet.
     stack.publish("b.test", 85).await;
     let document = stack.json(&["--look"]).await;
@@ -314,11 +366,11 @@ async fn what_makes_no_sense_or_cannot_be_read_is_named_and_hides_nothing() {
     let ran = stack.status(&[]).await;
     assert_eq!(ran.code, 3, "{ran:?}");
     for words in [
-        "what i-2 reports cannot be understood: it is not a receipt",
-        "what i-3 reports cannot be understood",
+        "the receipt of i-2 cannot be read: it is not a receipt",
+        "the receipt of i-3 cannot be read",
         "it has 3145728 bytes (expected at most 65536)",
-        "what i-4 reports cannot be understood: its format is \"neverlapse.receipt/2\"",
-        "what stray.txt reports cannot be understood",
+        "the receipt of i-4 cannot be read: its format is \"neverlapse.receipt/2\"",
+        "the receipt of stray.txt cannot be read",
         "1 instance: 1 served",
         "2 certificates: 0 critical, 1 unknown, 0 warning, 1 ok",
     ] {
@@ -328,10 +380,7 @@ async fn what_makes_no_sense_or_cannot_be_read_is_named_and_hides_nothing() {
     *stack.denied.lock().unwrap() = current_key("b.test");
     let ran = stack.status(&["b.test"]).await;
     assert_eq!(ran.code, 3, "{ran:?}");
-    assert!(
-        ran.out.contains("nobody can say how far it is: cannot read s3://"),
-        "{ran:?}"
-    );
+    assert!(ran.out.contains("its state is not known: cannot read s3://"), "{ran:?}");
     assert!(ran.err.contains("hint: this needs s3:ListBucket"), "{ran:?}");
     let ran = stack.status(&[]).await;
     assert!(ran.out.contains(&a.facts.version), "{ran:?}");

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::certificate::Certificate;
@@ -13,7 +14,7 @@ use crate::finding::Finding;
 /// endpoint. How much of it is there depends on how far the connection got: without a connection
 /// there are only findings, and a handshake that failed late may still have the chain. The chain is
 /// judged in any case, so an expired certificate is a leaf *and* a finding.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Observation {
     /// The address and port that were connected to.
     pub address: SocketAddr,
@@ -38,7 +39,7 @@ pub struct Observation {
 }
 
 /// The handshake's parameters, by their IANA names.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Tls {
     /// `TLSv1.3`, `TLSv1.2`, or an older one of a legacy handshake.
     pub version: String,
@@ -55,7 +56,7 @@ pub struct Tls {
 /// ([`crate::finding::Kind::Revoked`]). `Unknown` never alerts, because a CA's list server that is
 /// down says nothing about the endpoint. Short-lived certificates, and those that are expired or
 /// not yet valid, are `Skipped`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum Revocation {
     /// A current, signed list does not have it.
@@ -75,7 +76,7 @@ pub enum Revocation {
 }
 
 /// An address that was not probed, or whose result does not count.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Skipped {
     /// The address.
     pub address: IpAddr,

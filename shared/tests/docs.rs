@@ -1,4 +1,8 @@
-//! What docs/renewal.md tells people to write is what the program reads.
+//! The documents: what they tell people to write is what the program reads, and their links lead
+//! somewhere.
+
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use neverlapse::inventory::Inventory;
 use serde_json::Value;
@@ -83,4 +87,54 @@ fn the_policies_are_json_and_allow_what_the_template_does() {
             "the template has no {key}: {values}"
         );
     }
+}
+
+/// Every document for people, in the repository's root and in docs/.
+fn documents() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut documents = Vec::new();
+    for folder in [root.to_owned(), root.join("docs")] {
+        let files = fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
+        documents.extend(files.filter(|path| path.extension().is_some_and(|extension| extension == "md")));
+    }
+    documents
+}
+
+/// The name of a heading in a link, as forges make it.
+fn anchor(heading: &str) -> String {
+    let words = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = words
+        .chars()
+        .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    let mut count = 0;
+    for path in documents() {
+        let text = fs::read_to_string(&path).unwrap();
+        for rest in text.split("](").skip(1) {
+            let link = rest.split([')', ' ']).next().unwrap();
+            if link.contains("://") || link.starts_with("mailto:") {
+                continue;
+            }
+            count += 1;
+
+            let (file, fragment) = link.split_once('#').unwrap_or((link, ""));
+            let target = match file {
+                "" => path.clone(),
+                file => path.parent().unwrap().join(file),
+            };
+            assert!(target.exists(), "{}: {link} leads nowhere", path.display());
+            if !fragment.is_empty() {
+                let headings = fs::read_to_string(&target).unwrap();
+                let is_there = headings
+                    .lines()
+                    .any(|line| line.starts_with('#') && anchor(line) == fragment);
+                assert!(is_there, "{}: {link}: no such heading", path.display());
+            }
+        }
+    }
+    assert!(count > 50, "{count} links");
 }

@@ -118,7 +118,7 @@ fn count_lines(mut file: File) -> io::Result<u64> {
 
 const LONGEST: u64 = 4_096;
 const BYTE_ORDER_MARK: char = '\u{feff}';
-const EXPECTED: &str = "one endpoint a line";
+const EXPECTED: &str = "one endpoint per line";
 
 #[cfg(test)]
 mod tests {
@@ -157,9 +157,9 @@ mod tests {
             problems,
             [
                 "names.txt line 1: invalid endpoint \"a..b\": \"a..b\" is not a domain name \
-                 (expected host[:port], [v6]:port or smtp://host[:port])",
-                "names.txt line 2: not UTF-8 (expected one endpoint a line)",
-                "names.txt line 3: longer than 4096 bytes (expected one endpoint a line)",
+                 (expected host[:port], [v6]:port, smtp://host[:port] or smtps://host[:port])",
+                "names.txt line 2: not UTF-8 (expected one endpoint per line)",
+                "names.txt line 3: longer than 4096 bytes (expected one endpoint per line)",
             ]
         );
     }

@@ -1,13 +1,14 @@
-//! `neverlapse check`: probes targets, and prints the result in one of five formats.
+//! `neverlapse check`: probes targets, and prints the result in one of six formats.
 
 mod concurrency;
 mod file;
-mod output;
+pub(crate) mod output;
+mod plugin;
 mod problems;
-mod prometheus;
+pub(crate) mod prometheus;
 mod source;
-mod summary;
-mod table;
+pub(crate) mod summary;
+pub(crate) mod table;
 mod thresholds;
 
 use std::io::{self, BufWriter, IsTerminal};
@@ -42,18 +43,18 @@ use crate::argument;
 pub(crate) struct Arguments {
     #[command(flatten)]
     source: source::Arguments,
-    /// Judge as of another time, such as 2027-01-31T12:00:00Z
-    #[arg(long, value_name = "RFC3339", value_parser = argument::time)]
+    /// Judge as of another time, such as 2027-01-31 or 2027-01-31T12:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = argument::time)]
     at: Option<Timestamp>,
-    /// Ask this name server instead of the system's
+    /// Use this name server instead of the system's
     #[arg(long, value_name = "IP[:PORT]", value_parser = argument::nameserver)]
     nameserver: Option<SocketAddr>,
     #[command(flatten)]
     thresholds: thresholds::Arguments,
-    /// Give an address this long in all; with more than the usual 15, one slow step may take it all
+    /// Limit for each address, all steps together; above the usual 15, a single step may use all of it
     #[arg(long, value_name = "SECONDS", default_value = "15", value_parser = argument::seconds, allow_negative_numbers = true)]
     timeout: Duration,
-    /// Look at this many endpoints together [default: 200, or what the limit on open files allows]
+    /// Check this many endpoints at the same time [default: 200, or fewer if the limit on open files is low]
     #[arg(long, value_name = "N", value_parser = argument::concurrency, allow_negative_numbers = true)]
     concurrency: Option<u32>,
     /// The name to give mail servers in EHLO [default: the address that they see]
@@ -120,7 +121,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<u8> {
         // A second Ctrl-C does not wait for the rest of the output.
         tokio::spawn(async { ctrl_c().await.map(|()| exit(INTERRUPTED.into())) });
     } else if counts.total() == 0 && problems.count() == 0 {
-        bail!("there is nothing to look at (expected at least one endpoint)");
+        bail!("there is nothing to check (expected at least one endpoint)");
     }
 
     let summary = Summary {
@@ -132,7 +133,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<u8> {
     };
     output.finish(&summary)?;
     if interrupted {
-        eprintln!("error: interrupted; this is what was looked at by then");
+        eprintln!("error: interrupted; these are the results so far");
         return Ok(INTERRUPTED);
     }
     Ok(summary.status().exit_code())
@@ -180,6 +181,7 @@ Examples:
   neverlapse check vault.internal:8200 --ca internal.pem --at 2027-01-31T12:00:00Z
   neverlapse check --inventory inventory.toml --format prometheus | sponge neverlapse.prom
   neverlapse check --inventory inventory.toml --format html > report.html
+  neverlapse check --file names.txt --format plugin         as a plugin of Nagios, Icinga or Checkmk
 
-Exit codes: 0 ok, 1 warning, 2 critical, 3 unknown (could not look, or not understood);
-130 after Ctrl-C, which prints what was looked at by then";
+Exit codes: 0 ok, 1 warning, 2 critical, 3 unknown (could not be checked, or not understood);
+130 after Ctrl-C, which prints the results so far";

@@ -12,6 +12,7 @@ use neverlapse::text::printable_json;
 use neverlapse::timestamp::Timestamp;
 use serde::Serialize;
 
+use super::plugin::Plugin;
 use super::prometheus::Metrics;
 use super::summary::Summary;
 use super::table::Table;
@@ -19,21 +20,24 @@ use crate::terminal::Terminal;
 
 /// How to print the result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Format {
+pub(crate) enum Format {
     /// For people, worst first
     Table,
     /// One neverlapse.report/1 document
     Json,
-    /// One endpoint a line, in the order they finish
+    /// One endpoint per line, in the order in which they finish
     Jsonl,
     /// For the textfile collector of node_exporter
     Prometheus,
+    /// For Nagios and other users of monitoring plugins
+    #[value(alias = "nagios")]
+    Plugin,
     /// One self-contained web page
     Html,
 }
 
 /// A format that is being written.
-pub(super) struct Output<W> {
+pub(crate) struct Output<W> {
     out: W,
     kind: Kind,
 }
@@ -43,29 +47,32 @@ enum Kind {
     Json { first: bool },
     Jsonl,
     Prometheus(Metrics),
+    Plugin(Plugin),
     Html(Worst),
 }
 
 impl<W: Write> Output<W> {
-    pub(super) fn new(format: Format, mut out: W, began: Timestamp) -> Result<Self> {
+    pub(crate) fn new(format: Format, mut out: W, began: Timestamp) -> Result<Self> {
         let kind = match format {
             Format::Table => Kind::Table(Table::default()),
             Format::Json => {
                 write!(
                     out,
-                    "{{\"schema\":{SCHEMA:?},\"started_at\":\"{began}\",\"endpoints\":["
+                    "{{\"schema\":{SCHEMA:?},\"started_at\":\"{}\",\"endpoints\":[",
+                    began.rfc3339()
                 )?;
                 Kind::Json { first: true }
             }
             Format::Jsonl => Kind::Jsonl,
             Format::Prometheus => Kind::Prometheus(Metrics::default()),
+            Format::Plugin => Kind::Plugin(Plugin::default()),
             Format::Html => Kind::Html(Worst::default()),
         };
         Ok(Self { out, kind })
     }
 
     /// Takes one endpoint: prints it, or keeps no more of it than the format needs.
-    pub(super) fn endpoint(&mut self, report: &EndpointReport) -> Result<()> {
+    pub(crate) fn endpoint(&mut self, report: &EndpointReport) -> Result<()> {
         match &mut self.kind {
             Kind::Table(table) => table.add(report),
             Kind::Json { first } => {
@@ -78,13 +85,14 @@ impl<W: Write> Output<W> {
                 self.out.flush()?;
             }
             Kind::Prometheus(metrics) => metrics.add(report),
+            Kind::Plugin(plugin) => plugin.add(report),
             Kind::Html(worst) => worst.add(report),
         }
         Ok(())
     }
 
     /// Prints what the format keeps until the end, and the summary.
-    pub(super) fn finish(mut self, summary: &Summary) -> Result<()> {
+    pub(crate) fn finish(mut self, summary: &Summary) -> Result<()> {
         match self.kind {
             Kind::Table(table) => table.print(&mut self.out, Terminal::of_stdout(), summary)?,
             Kind::Json { .. } => {
@@ -96,12 +104,13 @@ impl<W: Write> Output<W> {
                 writeln!(
                     self.out,
                     "\n],\"finished_at\":\"{}\",\"counts\":{}{mistakes}}}",
-                    summary.ended,
+                    summary.ended.rfc3339(),
                     json(&summary.counts)?
                 )?;
             }
             Kind::Jsonl => {}
             Kind::Prometheus(metrics) => metrics.print(&mut self.out, summary)?,
+            Kind::Plugin(plugin) => plugin.print(&mut self.out, summary)?,
             Kind::Html(worst) => {
                 let page = page(&worst.report(summary), None)?;
                 self.out.write_all(page.as_bytes())?;

@@ -17,7 +17,7 @@ use super::summary::Summary;
 /// What is kept of each endpoint. One that was given twice counts once, as the worst that was seen
 /// of it.
 #[derive(Default)]
-pub(super) struct Metrics {
+pub(crate) struct Metrics {
     endpoints: BTreeMap<String, State>,
     findings: BTreeSet<(String, Option<SocketAddr>, &'static Code, Severity)>,
 }
@@ -28,7 +28,7 @@ struct State {
 }
 
 impl Metrics {
-    pub(super) fn add(&mut self, report: &EndpointReport) {
+    pub(crate) fn add(&mut self, report: &EndpointReport) {
         let not_after = report.not_after.map(|not_after| not_after.unix());
         let state = self.endpoints.entry(report.endpoint.clone()).or_insert(State {
             status: report.status,
@@ -44,10 +44,15 @@ impl Metrics {
     }
 
     pub(super) fn print(&self, out: &mut impl Write, summary: &Summary) -> io::Result<()> {
+        self.print_endpoints(out)?;
+        print_run(out, summary)
+    }
+
+    /// What is known of the endpoints, without the run that found it.
+    pub(crate) fn print_endpoints(&self, out: &mut impl Write) -> io::Result<()> {
         self.print_not_after(out)?;
         self.print_status(out)?;
-        self.print_findings(out)?;
-        print_run(out, summary)
+        self.print_findings(out)
     }
 
     fn print_not_after(&self, out: &mut impl Write) -> io::Result<()> {
@@ -55,7 +60,7 @@ impl Metrics {
         describe(
             out,
             name,
-            "When the first leaf certificate that the endpoint serves ends.",
+            "When the certificate of the endpoint expires; the first, if its addresses serve several.",
         )?;
         for (endpoint, state) in &self.endpoints {
             if let Some(not_after) = state.not_after {
@@ -83,7 +88,7 @@ impl Metrics {
         describe(
             out,
             name,
-            "What is wrong with an endpoint; without an address, with all of it.",
+            "What is wrong with an endpoint; without an address, with the endpoint as a whole.",
         )?;
         for (endpoint, address, code, severity) in &self.findings {
             let address = address.map(|address| address.to_string()).unwrap_or_default();
@@ -101,7 +106,7 @@ impl Metrics {
 
 fn print_run(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
     let name = "neverlapse_run_endpoints";
-    describe(out, name, "Endpoints that the last run looked at, by status.")?;
+    describe(out, name, "Endpoints that the last run checked, by status.")?;
     let counts = summary.counts;
     for (status, count) in [
         ("ok", counts.ok),
@@ -125,11 +130,16 @@ fn print_run(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
     sample(out, name, &[], summary.ended.unix())
 }
 
-fn describe(out: &mut impl Write, name: &str, help: &str) -> io::Result<()> {
+pub(crate) fn describe(out: &mut impl Write, name: &str, help: &str) -> io::Result<()> {
     writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge")
 }
 
-fn sample(out: &mut impl Write, name: &str, labels: &[(&str, &dyn Display)], value: impl Display) -> io::Result<()> {
+pub(crate) fn sample(
+    out: &mut impl Write,
+    name: &str,
+    labels: &[(&str, &dyn Display)],
+    value: impl Display,
+) -> io::Result<()> {
     if labels.is_empty() {
         return writeln!(out, "{name} {value}");
     }

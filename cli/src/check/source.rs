@@ -17,18 +17,19 @@ use neverlapse::text::printable;
 use super::file::EndpointFile;
 use super::problems::Problems;
 use super::thresholds;
+use crate::argument;
 use crate::inventory;
 
 #[derive(Debug, Args)]
 #[group(skip)]
 pub(super) struct Arguments {
     /// host, host:port, [v6]:port, smtp://host[:port] (STARTTLS; also imap, pop3, ftp, ldap, postgres, mysql), or smtps://host
-    #[arg(value_name = "ENDPOINT", required_unless_present_any = ["file", "inventory"])]
+    #[arg(value_name = "ENDPOINT", value_parser = argument::endpoint, required_unless_present_any = ["file", "inventory"])]
     endpoints: Vec<Endpoint>,
-    /// Read endpoints from a file, one a line, # for comments; - for standard input
+    /// Read endpoints from a file, one per line, # for comments; - for standard input
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// Read an inventory: a file, whose `ca` are paths beside it, or s3://bucket[/key], whose `ca` are keys
+    /// Read an inventory: a file, in which `ca` is a path relative to it, or s3://bucket[/key], in which `ca` is a key
     #[arg(long, value_name = "FILE|s3://BUCKET")]
     inventory: Option<String>,
     /// Trust the roots in this PEM file too; may be given several times
@@ -130,7 +131,7 @@ async fn of_inventory(
     }
 
     if targets.is_empty() && problems.count() == 0 {
-        bail!("the inventory {place} has nothing to look at (expected [[endpoint]] or [[certificate]])");
+        bail!("the inventory {place} has nothing to check (expected endpoints, [[endpoint]] or [[certificate]])");
     }
     Ok(targets)
 }

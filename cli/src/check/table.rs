@@ -17,7 +17,7 @@ use crate::terminal::Terminal;
 
 /// The worst endpoints so far, as text; the others are only counted.
 #[derive(Default)]
-pub(super) struct Table {
+pub(crate) struct Table {
     worst: BTreeMap<Rank, Row>,
     seen: u64,
 }
@@ -41,7 +41,7 @@ struct Row {
 
 impl Table {
     /// Keeps an endpoint if it is among the worst.
-    pub(super) fn add(&mut self, report: &EndpointReport) {
+    pub(crate) fn add(&mut self, report: &EndpointReport) {
         let rank = Rank {
             status: Reverse(report.status),
             seconds_left: report.seconds_left.unwrap_or(i64::MAX),
@@ -67,8 +67,14 @@ impl Table {
     }
 
     pub(super) fn print(&self, out: &mut impl Write, terminal: Terminal, summary: &Summary) -> io::Result<()> {
+        self.print_rows(out, terminal)?;
+        writeln!(out, "{}", sentence(summary))
+    }
+
+    /// The rows alone, without what sums them up.
+    pub(crate) fn print_rows(&self, out: &mut impl Write, terminal: Terminal) -> io::Result<()> {
         let mut grid = terminal.grid();
-        grid.set_header(["STATUS", "TIME LEFT", "ENDPOINT, AND WHAT WAS SEEN"]);
+        grid.set_header(["STATUS", "TIME LEFT", "ENDPOINT AND FINDINGS"]);
         for (rank, row) in &self.worst {
             grid.add_row(row.cells(rank));
         }
@@ -78,10 +84,9 @@ impl Table {
             writeln!(out, "{}", grid.trim_fmt())?;
         }
         match self.seen - self.worst.len() as u64 {
-            0 => {}
-            more => writeln!(out, "+{more} more, none of them worse (--format jsonl has them all)")?,
+            0 => Ok(()),
+            more => writeln!(out, "+{more} more, none of them worse (--format jsonl has them all)"),
         }
-        writeln!(out, "{}", sentence(summary))
     }
 }
 
@@ -214,7 +219,7 @@ mod tests {
             .filter(|line| !line.starts_with('─') && !line.starts_with('═'))
             .collect();
         let expected = [
-            " STATUS     TIME LEFT    ENDPOINT, AND WHAT WAS SEEN",
+            " STATUS     TIME LEFT    ENDPOINT AND FINDINGS",
             " critical   9 d          xn--bcher-kva.example:443 (bücher.example)",
             "            2026-12-03   - only here [192.0.2.7]",
             "                         - warning: everywhere",

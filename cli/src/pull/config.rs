@@ -9,6 +9,7 @@ use anyhow::{Context, Error, Result, bail, ensure};
 use neverlapse::endpoint::{Endpoint, Host};
 use neverlapse::name;
 use nix::unistd::{Group, User};
+use schemars::{JsonSchema, Schema};
 use serde::Deserialize;
 
 use super::keystore::Keystore;
@@ -57,6 +58,11 @@ pub(crate) struct Wanted {
     /// The hours in which changes are wanted; `None` is always.
     pub(crate) window: Option<Window>,
     pub(crate) allow_staging: bool,
+}
+
+/// The JSON Schema of `pull.toml`.
+pub(crate) fn schema() -> Schema {
+    schemars::schema_for!(Written)
 }
 
 impl Config {
@@ -111,8 +117,9 @@ impl Config {
     }
 }
 
-/// What a person wrote: for all certificates, unless one of them says otherwise.
-#[derive(Debug, Deserialize)]
+/// What `neverlapse pull` installs on this host. Commands, timeouts and the window are for all
+/// certificates, unless one has its own.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Written {
     bucket: Option<String>,
@@ -134,7 +141,7 @@ struct Written {
     certificate: Vec<WrittenCertificate>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct WrittenCertificate {
     name: String,
@@ -269,7 +276,7 @@ fn is_name(name: &str) -> bool {
 }
 
 /// A list is run as it is, a string by `/bin/sh -c`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(
     untagged,
     expecting = "a command: a string for the shell, or a list of program and arguments"
@@ -293,7 +300,7 @@ impl Command {
     }
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "an endpoint or a list of them")]
 enum OneOrMore {
     #[default]

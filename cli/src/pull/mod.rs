@@ -46,6 +46,7 @@ use neverlapse::timestamp::Timestamp;
 
 use self::budget::Budget;
 use self::config::Config;
+pub(crate) use self::config::schema;
 use self::install::{Failures, install};
 use self::instance::{Identity, Machine};
 use self::journal::Journal;

@@ -1,7 +1,10 @@
 //! `neverlapse status`: every managed certificate, how far it is at each instance and each address,
-//! and what the renewer does about it.
+//! and what the renewer does about it; and every other endpoint, as the probe saw it.
 
+mod lines;
 mod overview;
+mod plugin;
+mod prometheus;
 mod served;
 mod table;
 
@@ -9,7 +12,7 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::{Args, ValueEnum};
 use neverlapse::bucket::store::{LATEST_JSON, Store};
 use neverlapse::delivery;
@@ -17,7 +20,7 @@ use neverlapse::finding::{Kind, Span};
 use neverlapse::inventory::{Inventory, Managed, Problem};
 use neverlapse::renewal::decide;
 use neverlapse::report::Report;
-use neverlapse::text::{printable, printable_json};
+use neverlapse::text::printable_json;
 use neverlapse::timestamp::Timestamp;
 use tokio::time::Instant;
 
@@ -34,10 +37,10 @@ pub(crate) struct Arguments {
     /// Only these certificates, by their names in the inventory
     #[arg(value_name = "NAME")]
     names: Vec<String>,
-    /// Look at where they are served now, from here, instead of telling what the probe saw last
+    /// Check the endpoints now, from here, instead of showing what the probe saw last
     #[arg(long)]
     look: bool,
-    /// With --look: ask this name server instead of the system's
+    /// With --look: use this name server instead of the system's
     #[arg(long, value_name = "IP[:PORT]", value_parser = argument::nameserver, requires = "look")]
     nameserver: Option<SocketAddr>,
     /// How to print the result
@@ -54,15 +57,19 @@ enum Format {
     Table,
     /// One neverlapse.report/1 document
     Json,
+    /// One certificate or endpoint per line
+    Jsonl,
+    /// For the textfile collector of node_exporter
+    Prometheus,
+    /// For Nagios and other users of monitoring plugins
+    #[value(alias = "nagios")]
+    Plugin,
 }
 
 /// Reads the bucket, probes if that was requested, prints the overview, and returns the exit code.
 pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
     let stack = Stack::find(&arguments.stack).await?;
     let inventory = stack.inventory().await?;
-    for problem in &inventory.problems {
-        eprintln!("error: inventory.toml {}", printable(&problem.to_string()));
-    }
     let certificates = chosen(&inventory, &arguments.names)?;
 
     let overview = overview(arguments, &stack, &inventory, &certificates).await?;
@@ -74,6 +81,9 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
             let json = serde_json::to_string(&overview.report())?;
             writeln!(out, "{}", printable_json(json))?;
         }
+        Format::Jsonl => lines::print(&overview, &mut out)?,
+        Format::Prometheus => prometheus::print(&overview, &mut out)?,
+        Format::Plugin => plugin::print(&overview, &mut out)?,
     }
     out.flush()?;
     print_hints(&overview);
@@ -82,9 +92,6 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
 
 /// The certificates of these names, or all of them if there are no names.
 fn chosen(inventory: &Inventory, names: &[String]) -> Result<Vec<Managed>> {
-    if names.is_empty() && inventory.certificates.is_empty() {
-        bail!("the inventory has no [[certificate]]");
-    }
     for name in names {
         certificate(inventory, name)?;
     }
@@ -102,10 +109,12 @@ async fn overview(
 ) -> Result<Overview> {
     let began = Timestamp::now();
     let last = last_report(&stack.store).await;
+    // Without names it is about everything that is watched.
+    let only = (!arguments.names.is_empty()).then_some(certificates);
     let served = if arguments.look {
-        Served::probe(certificates, inventory, stack, arguments.nameserver, timeout()).await?
+        Served::probe(only, inventory, stack, arguments.nameserver, timeout()).await?
     } else {
-        Served::seen_by_probe(certificates, last.as_ref())
+        Served::seen_by_probe(only, last.as_ref())
     };
     let before = last.as_ref().map_or(&[][..], |last| &last.certificates);
     let stored = delivery::read(&stack.store, certificates, before, timeout()).await;
@@ -144,6 +153,7 @@ async fn overview(
         certificates: reports,
         decisions,
         problems,
+        is_everything: only.is_none(),
         served,
         probe_period: probe_period(stack),
         began,
@@ -175,15 +185,15 @@ fn timeout() -> Instant {
 /// What to do where this command could not do its work.
 fn print_hints(overview: &Overview) {
     match overview.served.by {
-        SeenBy::Nobody if overview.is_served_somewhere() => {
-            eprintln!("warning: there is no {LATEST_JSON} yet, so nobody has seen what is served");
-            eprintln!("hint: --look looks now, from here");
+        SeenBy::Nobody if overview.is_everything || overview.is_served_somewhere() => {
+            eprintln!("warning: there is no {LATEST_JSON} yet, so it is not known what is served");
+            eprintln!("hint: `neverlapse run` has the probe check now; --look checks from here");
         }
         SeenBy::Probe(at) if overview.is_old() => {
             let ago = Span(overview.now - at);
             let period = Span(overview.probe_period);
-            eprintln!("warning: the probe looked {ago} ago; it should every {period} at the latest");
-            eprintln!("hint: its log and its schedule say why; --look looks now, from here");
+            eprintln!("warning: the last run of the probe was {ago} ago; it should run at least every {period}");
+            eprintln!("hint: its log and its schedule show why; --look checks now, from here");
         }
         _ => {}
     }
@@ -205,9 +215,10 @@ const HELP: &str = "\
 Examples:
   neverlapse status
   neverlapse status example.com --look
+  neverlapse status --format plugin
   neverlapse status --format json | jq '.certificates[] | select(.status != \"ok\") | .name'
 
-Pointers, receipts and renewals are read from the bucket as they are now; what addresses show is what the probe saw in its last run, \
-unless --look looks now, from here.
+Versions, receipts and renewals are read from the bucket as they are now. What endpoints serve is what the probe saw in its last \
+run, unless --look checks them now, from here.
 
-Exit codes: 0 ok, 1 warning, 2 critical, 3 unknown (something could not be read or seen, or not understood).";
+Exit codes: 0 ok, 1 warning, 2 critical, 3 unknown (something could not be read or checked, or not understood).";

@@ -16,6 +16,8 @@ pub(super) struct Overview {
     pub(super) decisions: Vec<(String, Decision)>,
     /// What could not be understood or listed.
     pub(super) problems: Vec<Problem>,
+    /// Whether it is about everything that is watched, or about certificates by name.
+    pub(super) is_everything: bool,
     pub(super) served: Served,
     /// The probe's results are old after this time.
     pub(super) probe_period: Duration,
@@ -26,12 +28,21 @@ pub(super) struct Overview {
 impl Overview {
     /// The worst of all. What nobody saw, or saw too long ago, is unknown.
     pub(super) fn status(&self) -> Severity {
-        let unknown = !self.problems.is_empty() || self.is_old();
+        let is_unseen = self.is_everything && self.served.by == SeenBy::Nobody;
+        let unknown = !self.problems.is_empty() || self.is_old() || is_unseen;
         let rest = if unknown { Severity::Unknown } else { Severity::Ok };
-        self.certificates
+        let certificates = self
+            .certificates
             .iter()
-            .map(|certificate| status(certificate, self.now))
-            .fold(rest, Severity::max)
+            .map(|certificate| status(certificate, self.now));
+        let endpoints = self.watched().map(|endpoint| endpoint.status);
+        certificates.chain(endpoints).fold(rest, Severity::max)
+    }
+
+    /// The endpoints that it is about. What is served where a certificate should be is part of the
+    /// certificate.
+    pub(super) fn watched(&self) -> impl Iterator<Item = &EndpointReport> {
+        self.served.endpoints.iter().filter(|_| self.is_everything)
     }
 
     /// As a document, which `neverlapse report -` makes a page of.

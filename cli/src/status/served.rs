@@ -32,8 +32,8 @@ pub(super) enum SeenBy {
 }
 
 impl Served {
-    /// What the probe's last report says of these certificates' endpoints.
-    pub(super) fn seen_by_probe(certificates: &[Managed], last: Option<&Report>) -> Self {
+    /// What the probe's last report says of these certificates' endpoints, or of all endpoints.
+    pub(super) fn seen_by_probe(only: Option<&[Managed]>, last: Option<&Report>) -> Self {
         let Some(last) = last else {
             return Self {
                 endpoints: Vec::new(),
@@ -41,22 +41,25 @@ impl Served {
             };
         };
 
-        let places: BTreeSet<_> = certificates
-            .iter()
-            .flat_map(|certificate| &certificate.served_at)
-            .map(ToString::to_string)
-            .collect();
         let mut endpoints = last.endpoints.clone();
-        endpoints.retain(|seen| places.contains(&seen.endpoint));
+        if let Some(certificates) = only {
+            let places: BTreeSet<_> = certificates
+                .iter()
+                .flat_map(|certificate| &certificate.served_at)
+                .map(ToString::to_string)
+                .collect();
+            endpoints.retain(|seen| places.contains(&seen.endpoint));
+        }
         Self {
             endpoints,
             by: SeenBy::Probe(last.finished_at),
         }
     }
 
-    /// Probes these certificates' endpoints in the same way as the probe does.
+    /// Probes these certificates' endpoints, or all of the inventory, in the same way as the probe
+    /// does.
     pub(super) async fn probe(
-        certificates: &[Managed],
+        only: Option<&[Managed]>,
         inventory: &Inventory,
         stack: &Stack,
         nameserver: Option<SocketAddr>,
@@ -66,8 +69,13 @@ impl Served {
             thresholds: inventory.thresholds,
             ..Inventory::default()
         };
-        for endpoint in certificates.iter().flat_map(|certificate| &certificate.served_at) {
-            watched.watch_as_in(inventory, endpoint.clone());
+        match only {
+            Some(certificates) => {
+                for endpoint in certificates.iter().flat_map(|certificate| &certificate.served_at) {
+                    watched.watch_as_in(inventory, endpoint.clone());
+                }
+            }
+            None => watched.watched.clone_from(&inventory.watched),
         }
 
         let roots = roots(stack).await?;

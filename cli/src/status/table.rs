@@ -8,16 +8,19 @@ use std::io::{self, Write};
 use comfy_table::Cell;
 use neverlapse::finding::{Finding, Kind, Severity, Span};
 use neverlapse::report::{AddressReport, AddressStage, CertificateReport, Counts, InstanceReport, Left};
+use neverlapse::text;
 
 use super::overview::{self, Overview};
 use super::served::SeenBy;
 use crate::cell::{self, cut};
+use crate::check::table::Table as Endpoints;
 use crate::terminal::Terminal;
 
 /// What is shown of an overview.
 pub(super) struct Table {
     rows: Vec<Row>,
-    sentences: [String; 2],
+    endpoints: Endpoints,
+    sentences: Vec<String>,
 }
 
 struct Row {
@@ -36,18 +39,23 @@ impl Table {
                 certificate.name.as_str(),
             )
         });
+        let mut endpoints = Endpoints::default();
+        for endpoint in overview.watched() {
+            endpoints.add(endpoint);
+        }
         Self {
             rows: certificates
                 .iter()
                 .map(|certificate| row(overview, certificate))
                 .collect(),
-            sentences: [totals(overview), age(overview)],
+            endpoints,
+            sentences: totals(overview).into_iter().chain([age(overview)]).collect(),
         }
     }
 
     pub(super) fn print(&self, out: &mut impl Write, terminal: Terminal) -> io::Result<()> {
         let mut grid = terminal.grid();
-        grid.set_header(["STATUS", "TIME LEFT", "CERTIFICATE, AND HOW FAR IT IS"]);
+        grid.set_header(["STATUS", "TIME LEFT", "CERTIFICATE AND PROGRESS"]);
         for row in &self.rows {
             grid.add_row([
                 cell::status(row.status),
@@ -57,7 +65,10 @@ impl Table {
         }
         Terminal::wrap_last(&mut grid);
 
-        writeln!(out, "{}", grid.trim_fmt())?;
+        if !self.rows.is_empty() {
+            writeln!(out, "{}\n", grid.trim_fmt())?;
+        }
+        self.endpoints.print_rows(out, terminal)?;
         self.sentences
             .iter()
             .try_for_each(|sentence| writeln!(out, "{sentence}"))
@@ -99,7 +110,7 @@ fn line(finding: &Finding, status: Severity) -> String {
     let message = match &finding.kind {
         // What the address serves instead is shown below, without 64 digits of a fingerprint.
         Kind::WrongCertificate { endpoint, address, .. } => {
-            format!("{address} serves another certificate for {endpoint} than the current one")
+            format!("{address} serves a different certificate for {endpoint} than the current version")
         }
         _ => finding.message.clone(),
     };
@@ -118,7 +129,7 @@ fn version(certificate: &CertificateReport) -> String {
     };
     match &certificate.current {
         Some(current) => cut(&format!("version {} from {}{kept}", current.version, current.issuer)),
-        None => "no version is known".to_owned(),
+        None => "no version yet".to_owned(),
     }
 }
 
@@ -159,7 +170,7 @@ fn addresses(certificate: &CertificateReport) -> Vec<String> {
     let mut sorted: Vec<_> = certificate.addresses.iter().collect();
     sorted.sort_by_key(|seen| (seen.stage, seen.endpoint.as_str(), seen.address));
     if sorted.is_empty() {
-        return vec!["served nowhere that is watched".to_owned()];
+        return vec!["no address is checked".to_owned()];
     }
 
     let stages = counted(sorted.iter().map(|seen| seen.stage));
@@ -177,10 +188,10 @@ fn address(seen: &AddressReport) -> String {
     };
     let shown = match (seen.stage, &seen.version, &seen.fingerprint, seen.not_after) {
         (AddressStage::Served, ..) => String::new(),
-        (_, Some(version), _, Some(not_after)) => format!(" shows version {version}, until {not_after}"),
+        (_, Some(version), _, Some(not_after)) => format!(" serves version {version}, valid until {not_after}"),
         (_, None, Some(fingerprint), Some(not_after)) => {
             let begin = fingerprint.get(..12).unwrap_or_default();
-            format!(" shows one that is none of ours, {begin}, until {not_after}")
+            format!(" serves a certificate that is not from here, valid until {not_after} (SHA-256 {begin}…)")
         }
         _ => String::new(),
     };
@@ -196,7 +207,7 @@ fn more(all: usize) -> Option<String> {
     match all.saturating_sub(LISTED) {
         0 => None,
         left_out => Some(format!(
-            "· +{left_out} more, none of them behind these (--format json has them all)"
+            "· +{left_out} more, none of them less far (--format json has them all)"
         )),
     }
 }
@@ -211,29 +222,39 @@ fn counted<S: Ord + Display>(stages: impl Iterator<Item = S>) -> String {
     each.join(", ")
 }
 
-fn totals(overview: &Overview) -> String {
-    let mut counts = Counts::default();
+/// How many certificates and endpoints there are, by status.
+fn totals(overview: &Overview) -> Vec<String> {
+    let mut certificates = Counts::default();
     for certificate in &overview.certificates {
-        counts.add(overview::status(certificate, overview.now));
+        certificates.add(overview::status(certificate, overview.now));
     }
-    let total = counts.total();
-    let noun = if total == 1 { "certificate" } else { "certificates" };
+    let mut endpoints = Counts::default();
+    for endpoint in overview.watched() {
+        endpoints.add(endpoint.status);
+    }
+
     let problems = match overview.problems.len() {
         0 => String::new(),
         some => format!(", {some} not understood"),
     };
-    format!("{total} {noun}: {counts}{problems}")
+    let noun = text::counted(certificates.total(), "certificate", "certificates");
+    let mut totals = vec![format!("{noun}: {certificates}{problems}")];
+    if overview.is_everything {
+        let noun = text::counted(endpoints.total(), "endpoint", "endpoints");
+        totals.push(format!("{noun}: {endpoints}"));
+    }
+    totals
 }
 
 /// When the addresses were seen.
 fn age(overview: &Overview) -> String {
     match overview.served.by {
-        SeenBy::Here => "addresses as seen now, from here".to_owned(),
+        SeenBy::Here => "endpoints as seen now, from here".to_owned(),
         SeenBy::Probe(at) => format!(
-            "addresses as the probe saw them {} ago, on {at}",
+            "endpoints as the probe saw them {} ago, on {at}",
             Span(overview.now - at)
         ),
-        SeenBy::Nobody => "addresses have not been looked at".to_owned(),
+        SeenBy::Nobody => "endpoints have not been checked yet".to_owned(),
     }
 }
 
@@ -262,6 +283,7 @@ mod tests {
                 endpoints: Vec::new(),
                 by,
             },
+            is_everything: false,
             probe_period: time::Duration::hours(26),
             began: NOW,
             now: NOW,
@@ -310,29 +332,29 @@ mod tests {
         let page = print(&overview, Terminal::default());
         let lines: Vec<_> = page
             .lines()
-            .filter(|line| !line.starts_with('─') && !line.starts_with('═'))
+            .filter(|line| !line.is_empty() && !line.starts_with('─') && !line.starts_with('═'))
             .collect();
         let expected = [
-            " STATUS     TIME LEFT    CERTIFICATE, AND HOW FAR IT IS",
+            " STATUS     TIME LEFT    CERTIFICATE AND PROGRESS",
             " critical   2 d ago      lapsed.test",
             "            2026-10-08   - expired 2 d ago",
             "                         version v from letsencrypt",
             "                         no instance has reported",
-            "                         served nowhere that is watched",
+            "                         no address is checked",
             " warning    88 d         shop.test (for shop.test, *.shop.test)",
             "            2027-01-06   - i-2 (web-2) could not install it: no",
             "                         version new from letsencrypt, 2 versions kept",
             "                         3 instances: 1 failed, 2 served",
-            "                         · failed      i-2 (web-2) since 2026-10-08T02:00:00Z, has old",
-            "                         · served      i-1 (web-1) since 2026-10-08T01:00:00Z",
+            "                         · failed      i-2 (web-2) since 2026-10-08 02:00 UTC, has old",
+            "                         · served      i-1 (web-1) since 2026-10-08 01:00 UTC",
             "                         · served      web-3",
-            "                         3 addresses: 2 another, 1 served",
-            "                         · another     192.0.2.2:443 for shop.test:443 shows version old, until 2026-10-30T00:00:00Z",
-            "                         · another     192.0.2.3:443 for shop.test:443 shows one that is none of ours, cccccccccccc, until 2026-10-30T00:00:00Z",
+            "                         3 addresses: 2 different, 1 served",
+            "                         · different   192.0.2.2:443 for shop.test:443 serves version old, valid until 2026-10-30 00:00 UTC",
+            "                         · different   192.0.2.3:443 for shop.test:443 serves a certificate that is not from here, valid until 2026-10-30 00:00 UTC (SHA-256 cccccccccccc…)",
             "                         · served      192.0.2.1:443 for shop.test:443",
-            "                         renewal not due before 2026-12-08T00:00:00Z",
+            "                         renewal not due before 2026-12-08 00:00 UTC",
             "2 certificates: 1 critical, 0 unknown, 1 warning, 0 ok",
-            "addresses as the probe saw them 3 h ago, on 2026-10-09T21:00:00Z",
+            "endpoints as the probe saw them 3 h ago, on 2026-10-09 21:00 UTC",
         ];
         assert_eq!(lines, expected, "{page}");
         assert_eq!(overview.status(), Severity::Critical);

@@ -7,6 +7,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::document::{self, Document, Error};
@@ -14,7 +15,7 @@ use crate::text::cut;
 use crate::timestamp::Timestamp;
 
 /// The last thing that an instance did with a certificate.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Receipt {
     /// Always [`Receipt::SCHEMA`].
     pub schema: String,
@@ -55,7 +56,7 @@ pub struct Receipt {
 }
 
 /// How far an instance is with a version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
     /// Something went wrong; the reason says what. The version before it is still served.

@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The name of what is wrong: one for each [`Kind`](super::Kind) of finding, and those of the
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 /// It is a string in JSON, metrics and tables, and names never change: `state/alerts.json` outlives
 /// a deployment. What depends on the code is an exhaustive match over it, so that a new finding
 /// does not compile until it has a family, and words of its own in alerts.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "each is documented at the kind of finding of the same name")]
 pub enum Code {

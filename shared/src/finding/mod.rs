@@ -8,6 +8,7 @@ mod thresholds;
 use std::fmt;
 use std::net::SocketAddr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::code::{Code, Family};
@@ -20,7 +21,7 @@ use crate::timestamp::Timestamp;
 /// Probing, judging and comparing with the bucket make findings; reports carry them, and alerts are
 /// made from them. The sentence is made once, with the finding: it says how far away a moment was
 /// then.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Finding {
     /// What is wrong, with its facts; serialized as `code` and the facts next to it.
     #[serde(flatten)]
@@ -60,7 +61,7 @@ impl Finding {
 ///
 /// In JSON, `code` is the tag (see [`Code`]), and the facts stand next to it. Names and facts are
 /// part of the report's schema.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "code", rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the fields are the facts and say what they are by name")]
 pub enum Kind {
@@ -195,7 +196,7 @@ pub enum Kind {
 }
 
 /// Which addresses of an endpoint serve which certificate.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Served {
     /// SHA-256 of the leaf's DER, lower-case hex.
     pub fingerprint: String,
@@ -206,7 +207,7 @@ pub struct Served {
 }
 
 /// The steps to an endpoint that have a deadline each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// Looking the name up.
@@ -324,7 +325,7 @@ mod tests {
         let finding = Finding::new(kind, Severity::Warning, timestamp!(2026-11-24 00:00 UTC));
         let json = serde_json::json!({
             "code": "expires_soon", "severity": "warning", "not_after": "2026-12-01T00:00:00Z",
-            "threshold_seconds": 1_209_600, "message": "expires in 7 d, on 2026-12-01T00:00:00Z",
+            "threshold_seconds": 1_209_600, "message": "expires in 7 d, on 2026-12-01 00:00 UTC",
         });
         assert_eq!(serde_json::to_value(&finding).unwrap(), json);
         assert_eq!(serde_json::from_value::<Finding>(json).unwrap(), finding);

@@ -3,13 +3,14 @@
 
 use std::net::SocketAddr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::timestamp::Timestamp;
 
 /// A request. It says what was seen and what is wanted, never what to do: the renewer decides
 /// whether anything is due, so that requests that are repeated, late or out of order do no harm.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Request {
     /// Always [`Request::SCHEMA`].
     pub schema: String,
@@ -40,7 +41,7 @@ pub struct Request {
 }
 
 /// What the renewer is to do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
     /// A new certificate, if one is due.
@@ -53,7 +54,7 @@ pub enum Action {
 }
 
 /// Who requests something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RequestedBy {
     /// The probe, in its daily run.
@@ -63,7 +64,7 @@ pub enum RequestedBy {
 }
 
 /// What one address served.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Observed {
     /// As the inventory names it.
     pub endpoint: String,

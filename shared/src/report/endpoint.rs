@@ -3,6 +3,7 @@
 use std::cmp::{Ordering, Reverse};
 use std::net::SocketAddr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use time::Duration;
 
@@ -14,7 +15,7 @@ use crate::observation::{Observation, Skipped};
 use crate::timestamp::Timestamp;
 
 /// What was seen of one endpoint, over all of its addresses.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EndpointReport {
     /// An [`Endpoint`] as text, such as `smtp://host:port`; the host as it is in DNS.
     /// [`EndpointReport::is_of`] compares it.

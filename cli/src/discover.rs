@@ -1,0 +1,191 @@
+//! `neverlapse discover`: the names in the account's hosted zones that serve TLS, and are not watched.
+
+use std::collections::BTreeSet;
+use std::io::{self, Write};
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+use aws_config::SdkConfig;
+use aws_sdk_route53::Client;
+use aws_sdk_route53::types::RrType;
+use clap::Args;
+use comfy_table::Cell;
+use neverlapse::aws;
+use neverlapse::certificate::common_name;
+use neverlapse::chain::roots::Roots;
+use neverlapse::endpoint::Endpoint;
+use neverlapse::finding::Thresholds;
+use neverlapse::inventory::Inventory;
+use neverlapse::probe::{Options, Prober, Target};
+use neverlapse::report::EndpointReport;
+use neverlapse::text::{counted, printable};
+use tokio::time::Instant;
+
+use crate::cell;
+use crate::stack::{Stack, StackName};
+use crate::terminal::Terminal;
+
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    stack: StackName,
+}
+
+/// A public hosted zone, and the names in it that have an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Zone {
+    pub(crate) name: String,
+    pub(crate) endpoints: BTreeSet<Endpoint>,
+}
+
+pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
+    let stack = Stack::find(&arguments.stack).await?;
+    let inventory = stack.inventory().await?;
+    let is_watched = |endpoint: &Endpoint| {
+        inventory
+            .watched
+            .iter()
+            .any(|watched| watched.endpoint.host == endpoint.host)
+    };
+
+    let zones = zones(&stack.config).await?;
+    let found: BTreeSet<_> = zones.iter().flat_map(|zone| &zone.endpoints).collect();
+    let unwatched: Vec<_> = found
+        .iter()
+        .filter(|endpoint| !is_watched(endpoint))
+        .copied()
+        .cloned()
+        .collect();
+    let seen = serving(probe(&unwatched).await?);
+
+    let mut grid = Terminal::of_stdout().grid();
+    grid.set_header(["STATUS", "TIME LEFT", "NOT WATCHED, AND ITS ISSUER"]);
+    for report in &seen {
+        let issuer = report.leaf().map(|leaf| common_name(&leaf.issuer)).unwrap_or_default();
+        grid.add_row([
+            cell::status(report.status),
+            Cell::new(cell::time_left(report.left(), report.not_after)),
+            Cell::new(format!("{}\n{}", report.endpoint, printable(&issuer))),
+        ]);
+    }
+    Terminal::wrap_last(&mut grid);
+
+    let mut out = io::stdout().lock();
+    if !seen.is_empty() {
+        writeln!(out, "{}\n", grid.trim_fmt())?;
+    }
+    writeln!(
+        out,
+        "{} in {}: {} TLS on port 443 and {} not watched",
+        counted(found.len() as u64, "name", "names"),
+        counted(zones.len() as u64, "hosted zone", "hosted zones"),
+        if seen.len() == 1 {
+            "1 serves".to_owned()
+        } else {
+            format!("{} serve", seen.len())
+        },
+        if seen.len() == 1 { "is" } else { "are" },
+    )?;
+    Ok(if seen.is_empty() { 0 } else { UNWATCHED })
+}
+
+/// The account's public hosted zones.
+pub(crate) async fn zones(config: &SdkConfig) -> Result<Vec<Zone>> {
+    let route53 = Client::new(config);
+    let mut zones = Vec::new();
+    let mut pages = route53.list_hosted_zones().into_paginator().items().send();
+    while let Some(zone) = pages.next().await {
+        let zone = zone.map_err(|error| anyhow!("cannot list the hosted zones: {}", aws::reason(&error)))?;
+        if zone.config().is_some_and(|config| config.private_zone()) {
+            continue;
+        }
+        zones.push(Zone {
+            name: zone.name().trim_end_matches('.').to_owned(),
+            endpoints: endpoints(&route53, zone.id()).await?,
+        });
+    }
+    zones.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(zones)
+}
+
+/// The names in a zone that have an address, on the usual port.
+async fn endpoints(route53: &Client, zone: &str) -> Result<BTreeSet<Endpoint>> {
+    let mut endpoints = BTreeSet::new();
+    let mut start = None;
+    loop {
+        let page = route53
+            .list_resource_record_sets()
+            .hosted_zone_id(zone)
+            .set_start_record_name(start.take())
+            .send()
+            .await
+            .map_err(|error| anyhow!("cannot list the records of {zone}: {}", aws::reason(&error)))?;
+        for set in page.resource_record_sets() {
+            endpoints.extend(endpoint(set.name(), set.r#type()));
+        }
+        match page.next_record_name {
+            Some(next) if page.is_truncated => start = Some(next),
+            _ => return Ok(endpoints),
+        }
+    }
+}
+
+/// The endpoint at a record. Wildcards and names for other purposes, such as challenges, have none.
+fn endpoint(name: &str, kind: &RrType) -> Option<Endpoint> {
+    let is_address = matches!(kind, RrType::A | RrType::Aaaa | RrType::Cname);
+    // Route 53 writes an asterisk as an octal number.
+    let is_other = name.starts_with(['*', '_', '\\']) || name.contains("._");
+    (is_address && !is_other).then(|| name.parse().ok())?
+}
+
+/// What the endpoints serve, as seen from here.
+pub(crate) async fn probe(endpoints: &[Endpoint]) -> Result<Vec<EndpointReport>> {
+    let list: Vec<_> = endpoints.iter().map(ToString::to_string).collect();
+    let inventory = Inventory::of_endpoints(&list.join(" "), Thresholds::default());
+    let no_file = async |_: &str| Err("no file is named".to_owned());
+    let (targets, _) = Target::all(&inventory, &Roots::public(), no_file).await;
+
+    let prober = Prober::new(Options {
+        sockets: SOCKETS,
+        ..Options::default()
+    })?;
+    Ok(prober.report(targets, Instant::now() + LONGEST).await.endpoints)
+}
+
+/// Those that showed a certificate.
+pub(crate) fn serving(mut seen: Vec<EndpointReport>) -> Vec<EndpointReport> {
+    seen.retain(|report| report.leaf().is_some());
+    seen
+}
+
+/// Something is served that nobody watches.
+const UNWATCHED: u8 = 1;
+const SOCKETS: usize = 200;
+const LONGEST: Duration = Duration::from_secs(600);
+const HELP: &str = "\
+Looks for A, AAAA and CNAME records in the public hosted zones of the account, connects to each on port 443 from here, and shows those \
+that serve TLS and are neither in the stack's inventory nor in its parameter Domains.
+
+Exit codes: 0 everything found is watched, 1 something is not, 3 it could not be found out";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_that_are_endpoints() {
+        for (name, kind, expected) in [
+            ("example.com.", RrType::A, Some("example.com:443")),
+            ("www.example.com.", RrType::Cname, Some("www.example.com:443")),
+            ("v6.example.com.", RrType::Aaaa, Some("v6.example.com:443")),
+            ("example.com.", RrType::Mx, None),
+            ("\\052.example.com.", RrType::A, None),
+            ("_acme-challenge.example.com.", RrType::Cname, None),
+            ("s1._domainkey.example.com.", RrType::Cname, None),
+        ] {
+            let found = endpoint(name, &kind).map(|endpoint| endpoint.to_string());
+            assert_eq!(found.as_deref(), expected, "{name}");
+        }
+    }
+}
