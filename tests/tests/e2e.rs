@@ -3,6 +3,7 @@
 use neverlapse::timestamp::Timestamp;
 use std::time::Duration;
 
+use neverlapse_tests::cluster::{Ran, neverlapse};
 use neverlapse_tests::emulator::Emulator;
 use neverlapse_tests::inbox::Inbox;
 use neverlapse_tests::shop::{CA, Shop};
@@ -146,6 +147,23 @@ async fn the_deployed_probe_looks_and_tells() {
     let expired = &shop.endpoints[2].0;
     let answer = stack.invoke(&json!({"endpoint": expired})).await.unwrap();
     assert_eq!(answer.payload["counts"]["critical"], 1);
+
+    // The command has the probe check, prints the table, and exits as a monitoring plugin does.
+    let mut run = neverlapse(&stack).await.unwrap();
+    let ran = Ran::of(run.args(["run", expired])).await.unwrap();
+    assert_eq!(ran.code, 2, "{ran:?}");
+    assert!(
+        ran.said.contains("expired 2 d ago") && ran.said.contains("1 endpoint: 1 critical"),
+        "{ran:?}"
+    );
+    let mut run = neverlapse(&stack).await.unwrap();
+    let ran = Ran::of(run.args(["run", healthy, "--format", "plugin"])).await.unwrap();
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.said.starts_with("NEVERLAPSE OK - 1 endpoint: "), "{ran:?}");
+    let mut discover = neverlapse(&stack).await.unwrap();
+    let ran = Ran::of(discover.arg("discover")).await.unwrap();
+    assert!(ran.code == 0 && ran.said.contains(" hosted zone"), "{ran:?}");
+
     let more = inbox.next(QUIET).await.unwrap();
     assert!(more.is_none(), "everything was said before: {more:?}");
 }
