@@ -173,16 +173,18 @@ $(LOCAL)/pebble/.done $(LOCAL)/actionlint/.done: $(LOCAL)/%/.done: Makefile
 
 # Debian's packages, each named after the command that it brings. Tests kill `neverlapse pull` at each of its system
 # calls, with strace, and install the client's .rpm.
-DEBIAN := $(addprefix $(LOCAL)/,nginx.done strace.done chromium.done rpm.done)
+DEBIAN := $(addprefix $(LOCAL)/,nginx.done strace.done chromium.done rpm.done certtool.done)
 $(LOCAL)/nginx.done: PACKAGE := nginx-light
 $(LOCAL)/strace.done: PACKAGE := strace
 $(LOCAL)/chromium.done: PACKAGE := chromium
 $(LOCAL)/rpm.done: PACKAGE := rpm
+$(LOCAL)/certtool.done: PACKAGE := gnutls-bin
 
 # One after the other, because apt waits for nobody.
 $(LOCAL)/strace.done: | $(LOCAL)/nginx.done
 $(LOCAL)/chromium.done: | $(LOCAL)/strace.done
 $(LOCAL)/rpm.done: | $(LOCAL)/chromium.done
+$(LOCAL)/certtool.done: | $(LOCAL)/rpm.done
 
 $(DEBIAN): $(LOCAL)/%.done:
 	@mkdir -p $(LOCAL)

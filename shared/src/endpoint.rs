@@ -188,11 +188,16 @@ impl Host {
     /// stands for the leftmost label alone.
     pub fn is_among(&self, names: &[String]) -> bool {
         let name = self.to_string();
-        let parent = name.split_once('.').map(|(_, parent)| parent);
-        names.iter().any(|presented| match presented.strip_prefix("*.") {
-            Some(suffix) => parent.is_some_and(|parent| parent.eq_ignore_ascii_case(suffix)),
-            None => presented.eq_ignore_ascii_case(&name),
-        })
+        names.iter().any(|presented| is_for(presented, &name))
+    }
+}
+
+/// Whether a name in a certificate is for the name of a host.
+pub(crate) fn is_for(presented: &str, name: &str) -> bool {
+    let parent = name.split_once('.').map(|(_, parent)| parent);
+    match presented.strip_prefix("*.") {
+        Some(suffix) => parent.is_some_and(|parent| parent.eq_ignore_ascii_case(suffix)),
+        None => presented.eq_ignore_ascii_case(name),
     }
 }
 

@@ -1,121 +1,251 @@
 //! What some clients refuse in a path that others accept.
 
+use x509_parser::asn1_rs::Tag;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::oid_registry::Oid;
+use x509_parser::x509::{X509Name, X509Version};
 
+use super::builders::{Material, misled};
 use super::issuer::{DEPTH, Sent, authority_key, subject_key};
-use super::policy;
+use super::{constraints, policy};
+use crate::der;
 use crate::distinguished_name::text;
 use crate::finding::Kind;
 
 /// The differences between clients about one path: its issuers from the leaf's upwards, then the
-/// root, if its certificate is known. `sent` is everything that the server sent besides the leaf.
-pub(super) fn differences(
-    leaf: &X509Certificate<'_>,
-    issuers: &[&Sent<'_>],
-    root: Option<&Sent<'_>>,
-    sent: &[Sent<'_>],
-) -> Vec<Kind> {
-    let mut kinds = Vec::new();
-    let mut refuse = |clients: &[&str], reason: String| {
-        let clients = clients.iter().map(|client| (*client).to_owned()).collect();
-        kinds.push(Kind::SomeClientsRefuse { clients, reason });
-    };
-
+/// root, if its certificate is known.
+pub(super) fn differences(material: &Material<'_>, issuers: &[&Sent<'_>], root: Option<&Sent<'_>>) -> Vec<Kind> {
+    let leaf = material.leaf;
+    let issuers_and_root: Vec<_> = issuers.iter().copied().chain(root).collect();
     let below_root: Vec<_> = std::iter::once(leaf)
         .chain(issuers.iter().map(|(_, issuer)| issuer))
         .collect();
-    for certificate in &below_root {
-        for (clients, extension) in critical_extensions(certificate) {
-            refuse(
-                clients,
-                format!(
-                    "the extension {extension} of {} is critical",
-                    text(certificate.subject())
-                ),
-            );
-        }
-        if certificate.raw_serial().first().is_some_and(|first| *first >= 0x80) {
-            refuse(
-                &["Go"],
-                format!("the serial number of {} is negative", text(certificate.subject())),
-            );
-        }
-        if allows_any_use_only(certificate) {
-            refuse(
-                &["OpenSSL", "curl", "Chrome", "Firefox"],
-                format!(
-                    "{} is for any use, and does not name servers",
-                    text(certificate.subject())
-                ),
-            );
-        }
+    let root = root.map(|(_, root)| root);
+
+    let mut found = Vec::new();
+    for certificate in below_root.iter().copied().chain(root) {
+        found.extend(in_its_encoding(certificate));
     }
-    if leaf.is_ca() {
-        refuse(&["Firefox", "rustls"], "the leaf is a CA certificate".to_owned());
+    found.extend(of_the_leaf(leaf));
+    for (_, issuer) in issuers {
+        found.extend(allows_any_use_only(issuer).then(|| {
+            let reason = format!("{} is for any use, and does not name servers", text(issuer.subject()));
+            (&["OpenSSL", "curl", "GnuTLS", "Chrome", "Firefox"][..], reason)
+        }));
+    }
+    found.extend(root.into_iter().flat_map(of_the_root));
+
+    let above = below_root.iter().skip(1).copied().chain(root);
+    for (certificate, issuer) in below_root.iter().zip(above) {
+        let is_root = root.is_some_and(|root| std::ptr::eq(root, issuer));
+        found.extend(between(certificate, issuer, is_root));
+    }
+    found.extend(by_constraints(leaf, &issuers_and_root));
+    let wanted: Vec<_> = issuers_and_root
+        .iter()
+        .flat_map(|(_, issuer)| tls_features(issuer))
+        .collect();
+    if wanted.iter().any(|feature| !tls_features(leaf).contains(feature)) {
+        found.push((
+            &["GnuTLS", "Firefox"],
+            "an issuer has a TLS feature that the leaf lacks".to_owned(),
+        ));
     }
 
+    let from_the_root: Vec<_> = below_root.iter().rev().copied().collect();
+    if !policy::are_satisfied(&from_the_root) {
+        found.push((
+            &["Go", "Chrome"],
+            "an issuer requires a certificate policy, and the chain has none that is valid".to_owned(),
+        ));
+    }
+    found.extend(in_number(issuers, material.sent));
+    for (clients, issuer) in misled(material) {
+        found.push((
+            clients,
+            format!("another certificate of the issuer {issuer} comes first, and they look at no other"),
+        ));
+    }
+
+    found
+        .into_iter()
+        .map(|(clients, reason)| Kind::SomeClientsRefuse {
+            clients: clients.iter().map(|client| (*client).to_owned()).collect(),
+            reason,
+        })
+        .collect()
+}
+
+/// Clients that refuse, and why.
+type Refusal = (&'static [&'static str], String);
+
+/// What some clients do not read in a certificate, wherever it stands.
+fn in_its_encoding(certificate: &X509Certificate<'_>) -> Vec<Refusal> {
+    let subject = text(certificate.subject());
+    let mut found: Vec<Refusal> = Vec::new();
+    for (clients, extension) in critical_extensions(certificate) {
+        found.push((clients, format!("the extension {extension} of {subject} is critical")));
+    }
+    if has_repeated_extension(certificate) {
+        found.push((&["Go", "GnuTLS", "Chrome"], format!("{subject} has an extension twice")));
+    }
+    if certificate.raw_serial().first().is_some_and(|first| *first >= 0x80) {
+        found.push((&["Go"], format!("the serial number of {subject} is negative")));
+    }
+    if [certificate.subject(), certificate.issuer()]
+        .into_iter()
+        .any(has_universal_string)
+    {
+        found.push((
+            &["Go"],
+            format!("a name in the certificate of {subject} is a UniversalString"),
+        ));
+    }
+    found
+}
+
+fn of_the_leaf(leaf: &X509Certificate<'_>) -> Vec<Refusal> {
+    let mut found: Vec<Refusal> = Vec::new();
+    if allows_any_use_only(leaf) {
+        found.push((
+            &["OpenSSL", "curl", "Chrome", "Firefox"],
+            format!("{} is for any use, and does not name servers", text(leaf.subject())),
+        ));
+    }
+    if leaf.is_ca() {
+        found.push((&["Firefox", "rustls"], "the leaf is a CA certificate".to_owned()));
+    }
+    if has_empty_name(leaf) {
+        found.push((&["GnuTLS"], "one of the leaf's alternative names is empty".to_owned()));
+    }
+    found
+}
+
+/// What some clients want of a private root. Others take only its name and key.
+fn of_the_root(root: &X509Certificate<'_>) -> Vec<Refusal> {
+    let subject = text(root.subject());
+    let mut found: Vec<Refusal> = Vec::new();
+    let is_version_3 = root.version() == X509Version::V3;
+    if is_version_3 && root.basic_constraints().is_ok_and(|constraints| constraints.is_none()) {
+        found.push((&["Go"], format!("the root {subject} does not say that it is a CA")));
+    }
+    let usage = root.extended_key_usage().ok().flatten();
+    if let Some(usage) = usage
+        && !usage.value.server_auth
+    {
+        let clients: &[_] = if usage.value.any {
+            &["OpenSSL", "curl"]
+        } else {
+            &["OpenSSL", "curl", "Go"]
+        };
+        found.push((
+            clients,
+            format!("the root {subject} is not for servers (extended key usage)"),
+        ));
+    }
+    let names_another_key =
+        authority_key(root).is_some_and(|wanted| subject_key(root).is_some_and(|found| found != wanted));
+    if names_another_key || names_another_issuer_certificate(root, root) {
+        found.push((
+            &["OpenSSL", "curl"],
+            format!("the root {subject} names another root than itself as its issuer (key identifiers)"),
+        ));
+    }
+    found
+}
+
+/// What some clients do not like between a certificate and its issuer.
+fn between(certificate: &X509Certificate<'_>, issuer: &X509Certificate<'_>, is_root: bool) -> Vec<Refusal> {
+    let (subject, above) = (text(certificate.subject()), text(issuer.subject()));
+    let mut found: Vec<Refusal> = Vec::new();
+    if certificate.issuer().as_raw() != issuer.subject().as_raw() {
+        let named = text(certificate.issuer());
+        let clients: &[_] = if named != above || is_root {
+            &["Go", "GnuTLS"]
+        } else {
+            &["Go"]
+        };
+        found.push((
+            clients,
+            format!("{subject} names its issuer {named} in another encoding or letter case than the issuer itself"),
+        ));
+    }
+
+    match (authority_key(certificate), subject_key(issuer)) {
+        (Some(wanted), Some(own)) if wanted != own => found.push((
+            &["OpenSSL", "curl", "GnuTLS"],
+            format!("{subject} names another key of its issuer than {above} has (key identifiers)"),
+        )),
+        _ if names_another_issuer_certificate(certificate, issuer) => found.push((
+            &["OpenSSL", "curl"],
+            format!("{subject} names another certificate of its issuer than that of {above} (serial number)"),
+        )),
+        _ => {}
+    }
+    found
+}
+
+/// What some clients refuse because of name constraints, and others do not compare.
+fn by_constraints(leaf: &X509Certificate<'_>, above: &[&Sent<'_>]) -> Vec<Refusal> {
+    let mut found: Vec<Refusal> = Vec::new();
+    if constraints::of_other_forms_are_violated(leaf, above) {
+        found.push((
+            &["OpenSSL", "curl", "Go", "Chrome", "Firefox"],
+            "an issuer may not issue for the subject or a URI of it (name constraints)".to_owned(),
+        ));
+    }
+    if constraints::exclude_other_forms(above) {
+        found.push((
+            &["GnuTLS"],
+            "an issuer excludes directory names or URIs (name constraints), and it takes all of them to be excluded"
+                .to_owned(),
+        ));
+    }
+    if constraints::of_common_name_are_violated(leaf, above) {
+        found.push((
+            &["OpenSSL", "curl", "GnuTLS"],
+            "an issuer may not issue for its common name (name constraints)".to_owned(),
+        ));
+    }
+    found
+}
+
+/// The numbers of the TLS extensions that a certificate promises (RFC 7633).
+fn tls_features(certificate: &X509Certificate<'_>) -> Vec<Vec<u8>> {
+    let feature = certificate
+        .extensions()
+        .iter()
+        .find(|extension| is_oid(&extension.oid, TLS_FEATURE));
+    let features = feature.and_then(|feature| der::only(feature.value));
+    features.map_or_else(Vec::new, |features| {
+        der::elements(features.contents)
+            .map(|number| number.contents.to_vec())
+            .collect()
+    })
+}
+
+/// What is more than some clients take.
+fn in_number(issuers: &[&Sent<'_>], sent: &[Sent<'_>]) -> Vec<Refusal> {
+    let mut found: Vec<Refusal> = Vec::new();
     if issuers.len() > DEPTH {
-        refuse(
+        found.push((
             &["Firefox", "rustls"],
             format!(
                 "it has {} issuers in a row below the root, more than {DEPTH}",
                 issuers.len()
             ),
-        );
+        ));
     }
-
-    let above = below_root.iter().skip(1).copied().chain(root.map(|(_, root)| root));
-    for (certificate, issuer) in below_root.iter().zip(above) {
-        let is_root = root.is_some_and(|(_, root)| std::ptr::eq(root, issuer));
-        if certificate.issuer().as_raw() != issuer.subject().as_raw() {
-            let is_by_case = text(certificate.issuer()) != text(issuer.subject());
-            let clients: &[&str] = if is_by_case || is_root {
-                &["Go", "GnuTLS"]
-            } else {
-                &["Go"]
-            };
-            refuse(
-                clients,
-                format!(
-                    "{} names its issuer {} in another encoding or letter case than the issuer itself",
-                    text(certificate.subject()),
-                    text(certificate.issuer()),
-                ),
-            );
-        }
-        if let (Some(wanted), Some(found)) = (authority_key(certificate), subject_key(issuer))
-            && wanted != found
-        {
-            refuse(
-                &["OpenSSL", "curl"],
-                format!(
-                    "{} names another key of its issuer than {} has (key identifiers)",
-                    text(certificate.subject()),
-                    text(issuer.subject()),
-                ),
-            );
-        }
-    }
-
-    let from_the_root: Vec<_> = below_root.iter().rev().copied().collect();
-    if !policy::are_satisfied(&from_the_root) {
-        refuse(
-            &["Go", "Chrome"],
-            "an issuer requires a certificate policy, and the chain has none that is valid".to_owned(),
-        );
-    }
-    let last = sent
-        .iter()
-        .rposition(|(der, _)| issuers.iter().any(|(issuer, _)| issuer == der));
-    if last.is_some_and(|last| last + 1 >= GNUTLS_READS) {
-        refuse(
+    // GnuTLS puts no more than so many in order.
+    let is_in_order = issuers.iter().zip(sent).all(|(issuer, sent)| issuer.0 == sent.0);
+    if sent.len() >= GNUTLS_SORTS && !is_in_order {
+        found.push((
             &["GnuTLS"],
-            format!("an issuer comes behind {GNUTLS_READS} other certificates"),
-        );
+            format!("it is one of more than {GNUTLS_SORTS} certificates, which are not in order"),
+        ));
     }
-    kinds
+    found
 }
 
 /// The critical extensions that not every client accepts, with those that do not.
@@ -145,6 +275,38 @@ fn critical_extensions<'a>(certificate: &'a X509Certificate<'_>) -> Vec<(&'stati
         .collect()
 }
 
+/// Whether the serial number in an authority key identifier is not the issuer's (RFC 5280, 4.2.1.1).
+fn names_another_issuer_certificate(certificate: &X509Certificate<'_>, issuer: &X509Certificate<'_>) -> bool {
+    certificate.extensions().iter().any(|extension| {
+        matches!(extension.parsed_extension(), ParsedExtension::AuthorityKeyIdentifier(identifier)
+            if identifier.authority_cert_serial.is_some_and(|serial| serial != issuer.raw_serial()))
+    })
+}
+
+fn has_repeated_extension(certificate: &X509Certificate<'_>) -> bool {
+    let extensions = certificate.extensions();
+    (extensions.iter().enumerate())
+        .any(|(index, extension)| extensions[..index].iter().any(|earlier| earlier.oid == extension.oid))
+}
+
+fn has_empty_name(leaf: &X509Certificate<'_>) -> bool {
+    let names = leaf.subject_alternative_name().ok().flatten();
+    names.is_some_and(|names| {
+        let mut names = names.value.general_names.iter();
+        names.any(|name| {
+            matches!(
+                name,
+                GeneralName::DNSName("") | GeneralName::RFC822Name("") | GeneralName::URI("")
+            )
+        })
+    })
+}
+
+fn has_universal_string(name: &X509Name<'_>) -> bool {
+    name.iter_attributes()
+        .any(|attribute| attribute.attr_value().tag() == Tag::UniversalString)
+}
+
 fn is_oid(oid: &Oid<'_>, dotted: &str) -> bool {
     oid.to_id_string() == dotted
 }
@@ -155,12 +317,18 @@ fn allows_any_use_only(certificate: &X509Certificate<'_>) -> bool {
     usage.is_some_and(|usage| usage.value.any && !usage.value.server_auth)
 }
 
-/// GnuTLS 3.7 refuses an issuer far behind others (seen with 41); its limit is taken to be 16.
-const GNUTLS_READS: usize = 16;
+/// DEFAULT_MAX_VERIFY_DEPTH of GnuTLS 3.7.
+const GNUTLS_SORTS: usize = 16;
+const TLS_FEATURE: &str = "1.3.6.1.5.5.7.1.24";
 
-/// Critical extensions that some clients refuse. tests/judge.rs asks OpenSSL and Go about some of
-/// them; what is said of GnuTLS, Chrome and Firefox is not measured there.
-const REFUSED: [(&str, &str, &[&str]); 8] = [
+/// Critical extensions that some clients refuse. tests/judge asks OpenSSL, Go and GnuTLS about them;
+/// what is said of Chrome and Firefox is not measured there.
+const REFUSED: [(&str, &str, &[&str]); 9] = [
+    (
+        "2.5.29.18",
+        "issuerAltName",
+        &["OpenSSL", "curl", "Go", "Chrome", "Firefox"],
+    ),
     (
         "2.5.29.14",
         "subjectKeyIdentifier",

@@ -7,9 +7,42 @@ use super::issuer::Sent;
 use crate::der;
 use crate::distinguished_name::canonical_name;
 
-/// Whether a name of the leaf, or the subject of an issuer, is outside of what an issuer above it
-/// may issue for. `issuers` are those of the path, from the leaf upwards.
+/// Whether an address of mail of the leaf is outside of what an issuer above it may issue for.
+/// `issuers` are those of the path, from the leaf upwards.
 pub(super) fn are_violated(leaf: &X509Certificate<'_>, issuers: &[&Sent<'_>]) -> bool {
+    are_violated_by(leaf, issuers, |name| matches!(name, Name::Email(_)))
+}
+
+/// The same for URIs and directory names, the subjects of the issuers included. GnuTLS compares
+/// neither.
+pub(super) fn of_other_forms_are_violated(leaf: &X509Certificate<'_>, issuers: &[&Sent<'_>]) -> bool {
+    are_violated_by(leaf, issuers, |name| matches!(name, Name::Directory(_) | Name::Uri(_)))
+}
+
+/// Whether an issuer excludes some URIs or directory names.
+pub(super) fn exclude_other_forms(issuers: &[&Sent<'_>]) -> bool {
+    issuers.iter().any(|(_, issuer)| {
+        let constraints = issuer.name_constraints().ok().flatten();
+        let excluded = constraints.and_then(|constraints| constraints.value.excluded_subtrees.as_deref());
+        excluded.is_some_and(|excluded| {
+            let mut forms = excluded.iter().map(|subtree| &subtree.base);
+            forms.any(|form| matches!(form, GeneralName::DirectoryName(_) | GeneralName::URI(_)))
+        })
+    })
+}
+
+/// Whether the common name of a leaf without DNS names is a DNS name outside of what an issuer may
+/// issue for: some clients compare that one then.
+pub(super) fn of_common_name_are_violated(leaf: &X509Certificate<'_>, issuers: &[&Sent<'_>]) -> bool {
+    let alternatives = leaf.subject_alternative_name().ok().flatten();
+    let has_dns_name = alternatives.is_some_and(|alternatives| {
+        let mut names = alternatives.value.general_names.iter();
+        names.any(|name| matches!(name, GeneralName::DNSName(_)))
+    });
+    !has_dns_name && are_violated_by(leaf, issuers, |name| matches!(name, Name::Common(_)))
+}
+
+fn are_violated_by(leaf: &X509Certificate<'_>, issuers: &[&Sent<'_>], counts: impl Fn(&Name<'_>) -> bool) -> bool {
     issuers.iter().enumerate().any(|(height, (_, issuer))| {
         let Ok(Some(constraints)) = issuer.name_constraints() else {
             return false;
@@ -23,6 +56,7 @@ pub(super) fn are_violated(leaf: &X509Certificate<'_>, issuers: &[&Sent<'_>]) ->
         std::iter::once(leaf)
             .chain(below)
             .flat_map(names)
+            .filter(&counts)
             .any(|name| !is_permitted(&name, permitted) || excluded.iter().any(|subtree| name.is_within(subtree)))
     })
 }
@@ -31,6 +65,8 @@ pub(super) fn are_violated(leaf: &X509Certificate<'_>, issuers: &[&Sent<'_>]) ->
 enum Name<'a> {
     /// As DER.
     Directory(&'a [u8]),
+    /// One that looks like a DNS name.
+    Common(&'a str),
     Email(&'a str),
     Uri(&'a str),
 }
@@ -41,6 +77,8 @@ fn names<'a>(certificate: &'a X509Certificate<'a>) -> Vec<Name<'a>> {
     if subject.iter_rdn().next().is_some() {
         names.push(Name::Directory(subject.as_raw()));
     }
+    let common_names = subject.iter_common_name().filter_map(|name| name.as_str().ok());
+    names.extend(common_names.filter(|name| is_dns_name(name)).map(Name::Common));
     if let Ok(Some(alternatives)) = certificate.subject_alternative_name() {
         names.extend(alternatives.value.general_names.iter().filter_map(|name| match name {
             GeneralName::DirectoryName(name) => Some(Name::Directory(name.as_raw())),
@@ -63,6 +101,7 @@ impl Name<'_> {
         matches!(
             (self, &subtree.base),
             (Self::Directory(_), GeneralName::DirectoryName(_))
+                | (Self::Common(_), GeneralName::DNSName(_))
                 | (Self::Email(_), GeneralName::RFC822Name(_))
                 | (Self::Uri(_), GeneralName::URI(_))
         )
@@ -72,6 +111,10 @@ impl Name<'_> {
         match (self, &subtree.base) {
             (Self::Directory(name), GeneralName::DirectoryName(base)) => {
                 contents(name).starts_with(&contents(base.as_raw()))
+            }
+            (Self::Common(name), GeneralName::DNSName(base)) => {
+                let base = base.strip_prefix('.').unwrap_or(base);
+                base.is_empty() || is_host_within(name, base) || is_host_within(name, &format!(".{base}"))
             }
             (Self::Email(name), GeneralName::RFC822Name(base)) if base.contains('@') => name.eq_ignore_ascii_case(base),
             (Self::Email(name), GeneralName::RFC822Name(base)) => name
@@ -83,6 +126,13 @@ impl Name<'_> {
             _ => false,
         }
     }
+}
+
+fn is_dns_name(name: &str) -> bool {
+    name.contains('.')
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
 }
 
 /// The contents of a Name in canonical form: a subtree is a prefix of the names in it.

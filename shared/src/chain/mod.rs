@@ -1,6 +1,7 @@
 //! Judges a chain offline. Expiry, name and path are judged separately, because a verifier reports
 //! only the first thing that is wrong.
 
+mod builders;
 mod clients;
 mod constraints;
 pub(crate) mod issuer;
@@ -12,14 +13,17 @@ pub mod roots;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use webpki::EndEntityCert;
 use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
+use self::builders::Material;
 use self::clients::differences;
 use self::issuer::{Sent, candidates, parsed};
 use self::path::{Path, is_self_issued, key_usage};
 use crate::certificate::{Certificate, Role, describe, time_of};
 use crate::chain::roots::Roots;
 use crate::distinguished_name::text;
+use crate::endpoint::is_for;
 use crate::finding::{Finding, Kind, Severity, Thresholds};
 use crate::observation::Tls;
 use crate::timestamp::Timestamp;
@@ -122,7 +126,7 @@ pub fn judge(chain: &[CertificateDer<'_>], criteria: &Criteria<'_>) -> Verdict {
 
     let mut findings = Vec::new();
     findings.extend(validity(&described, criteria));
-    findings.extend(name(leaf_der, &described, criteria));
+    findings.extend(name(leaf_der, &leaf, &described, criteria));
     let is_pinned = criteria.roots.pins(leaf_der);
     findings.extend(issuers_validity(&described, is_pinned, path.above_leaf(), criteria));
     let weaknesses = weaknesses((leaf_der, &leaf), &path, criteria.now);
@@ -135,7 +139,15 @@ pub fn judge(chain: &[CertificateDer<'_>], criteria: &Criteria<'_>) -> Verdict {
     findings.extend(unfit_key_usage(&leaf, criteria));
     let trusted = path.is_trusted();
     if trusted && !is_pinned {
-        let kinds = differences(&leaf, &path.issuers, path.root, &served);
+        let material = Material {
+            leaf: &leaf,
+            sent: &served,
+            roots: criteria.roots,
+            dated: &dated,
+            path: path.above_leaf().collect(),
+            now: criteria.now.unix(),
+        };
+        let kinds = differences(&material, &path.issuers, path.root);
         findings.extend(
             kinds
                 .into_iter()
@@ -177,7 +189,12 @@ fn validity(leaf: &Certificate, criteria: &Criteria<'_>) -> Option<Finding> {
     Some(Finding::new(kind, severity, now))
 }
 
-fn name(der: &CertificateDer<'_>, leaf: &Certificate, criteria: &Criteria<'_>) -> Option<Finding> {
+fn name(
+    der: &CertificateDer<'_>,
+    parsed: &X509Certificate<'_>,
+    leaf: &Certificate,
+    criteria: &Criteria<'_>,
+) -> Option<Finding> {
     // The verifier does not read a leaf with certain critical extensions, which say nothing of names.
     let is_for_name = |leaf: EndEntityCert<'_>| leaf.verify_is_valid_for_subject_name(criteria.name).is_ok();
     let rewritten = rewrite::leaf(der);
@@ -188,18 +205,49 @@ fn name(der: &CertificateDer<'_>, leaf: &Certificate, criteria: &Criteria<'_>) -
     let is_valid = match EndEntityCert::try_from(der) {
         Ok(leaf) => is_for_name(leaf),
         Err(_) if readable.peek().is_some() => readable.any(is_for_name),
-        // The path has a finding that the verifier cannot read it. Version 1 has no names to be
-        // valid for.
+        // The path has a finding that the verifier cannot read it.
         Err(_) => !leaf.names.is_empty(),
     };
     if is_valid {
         return None;
     }
+
+    let expected = criteria.name.to_str().into_owned();
+    if let Some(clients) = refusing_common_name(parsed, criteria.name) {
+        let kind = Kind::SomeClientsRefuse {
+            clients: clients.iter().map(|client| (*client).to_owned()).collect(),
+            reason: format!("{expected} is its common name only, and none of its alternative names"),
+        };
+        return Some(Finding::new(kind, Severity::Warning, criteria.now));
+    }
     let kind = Kind::NameMismatch {
-        expected: criteria.name.to_str().into_owned(),
+        expected,
         names: leaf.names.clone(),
     };
     Some(critical(kind, criteria.now))
+}
+
+/// Who refuses a leaf that has a name as its common name only; none if it does not have it, or if no
+/// client would look at it. RFC 9525, 6.3, has no common names any more, but old clients do.
+fn refusing_common_name(leaf: &X509Certificate<'_>, name: &ServerName<'_>) -> Option<&'static [&'static str]> {
+    let ServerName::DnsName(name) = name else { return None };
+    let mut common_names = leaf.subject().iter_common_name();
+    if !common_names.any(|common| common.as_str().is_ok_and(|common| is_for(common, name.as_ref()))) {
+        return None;
+    }
+
+    let alternatives = leaf.subject_alternative_name().ok()?;
+    let names = alternatives.map_or(&[][..], |alternatives| &alternatives.value.general_names);
+    let has = |is_of_form: fn(&GeneralName<'_>) -> bool| names.iter().any(is_of_form);
+    if has(|name| matches!(name, GeneralName::DNSName(_))) {
+        None
+    } else if has(|name| matches!(name, GeneralName::IPAddress(_))) {
+        Some(&["curl", "Go", "GnuTLS", "Chrome", "Firefox"])
+    } else if !names.is_empty() {
+        Some(&["Go", "GnuTLS", "Chrome", "Firefox"])
+    } else {
+        Some(&["Go", "Chrome", "Firefox"])
+    }
 }
 
 /// What is wrong with the dates of the certificates above the leaf that the path needs.
@@ -217,38 +265,41 @@ fn issuers_validity<'a>(
         let subject = text(issuer.subject());
         let not_before = time_of(issuer.validity().not_before);
         let not_after = time_of(issuer.validity().not_after);
-        let (kind, severity) = if now > not_after {
-            (Kind::IssuerExpired { subject, not_after }, Severity::Critical)
+        let kind = if now > not_after {
+            Kind::IssuerExpired { subject, not_after }
         } else if now < not_before {
-            (Kind::IssuerNotYetValid { subject, not_before }, Severity::Critical)
+            Kind::IssuerNotYetValid { subject, not_before }
         } else {
-            is_trusted_below |= given.contains(der);
             let crossed = criteria.thresholds.crossed(not_after - now, not_after - not_before);
-            match crossed.filter(|_| not_after < leaf.not_after) {
-                Some((severity, _)) => (Kind::IssuerExpiresSoon { subject, not_after }, severity),
-                None => continue,
-            }
+            let soon = crossed.filter(|_| not_after < leaf.not_after);
+            // Most clients need none that is above one that they trust.
+            let severity = match soon {
+                Some(_) if is_trusted_below => Some(Severity::Warning),
+                soon => soon.map(|(severity, _)| severity),
+            };
+            is_trusted_below |= given.contains(der);
+            let Some(severity) = severity else { continue };
+            let kind = Kind::IssuerExpiresSoon { subject, not_after };
+            findings.push(Finding::new(kind, severity, now));
+            continue;
         };
 
         // Once the leaf has expired, that finding is enough; a new leaf comes with its issuers. And
         // as long as it has not begun, its issuers need not have begun either.
         let is_no_news = now > leaf.not_after || (now < leaf.not_before && not_before <= leaf.not_before);
-        match severity {
-            Severity::Critical if is_no_news => {}
-            // Most clients go no further up than to what they trust.
-            Severity::Critical if is_trusted_below => {
-                let kind = Kind::SomeClientsRefuse {
-                    clients: ["OpenSSL"]
-                        .into_iter()
-                        .chain(is_pinned.then_some("curl"))
-                        .map(str::to_owned)
-                        .collect(),
-                    reason: Finding::new(kind, severity, now).message,
-                };
-                findings.push(Finding::new(kind, Severity::Warning, now));
-            }
-            severity => findings.push(Finding::new(kind, severity, now)),
+        if is_no_news {
+            continue;
         }
+        findings.push(if is_trusted_below {
+            let clients = ["OpenSSL"].into_iter().chain(is_pinned.then_some("curl"));
+            let kind = Kind::SomeClientsRefuse {
+                clients: clients.map(str::to_owned).collect(),
+                reason: Finding::new(kind, Severity::Critical, now).message,
+            };
+            Finding::new(kind, Severity::Warning, now)
+        } else {
+            critical(kind, now)
+        });
     }
     findings
 }

@@ -11,7 +11,7 @@ use x509_parser::extensions::KeyUsage as X509KeyUsage;
 use crate::certificate::{Role, time_of};
 use crate::chain::constraints;
 use crate::chain::issuer::{CANDIDATES, DEPTH, NAMESAKES, Sent, has_signed, key_distance, validity};
-use crate::chain::rewrite::Rewritten;
+use crate::chain::rewrite::{self, Rewritten};
 use crate::chain::roots::Roots;
 use crate::der;
 use crate::distinguished_name::{canonical_name, is_same, text};
@@ -333,6 +333,16 @@ impl<'a> PathSearch<'a> {
             return Some("an issuer may not issue for this name (name constraints)".to_owned());
         }
 
+        let certificates = std::iter::once(self.leaf).chain(above.iter().map(|(_, issuer)| issuer));
+        for certificate in certificates {
+            if rewrite::has_unknown_critical_extension(certificate) {
+                return Some("a critical extension is unknown".to_owned());
+            }
+            if rewrite::has_known_extension_twice(certificate) {
+                return Some("a certificate in it has an extension twice".to_owned());
+            }
+        }
+
         let (_, root) = found.root?;
         let between = found
             .issuers
@@ -348,9 +358,7 @@ impl<'a> PathSearch<'a> {
         {
             return Some("more issuers than one of them allows (path length)".to_owned());
         }
-        let usage = root.extended_key_usage().ok().flatten()?.value;
-        (!usage.server_auth && !usage.any)
-            .then(|| "a certificate in it is not for servers (extended key usage)".to_owned())
+        None
     }
 
     /// What there is instead of a path to a trusted root, and the reason.

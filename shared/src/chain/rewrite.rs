@@ -12,6 +12,7 @@ use tokio_rustls::rustls::pki_types::{
     AlgorithmIdentifier, CertificateDer, InvalidSignature, SignatureVerificationAlgorithm, TrustAnchor,
 };
 use webpki::ALL_VERIFICATION_ALGS;
+use x509_parser::certificate::X509Certificate;
 
 use crate::der::{self, Element};
 use crate::distinguished_name::{canonical, canonical_name};
@@ -127,6 +128,13 @@ fn signed_part(certificate: &[u8]) -> Option<(Element<'_>, &[u8])> {
 fn signed_part_rewritten(tbs: Element<'_>, place: Place) -> Vec<u8> {
     let mut new = Vec::new();
     let mut sequences = 0;
+    // A leaf of version 1 is as good as one of version 3 without extensions; an issuer is not.
+    let has_version = der::elements(tbs.contents)
+        .next()
+        .is_some_and(|field| field.tag == VERSION);
+    if place != Place::Above && !has_version {
+        new.extend(der::encode(VERSION, &[2, 1, 2]));
+    }
     for field in der::elements(tbs.contents) {
         if field.tag == SEQUENCE {
             sequences += 1;
@@ -198,6 +206,26 @@ fn extension(extension: Element<'_>, place: Place) -> Option<Vec<u8>> {
     }
 }
 
+/// Whether a certificate has a critical extension that no client processes or ignores.
+pub(super) fn has_unknown_critical_extension(certificate: &X509Certificate<'_>) -> bool {
+    let mut critical = certificate.extensions().iter().filter(|extension| extension.critical);
+    critical.any(|extension| {
+        let id = extension.oid.as_bytes();
+        !PROCESSED_BY_ALL.contains(&id) && !PROCESSED_ELSEWHERE.contains(&id)
+    })
+}
+
+/// Whether a certificate has an extension twice that every client reads.
+pub(super) fn has_known_extension_twice(certificate: &X509Certificate<'_>) -> bool {
+    let all: Vec<_> = certificate
+        .extensions()
+        .iter()
+        .map(|extension| extension.oid.as_bytes())
+        .collect();
+    let mut known = PROCESSED_BY_ALL.iter().chain([&SUBJECT_KEY]);
+    known.any(|id| all.iter().filter(|one| one == &id).count() > 1)
+}
+
 /// What stands before the value of an extension.
 fn before(parts: &[Element<'_>]) -> Vec<u8> {
     let before = parts.split_last().map_or(&[][..], |(_, before)| before);
@@ -231,8 +259,12 @@ fn allows_any_use(value: &[u8]) -> bool {
 fn known_subtrees(constraints: &[u8]) -> Option<Vec<u8>> {
     let mut kept = Vec::new();
     for subtrees in der::elements(constraints) {
+        // Where every DNS name is permitted, the verifier would still want it to be one.
+        let are_all_permitted = subtrees.tag == PERMITTED
+            && der::elements(subtrees.contents).any(|subtree| subtree.contents == [DNS_NAME, 0]);
         let known: Vec<u8> = der::elements(subtrees.contents)
             .filter(|subtree| subtree.contents.first().is_none_or(|form| !JUDGED_FORMS.contains(form)))
+            .filter(|subtree| !are_all_permitted || subtree.contents.first() != Some(&DNS_NAME))
             .flat_map(|subtree| subtree.der)
             .copied()
             .collect();
@@ -254,9 +286,13 @@ fn anchor(anchor: &TrustAnchor<'_>) -> TrustAnchor<'static> {
 
 const SEQUENCE: u8 = 0x30;
 const UTC_TIME: u8 = 0x17;
+const VERSION: u8 = 0xa0;
 const EXTENSIONS: u8 = 0xa3;
 /// Half of what the verifier reads.
 const PART: usize = 32_768;
+const SUBJECT_KEY: &[u8] = &[0x55, 0x1d, 14];
+const DNS_NAME: u8 = 0x82;
+const PERMITTED: u8 = 0xa0;
 const ALTERNATIVE_NAMES: &[u8] = &[0x55, 0x1d, 17];
 const BASIC_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 19];
 const NAME_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 30];
@@ -264,11 +300,22 @@ const EXTENDED_KEY_USAGE: &[u8] = &[0x55, 0x1d, 37];
 const ANY_USE: &[u8] = &[0x55, 0x1d, 37, 0];
 /// rfc822Name, directoryName, uniformResourceIdentifier (RFC 5280, 4.2.1.6).
 const JUDGED_FORMS: [u8; 3] = [0x81, 0xa4, 0x86];
+/// Key usage, names, basic constraints, name constraints, distribution points, extended key usage.
+const PROCESSED_BY_ALL: [&[u8]; 6] = [
+    &[0x55, 0x1d, 15],
+    ALTERNATIVE_NAMES,
+    BASIC_CONSTRAINTS,
+    NAME_CONSTRAINTS,
+    &[0x55, 0x1d, 31],
+    EXTENDED_KEY_USAGE,
+];
 /// Extensions that at least one of the usual clients processes or ignores although they are
 /// critical; [`super::clients`] says which do not.
-const PROCESSED_ELSEWHERE: [&[u8]; 10] = [
+const PROCESSED_ELSEWHERE: [&[u8]; 11] = [
+    // Issuer alternative name.
+    &[0x55, 0x1d, 18],
     // Subject and authority key identifier.
-    &[0x55, 0x1d, 14],
+    SUBJECT_KEY,
     &[0x55, 0x1d, 35],
     // Certificate policies, policy mappings, policy constraints, inhibitAnyPolicy.
     &[0x55, 0x1d, 32],

@@ -7,6 +7,7 @@ use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::{CertificateDer, TrustAnchor};
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::FromDer;
 
 use crate::der;
@@ -36,13 +37,11 @@ pub enum Error {
     /// There are no certificates in it that could be read.
     #[error(transparent)]
     Pem(#[from] pem::Error),
-    /// A certificate in it is none that the verifier understands.
-    #[error("certificate {number} in it cannot be a root: {reason}")]
+    /// A certificate in it cannot be read.
+    #[error("certificate {number} in it cannot be read (expected X.509 in DER, as RFC 5280 has it)")]
     Certificate {
         /// Counted from 1.
         number: usize,
-        /// The verifier's reason.
-        reason: webpki::Error,
     },
 }
 
@@ -61,10 +60,9 @@ impl Roots {
     pub fn with_pem(&self, file: &[u8]) -> Result<Self, Error> {
         let mut roots = self.clone();
         for (index, der) in pem::certificates(file)?.into_iter().enumerate() {
-            webpki::anchor_from_trusted_cert(&der).map_err(|reason| Error::Certificate {
-                number: index + 1,
-                reason,
-            })?;
+            if anchor(&der).is_none() {
+                return Err(Error::Certificate { number: index + 1 });
+            }
             roots.private.push(der);
         }
 
@@ -165,9 +163,26 @@ fn issuers_and_roots(
 }
 
 fn anchors(certificates: &[CertificateDer<'static>]) -> impl Iterator<Item = TrustAnchor<'static>> {
-    certificates
+    certificates.iter().filter_map(anchor)
+}
+
+/// A certificate as a trust anchor: its name, its key and its name constraints. The verifier reads
+/// only those whose extensions it likes; here, they are judged apart from it.
+fn anchor(certificate: &CertificateDer<'_>) -> Option<TrustAnchor<'static>> {
+    if let Ok(anchor) = webpki::anchor_from_trusted_cert(certificate) {
+        return Some(anchor.to_owned());
+    }
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    let contents = |sequence: &[u8]| Some(der::only(sequence)?.contents.to_vec().into());
+    let constraints = parsed
+        .extensions()
         .iter()
-        .filter_map(|der| Some(webpki::anchor_from_trusted_cert(der).ok()?.to_owned()))
+        .find(|extension| matches!(extension.parsed_extension(), ParsedExtension::NameConstraints(_)));
+    Some(TrustAnchor {
+        subject: contents(parsed.subject().as_raw())?,
+        subject_public_key_info: contents(parsed.public_key().raw)?,
+        name_constraints: constraints.and_then(|constraints| contents(constraints.value)),
+    })
 }
 
 fn is_self_issued(certificate: &X509Certificate<'_>) -> bool {

@@ -1,0 +1,130 @@
+//! How clients build a path that do not go back: OpenSSL and GnuTLS take one certificate of an
+//! issuer's name, and refuse the chain if that was the wrong one (RFC 4158, 2.4, wants them to go on).
+
+use x509_parser::certificate::X509Certificate;
+
+use super::issuer::{Sent, authority_key, has_signed, subject_key, validity};
+use super::path::is_self_issued;
+use crate::chain::roots::Roots;
+use crate::der;
+use crate::distinguished_name::{canonical_name, is_same, text};
+
+/// What a path can be built of.
+pub(super) struct Material<'a> {
+    pub(super) leaf: &'a X509Certificate<'a>,
+    /// Everything that was sent besides the leaf, in the server's order.
+    pub(super) sent: &'a [Sent<'a>],
+    pub(super) roots: &'a Roots,
+    /// The parsed certificates of [`Roots::dated`].
+    pub(super) dated: &'a [Sent<'a>],
+    /// The path that was found, from the leaf's issuer upwards.
+    pub(super) path: Vec<&'a Sent<'a>>,
+    /// As of when, as a Unix time.
+    pub(super) now: i64,
+}
+
+/// Which of the certificates of an issuer's name a client takes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Choice {
+    /// A trusted one; else the first one that was sent and is valid now, or the first at all.
+    TrustedThenValid,
+    /// The first one that was sent; a trusted one if there is none.
+    First,
+}
+
+/// The clients that take a wrong certificate, and the name of the issuer of which there are several.
+pub(super) fn misled(material: &Material<'_>) -> Vec<(&'static [&'static str], String)> {
+    // What all of them refuse needs no more words.
+    let is_valid = |(_, certificate): &&Sent<'_>| material.is_valid(certificate);
+    if !material.path.iter().all(is_valid) {
+        return Vec::new();
+    }
+    let openssl = material.first_wrong(Choice::TrustedThenValid);
+    let gnutls = material.first_wrong(Choice::First);
+    match (openssl, gnutls) {
+        (Some(issuer), Some(other)) if issuer == other => vec![(&["OpenSSL", "curl", "GnuTLS"], issuer)],
+        (openssl, gnutls) => {
+            let openssl = openssl.map(|issuer| (&["OpenSSL", "curl"][..], issuer));
+            let gnutls = gnutls.map(|issuer| (&["GnuTLS"][..], issuer));
+            openssl.into_iter().chain(gnutls).collect()
+        }
+    }
+}
+
+impl<'a> Material<'a> {
+    /// The name of the first issuer of which a client takes a certificate that has not signed the
+    /// one below it, or is not valid now, although there is another one of that name in the path.
+    fn first_wrong(&self, choice: Choice) -> Option<String> {
+        let mut child = self.leaf;
+        let mut taken = Vec::<&X509Certificate<'_>>::new();
+        while !is_self_issued(child) {
+            let issuer = self.issuer_of(child, &taken, choice)?;
+            let (from, to) = validity(issuer);
+            let is_in_path = self
+                .path
+                .iter()
+                .any(|(_, certificate)| certificate.as_ref() == issuer.as_ref());
+            let is_as_good = has_signed(issuer.public_key().raw, child) && (from..=to).contains(&self.now);
+            if !is_in_path && !is_as_good {
+                return Some(text(issuer.subject()));
+            }
+            taken.push(issuer);
+            child = issuer;
+        }
+        None
+    }
+
+    /// What a client takes for the issuer of a certificate; none if there is no choice.
+    fn issuer_of(
+        &self,
+        child: &X509Certificate<'_>,
+        taken: &[&X509Certificate<'_>],
+        choice: Choice,
+    ) -> Option<&'a X509Certificate<'a>> {
+        let is_issuer = |issuer: &&X509Certificate<'_>| {
+            let keys = (authority_key(child), subject_key(issuer));
+            is_same(issuer.subject().as_raw(), child.issuer().as_raw())
+                && !matches!(keys, (Some(wanted), Some(found)) if wanted != found)
+        };
+        let certificates = |all: &'a [Sent<'a>]| all.iter().map(|(_, certificate)| certificate);
+        let trusted: Vec<_> = certificates(self.dated).filter(is_issuer).collect();
+        let sent: Vec<_> = certificates(self.sent)
+            .filter(is_issuer)
+            .filter(|issuer| !taken.iter().any(|earlier| std::ptr::eq(*earlier, *issuer)))
+            .collect();
+
+        match choice {
+            // A public root that has signed it ends the path, whatever was sent.
+            _ if self.is_signed_by_public_root(child) => None,
+            Choice::TrustedThenValid => [trusted, sent].iter().find_map(|some| {
+                some.iter()
+                    .copied()
+                    .find(|issuer| self.is_valid(issuer))
+                    .or(some.first().copied())
+            }),
+            // Of a trusted key, it needs no certificate.
+            Choice::First => {
+                let first = sent.first().copied()?;
+                let is_trusted = |root: &&X509Certificate<'_>| root.public_key().raw == first.public_key().raw;
+                (!trusted.iter().any(is_trusted)).then_some(first)
+            }
+        }
+    }
+
+    fn is_valid(&self, certificate: &X509Certificate<'_>) -> bool {
+        let (from, to) = validity(certificate);
+        (from..=to).contains(&self.now)
+    }
+
+    fn is_signed_by_public_root(&self, child: &X509Certificate<'_>) -> bool {
+        let name = canonical_name(child.issuer().as_raw());
+        let anchors = self.roots.anchors();
+        let public = &anchors[..anchors.len().saturating_sub(self.dated.len())];
+        public
+            .iter()
+            .filter(|anchor| canonical_name(&der::encode(SEQUENCE, &anchor.subject)) == name)
+            .any(|anchor| has_signed(&der::encode(SEQUENCE, &anchor.subject_public_key_info), child))
+    }
+}
+
+const SEQUENCE: u8 = 0x30;
