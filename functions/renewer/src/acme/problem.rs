@@ -262,7 +262,10 @@ pub(crate) fn is_about_replaces(problem: &Problem) -> bool {
     let kind = ProblemType::of(problem);
     match problem.status {
         Some(409) => true,
-        Some(429 | 500..) => false,
+        // A CA that stumbles over what is replaced would do so every night. Pebble does for one
+        // serial number in 256. One that is out of order is asked once more, in vain.
+        Some(500) => kind == ProblemType::ServerInternal,
+        Some(429 | 501..) => false,
         // So a CA answers that the certificate was issued to another account, which is this order's
         // fault alone. Where it is about our own account, the order without `replaces` meets it again.
         _ if kind == ProblemType::Unauthorized => true,
@@ -558,7 +561,9 @@ mod tests {
             ("malformed", 400, true),
             ("malformed", 404, true),
             ("rateLimited", 429, false),
-            ("serverInternal", 500, false),
+            ("serverInternal", 500, true),
+            ("serverInternal", 503, false),
+            ("unheardOf", 500, false),
             ("unauthorized", 403, true),
             ("accountDoesNotExist", 400, false),
             ("userActionRequired", 403, false),
