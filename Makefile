@@ -86,8 +86,9 @@ build-tests:
 picture: $(LOCAL)/chromium.done ## take docs/report.png and docs/slack.png again
 	cargo run --quiet -p neverlapse-page-tests --bin picture
 
-bench: $(LOCAL)/nginx.done ## what the probe costs next to bare handshakes
-	cargo run --quiet --profile bench -p neverlapse-tests --bin bench
+bench: $(LOCAL)/nginx.done ## what a look costs, as it ships, beside bare handshakes and others
+	cargo build --release --bin neverlapse
+	cargo run --profile bench -p neverlapse-tests --bin bench
 
 build: $(LOCAL)/sam/.done $(LOCAL)/lambda/.done ## sam build for AWS (ARCHITECTURE=arm64 or x86_64)
 	rustup target add $(if $(filter arm64,$(ARCHITECTURE)),aarch64,x86_64)-unknown-linux-gnu
