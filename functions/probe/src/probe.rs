@@ -143,6 +143,7 @@ impl Probe {
         // it.
         let prober = Prober::new(Options {
             nameserver: self.settings.nameserver,
+            sockets: self.settings.sockets,
             revocation: self.settings.revocation,
             ..Options::default()
         })?;

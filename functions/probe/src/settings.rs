@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use neverlapse::environment::{Environment, Error};
 use neverlapse::finding::Thresholds;
+use neverlapse::probe::Options;
 
 /// What the function needs to know.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,6 +18,8 @@ pub(crate) struct Settings {
     pub(crate) revocation: bool,
     pub(crate) trust_bundle: Option<String>,
     pub(crate) nameserver: Option<SocketAddr>,
+    /// How many connections and look-ups may be open together.
+    pub(crate) sockets: usize,
     /// Whether each endpoint gets a metric of its own.
     pub(crate) endpoint_metrics: bool,
     pub(crate) stack: String,
@@ -43,6 +46,9 @@ impl Settings {
             revocation: environment.parsed("CHECK_REVOCATION", BOOLEAN)?.unwrap_or(true),
             trust_bundle: environment.optional("TRUST_BUNDLE_KEY"),
             nameserver: environment.nameserver()?,
+            sockets: environment
+                .parsed("SOCKETS", "a number of sockets")?
+                .unwrap_or(Options::default().sockets),
             endpoint_metrics: environment.parsed("ENDPOINT_METRICS", BOOLEAN)?.unwrap_or(false),
             stack: environment
                 .optional("STACK_NAME")
@@ -84,6 +90,7 @@ mod tests {
             }
         );
         assert_eq!((settings.nameserver, settings.revocation), (None, false));
+        assert_eq!(settings.sockets, 800);
     }
 
     #[test]
