@@ -91,7 +91,7 @@ async fn fetch(arguments: &Arguments) -> Result<Vec<u8>> {
     match store.object(key).await? {
         Some(object) => Ok(object),
         None => bail!(
-            "there is no s3://{}/{key} yet; the probe writes it when it has looked at the whole inventory",
+            "there is no s3://{}/{key} yet; the probe writes it at the end of a run over the whole inventory",
             store.bucket()
         ),
     }

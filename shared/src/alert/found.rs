@@ -33,7 +33,7 @@ pub(super) fn everything(outcome: Result<&Report, &str>, watchlist: &Watchlist) 
     let all = match outcome {
         Ok(report) => of_report(report),
         Err(reason) => {
-            let message = format!("could not look at anything: {reason}");
+            let message = format!("could not check anything: {reason}");
             vec![Found::new(Place::Probe, Code::RunFailed, Severity::Critical, message)]
         }
     };

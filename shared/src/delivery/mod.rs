@@ -138,7 +138,7 @@ fn addresses(known: &Known<'_>) -> Vec<AddressReport> {
     for endpoint in &known.certificate.served_at {
         let reports: Vec<_> = known.endpoints.iter().filter(|report| report.is_of(endpoint)).collect();
         if reports.is_empty() {
-            addresses.push(unseen(endpoint, None, "nobody has looked at it yet"));
+            addresses.push(unseen(endpoint, None, "not checked yet"));
         }
 
         for report in reports {
@@ -167,7 +167,7 @@ fn address(endpoint: &Endpoint, seen: &Observation, stored: &Stored) -> AddressR
         Ok(_) => (AddressStage::Another, None),
         Err(_) => (
             AddressStage::Unseen,
-            Some("nobody knows what it should show".to_owned()),
+            Some("it is not known what it should serve".to_owned()),
         ),
     };
     let version = stored
@@ -448,14 +448,14 @@ mod tests {
             (&there, vec![seen("aa")], S::Served, None, None),
             (&there, vec![seen("bb")], S::Another, Some("old"), None),
             (&there, vec![seen("cc")], S::Another, None, None),
-            (&there, vec![], S::Unseen, None, Some("nobody has looked at it yet")),
+            (&there, vec![], S::Unseen, None, Some("not checked yet")),
             (&there, vec![dark], S::Unseen, None, Some("x could not be looked up")),
             (
                 &unknown,
                 vec![seen("bb")],
                 S::Unseen,
                 Some("old"),
-                Some("nobody knows what it should show"),
+                Some("it is not known what it should serve"),
             ),
         ] {
             let report = report(stored, &endpoints);
@@ -498,10 +498,7 @@ mod tests {
         there.current = Err(denied.clone());
         let report = self::report(&there, &[seen("aa")]);
         assert_eq!(report.status, Severity::Unknown);
-        assert_eq!(
-            report.findings[0].message,
-            format!("nobody can say how far it is: {denied}")
-        );
+        assert_eq!(report.findings[0].message, format!("its state is not known: {denied}"));
         assert_eq!(report.instances[0].stage, Stage::Failed, "as it says itself");
 
         let without_history = Stored {

@@ -95,7 +95,7 @@ pub async fn left_out(store: &Store, certificates: &[Managed], deadline: Instant
 
     let problems = problems
         .into_iter()
-        .map(|problem| format!("nobody can say what was taken out of the inventory: {problem}"))
+        .map(|problem| format!("it is not known what was removed from the inventory: {problem}"))
         .collect();
     (left_out, problems)
 }

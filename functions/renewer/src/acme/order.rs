@@ -52,7 +52,7 @@ impl Issuance<'_> {
         let mut order = self.open(attempt, replaces.clone()).await?;
         match self.fulfil(&mut order, attempt).await {
             Err(Error::CaUnavailable { problem, .. }) if attempt.order.is_none() => {
-                warn!(problem, "the order is dead; ordering anew");
+                warn!(problem, "the order is dead; ordering again");
             }
             result => return result,
         }
@@ -121,7 +121,7 @@ impl Issuance<'_> {
             Ok(order) => order,
             Err(instant_acme::Error::Api(problem)) if is_gone(&problem) => {
                 let problem = describe(&problem, Step::Order);
-                info!(order = url, problem, "the order is gone; ordering anew");
+                info!(order = url, problem, "the order is gone; ordering again");
                 return Ok(None);
             }
             Err(error) => return Err(self.http.error(Step::Order, error)),
@@ -129,7 +129,7 @@ impl Issuance<'_> {
 
         let status = order.state().status;
         if status == OrderStatus::Invalid {
-            info!(order = url, "the order is invalid by now; ordering anew");
+            info!(order = url, "the order is invalid by now; ordering again");
             return Ok(None);
         }
         info!(order = url, ?status, "order resumed");

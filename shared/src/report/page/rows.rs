@@ -205,7 +205,7 @@ fn words(state: &Revocation) -> String {
         Revocation::Good => "not revoked, by a current list of its issuer".to_owned(),
         Revocation::Revoked => "revoked by its issuer".to_owned(),
         Revocation::Unknown { reason } => format!("unknown: {reason}"),
-        Revocation::Skipped { reason } => format!("not looked at: {reason}"),
+        Revocation::Skipped { reason } => format!("not checked: {reason}"),
     }
 }
 
