@@ -4,12 +4,18 @@ use std::fmt::Write;
 
 use clap::Command;
 
-/// The same command, whose help lists its subcommands in groups.
+/// The same command, whose help lists its subcommands in groups. None is left out: what is neither
+/// for anywhere nor for an instance is for a stack.
 pub(crate) fn grouped(command: Command) -> Command {
     let mut list = String::new();
-    for (heading, names) in GROUPS {
+    for (heading, group) in [
+        ("Anywhere", Group::Anywhere),
+        ("For a stack", Group::Stack),
+        ("On an instance", Group::Instance),
+    ] {
         let _ = writeln!(list, "{heading}:");
-        for subcommand in names.iter().filter_map(|name| command.find_subcommand(name)) {
+        let shown = command.get_subcommands().filter(|subcommand| !subcommand.is_hide_set());
+        for subcommand in shown.filter(|subcommand| Group::of(subcommand.get_name()) == group) {
             let about = subcommand.get_about().map(ToString::to_string).unwrap_or_default();
             let _ = writeln!(list, "  {:<20} {about}", subcommand.get_name());
         }
@@ -21,42 +27,20 @@ pub(crate) fn grouped(command: Command) -> Command {
     ))
 }
 
-const GROUPS: [(&str, &[&str]); 3] = [
-    ("Anywhere", &["check", "init", "validate", "schema", "completions"]),
-    (
-        "For a stack",
-        &[
-            "run",
-            "status",
-            "report",
-            "discover",
-            "plan",
-            "renew",
-            "rollback",
-            "revoke",
-            "replace-account-key",
-            "test-alert",
-        ],
-    ),
-    ("On an instance", &["pull"]),
-];
+/// Where a command is used.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Group {
+    Anywhere,
+    Stack,
+    Instance,
+}
 
-#[cfg(test)]
-mod tests {
-    use clap::CommandFactory;
-
-    use super::*;
-    use crate::Arguments;
-
-    #[test]
-    fn every_command_is_in_a_group() {
-        let command = Arguments::command();
-        let listed: Vec<_> = GROUPS.iter().flat_map(|(_, names)| names.iter().copied()).collect();
-        for subcommand in command.get_subcommands().filter(|subcommand| !subcommand.is_hide_set()) {
-            assert!(listed.contains(&subcommand.get_name()), "{}", subcommand.get_name());
-        }
-        for name in listed {
-            assert!(command.find_subcommand(name).is_some(), "{name}");
+impl Group {
+    fn of(command: &str) -> Self {
+        match command {
+            "pull" | "adopt" => Self::Instance,
+            "check" | "init" | "validate" | "schema" | "completions" => Self::Anywhere,
+            _ => Self::Stack,
         }
     }
 }
