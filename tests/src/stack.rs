@@ -52,7 +52,7 @@ impl Stack {
     pub async fn deploy_to(emulator: Emulator, parameters: &[(&str, &str)]) -> Result<Self> {
         // sam leaves its packages behind, and all of its work when it is interrupted.
         let scratch = tempfile::Builder::new().prefix("neverlapse-sam-").tempdir()?;
-        let template = built(scratch.path()).await?;
+        let template = released(scratch.path()).await?;
 
         let overrides = [("Architecture", ARCHITECTURE)].iter().chain(parameters);
         let overrides = overrides.map(|(key, value)| format!("ParameterKey={key},ParameterValue=\"{value}\""));
@@ -250,39 +250,30 @@ pub fn root() -> PathBuf {
         .to_owned()
 }
 
-/// What `sam build` leaves for `sam deploy`: a folder for each function, with its `bootstrap`, and the template that
-/// names these folders. The programs are those that the tests have built anyway; `sam build` would compile every
-/// dependency once more (`make build` does).
-async fn built(folder: &Path) -> Result<PathBuf> {
-    let template = std::fs::read_to_string(root().join("template.yaml"))?;
-    let mut lines = Vec::new();
-    let mut binary = None;
-    for line in template.lines() {
-        lines.push(line.to_owned());
-        if let Some((_, rest)) = line.split_once("BuildProperties: { Binary: ") {
-            binary = Some(rest.trim_end_matches(" }"));
-        } else if line == "    Properties:"
-            && let Some(binary) = binary.take()
-        {
-            lines.push(format!("      CodeUri: {binary}"));
-            bootstrap(binary, &folder.join(binary)).await?;
-        }
-    }
-
+/// A release's folder, as `make release` makes it: the template that builds nothing, and the functions' zips beside it. The
+/// programs are those that the tests have built anyway.
+async fn released(folder: &Path) -> Result<PathBuf> {
+    let template = run(command(root().join("packaging/template.sh")).arg(ARCHITECTURE)).await?;
     let file = folder.join("template.yaml");
-    std::fs::write(&file, lines.join("\n"))?;
+    std::fs::write(&file, template)?;
+    for function in ["probe", "renewer"] {
+        zip(function, folder).await?;
+    }
     Ok(file)
 }
 
-/// Puts a function's program into a folder, without its symbols, which are most of a debug build.
-async fn bootstrap(binary: &str, folder: &Path) -> Result<()> {
-    std::fs::create_dir(folder)?;
+/// A function's program as Lambda wants it, without its symbols, which are most of a debug build.
+async fn zip(function: &str, folder: &Path) -> Result<()> {
+    let bootstrap = folder.join("bootstrap");
     let mut strip = command("strip");
-    strip
-        .arg("-o")
-        .arg(folder.join("bootstrap"))
-        .arg(program(binary).await?);
-    run(&mut strip).await.context("strip (of binutils)").map(drop)
+    strip.arg("-o").arg(&bootstrap).arg(program(function).await?);
+    run(&mut strip).await.context("strip (of binutils)")?;
+
+    let mut zip = command("python3");
+    zip.args(["-m", "zipfile", "-c"])
+        .arg(folder.join(format!("{function}.zip")))
+        .arg(&bootstrap);
+    run(&mut zip).await.map(drop)
 }
 
 async fn outputs(endpoint: &str, scratch: &Path) -> Result<std::collections::BTreeMap<String, String>> {
