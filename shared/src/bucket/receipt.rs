@@ -119,12 +119,14 @@ impl Receipt {
     }
 }
 
-/// The instance whose receipt is under a key, if it is a receipt for the certificate `name`.
+/// The instance whose receipt is under a key, if it is a receipt for the certificate `name`. An
+/// instance has one: nothing under it in turn.
 pub fn instance<'k>(name: &str, key: &'k str) -> Option<&'k str> {
     key.strip_prefix("receipts/")?
         .strip_prefix(name)?
         .strip_prefix('/')?
         .strip_suffix(".json")
+        .filter(|instance| !instance.is_empty() && !instance.contains('/'))
 }
 
 /// Key of an instance's receipt.
@@ -189,7 +191,13 @@ mod tests {
             assert_eq!(instance("shop.test", &key("shop.test", id)), Some(id));
             assert_eq!(instance_name(id), people);
         }
-        for stray in ["receipts/shop.test/x.txt", "receipts/shop.testing/x.json", "x"] {
+        for stray in [
+            "receipts/shop.test/x.txt",
+            "receipts/shop.testing/x.json",
+            "receipts/shop.test/x/y.json",
+            "receipts/shop.test/.json",
+            "x",
+        ] {
             assert_eq!(instance("shop.test", stray), None, "{stray}");
         }
     }

@@ -13,6 +13,7 @@ use tokio::time::sleep;
 
 use super::document::{self, Document};
 use crate::aws::reason;
+use crate::text::causes;
 
 /// A bucket in S3. It is cheap to clone.
 #[derive(Clone, Debug)]
@@ -154,37 +155,41 @@ impl Store {
     }
 
     async fn get(&self, key: &str, known: Option<&str>, limit: Option<u64>) -> Result<Fresh, Error> {
-        let request = self
-            .s3
-            .get_object()
-            .bucket(&self.bucket)
-            .key(key)
-            .set_if_none_match(known.map(str::to_owned));
-        let object = match request.send().await {
-            Ok(object) => object,
-            Err(error) if is_missing(&error) => return Ok(Fresh::Missing),
-            Err(error) if is_unchanged(&error) => return Ok(Fresh::Unchanged),
-            Err(error) => return Err(self.failed("read", key, &error)),
-        };
+        let mut tries = 1;
+        loop {
+            let request = self
+                .s3
+                .get_object()
+                .bucket(&self.bucket)
+                .key(key)
+                .set_if_none_match(known.map(str::to_owned));
+            let object = match request.send().await {
+                Ok(object) => object,
+                Err(error) if is_missing(&error) => return Ok(Fresh::Missing),
+                Err(error) if is_unchanged(&error) => return Ok(Fresh::Unchanged),
+                Err(error) => return Err(self.failed("read", key, &error)),
+            };
 
-        let length = u64::try_from(object.content_length().unwrap_or(0)).unwrap_or(0);
-        if let Some(limit) = limit.filter(|limit| length > *limit) {
-            let problem = format!("not what it should be: it has {length} bytes (expected at most {limit})");
-            return Err(self.unexpected(key, problem));
+            let tag = object.e_tag().unwrap_or_default().to_owned();
+            match content(object.body, object.content_length, limit).await {
+                Ok(value) => return Ok(Fresh::Changed(Tagged { value, tag })),
+                // The SDK repeats a request that is not answered, but not one whose answer breaks
+                // off.
+                Err(Unread::BrokenOff(_)) if tries < READS => {}
+                Err(Unread::BrokenOff(reason)) => {
+                    return Err(Error::Failed {
+                        what: "read",
+                        bucket: self.bucket.clone(),
+                        key: key.to_owned(),
+                        reason,
+                        denied: false,
+                    });
+                }
+                Err(Unread::TooLong(problem)) => return Err(self.unexpected(key, problem)),
+            }
+            tries += 1;
+            sleep(CONFLICT_PAUSE * tries).await;
         }
-
-        let tag = object.e_tag().unwrap_or_default().to_owned();
-        let body = object.body.collect().await.map_err(|error| Error::Failed {
-            what: "read",
-            bucket: self.bucket.clone(),
-            key: key.to_owned(),
-            reason: error.to_string(),
-            denied: false,
-        })?;
-        Ok(Fresh::Changed(Tagged {
-            value: body.to_vec(),
-            tag,
-        }))
     }
 
     /// A document, if it is there.
@@ -281,8 +286,19 @@ impl Store {
         }
     }
 
-    /// The keys that begin with `prefix`, in order.
+    /// The keys that begin with `prefix`, in order. More than anybody needs are an error: somebody
+    /// fills the bucket.
     pub async fn keys(&self, prefix: &str) -> Result<Vec<String>, Error> {
+        let (keys, are_all) = self.first_keys(prefix, KEYS).await?;
+        if are_all {
+            Ok(keys)
+        } else {
+            Err(self.unexpected(prefix, format!("the prefix of more than {KEYS} objects")))
+        }
+    }
+
+    /// The first keys that begin with `prefix`, in order, and whether these are all of them.
+    pub async fn first_keys(&self, prefix: &str, most: usize) -> Result<(Vec<String>, bool), Error> {
         let mut pages = self
             .s3
             .list_objects_v2()
@@ -294,13 +310,14 @@ impl Store {
         let mut keys = Vec::new();
         while let Some(page) = pages.next().await {
             let page = page.map_err(|error| self.failed("list", prefix, &error))?;
-            keys.extend(
-                page.contents()
-                    .iter()
-                    .filter_map(|object| object.key().map(str::to_owned)),
-            );
+            for key in page.contents().iter().filter_map(|object| object.key()) {
+                if keys.len() == most {
+                    return Ok((keys, false));
+                }
+                keys.push(key.to_owned());
+            }
         }
-        Ok(keys)
+        Ok((keys, true))
     }
 
     fn failed<E>(&self, what: &'static str, key: &str, error: &SdkError<E>) -> Error
@@ -369,6 +386,35 @@ impl<'a> Object<'a> {
     }
 }
 
+/// Why the content of an object was not read to its end.
+enum Unread {
+    BrokenOff(String),
+    TooLong(String),
+}
+
+/// The content of an object, unless it is longer than allowed: by its own word, or in truth.
+async fn content(mut body: ByteStream, length: Option<i64>, limit: Option<u64>) -> Result<Vec<u8>, Unread> {
+    let limit = limit.unwrap_or(u64::MAX);
+    let too_long = |bytes| {
+        let problem = format!("not what it should be: it has {bytes} bytes (expected at most {limit})");
+        Err(Unread::TooLong(problem))
+    };
+    let length = length.and_then(|length| u64::try_from(length).ok()).unwrap_or(0);
+    if length > limit {
+        return too_long(length);
+    }
+
+    let mut content = Vec::new();
+    while let Some(part) = body.next().await {
+        let part = part.map_err(|error| Unread::BrokenOff(causes(&error)))?;
+        content.extend_from_slice(&part);
+        if content.len() as u64 > limit {
+            return too_long(content.len() as u64);
+        }
+    }
+    Ok(content)
+}
+
 fn is_missing(error: &SdkError<GetObjectError>) -> bool {
     error.as_service_error().is_some_and(GetObjectError::is_no_such_key)
 }
@@ -401,6 +447,11 @@ fn code<E: ProvideErrorMetadata>(error: &SdkError<E>) -> Option<&str> {
 /// How often a write that met another one is sent, and the pause before it, which grows.
 const CONFLICTS: u32 = 5;
 const CONFLICT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often an object is read whose content breaks off.
+const READS: u32 = 3;
+/// The most keys that are listed: a hundred thousand certificates have one record each.
+const KEYS: usize = 200_000;
 
 /// Key of the last run's report.
 pub const LATEST_JSON: &str = "reports/latest.json";
