@@ -10,7 +10,7 @@ use clap::Args;
 use neverlapse::aws;
 use neverlapse::certificate::common_name;
 use neverlapse::endpoint::Endpoint;
-use neverlapse::report::EndpointReport;
+use neverlapse::report::{EndpointIndex, EndpointReport};
 use neverlapse::text::{counted, printable};
 
 use crate::argument;
@@ -103,7 +103,7 @@ fn inventory(given: &[Endpoint], zones: &[Zone], seen: &[EndpointReport]) -> Str
 }
 
 fn report<'r>(seen: &'r [EndpointReport], endpoint: &Endpoint) -> Option<&'r EndpointReport> {
-    seen.iter().find(|report| report.is_of(endpoint))
+    EndpointIndex::of(seen).of_clients(endpoint).next()
 }
 
 /// Until when its certificate is valid, and who issued it.

@@ -12,6 +12,8 @@
 //! Renewal begins with a [`renewal::request`]: [`renewal`] decides when a certificate is due. The
 //! [`bucket`] holds what came of it, a [`bucket::version`], and what each instance did with that, a
 //! [`bucket::receipt`]. [`delivery`] compares both with what the endpoints serve.
+//!
+//! What strangers write is judged in units that cost each other nothing: [`isolation`].
 
 pub mod alert;
 pub mod aws;
@@ -27,6 +29,7 @@ pub mod endpoint;
 pub mod environment;
 pub mod finding;
 pub mod inventory;
+pub mod isolation;
 pub mod metric;
 pub mod name;
 pub mod observation;

@@ -231,6 +231,29 @@ async fn each_hostile_server_costs_its_own_deadline_and_nothing_else() {
     }
 }
 
+/// A timeout that no clock can add to the present stands for whatever error we may have: no
+/// inventory can have one.
+#[tokio::test]
+async fn where_our_own_code_panics_only_that_endpoint_is_lost() {
+    let pki = Pki::new();
+    let healthy = pki.target("", pki.serve(pki.leaf(90)).await);
+    let broken = Target {
+        timeout: Some(Duration::MAX),
+        ..pki.target("", pki.serve(pki.leaf(90)).await)
+    };
+    let (healthy_name, broken_name) = (healthy.endpoint.to_string(), broken.endpoint.to_string());
+
+    let report = run(vec![broken.clone(), healthy, broken], 1).await;
+    assert_eq!(codes(of(&report, &healthy_name)), Vec::<&str>::new());
+    let lost = of(&report, &broken_name);
+    assert_eq!((codes(lost), lost.status), (vec!["not_judged"], Severity::Unknown));
+    assert!(
+        lost.findings[0].message.contains("neverlapse itself failed"),
+        "{lost:?}"
+    );
+    assert_eq!(report.counts.total(), 3);
+}
+
 #[tokio::test]
 async fn plain_http_is_said_in_the_servers_words() {
     let pki = Pki::new();

@@ -12,7 +12,7 @@ use neverlapse::finding::{Finding, Kind, Severity};
 use neverlapse::inventory::{Inventory, KeyType};
 use neverlapse::observation::Observation;
 use neverlapse::renewal::{Failure, Renewal};
-use neverlapse::report::{EndpointReport, Report, StoredVersion};
+use neverlapse::report::{EndpointIndex, EndpointReport, Report, StoredVersion};
 use neverlapse::text::sha256;
 use neverlapse::timestamp;
 use neverlapse::timestamp::Timestamp;
@@ -278,7 +278,7 @@ impl World {
             let known = Known {
                 certificate,
                 stored: &stored,
-                endpoints: &report.endpoints,
+                endpoints: &EndpointIndex::of(&report.endpoints),
             };
             report.certificates = vec![join(&known, now)];
         }

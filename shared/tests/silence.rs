@@ -10,7 +10,7 @@ use neverlapse::finding::Severity;
 use neverlapse::inventory::{Inventory, KeyType, Managed};
 use neverlapse::renewal::{Failure, Renewal};
 use neverlapse::report::page::page;
-use neverlapse::report::{CertificateReport, EndpointReport, Report, StoredVersion};
+use neverlapse::report::{CertificateReport, EndpointIndex, EndpointReport, Report, StoredVersion};
 use neverlapse::timestamp;
 use neverlapse::timestamp::Timestamp;
 use serde_json::{Value, json};
@@ -542,7 +542,7 @@ impl World {
         let known = Known {
             certificate: &self.certificate,
             stored: &stored,
-            endpoints: &self.wire,
+            endpoints: &EndpointIndex::of(&self.wire),
         };
         join(&known, now)
     }

@@ -3,7 +3,9 @@
 use std::fmt::Display;
 
 use lambda_runtime::tracing::{error, info, warn};
-use neverlapse::alert::{self, Digest, KEY, Memory, News, Run, Sender, State, Topic, Watchlist, decide, sns, webhook};
+use neverlapse::alert::{
+    Composed, Digest, KEY, Memory, News, Run, Sender, State, Topic, Watchlist, compose, sns, webhook,
+};
 use neverlapse::bucket::store::{self, Expecting, Object, Store, Tagged};
 use neverlapse::report::Report;
 use neverlapse::timestamp::Timestamp;
@@ -64,18 +66,17 @@ impl Alerts {
             watchlist,
             weekly: self.weekly,
         };
-        let (news, mut state) = decide(&run, &recalled.memory, now);
+        let Composed {
+            news,
+            mut state,
+            digest,
+            everything,
+        } = compose(&run, &recalled.memory, &self.sender, now);
         log(&news);
-        let digest = alert::digest(&news, outcome.ok(), watchlist, &self.sender, now);
 
         // Webhooks come first, because the topic's message says when one could not be reached.
-        let posted = if state.slack_missed {
-            let news = news.with_everything_open();
-            self.post(alert::digest(&news, outcome.ok(), watchlist, &self.sender, now).as_ref())
-                .await
-        } else {
-            self.post(digest.as_ref()).await
-        };
+        let owed = if state.slack_missed { &everything } else { &digest };
+        let posted = self.post(owed.as_ref()).await;
         state.slack_missed = posted.is_err();
 
         if let Some(mut digest) = digest {

@@ -3,6 +3,7 @@
 use lambda_runtime::tracing::{info, warn};
 use neverlapse::bucket::document::Document;
 use neverlapse::bucket::store::{Expecting, LATEST_JSON, LATEST_PAGE, Object, Store};
+use neverlapse::isolation::isolated;
 use neverlapse::report::page::page;
 use neverlapse::report::{CertificateReport, Report, SCHEMA};
 use neverlapse::timestamp::Timestamp;
@@ -40,9 +41,10 @@ pub(crate) async fn write(store: &Store, report: &Report, place: &str) -> Result
     let results = [
         put(store, &dated(report.started_at), json.clone(), JSON).await,
         put(store, LATEST_JSON, json, JSON).await,
-        match page(report, Some(place)) {
-            Ok(page) => put(store, LATEST_PAGE, page.into_bytes(), HTML).await,
-            Err(error) => Err(format!("the report is no page: {error}")),
+        match isolated(|| page(report, Some(place))) {
+            Ok(Ok(page)) => put(store, LATEST_PAGE, page.into_bytes(), HTML).await,
+            Ok(Err(error)) => Err(format!("the report is no page: {error}")),
+            Err(panicked) => Err(format!("the report is no page: {panicked}")),
         },
     ];
 

@@ -1,6 +1,7 @@
 //! Why a run failed.
 
 use lambda_runtime::Diagnostic;
+use neverlapse::isolation::Panicked;
 use neverlapse::resolve;
 use thiserror::Error;
 
@@ -19,6 +20,9 @@ pub(crate) enum Error {
     ProbeFailed(#[from] resolve::Error),
     #[error(transparent)]
     Alert(#[from] alerts::Error),
+    /// Our own code failed, in a place that is about no endpoint and no certificate.
+    #[error("cannot {what}: {panicked}")]
+    Panicked { what: &'static str, panicked: Panicked },
     #[error("{0}")]
     RenewalNotRequested(String),
     #[error("cannot write the report: {0}")]
@@ -37,6 +41,7 @@ impl From<Error> for Diagnostic {
             Error::Alert(alerts::Error::NotSent(_)) => "AlertNotSent",
             Error::Alert(alerts::Error::NotRemembered(_)) => "AlertNotRemembered",
             Error::Alert(alerts::Error::WebhookNotNotified(_)) => "WebhookNotNotified",
+            Error::Panicked { .. } => "Panicked",
             Error::RenewalNotRequested(_) => "RenewalNotRequested",
             Error::ReportNotWritten(_) => "ReportNotWritten",
             Error::ReportInvalid(_) => "ReportInvalid",

@@ -11,6 +11,7 @@ use neverlapse::delivery;
 use neverlapse::endpoint::Endpoint;
 use neverlapse::finding::Severity;
 use neverlapse::inventory::{Inventory, Problem, Source};
+use neverlapse::isolation::{Panicked, isolated, isolated_async};
 use neverlapse::probe::{Options, Prober, Target};
 use neverlapse::report::Report;
 use neverlapse::timestamp::Timestamp;
@@ -66,7 +67,9 @@ impl Probe {
     /// A run over the whole inventory: observes, notifies, requests renewals and archives the
     /// report. One that could observe nothing sends an alert before it fails.
     async fn run(&self, deadline: Instant) -> Result<Report, Error> {
-        let (report, inventory) = match self.observe_everything(deadline).await {
+        let observed = isolated_async(self.observe_everything(deadline)).await;
+        let observed = observed.unwrap_or_else(|panicked| Err(panic_in("probe", panicked)));
+        let (report, inventory) = match observed {
             Ok(observed) => observed,
             Err(failed) => {
                 log_failure(&failed);
@@ -76,19 +79,22 @@ impl Probe {
                 return Err(failed);
             }
         };
-        log(&report);
         // Before anything that could fail: a run that is not counted raises an alarm.
-        self.print_metrics(&report);
+        let counted = isolated(|| self.print_metrics(&report));
+        let logged = isolated(|| log(&report));
 
         // An alert that cannot be sent stops no renewal, and neither of them stops the report.
         let now = Timestamp::now();
-        let notified = self.alerts.notify(Ok(&report), &Watchlist::of(&inventory), now).await;
-        let requested = self.request(&inventory, &report, now).await;
-        let archived = self.archive(&report, now).await;
+        let watchlist = Watchlist::of(&inventory);
+        let notified = isolated_async(self.alerts.notify(Ok(&report), &watchlist, now)).await;
+        let requested = isolated_async(self.request(&inventory, &report, now)).await;
+        let archived = isolated_async(self.archive(&report, now)).await;
 
-        notified?;
-        requested?;
-        archived?;
+        notified.map_err(|panicked| panic_in("send the alert", panicked))??;
+        requested.map_err(|panicked| panic_in("request renewals", panicked))??;
+        archived.map_err(|panicked| panic_in("write the report", panicked))??;
+        counted.map_err(|panicked| panic_in("count the run", panicked))?;
+        logged.map_err(|panicked| panic_in("log the run", panicked))?;
         Ok(report)
     }
 
@@ -204,6 +210,10 @@ impl Probe {
         self.alerts.publish(&digest).await?;
         Err(Error::ReportNotWritten(problem))
     }
+}
+
+fn panic_in(what: &'static str, panicked: Panicked) -> Error {
+    Error::Panicked { what, panicked }
 }
 
 fn log_failure(failed: &Error) {

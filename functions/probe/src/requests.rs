@@ -8,15 +8,16 @@ use neverlapse::aws::reason;
 use neverlapse::inventory::Managed;
 use neverlapse::observation::Revocation;
 use neverlapse::renewal::request::{Observed, Request, RequestedBy};
-use neverlapse::report::Report;
+use neverlapse::report::{EndpointIndex, Report};
 use neverlapse::timestamp::Timestamp;
 
 /// The requests of a run.
 pub(crate) fn requests(certificates: &[Managed], report: &Report, now: Timestamp) -> Vec<Request> {
+    let endpoints = EndpointIndex::of(&report.endpoints);
     let mut requests = Vec::new();
     for certificate in certificates {
         requests.push(Request {
-            observed: observed(certificate, report),
+            observed: observed(certificate, &endpoints),
             ..Request::new(&certificate.name, RequestedBy::Probe, now)
         });
     }
@@ -25,12 +26,13 @@ pub(crate) fn requests(certificates: &[Managed], report: &Report, now: Timestamp
 
 /// What was seen at the certificate's endpoints. One that was probed for another name (`sni`)
 /// serves another certificate, and proves nothing of this one.
-fn observed(certificate: &Managed, report: &Report) -> Vec<Observed> {
+fn observed(certificate: &Managed, endpoints: &EndpointIndex<'_>) -> Vec<Observed> {
     let mut observed = Vec::new();
-    for endpoint in &report.endpoints {
-        if !certificate.served_at.iter().any(|served_at| endpoint.is_of(served_at)) {
-            continue;
-        }
+    for endpoint in certificate
+        .served_at
+        .iter()
+        .flat_map(|served_at| endpoints.of_clients(served_at))
+    {
         for observation in &endpoint.observations {
             let Some(leaf) = &observation.leaf else { continue };
             observed.push(Observed {

@@ -184,7 +184,8 @@ fn due(incident: &Incident, now: Timestamp) -> Option<Change> {
         return Some(Change::Appeared);
     };
 
-    let is_at_many_more = notified.instances > 0 && incident.instances.len() > notified.instances * MANY_MORE;
+    let is_at_many_more =
+        notified.instances > 0 && incident.instances.len() > notified.instances.saturating_mul(MANY_MORE);
     // An instance that was late has tried, and cannot: that is another thing to do.
     let has_failed = incident.code == Code::InstallFailed && notified.code != Code::InstallFailed;
     if incident.level() > notified.level() || is_at_many_more || has_failed {

@@ -37,7 +37,7 @@ pub(super) fn fate(seen: Option<&RunIndex<'_>>, incident: Incident, troubled: &B
             // can have.
             Some(found) if found.is_left_out() && incident.code != Code::NotRenewed => unwatched(seen, incident),
             Some(found) if found.is_left_out() => at_place(seen, incident),
-            Some(found) if !is_readable(found) && incident.code != Code::CertificateUnreadable => Fate::open(incident),
+            Some(found) if !is_judged(found) && !is_about_judging(&incident.code) => Fate::open(incident),
             Some(found) => of_certificate(seen, found, incident, troubled),
         },
     }
@@ -57,7 +57,7 @@ fn at_place(seen: &RunIndex<'_>, incident: Incident) -> Fate {
         return at_addresses(seen, incident);
     }
     let probes = seen.probes(&incident.place);
-    if probes.iter().any(|probe| is_unreachable(probe)) {
+    if probes.iter().any(|probe| is_unseen(probe)) && incident.code != Code::NotJudged {
         return Fate::open(incident);
     }
     Fate::Resolved(Change::Resolved)
@@ -122,17 +122,21 @@ fn of_instances(found: &CertificateReport, mut incident: Incident, troubled: &BT
     }
 }
 
-/// Whether enough of a certificate can be read to judge it. Without its history alone, it can be
-/// judged.
-fn is_readable(certificate: &CertificateReport) -> bool {
-    let is_unread = |finding: &Finding| {
-        *finding.kind.code() == Code::CertificateUnreadable && finding.severity == Severity::Unknown
-    };
-    !certificate.findings.iter().any(is_unread)
+/// Whether a certificate was judged. Without its history alone, it can be.
+fn is_judged(certificate: &CertificateReport) -> bool {
+    let is_obstacle =
+        |finding: &Finding| is_about_judging(finding.kind.code()) && finding.severity == Severity::Unknown;
+    !certificate.findings.iter().any(is_obstacle)
 }
 
-fn is_unreachable(probe: &EndpointReport) -> bool {
-    probe.all_findings().any(|(_, finding)| finding.is_network())
+fn is_about_judging(code: &Code) -> bool {
+    matches!(code, Code::CertificateUnreadable | Code::NotJudged)
+}
+
+/// Whether an endpoint, or one of its addresses, was not reached or not judged.
+fn is_unseen(probe: &EndpointReport) -> bool {
+    let mut codes = probe.all_findings().map(|(_, finding)| finding.kind.code());
+    codes.any(|code| code.is_network() || *code == Code::NotJudged)
 }
 
 impl Fate {

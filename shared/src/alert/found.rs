@@ -149,7 +149,7 @@ impl Found {
             not_after: self.not_after,
             outage: self.outage,
             since: before.map_or(now, |before| before.since),
-            runs: before.map_or(1, |before| (before.runs + 1).min(CONFIRMED)),
+            runs: before.map_or(1, |before| before.runs.saturating_add(1).min(CONFIRMED)),
             notified: before.and_then(|before| before.notified.clone()),
         }
     }
@@ -199,7 +199,8 @@ fn facts(kind: &Kind) -> String {
         | Kind::NotPulled { instance: None, .. }
         | Kind::NotRenewed { .. }
         | Kind::WrongCertificate { .. }
-        | Kind::CertificateUnreadable { .. } => Vec::new(),
+        | Kind::CertificateUnreadable { .. }
+        | Kind::NotJudged { .. } => Vec::new(),
     };
     let facts = facts.into_iter().map(|(name, fact)| format!("{name}={}", json!(fact)));
     facts.collect::<Vec<_>>().join(" ")

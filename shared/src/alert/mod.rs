@@ -6,11 +6,12 @@
 //! inhibit each other in favour of one. The result is the [`News`], and the [`State`] to remember
 //! once people have heard it.
 //!
-//! [`digest()`] puts the news into words. Each channel gives these its own form and hands them
+//! [`digest()`] puts the news into words; [`compose()`] does both, whatever is in the report. Each channel gives these its own form and hands them
 //! over: [`sns`] to mail, phones and programs, [`amazon_q`] by way of SNS to chats, [`slack`] to a
 //! webhook.
 
 pub mod channel;
+mod compose;
 mod decide;
 mod digest;
 mod fate;
@@ -26,6 +27,7 @@ mod watchlist;
 
 pub use self::channel::sns::Topic;
 pub use self::channel::{amazon_q, slack, sns, webhook};
+pub use self::compose::{Composed, compose};
 pub use self::decide::{Run, decide};
 pub use self::digest::{Digest, Entry, Section, digest};
 pub use self::incident::{CONFIRMED, Incident, Notified, Outage, Place};

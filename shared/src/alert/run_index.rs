@@ -7,12 +7,12 @@ use std::net::SocketAddr;
 use super::incident::{CONFIRMED, Incident, Place};
 use crate::finding::{Finding, Kind};
 use crate::observation::Observation;
-use crate::report::{AddressStage, CertificateReport, EndpointReport, Report};
+use crate::report::{AddressStage, CertificateReport, EndpointIndex, EndpointReport, Report};
 
 /// A run's report by place. It is built once per run: both endpoints and incidents may be many.
 pub(super) struct RunIndex<'r> {
     pub(super) report: &'r Report,
-    endpoints: HashMap<&'r str, Vec<&'r EndpointReport>>,
+    endpoints: EndpointIndex<'r>,
     certificates: HashMap<&'r str, &'r CertificateReport>,
     not_reached: HashSet<&'r str>,
 }
@@ -30,18 +30,13 @@ enum Sighting {
 
 impl<'r> RunIndex<'r> {
     pub(super) fn of(report: &'r Report) -> Self {
-        let mut endpoints = HashMap::<_, Vec<_>>::new();
-        for endpoint in &report.endpoints {
-            endpoints.entry(endpoint.endpoint.as_str()).or_default().push(endpoint);
-        }
-
         let mut certificates = HashMap::new();
         for certificate in &report.certificates {
             certificates.entry(certificate.name.as_str()).or_insert(certificate);
         }
         Self {
             report,
-            endpoints,
+            endpoints: EndpointIndex::of(&report.endpoints),
             certificates,
             not_reached: report.not_reached.iter().map(String::as_str).collect(),
         }
@@ -49,7 +44,7 @@ impl<'r> RunIndex<'r> {
 
     /// The reports of an endpoint: one for each name that it was asked for.
     pub(super) fn endpoint(&self, endpoint: &str) -> &[&'r EndpointReport] {
-        self.endpoints.get(endpoint).map_or(&[], Vec::as_slice)
+        self.endpoints.all(endpoint)
     }
 
     pub(super) fn certificate(&self, name: &str) -> Option<&'r CertificateReport> {
@@ -63,7 +58,7 @@ impl<'r> RunIndex<'r> {
 
     /// How many endpoints there are, however often each was probed.
     pub(super) fn endpoint_count(&self) -> usize {
-        self.endpoints.len()
+        self.endpoints.count()
     }
 
     /// Whether nothing at all answered for an endpoint: no name server, or nobody at its addresses.
@@ -112,7 +107,7 @@ impl<'r> RunIndex<'r> {
         for address in &incident.addresses {
             let gone_for = match self.sighting(incident, *address, &probes) {
                 Sighting::Healthy => continue,
-                Sighting::Gone => gone_for(incident, *address) + 1,
+                Sighting::Gone => gone_for(incident, *address).saturating_add(1),
                 Sighting::Unknown => 0,
             };
             if gone_for < CONFIRMED {

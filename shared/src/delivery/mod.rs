@@ -16,10 +16,11 @@ use crate::bucket::version::Current;
 use crate::endpoint::Endpoint;
 use crate::finding::{Finding, Kind, Severity};
 use crate::inventory::Managed;
+use crate::isolation::isolated;
 use crate::observation::Observation;
 use crate::renewal::planned;
 use crate::report::{
-    AddressReport, AddressStage, CertificateReport, EndpointReport, InstanceReport, RenewalReport, Stage,
+    AddressReport, AddressStage, CertificateReport, EndpointIndex, EndpointReport, InstanceReport, RenewalReport, Stage,
 };
 use crate::timestamp::Timestamp;
 
@@ -31,28 +32,54 @@ pub struct Known<'a> {
     /// What the bucket has of it.
     pub stored: &'a Stored,
     /// What was seen of all endpoints, its own among them.
-    pub endpoints: &'a [EndpointReport],
+    pub endpoints: &'a EndpointIndex<'a>,
 }
 
 /// One report per certificate, worst first. `stored` is in the order of the certificates.
+///
+/// A certificate at which our own code fails costs no other anything; a receipt, only that receipt.
 pub fn reports(
     certificates: &[Managed],
     stored: &[Stored],
     endpoints: &[EndpointReport],
     now: Timestamp,
 ) -> Vec<CertificateReport> {
-    let mut reports: Vec<_> = certificates
-        .iter()
-        .zip(stored)
-        .map(|(certificate, stored)| Known {
+    let endpoints = EndpointIndex::of(endpoints);
+    let mut reports = Vec::with_capacity(certificates.len());
+    for (certificate, stored) in certificates.iter().zip(stored) {
+        let known = Known {
             certificate,
             stored,
-            endpoints,
-        })
-        .map(|known| join(&known, now))
-        .collect();
+            endpoints: &endpoints,
+        };
+        reports.push(join_isolated(&known, now));
+    }
     reports.sort_by(|one, other| other.status.cmp(&one.status).then_with(|| one.name.cmp(&other.name)));
     reports
+}
+
+/// The report of one certificate, whatever is stored of it.
+fn join_isolated(known: &Known<'_>, now: Timestamp) -> CertificateReport {
+    let join_stored = |stored: &Stored| isolated(|| join(&Known { stored, ..*known }, now));
+    if let Ok(report) = join_stored(known.stored) {
+        return report;
+    }
+
+    // A receipt may be the cause: each is tried without the others.
+    let mut readable = known.stored.clone();
+    for receipt in readable.receipts.iter_mut().flatten() {
+        let alone = Stored {
+            receipts: Ok(vec![receipt.clone()]),
+            ..known.stored.clone()
+        };
+        if let Err(panicked) = join_stored(&alone) {
+            receipt.receipt = Err(panicked.to_string());
+        }
+    }
+    join_stored(&readable).unwrap_or_else(|panicked| {
+        let Managed { name, identifiers, .. } = known.certificate;
+        CertificateReport::new(name, identifiers, None, vec![Finding::not_judged(&panicked)])
+    })
 }
 
 /// The report of one certificate: a stage for each instance and each address, and what is wrong
@@ -136,7 +163,7 @@ fn instance(receipt: &Receipt, current: &Result<Option<Current>, String>) -> Ins
 fn addresses(known: &Known<'_>) -> Vec<AddressReport> {
     let mut addresses = Vec::new();
     for endpoint in &known.certificate.served_at {
-        let reports: Vec<_> = known.endpoints.iter().filter(|report| report.is_of(endpoint)).collect();
+        let reports: Vec<_> = known.endpoints.of_clients(endpoint).collect();
         if reports.is_empty() {
             addresses.push(unseen(endpoint, None, "not checked yet"));
         }
@@ -272,7 +299,7 @@ mod tests {
         let known = Known {
             certificate: &certificate,
             stored,
-            endpoints,
+            endpoints: &EndpointIndex::of(endpoints),
         };
         join(&known, NOW)
     }
@@ -294,6 +321,53 @@ mod tests {
     fn codes(report: &CertificateReport) -> Vec<(&'static str, Severity)> {
         let code = |finding: &Finding| (finding.kind.code().as_str(), finding.severity);
         report.findings.iter().map(code).collect()
+    }
+
+    /// A grace that cannot be multiplied stands for whatever error we may have: only who is late is
+    /// judged by it.
+    #[test]
+    fn where_our_own_code_panics_only_that_receipt_or_certificate_is_lost() {
+        use receipt::Stage as R;
+        let endless = Managed {
+            name: "endless.test".into(),
+            deliver_within: Duration::MAX,
+            served_at: Vec::new(),
+            ..certificate()
+        };
+        let fine = certificate();
+        let late = receipt("old", R::Pulled, false);
+        let expired = Receipt {
+            instance: "i-2".into(),
+            not_after: Some(NOW - Duration::HOUR),
+            ..late.clone()
+        };
+        let receipts = stored(Some(current(Duration::HOUR)), vec![late, expired]);
+        let no_receipt = stored(Some(current(Duration::HOUR)), Vec::new());
+
+        let reports = reports(
+            &[endless.clone(), fine, endless],
+            &[receipts.clone(), receipts, no_receipt],
+            &[seen("aa")],
+            NOW,
+        );
+        let shown: Vec<_> = (reports.iter())
+            .map(|report| (report.name.as_str(), codes(report), report.instances.len()))
+            .collect();
+        let (critical, unknown) = (Severity::Critical, Severity::Unknown);
+        assert_eq!(
+            shown,
+            [
+                (
+                    "endless.test",
+                    vec![("not_pulled", critical), ("receipt_unreadable", unknown)],
+                    1
+                ),
+                ("shop.test", vec![("not_pulled", critical)], 2),
+                ("endless.test", vec![("not_judged", unknown)], 0),
+            ]
+        );
+        let lost = &reports[2].findings[0].message;
+        assert!(lost.contains("neverlapse itself failed"), "{lost}");
     }
 
     #[test]
@@ -524,7 +598,7 @@ mod tests {
         let known = Known {
             certificate: &certificate,
             stored: &stored,
-            endpoints: &[],
+            endpoints: &EndpointIndex::default(),
         };
         assert_eq!(codes(&join(&known, NOW)), [("expired", Severity::Critical)]);
     }

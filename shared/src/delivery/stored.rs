@@ -1,7 +1,7 @@
 //! What the bucket has of a certificate. Each part is read on its own, so that one that cannot be
 //! read hides no other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Display;
 
 use futures::stream::{self, StreamExt as _};
@@ -13,6 +13,7 @@ use crate::bucket::receipt::{self, Receipt};
 use crate::bucket::store::Store;
 use crate::bucket::version::{Current, Facts, MANIFEST, Manifest, current_key, file_key, versions_prefix};
 use crate::inventory::Managed;
+use crate::isolation::{isolated, isolated_async};
 use crate::renewal::{self, Failure, Renewal};
 use crate::report::{CertificateReport, StoredVersion};
 
@@ -55,9 +56,12 @@ pub async fn read(
             let name = certificate.name.clone();
             let before = before.get(name.as_str()).copied();
             async move {
-                timeout_at(deadline, Stored::read(store, &name, before))
-                    .await
-                    .unwrap_or_else(|_| Stored::unread("the run's deadline left no time to read it"))
+                let read = isolated_async(Stored::read(store, &name, before));
+                match timeout_at(deadline, read).await {
+                    Ok(Ok(stored)) => stored,
+                    Ok(Err(panicked)) => Stored::unread(&panicked.to_string()),
+                    Err(_) => Stored::unread("the run's deadline left no time to read it"),
+                }
             }
         })
         .buffered(CERTIFICATES_AT_ONCE)
@@ -75,10 +79,14 @@ pub async fn left_out(store: &Store, certificates: &[Managed], deadline: Instant
 
     let read = timeout_at(deadline, async {
         let keys = store.keys(renewal::PREFIX).await.map_err(in_words)?;
+        let managed: HashSet<_> = certificates
+            .iter()
+            .map(|certificate| certificate.name.as_str())
+            .collect();
         let names = keys
             .iter()
             .filter_map(|key| key.strip_prefix(renewal::PREFIX)?.strip_suffix(".json"))
-            .filter(|name| certificates.iter().all(|certificate| certificate.name != *name));
+            .filter(|name| !managed.contains(name));
 
         for name in names {
             match document::<Current>(store, &current_key(name)).await {
@@ -173,13 +181,24 @@ async fn document<T: Document>(store: &Store, key: &str) -> Result<Option<T>, St
 
 /// Reads all receipts of a certificate.
 async fn receipts(store: &Store, name: &str) -> Result<Vec<StoredReceipt>, String> {
-    let keys = store.keys(&receipt::prefix(name)).await.map_err(in_words)?;
+    let prefix = receipt::prefix(name);
+    let (keys, are_all) = store.first_keys(&prefix, RECEIPTS).await.map_err(in_words)?;
     let read: Vec<_> = stream::iter(keys)
         .map(|key| stored_receipt(store, name, key))
         .buffered(RECEIPTS_AT_ONCE)
         .collect()
         .await;
-    Ok(read.into_iter().flatten().collect())
+
+    let mut receipts: Vec<_> = read.into_iter().flatten().collect();
+    if !are_all {
+        receipts.push(StoredReceipt {
+            instance: format!("whoever writes to {prefix}"),
+            receipt: Err(format!(
+                "there are more than {RECEIPTS} receipts; the others are not read"
+            )),
+        });
+    }
+    Ok(receipts)
 }
 
 /// Reads one receipt; none if its instance has removed it since the keys were listed.
@@ -192,7 +211,10 @@ async fn stored_receipt(store: &Store, name: &str, key: String) -> Option<Stored
     };
 
     let receipt = match store.object_within(&key, receipt::LONGEST).await {
-        Ok(json) => Receipt::read(name, instance, &json?),
+        Ok(json) => {
+            let json = json?;
+            isolated(|| Receipt::read(name, instance, &json)).unwrap_or_else(|panicked| Err(panicked.to_string()))
+        }
         Err(error) => Err(error.to_string()),
     };
     Some(StoredReceipt {
@@ -251,5 +273,8 @@ fn in_words(error: impl Display) -> String {
 const CERTIFICATES_AT_ONCE: usize = 16;
 /// Of one certificate.
 const RECEIPTS_AT_ONCE: usize = 8;
+/// The most that are read of a certificate, in the order of their keys. A fleet of this size has its
+/// own ways to deliver.
+const RECEIPTS: usize = 5_000;
 /// The most that are read. The renewer keeps five.
 const VERSIONS: usize = 30;

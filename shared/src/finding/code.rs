@@ -47,6 +47,7 @@ pub enum Code {
     SilentInstance,
     CertificateUnreadable,
     ReceiptUnreadable,
+    NotJudged,
     /// The run could not probe anything. Only in alerts.
     RunFailed,
     /// Many endpoints fail together: the likely cause is the probe's own network. Only in alerts.
@@ -114,6 +115,7 @@ impl Code {
             Self::SilentInstance => "silent_instance",
             Self::CertificateUnreadable => "certificate_unreadable",
             Self::ReceiptUnreadable => "receipt_unreadable",
+            Self::NotJudged => "not_judged",
             Self::RunFailed => "run_failed",
             Self::ManyUnreachable => "many_unreachable",
             Self::NotReached => "not_reached",
@@ -150,6 +152,7 @@ impl Code {
             | Self::NotRenewed
             | Self::WrongCertificate
             | Self::CertificateUnreadable
+            | Self::NotJudged
             | Self::RunFailed
             | Self::ManyUnreachable
             | Self::NotReached

@@ -183,6 +183,7 @@ impl Kind {
             Self::ReceiptUnreadable { instance, reason } => {
                 format!("the receipt of {} cannot be read: {reason}", instance_name(instance))
             }
+            Self::NotJudged { reason } => format!("nothing is known of it: {reason}"),
         }
     }
 }

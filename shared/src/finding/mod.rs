@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 pub use self::code::{Code, Family};
 pub use self::severity::Severity;
 pub use self::thresholds::Thresholds;
+use crate::isolation::Panicked;
 use crate::timestamp::Timestamp;
 
 /// One thing that is wrong, how much it matters, and the same in a sentence.
@@ -49,6 +50,12 @@ impl Finding {
             kind,
             severity: Severity::Unknown,
         }
+    }
+
+    /// Our own code failed at an endpoint or a certificate, and nothing is known of it.
+    pub fn not_judged(panicked: &Panicked) -> Self {
+        let reason = panicked.to_string();
+        Self::network(Kind::NotJudged { reason })
     }
 
     /// Whether it is about the way to the endpoint and worth another try.
@@ -193,6 +200,8 @@ pub enum Kind {
     CertificateUnreadable { reason: String },
     /// An instance's receipt cannot be read.
     ReceiptUnreadable { instance: String, reason: String },
+    /// Our own code failed at it: see [`isolation`](crate::isolation).
+    NotJudged { reason: String },
 }
 
 /// Which addresses of an endpoint serve which certificate.
@@ -269,6 +278,7 @@ impl Kind {
             Self::SilentInstance { .. } => &Code::SilentInstance,
             Self::CertificateUnreadable { .. } => &Code::CertificateUnreadable,
             Self::ReceiptUnreadable { .. } => &Code::ReceiptUnreadable,
+            Self::NotJudged { .. } => &Code::NotJudged,
         }
     }
 }

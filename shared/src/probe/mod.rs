@@ -12,7 +12,6 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::env;
 use std::net::{IpAddr, SocketAddr};
-use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,6 +38,7 @@ use crate::ehlo::Ehlo;
 use crate::endpoint::Host;
 use crate::finding::{Finding, Kind, Phase, Severity};
 use crate::inventory::KeyType;
+use crate::isolation::isolated_async;
 use crate::observation::{Observation, Skipped};
 use crate::report::{EndpointReport, Report};
 use crate::resolve::{self, Resolver};
@@ -137,10 +137,11 @@ impl Prober {
                         biased;
                         Some(target) = targets.next(), if has_room => {
                             let prober = prober.clone();
-                            running.spawn(async move { prober.probe(&target).await });
+                            running.spawn(async move { prober.probe_isolated(&target).await });
                         }
                         Some(probed) = running.join_next() => {
-                            let report = probed.unwrap_or_else(|error| resume_unwind(error.into_panic()));
+                            // Without a report, the target is one that was not reached.
+                            let Ok(report) = probed else { continue };
                             return Some((report, (targets, running)));
                         }
                         else => return None,
@@ -175,6 +176,17 @@ impl Prober {
             .map(|(endpoint, _)| endpoint)
             .collect();
         report
+    }
+
+    /// Probes a target, which costs no other anything whatever happens.
+    async fn probe_isolated(&self, target: &Target) -> EndpointReport {
+        match isolated_async(self.probe(target)).await {
+            Ok(report) => report,
+            Err(panicked) => {
+                let findings = vec![Finding::not_judged(&panicked)];
+                endpoint_report(target, Vec::new(), Vec::new(), findings, self.now())
+            }
+        }
     }
 
     /// Probes every address of one target.

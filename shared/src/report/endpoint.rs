@@ -1,6 +1,8 @@
 //! What a run saw of one endpoint.
 
 use std::cmp::{Ordering, Reverse};
+use std::collections::HashMap;
+use std::mem;
 use std::net::SocketAddr;
 
 use schemars::JsonSchema;
@@ -18,7 +20,6 @@ use crate::timestamp::Timestamp;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EndpointReport {
     /// An [`Endpoint`] as text, such as `smtp://host:port`; the host as it is in DNS.
-    /// [`EndpointReport::is_of`] compares it.
     pub endpoint: String,
     /// The host in Unicode, if that reads differently.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -55,11 +56,53 @@ pub struct Merged<'r> {
     pub is_somewhere: bool,
 }
 
-impl EndpointReport {
-    /// Whether it says what clients of `endpoint` get: with another name in the handshake they
+/// Reports by their endpoint. It is built once per run, because both the endpoints and those who
+/// ask for one may be many.
+#[derive(Clone, Debug, Default)]
+pub struct EndpointIndex<'r>(HashMap<&'r str, Vec<&'r EndpointReport>>);
+
+impl<'r> EndpointIndex<'r> {
+    /// The index of these.
+    pub fn of(endpoints: &'r [EndpointReport]) -> Self {
+        let mut index = HashMap::<_, Vec<_>>::new();
+        for endpoint in endpoints {
+            index.entry(endpoint.endpoint.as_str()).or_default().push(endpoint);
+        }
+        Self(index)
+    }
+
+    /// The reports of an endpoint: one for each name that it was asked for.
+    pub fn all(&self, endpoint: &str) -> &[&'r EndpointReport] {
+        self.0.get(endpoint).map_or(&[], Vec::as_slice)
+    }
+
+    /// Those that say what clients of the endpoint get: with another name in the handshake they
     /// would get another certificate.
-    pub fn is_of(&self, endpoint: &Endpoint) -> bool {
-        self.sni.is_none() && self.endpoint == endpoint.to_string()
+    pub fn of_clients(&self, endpoint: &Endpoint) -> impl Iterator<Item = &'r EndpointReport> + use<'r> {
+        let all = self.all(&endpoint.to_string()).to_vec();
+        all.into_iter().filter(|report| report.sni.is_none())
+    }
+
+    /// How many endpoints there are, however often each was probed.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl EndpointReport {
+    /// Drops everything that was seen, and keeps the finding that says why.
+    pub(crate) fn lose(&mut self, finding: Finding) {
+        *self = Self {
+            endpoint: mem::take(&mut self.endpoint),
+            unicode: None,
+            sni: self.sni.take(),
+            status: finding.severity,
+            not_after: None,
+            seconds_left: None,
+            observations: Vec::new(),
+            skipped: Vec::new(),
+            findings: vec![finding],
+        };
     }
 
     /// All findings: those of the endpoint as a whole, then those of each address.

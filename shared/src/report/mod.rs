@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use self::certificate::{
     AddressReport, AddressStage, CertificateReport, InstanceReport, RenewalReport, Stage, StoredVersion, Version,
 };
-pub use self::endpoint::{EndpointReport, Merged};
+pub use self::endpoint::{EndpointIndex, EndpointReport, Merged};
 pub use self::left::Left;
 use crate::bucket::document::Document;
 use crate::finding::Severity;

@@ -58,6 +58,7 @@ pub(super) fn in_short(incident: &Incident) -> Cow<'static, str> {
         Code::SilentInstance => "an instance does not report",
         Code::CertificateUnreadable => "its state cannot be read",
         Code::ReceiptUnreadable => "an instance's receipt cannot be read",
+        Code::NotJudged => "neverlapse cannot judge it",
         Code::RunFailed => "neverlapse watches nothing",
         Code::ManyUnreachable => match &incident.outage {
             Some(outage) => return outage.to_string().into(),
@@ -108,6 +109,7 @@ pub(super) fn resolution(incident: &Incident) -> Cow<'static, str> {
         | Code::LegacyTls
         | Code::AddressesDisagree
         | Code::CertificateUnreadable
+        | Code::NotJudged
         | Code::Unknown(_) => "no longer found",
     };
     words.into()
@@ -203,6 +205,9 @@ pub(super) fn advice(incident: &Incident, managed: Option<Managed<'_>>, source: 
         }
         (Code::NotPulled, _) if incident.is_unseen() => {
             "name in `served_at` where clients get it, or let instances check it themselves (`verify` in pull.toml)"
+        }
+        (Code::NotJudged, _) => {
+            "this is an error in neverlapse: update the stack, and if that does not help, report it with the function's log of this run. Until then, check this place by other means"
         }
         (Code::NotPulled | Code::SilentInstance, _) => {
             return format!(
