@@ -30,7 +30,8 @@ impl Arguments {
 
     /// These thresholds, and the others where none was set here.
     ///
-    /// Where only the warning was set, the other critical threshold is lowered to it if need be.
+    /// Where only the warning was set, the other critical threshold is lowered to it if need be;
+    /// where only the critical one was, the warning comes no later.
     pub(super) fn or(&self, other: Thresholds) -> Thresholds {
         let warn_days = self.warn_days.unwrap_or(other.warn_days);
         let critical_days = self.critical_days.unwrap_or(other.critical_days.min(warn_days));
@@ -38,5 +39,6 @@ impl Arguments {
             warn_days,
             critical_days,
         }
+        .ordered()
     }
 }

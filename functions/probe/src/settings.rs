@@ -42,7 +42,8 @@ impl Settings {
                 critical_days: environment
                     .parsed("CRITICAL_DAYS", DAYS)?
                     .unwrap_or(default.critical_days),
-            },
+            }
+            .ordered(),
             revocation: environment.parsed("CHECK_REVOCATION", BOOLEAN)?.unwrap_or(true),
             trust_bundle: environment.optional("TRUST_BUNDLE_KEY"),
             nameserver: environment.nameserver()?,
@@ -91,6 +92,17 @@ mod tests {
         );
         assert_eq!((settings.nameserver, settings.revocation), (None, false));
         assert_eq!(settings.sockets, 800);
+    }
+
+    /// A template that sets one of them may not know of the other.
+    #[test]
+    fn nothing_is_critical_before_it_warns() {
+        for (warn, critical, expected) in [("2", "", (3, 3)), ("", "20", (20, 20)), ("30", "7", (30, 7))] {
+            let thresholds = settings(&[("WARN_DAYS", warn), ("CRITICAL_DAYS", critical)])
+                .unwrap()
+                .thresholds;
+            assert_eq!((thresholds.warn_days, thresholds.critical_days), expected);
+        }
     }
 
     #[test]

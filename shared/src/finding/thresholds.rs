@@ -23,6 +23,14 @@ impl Default for Thresholds {
 }
 
 impl Thresholds {
+    /// The same, with an earlier warning if a certificate would be critical before it warns.
+    pub fn ordered(self) -> Self {
+        Self {
+            warn_days: self.warn_days.max(self.critical_days),
+            ..self
+        }
+    }
+
     /// The threshold that `left` falls under, if any.
     pub fn crossed(self, left: Duration, lifetime: Duration) -> Option<(Severity, Duration)> {
         let warn = Duration::days(self.warn_days.into()).min(lifetime / 3);

@@ -289,7 +289,10 @@ fn address(seen: &AddressReport) -> Address {
     let endpoint = cut(&seen.endpoint);
     let shown = match (&seen.version, &seen.fingerprint) {
         (Some(version), _) => cut(version),
-        (None, Some(fingerprint)) => format!("not from here: SHA-256 {}…", fingerprint.get(..12).unwrap_or_default()),
+        (None, Some(fingerprint)) => {
+            let start = cut(fingerprint.get(..12).unwrap_or(fingerprint));
+            format!("not from here: SHA-256 {start}…")
+        }
         (None, None) => String::new(),
     };
 
