@@ -1,7 +1,9 @@
 //! AWS clients: one HTTPS stack, credentials and region from wherever the SDK finds them.
 
 use std::error::Error;
+use std::time::Duration;
 
+use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_sns::config::SharedHttpClient;
 use aws_sdk_sns::error::{ProvideErrorMetadata, SdkError};
@@ -18,8 +20,20 @@ use crate::text::causes;
 pub async fn config() -> SdkConfig {
     aws_config::defaults(BehaviorVersion::latest())
         .http_client(https())
+        .timeout_config(timeouts())
         .load()
         .await
+}
+
+/// How long a service may take. Without these, a request that nobody answers waits until Lambda ends
+/// the run, and with it the alerts that come after. Reading an object's content has its own limit:
+/// the SDK gives up on one that stops.
+fn timeouts() -> TimeoutConfig {
+    TimeoutConfig::builder()
+        .connect_timeout(CONNECT)
+        .operation_attempt_timeout(ATTEMPT)
+        .operation_timeout(OPERATION)
+        .build()
 }
 
 /// The HTTPS client of [`config`]. The SDK's default reads every file of the system's trust
@@ -63,4 +77,9 @@ fn pem(der: &[u8]) -> Vec<u8> {
     format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n").into_bytes()
 }
 
+const CONNECT: Duration = Duration::from_secs(5);
+/// One try, until the answer begins.
+const ATTEMPT: Duration = Duration::from_secs(10);
+/// All tries of one request together, with the pauses between them.
+const OPERATION: Duration = Duration::from_secs(30);
 const AWS_ROOTS: [&str; 2] = ["Amazon Root CA", "Starfield"];
