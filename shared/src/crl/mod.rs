@@ -144,16 +144,11 @@ impl Crls {
             return Status::skipped("not valid now");
         }
 
-        let check = Check {
-            leaf: &parsed_leaf,
-            keys: &issuer_keys(&parsed_leaf, sent, roots),
-            now,
-        };
         let began = Instant::now();
         let mut status = Status::skipped("the certificate names no revocation list that can be fetched");
         for url in distribution_points(&parsed_leaf, self.fetcher.reach(roots)) {
             status = match self.fetcher.list(url, roots).await {
-                Ok(list) => check.judge(&list),
+                Ok(list) => judge(&list, leaf, sent, roots, now),
                 Err(reason) => Status::Unknown { reason },
             };
             if matches!(status, Status::Good | Status::Revoked { .. }) || began.elapsed() >= self.fetcher.timeout {
@@ -162,6 +157,28 @@ impl Crls {
         }
         status
     }
+}
+
+/// The status of a leaf by one list, which counts only if the leaf's issuer has signed it. `sent`
+/// are the certificates that came with the leaf.
+pub fn judge(
+    list: &[u8],
+    leaf: &CertificateDer<'_>,
+    sent: &[CertificateDer<'_>],
+    roots: &Roots,
+    now: Timestamp,
+) -> Status {
+    let Ok((_, leaf)) = X509Certificate::from_der(leaf) else {
+        return Status::unknown("the leaf cannot be parsed");
+    };
+    let check = Check {
+        leaf: &leaf,
+        keys: &issuer_keys(&leaf, sent, roots),
+        now,
+    };
+    check
+        .judge(list)
+        .unwrap_or_else(|problem| Status::unknown(problem.to_string()))
 }
 
 /// A key that has signed the leaf.
@@ -213,13 +230,7 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    /// The status by one list, which counts only if it is signed by the leaf's issuer.
-    fn judge(&self, list: &[u8]) -> Status {
-        self.try_judge(list)
-            .unwrap_or_else(|problem| Status::unknown(problem.to_string()))
-    }
-
-    fn try_judge(&self, list: &[u8]) -> Result<Status, Problem> {
+    fn judge(&self, list: &[u8]) -> Result<Status, Problem> {
         let list = List::parse(list)?;
         if !is_same(list.issuer, self.leaf.issuer().as_raw()) {
             return Err(Problem::NotForThis);
@@ -878,7 +889,7 @@ mod tests {
             keys: &issuer_keys(&parsed, &[], &roots),
             now: NOW,
         };
-        let judge = |list: &[u8]| check.try_judge(list);
+        let judge = |list: &[u8]| check.judge(list);
         assert!(matches!(judge(&list), Ok(Status::Revoked { .. })));
         for at in 0..list.len() {
             assert!(judge(&list[..at]).is_err());
