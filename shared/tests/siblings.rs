@@ -95,9 +95,11 @@ fn a_renewal_record() {
 
 #[test]
 fn the_memory_of_alerts() {
-    let mut before = World::default();
-    before.endpoints = vec![endpoint("shop.test:443", &["192.0.2.1:443", "192.0.2.2:443"])];
-    before.others = false;
+    let before = World {
+        endpoints: vec![endpoint("shop.test:443", &["192.0.2.1:443", "192.0.2.2:443"])],
+        others: false,
+        ..World::default()
+    };
     let Composed { state, .. } = before.run(&Memory::Blank);
     let mut state = json!(state);
     state["fine_at"] = json!(NOW);
@@ -108,8 +110,10 @@ fn the_memory_of_alerts() {
     }
 
     for (what, json) in siblings(&state) {
-        let mut world = World::default();
-        world.memory = Memory::read(&json);
+        let world = World {
+            memory: Memory::read(&json),
+            ..World::default()
+        };
         world.alerts_about_the_rest(&what);
         // What another run wrote meanwhile is merged.
         if let Memory::Known(other) = world.memory {
