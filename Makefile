@@ -12,7 +12,7 @@ GLIBC := 2.17
 STACK ?= neverlapse
 REGION ?= $(or $(AWS_REGION),$(AWS_DEFAULT_REGION),eu-central-1)
 
-.PHONY: help setup demo play check test units suites lint picture bench build deploy client publish-client release clean
+.PHONY: help setup demo play check test units suites lint fuzz picture bench build deploy client publish-client release clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -82,6 +82,18 @@ prepare: ## all that `make lint test` installs and compiles
 build-tests:
 	cargo test --workspace --no-run
 	cargo build --workspace $(PROGRAMS)
+
+# On stable Rust, without cargo-fuzz. Inputs that are found stay in fuzz/corpus, those that fail in fuzz/artifacts.
+FUZZ_TARGETS ?= $(basename $(notdir $(wildcard fuzz/seeds/*)))
+FUZZ_HOST := $(shell rustc -vV | sed -n 's/^host: //p')
+TIME ?= 60
+
+fuzz: ## feed what strangers write to each target of fuzz/ for TIME seconds
+	cd fuzz && cargo build --quiet --release --target $(FUZZ_HOST)
+	@for target in $(FUZZ_TARGETS); do echo "== $$target for $(TIME) s"; \
+	  mkdir -p fuzz/corpus/$$target fuzz/artifacts/$$target && \
+	  nice -n 19 fuzz/target/$(FUZZ_HOST)/release/$$target -max_total_time=$(TIME) -timeout=10 -rss_limit_mb=1000 -verbosity=0 \
+	    -print_final_stats=1 -artifact_prefix=fuzz/artifacts/$$target/ fuzz/corpus/$$target fuzz/seeds/$$target || exit 1; done
 
 picture: $(LOCAL)/chromium.done ## take docs/report.png and docs/slack.png again
 	cargo run --quiet -p neverlapse-page-tests --bin picture
