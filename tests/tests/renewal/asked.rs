@@ -28,7 +28,7 @@ pub(crate) async fn plan_dry_run_renew_rollback_and_revoke_by_command(lab: &Lab)
 
     let said = command(lab, &["plan"]).await?;
     ensure!(
-        said.contains("due: there is no certificate yet") && said.contains("1 certificates, 1 due"),
+        said.contains("due: there is no certificate yet") && said.contains("1 certificate, 1 due"),
         "{said}"
     );
     ensure!(pebble.orders()? == 0, "plan orders nothing");
@@ -53,7 +53,7 @@ pub(crate) async fn plan_dry_run_renew_rollback_and_revoke_by_command(lab: &Lab)
         "{decided:?} is not in {said}"
     );
     ensure!(
-        said.contains(&first.facts.not_after.to_string()) && said.contains("1 certificates, 0 due"),
+        said.contains(&first.facts.not_after.to_string()) && said.contains("1 certificate, 0 due"),
         "{said}"
     );
     let orders = pebble.orders()?;

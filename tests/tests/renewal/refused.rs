@@ -147,7 +147,7 @@ pub(crate) async fn what_the_bucket_refuses_is_told_and_makes_no_account(lab: &L
             ensure!(failures == Some(1) && tries().await? == before, "{answer}");
         }
         let known = match (method, key) {
-            ("GET", "certificates/denied.test/current.json") => "Whether there is a certificate is not known",
+            ("GET", "certificates/denied.test/current.json") => "It is not known whether there is a certificate",
             _ => "is untouched: version",
         };
         ensure!(alert.text.contains(known), "{method} {key}: {}", alert.text);
