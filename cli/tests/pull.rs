@@ -1458,7 +1458,7 @@ async fn what_failed_three_times_waits_and_is_not_forgotten() {
     bench.remember(|state| {
         let tried = state["pending"]["tried"].as_str().unwrap();
         let tried: Timestamp = tried.parse().unwrap();
-        state["pending"]["tried"] = (tried - Duration::hours(2)).to_string().into();
+        state["pending"]["tried"] = (tried - Duration::hours(2)).rfc3339().into();
     });
     assert_eq!((bench.pull().await.code, reloads()), (1, 8));
     assert_eq!((bench.pull().await.code, reloads()), (1, 8));
