@@ -5,6 +5,7 @@
 //! which keys; [`document`] reads what is versioned JSON.
 
 pub mod document;
+pub mod publish;
 pub mod receipt;
 pub mod store;
 pub mod version;

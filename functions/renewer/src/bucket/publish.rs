@@ -3,9 +3,9 @@
 
 use std::collections::BTreeSet;
 
+use neverlapse::bucket::publish::Publication;
 use neverlapse::bucket::store::{self, Expecting, Object, Store, Tagged};
-use neverlapse::bucket::version::{self, Current, FileHash, MANIFEST, Manifest, current_key, file_key};
-use neverlapse::text::sha256;
+use neverlapse::bucket::version::{self, Current, MANIFEST, current_key, file_key};
 use neverlapse::timestamp::Timestamp;
 
 use super::issued::Issued;
@@ -23,48 +23,20 @@ pub(crate) async fn publish(
     now: Timestamp,
 ) -> Result<Current, Error> {
     let Issued { facts, files, .. } = issued;
-    let manifest = Manifest {
-        schema: Manifest::SCHEMA.to_owned(),
-        files: files
-            .iter()
-            .map(|(file, content)| ((*file).to_owned(), FileHash::of(content)))
-            .collect(),
-        facts,
-    };
-    let written = Object::json(&manifest)?;
-    let current = Current {
-        schema: Current::SCHEMA.to_owned(),
-        sequence: before.map_or_else(|| first(now), |before| before.value.sequence + 1),
-        manifest_sha256: sha256(written.body()),
-        facts: manifest.facts,
-        published_at: now,
-        rolled_back: false,
-    };
+    let publication = Publication::new(facts, files, before.map(|before| &before.value), now)?;
+    let pointer = publication.pointer();
 
-    // The manifest after the files that it vouches for, and the pointer last.
-    let name = &current.facts.name;
-    let version = &current.facts.version;
-    for (file, content) in files {
-        let object = Object::new(content, "application/x-pem-file");
-        let key = file_key(name, version, file);
+    for (key, content, content_type) in publication.objects {
+        let object = Object::new(content, content_type);
         store.put(&key, object, Expecting::Nothing).await?;
     }
-    let key = file_key(name, version, MANIFEST);
-    store.put(&key, written, Expecting::Nothing).await?;
-
-    let pointer = Object::json(&current)?;
+    let current = publication.current;
     let expecting = Expecting::unchanged(before);
-    match store.put(&current_key(name), pointer, expecting).await {
+    match store.put(&pointer, Object::json(&current)?, expecting).await {
         Ok(_) => Ok(current),
         Err(store::Error::Changed { .. }) => Err(Error::LeaseLost),
         Err(error) => Err(error.into()),
     }
-}
-
-/// Where a sequence begins: above any that an earlier bucket has shown to instances, which refuse a
-/// lower one.
-fn first(now: Timestamp) -> u64 {
-    now.unix().try_into().unwrap_or(1)
 }
 
 /// Removes all but the last few versions, but never the current one, and what a dead renewer left
