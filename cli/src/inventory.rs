@@ -39,7 +39,7 @@ async fn fetch(place: &str) -> Result<Text> {
     }
 
     let key = if key.is_empty() { INVENTORY } else { key };
-    let store = Store::new(aws_sdk_s3::Client::new(&aws::config().await), bucket);
+    let store = Store::new(aws_sdk_s3::Client::new(&aws::config().await?), bucket);
     match store.text(key).await? {
         Some(text) => Ok(Text {
             text,

@@ -79,7 +79,7 @@ fn convert(path: &Path, format: Format) -> Result<Vec<u8>> {
 /// The page or document that the probe wrote last.
 async fn fetch(arguments: &Arguments) -> Result<Vec<u8>> {
     let store = match &arguments.bucket {
-        Some(bucket) => Store::new(aws_sdk_s3::Client::new(&aws::config().await), bucket),
+        Some(bucket) => Store::new(aws_sdk_s3::Client::new(&aws::config().await?), bucket),
         None => Stack::find(&arguments.stack).await?.store,
     };
 

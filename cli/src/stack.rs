@@ -47,7 +47,7 @@ pub(crate) struct Stack {
 impl Stack {
     /// Asks CloudFormation for the stack of this name.
     pub(crate) async fn find(name: &StackName) -> Result<Self> {
-        let config = aws::config().await;
+        let config = aws::config().await?;
         let name = name.as_str().to_owned();
         let answer = aws_sdk_cloudformation::Client::new(&config)
             .describe_stacks()

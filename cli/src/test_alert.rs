@@ -128,7 +128,7 @@ async fn of_topic(arn: &str, stack: &StackName) -> Result<Channels> {
     let sender = Sender::of(stack.as_str(), arn, "");
     // The topic is in its own region, whatever the profile says.
     let region = Region::new(sender.region.clone());
-    let config = Builder::from(&aws::config().await).region(region).build();
+    let config = Builder::from(&aws::config().await?).region(region).build();
     Ok(Channels {
         sns: Client::from_conf(config),
         arn: arn.to_owned(),

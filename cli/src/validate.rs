@@ -1,4 +1,4 @@
-//! `neverlapse validate`: what an inventory means, and every error in it.
+//! `neverlapse validate`: what an inventory or a pull.toml means, and every error in it.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -13,14 +13,18 @@ use neverlapse::probe;
 use neverlapse::text::{counted, printable};
 
 use crate::inventory;
+use crate::pull::check;
 use crate::terminal::Terminal;
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
-    /// The inventory: a file, - for standard input, or s3://bucket[/key]
+    /// An inventory or a pull.toml: a file, - for standard input, or s3://bucket[/key]
     #[arg(value_name = "FILE|s3://BUCKET")]
     place: String,
+    /// It is a pull.toml. Otherwise its keys say what it is
+    #[arg(long)]
+    pull: bool,
 }
 
 pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
@@ -29,6 +33,10 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
         "-" => "standard input",
         place => place,
     };
+    if arguments.pull || check::is_configuration(&text) {
+        let is_usable = check::describe(&text, place);
+        return Ok(if is_usable { 0 } else { PROBLEMS });
+    }
     let mut inventory = Inventory::parse(&text);
     let unreadable = unreadable_roots(&inventory, store.as_ref()).await;
     inventory.problems.extend(unreadable);
@@ -264,6 +272,7 @@ const EXAMPLES: &str = "\
 Examples:
   neverlapse validate inventory.toml && aws s3 cp inventory.toml s3://my-bucket/
   neverlapse validate s3://my-bucket
+  neverlapse validate web.toml          (a pull.toml, for neverlapse pull)
 
 Errors go to standard error, each with its line, the value and the accepted form. Thresholds that the inventory does not set are \
 shown as 14 and 3 days; the stack's parameters WarnDays and CriticalDays replace those.

@@ -63,7 +63,10 @@ async fn a_deployed_fleet() {
     let nowhere = "0".repeat(64);
     instance.refuses(&nowhere, "web.toml", "SHA256SUMS");
     instance.refuses(&second, "mail.toml", "has no \"mail.toml\"");
-    let broken = fleet.publish(&fleet.script("broken", "exit 1"), &instance.configuration(NAME));
+    let broken = fleet.publish(
+        &fleet.script("broken", "[ \"$1\" = validate ]"),
+        &instance.configuration(NAME),
+    );
     instance.refuses(&broken, "web.toml", "does not run on this machine");
     instance.program("uname", "echo riscv64");
     instance.refuses(

@@ -1,14 +1,21 @@
 //! AWS clients: one HTTPS stack, credentials and region from wherever the SDK finds them.
 
-use std::error::Error;
+use std::error;
 use std::time::Duration;
 
+use aws_config::profile::{self, profile_file::ProfileFiles};
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_sns::config::SharedHttpClient;
 use aws_sdk_sns::error::{ProvideErrorMetadata, SdkError};
+use aws_smithy_http_client::Connector;
+use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{self, TlsContext, TrustStore};
+use aws_types::os_shim_internal::{Env, Fs};
+use thiserror::Error;
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
 use webpki_root_certs::TLS_SERVER_ROOT_CERTS;
 
 use crate::text::causes;
@@ -17,12 +24,108 @@ use crate::text::causes;
 ///
 /// Endpoints come from `AWS_ENDPOINT_URL` and its per-service variants, so the same code talks to a
 /// local stack.
-pub async fn config() -> SdkConfig {
-    aws_config::defaults(BehaviorVersion::latest())
-        .http_client(https())
+pub async fn config() -> Result<SdkConfig, Error> {
+    let way = Way::from_environment(|name| std::env::var(name).ok())?;
+    if is_login_session().await {
+        return Err(Error::LoginSession);
+    }
+    let config = aws_config::defaults(BehaviorVersion::latest())
+        .http_client(https(&way))
         .timeout_config(timeouts())
-        .load()
-        .await
+        .load();
+    Ok(config.await)
+}
+
+/// How AWS is reached from here: directly, unless the environment says otherwise.
+#[derive(Clone, Debug, Default)]
+pub struct Way {
+    proxy: Option<ProxyConfig>,
+    /// Trusted besides the roots of AWS: those of a proxy that opens TLS, or of a private endpoint.
+    roots: Vec<CertificateDer<'static>>,
+}
+
+/// Why AWS cannot be reached as the environment says.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// Its value is not shown, because it may hold a password.
+    #[error("{variable} is no proxy: {reason} (expected such as http://proxy.example.com:3128)")]
+    Proxy {
+        /// The variable.
+        variable: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Its credentials cannot be read.
+    #[error(
+        "the profile is a session of `aws login`, which is not read directly (expected another profile with \
+         credential_process = aws configure export-credentials --profile PROFILE --format process)"
+    )]
+    LoginSession,
+    /// The file that it names cannot be used.
+    #[error("AWS_CA_BUNDLE = {file:?} is of no use: {reason} (expected a PEM file with roots)")]
+    Bundle {
+        /// As it is written.
+        file: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl Way {
+    /// As other programs understand it: `HTTPS_PROXY` (or else `ALL_PROXY`) and `NO_PROXY`, also in
+    /// lower case, and `AWS_CA_BUNDLE`.
+    ///
+    /// Plain HTTP never goes to a proxy: that is how the metadata service and the credentials of a
+    /// container are asked for.
+    pub fn from_environment(get: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
+        let written = |variable: &'static str| get(variable).filter(|value| !value.trim().is_empty());
+
+        let proxy = PROXIES
+            .into_iter()
+            .find_map(|variable| written(variable).map(|url| (variable, url)));
+        let no_proxy = written("NO_PROXY").or_else(|| written("no_proxy"));
+        let proxy = proxy
+            .map(|(variable, url)| proxy_at(variable, url.trim(), no_proxy.as_deref()))
+            .transpose()?;
+
+        let roots = written("AWS_CA_BUNDLE").map(|file| bundle(&file).map_err(|reason| Error::Bundle { file, reason }));
+        Ok(Self {
+            proxy,
+            roots: roots.transpose()?.unwrap_or_default(),
+        })
+    }
+}
+
+fn proxy_at(variable: &'static str, url: &str, no_proxy: Option<&str>) -> Result<ProxyConfig, Error> {
+    // As curl takes it.
+    let url = if url.contains("://") {
+        url.to_owned()
+    } else {
+        format!("http://{url}")
+    };
+
+    let proxy = ProxyConfig::https(url).map_err(|error| Error::Proxy {
+        variable,
+        reason: error.to_string(),
+    })?;
+    Ok(match no_proxy {
+        Some(rules) => proxy.no_proxy(rules),
+        None => proxy,
+    })
+}
+
+fn bundle(file: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    let pem = std::fs::read(file).map_err(|error| error.to_string())?;
+    let roots: Vec<_> = CertificateDer::pem_slice_iter(&pem)
+        .collect::<Result<_, _>>()
+        .map_err(|error| error.to_string())?;
+    if roots.is_empty() {
+        return Err("there is no certificate in it".to_owned());
+    }
+    for root in &roots {
+        webpki::anchor_from_trusted_cert(root).map_err(|error| error.to_string())?;
+    }
+    Ok(roots)
 }
 
 /// How long a service may take. Without these, a request that nobody answers waits until Lambda ends
@@ -39,23 +142,34 @@ fn timeouts() -> TimeoutConfig {
 /// The HTTPS client of [`config`]. The SDK's default reads every file of the system's trust
 /// directory before the first event; AWS's endpoints chain to a handful of roots, so those are all
 /// that is loaded.
-pub fn https() -> SharedHttpClient {
+pub fn https(way: &Way) -> SharedHttpClient {
+    let ours = way.roots.iter().map(|root| root.as_ref());
     let store = TLS_SERVER_ROOT_CERTS
         .iter()
+        .map(|root| root.as_ref())
         .filter(|root| is_used_by_aws(root))
+        .chain(ours)
         .fold(TrustStore::empty(), |store, root| store.with_pem_certificate(pem(root)));
-    let context = TlsContext::builder().with_trust_store(store).build();
+    let context = TlsContext::builder()
+        .with_trust_store(store)
+        .build()
+        .unwrap_or_default();
 
-    let builder = aws_smithy_http_client::Builder::new().tls_provider(tls::Provider::Rustls(CryptoMode::AwsLc));
-    match context {
-        Ok(context) => builder.tls_context(context).build_https(),
-        Err(_) => builder.build_https(),
-    }
+    let proxy = way.proxy.clone().unwrap_or_else(ProxyConfig::disabled);
+    aws_smithy_http_client::Builder::new().build_with_connector_fn(move |settings, components| {
+        let mut connector = Connector::builder()
+            .tls_provider(tls::Provider::Rustls(CryptoMode::AwsLc))
+            .tls_context(context.clone())
+            .proxy_config(proxy.clone());
+        connector.set_connector_settings(settings.cloned());
+        connector.set_sleep_impl(components.and_then(|components| components.sleep_impl()));
+        connector.build()
+    })
 }
 
 /// Why a request failed, in a line: the service's own code and words, or what kept it from
 /// answering.
-pub fn reason<E: ProvideErrorMetadata + Error + 'static>(error: &SdkError<E>) -> String {
+pub fn reason<E: ProvideErrorMetadata + error::Error + 'static>(error: &SdkError<E>) -> String {
     if let Some(service) = error.as_service_error() {
         let code = service.code().unwrap_or("unknown error");
         return match service.message() {
@@ -64,6 +178,16 @@ pub fn reason<E: ProvideErrorMetadata + Error + 'static>(error: &SdkError<E>) ->
         };
     }
     causes(error)
+}
+
+/// Whether credentials would come from a session of `aws login`. The SDK reads those only with a
+/// second cryptography library.
+async fn is_login_session() -> bool {
+    if std::env::var_os("AWS_ACCESS_KEY_ID").is_some() {
+        return false;
+    }
+    let profiles = profile::load(&Fs::real(), &Env::real(), &ProfileFiles::default(), None).await;
+    profiles.is_ok_and(|profiles| profiles.get("login_session").is_some())
 }
 
 fn is_used_by_aws(root: &[u8]) -> bool {
@@ -82,4 +206,67 @@ const CONNECT: Duration = Duration::from_secs(5);
 const ATTEMPT: Duration = Duration::from_secs(10);
 /// All tries of one request together, with the pauses between them.
 const OPERATION: Duration = Duration::from_secs(30);
+/// The first that is set counts.
+const PROXIES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
 const AWS_ROOTS: [&str; 2] = ["Amazon Root CA", "Starfield"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn way(variables: &[(&str, &str)]) -> Result<Way, String> {
+        let get = |name: &str| {
+            let mut variables = variables.iter();
+            variables
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| (*value).to_owned())
+        };
+        Way::from_environment(get).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_the_environment_says() {
+        for (variables, expected) in [
+            (&[][..], false),
+            (&[("HTTPS_PROXY", "")], false),
+            // It is for plain HTTP, such as the metadata service's.
+            (&[("HTTP_PROXY", "http://proxy:3128")], false),
+            (&[("HTTPS_PROXY", "http://proxy:3128")], true),
+            (&[("https_proxy", "proxy:3128"), ("no_proxy", "169.254.169.254")], true),
+            (&[("ALL_PROXY", "http://user:secret@proxy:3128")], true),
+        ] {
+            assert_eq!(way(variables).unwrap().proxy.is_some(), expected, "{variables:?}");
+        }
+    }
+
+    #[test]
+    fn mistakes_name_the_variable_and_no_password() {
+        let error = way(&[("HTTPS_PROXY", "socks5://user:secret@proxy")]).unwrap_err();
+        assert!(
+            error.starts_with("HTTPS_PROXY is no proxy: ") && error.contains("expected such as http://"),
+            "{error}"
+        );
+        assert!(!error.contains("secret"), "{error}");
+
+        for (content, expected) in [
+            (None, "No such file"),
+            (Some("nothing"), "there is no certificate in it"),
+            (
+                Some("-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n"),
+                "BadDer",
+            ),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let file = folder.path().join("bundle.pem");
+            if let Some(content) = content {
+                std::fs::write(&file, content).unwrap();
+            }
+            let file = file.to_str().unwrap();
+            let error = way(&[("AWS_CA_BUNDLE", file)]).unwrap_err();
+            assert!(
+                error.starts_with(&format!("AWS_CA_BUNDLE = {file:?}")) && error.contains(expected),
+                "{error}"
+            );
+        }
+    }
+}

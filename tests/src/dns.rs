@@ -587,7 +587,7 @@ mod tests {
                 .endpoint_url(endpoint)
                 .region(Region::new("eu-central-1"))
                 .credentials_provider(Credentials::new("test", "test", None, None, "a stub"))
-                .http_client(neverlapse::aws::https());
+                .http_client(neverlapse::aws::https(&neverlapse::aws::Way::default()));
             let config = config.load().await;
             Self { config, state, serving }
         }

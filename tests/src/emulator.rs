@@ -218,7 +218,7 @@ async fn config(endpoint: &str, key: &str) -> SdkConfig {
         .endpoint_url(endpoint)
         .region(Region::new(REGION))
         .credentials_provider(Credentials::new(key, KEY, None, None, "local stack"))
-        .http_client(neverlapse::aws::https())
+        .http_client(neverlapse::aws::https(&neverlapse::aws::Way::default()))
         .load()
         .await
 }

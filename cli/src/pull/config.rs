@@ -3,18 +3,20 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use std::{fs, mem, slice};
+use std::{fs, slice};
 
-use anyhow::{Context, Error, Result, bail, ensure};
-use neverlapse::endpoint::{Endpoint, Host};
+use anyhow::{Context, Error, Result, anyhow, bail, ensure};
+use neverlapse::bucket::version::FULLCHAIN;
+use neverlapse::endpoint::Host;
 use neverlapse::name;
 use nix::unistd::{Group, User};
 use schemars::{JsonSchema, Schema};
 use serde::Deserialize;
 
 use super::keystore::Keystore;
-use super::layout::Layout;
+use super::layout::{COMBINED, KEYSTORE, Layout};
 use super::program::Program;
+use super::relay::Place;
 use super::window::Window;
 
 /// What the client needs.
@@ -22,6 +24,8 @@ use super::window::Window;
 pub(crate) struct Config {
     /// Needed unless versions come from a folder.
     pub(crate) bucket: Option<String>,
+    /// Where the bucket is, if it is not in this instance's own region.
+    pub(crate) region: Option<String>,
     /// The name of this instance, where it is not to be the one that AWS knows.
     pub(crate) instance: Option<String>,
     /// `live/` and `versions/` are here.
@@ -30,6 +34,8 @@ pub(crate) struct Config {
     pub(crate) state: PathBuf,
     /// How often the timer starts a run.
     pub(crate) runs_every: time::Duration,
+    /// For node_exporter.
+    pub(crate) metrics_file: Option<PathBuf>,
     pub(crate) certificates: Vec<Wanted>,
 }
 
@@ -41,16 +47,23 @@ pub(crate) struct Wanted {
     /// What it must be valid for, whatever else.
     pub(crate) identifiers: Vec<String>,
     pub(crate) layout: Layout,
+    /// The owner or group that this host does not have: its files cannot be laid out. That is no
+    /// mistake in the configuration, which may be for another host.
+    pub(crate) no_account: Option<String>,
     /// Made as well, if one is wanted.
     pub(crate) keystore: Option<Keystore>,
     /// Tests the server's configuration.
     pub(crate) test: Option<Program>,
     /// Has the server load the new files.
     pub(crate) reload: Option<Program>,
+    /// Whether the commands are run for this certificate alone, as certbot runs its hooks.
+    pub(crate) reload_each: bool,
     /// For each run of a program.
     pub(crate) timeout: Duration,
+    /// The file that the server's configuration is to name.
+    pub(crate) live: PathBuf,
     /// Where this host serves it, to be probed after a reload.
-    pub(crate) verify: Vec<Endpoint>,
+    pub(crate) verify: Vec<Place>,
     /// The name to ask for there, where it is not to be one that the certificate is for.
     pub(crate) server_name: Option<Host>,
     /// For all of `verify` together.
@@ -65,53 +78,53 @@ pub(crate) fn schema() -> Schema {
     schemars::schema_for!(Written)
 }
 
+impl Wanted {
+    /// Whether one test and one reload are for both.
+    pub(crate) fn shares_reload(&self, other: &Self) -> bool {
+        let is_shared = !self.reload_each && !other.reload_each;
+        self.name == other.name || (is_shared && self.test == other.test && self.reload == other.reload)
+    }
+}
+
 impl Config {
     /// Reads and understands a file. An error names key, value and accepted form.
     pub(crate) fn read(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path).with_context(|| format!("cannot read --config {}", path.display()))?;
-        Self::parse(&text).with_context(|| format!("{}", path.display()))
+        Self::parse(&text).map_err(|mistakes| {
+            let mistakes: Vec<_> = mistakes.iter().map(|mistake| format!("{mistake:#}")).collect();
+            anyhow!("{}: {}", path.display(), mistakes.join("; "))
+        })
     }
 
-    pub(crate) fn parse(text: &str) -> Result<Self> {
-        let mut written: Written = toml::from_str(text)?;
-
-        ensure!(
-            !written.certificate.is_empty(),
-            "nothing to install (expected [[certificate]] with a name)"
-        );
-        for (key, path) in [("folder", &written.folder), ("state", &written.state)] {
-            ensure!(
-                path.is_absolute(),
-                "{key} = {:?} is not absolute (expected such as {DEFAULT_FOLDER:?})",
-                path.display()
-            );
-        }
-        ensure!(
-            (1..=24 * 30).contains(&written.runs_every_hours),
-            "runs_every_hours = {} cannot be (expected 1 to 720)",
-            written.runs_every_hours
-        );
+    /// Understands a file, or answers with every mistake in it.
+    pub(crate) fn parse(text: &str) -> Result<Self, Vec<Error>> {
+        let mut written: Written = toml::from_str(text).map_err(|error| vec![error.into()])?;
+        let mut mistakes = written.mistakes();
 
         let mut names = BTreeSet::new();
         let mut certificates = Vec::new();
-        for certificate in mem::take(&mut written.certificate) {
+        for certificate in written.certificate.take().unwrap_or_default() {
             let entry = format!("[[certificate]] name = {:?}", certificate.name);
-            ensure!(names.insert(certificate.name.clone()), "{entry}: there are two of them");
-            certificates.push(certificate.wanted(&written).context(entry)?);
+            if !names.insert(certificate.name.clone()) {
+                mistakes.push(anyhow!("{entry}: there are two of them"));
+            }
+            match certificate.wanted(&written) {
+                Ok(wanted) => certificates.push(wanted),
+                Err(error) => mistakes.push(error.context(entry)),
+            }
         }
 
-        if let Some(instance) = &written.instance {
-            ensure!(
-                is_name(instance),
-                "instance = {instance:?} cannot be a file name (expected letters, digits, - _ .)"
-            );
+        if !mistakes.is_empty() {
+            return Err(mistakes);
         }
         Ok(Self {
             bucket: written.bucket.filter(|bucket| !bucket.is_empty()),
+            region: written.region,
             instance: written.instance,
             folder: written.folder,
             state: written.state,
             runs_every: time::Duration::hours(written.runs_every_hours.into()),
+            metrics_file: written.metrics_file,
             certificates,
         })
     }
@@ -123,6 +136,7 @@ impl Config {
 #[serde(deny_unknown_fields)]
 struct Written {
     bucket: Option<String>,
+    region: Option<String>,
     instance: Option<String>,
     #[serde(default = "default_folder")]
     folder: PathBuf,
@@ -132,13 +146,70 @@ struct Written {
     runs_every_hours: u16,
     test_command: Option<Command>,
     reload_command: Option<Command>,
+    #[serde(default)]
+    reload_each: bool,
     #[serde(default = "default_command_timeout")]
     command_timeout_seconds: u16,
     #[serde(default = "default_verify_timeout")]
     verify_timeout_seconds: u16,
+    metrics_file: Option<PathBuf>,
     window: Option<String>,
-    #[serde(default)]
-    certificate: Vec<WrittenCertificate>,
+    certificate: Option<Vec<WrittenCertificate>>,
+}
+
+impl Written {
+    /// What is wrong with what is written for all certificates.
+    fn mistakes(&self) -> Vec<Error> {
+        let mut mistakes = Vec::new();
+
+        // An empty list has to be written: an empty file may be an accident.
+        if self.certificate.is_none() {
+            mistakes.push(anyhow!(
+                "nothing to install (expected [[certificate]] with a name, or certificate = [] to remove this \
+                 instance's receipts)"
+            ));
+        }
+        for (key, path) in [("folder", &self.folder), ("state", &self.state)] {
+            if !path.is_absolute() {
+                let path = path.display();
+                mistakes.push(anyhow!(
+                    "{key} = \"{path}\" is not absolute (expected such as {DEFAULT_FOLDER:?})"
+                ));
+            }
+        }
+
+        if let Some(path) = &self.metrics_file
+            && !(path.is_absolute() && path.extension().is_some_and(|extension| extension == "prom"))
+        {
+            let path = path.display();
+            mistakes.push(anyhow!(
+                "metrics_file = \"{path}\" is not read by node_exporter (expected such as \
+                 \"/var/lib/prometheus/node-exporter/neverlapse.prom\")"
+            ));
+        }
+
+        let hours = self.runs_every_hours;
+        if !(1..=24 * 30).contains(&hours) {
+            mistakes.push(anyhow!("runs_every_hours = {hours} cannot be (expected 1 to 720)"));
+        }
+        if let Some(bucket) = self.bucket.as_ref().filter(|bucket| !may_be_bucket(bucket)) {
+            mistakes.push(anyhow!(
+                "bucket = {bucket:?} is not the name of a bucket (expected such as \"my-bucket\", or an access point's \
+                 ARN; a folder is read by --from DIR)"
+            ));
+        }
+        if let Some(region) = self.region.as_ref().filter(|region| !is_region(region)) {
+            mistakes.push(anyhow!(
+                "region = {region:?} is not a region (expected such as \"eu-west-1\")"
+            ));
+        }
+        if let Some(instance) = self.instance.as_ref().filter(|instance| !is_name(instance)) {
+            mistakes.push(anyhow!(
+                "instance = {instance:?} cannot be a file name (expected letters, digits, - _ .)"
+            ));
+        }
+        mistakes
+    }
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -155,6 +226,7 @@ struct WrittenCertificate {
     pkcs12_password_file: Option<PathBuf>,
     test_command: Option<Command>,
     reload_command: Option<Command>,
+    reload_each: Option<bool>,
     #[serde(default)]
     verify: OneOrMore,
     server_name: Option<String>,
@@ -171,9 +243,12 @@ impl WrittenCertificate {
             "it cannot be a folder (expected letters, digits, - _ . and no leading dot)"
         );
 
+        let owner = self.owner.as_deref().map(user).transpose();
+        let group = self.group.as_deref().map(group).transpose();
+        let no_account = owner.as_ref().err().or(group.as_ref().err()).cloned();
         let layout = Layout {
-            owner: self.owner.as_deref().map(user).transpose()?,
-            group: self.group.as_deref().map(group).transpose()?,
+            owner: owner.unwrap_or_default(),
+            group: group.unwrap_or_default(),
             key_mode: self.key_mode()?,
             combined: self.combined,
             keystore: self.pkcs12_password_file.is_some(),
@@ -195,13 +270,21 @@ impl WrittenCertificate {
             .map_err(Error::msg)
             .context("window")?;
 
+        let file = match (&layout, &keystore) {
+            (_, Some(_)) => KEYSTORE,
+            (Layout { combined: true, .. }, None) => COMBINED,
+            (Layout { combined: false, .. }, None) => FULLCHAIN,
+        };
         Ok(Wanted {
+            live: general.folder.join("live").join(&self.name).join(file),
             name: self.name,
             identifiers: self.identifiers,
             layout,
+            no_account,
             keystore,
             test,
             reload,
+            reload_each: self.reload_each.unwrap_or(general.reload_each),
             timeout: Duration::from_secs(general.command_timeout_seconds.into()),
             verify,
             server_name,
@@ -222,9 +305,9 @@ impl WrittenCertificate {
         }
     }
 
-    fn verify(&self) -> Result<Vec<Endpoint>> {
-        let endpoints = self.verify.as_slice().iter();
-        endpoints.map(|endpoint| endpoint.parse().context("verify")).collect()
+    fn verify(&self) -> Result<Vec<Place>> {
+        let places = self.verify.as_slice().iter();
+        places.map(|place| place.parse().context("verify")).collect()
     }
 
     fn server_name(&self) -> Result<Option<Host>> {
@@ -252,22 +335,39 @@ fn keystore(password_file: &Path) -> Result<Keystore> {
     })
 }
 
-fn user(name: &str) -> Result<u32> {
+fn user(name: &str) -> Result<u32, String> {
     match (name.parse(), User::from_name(name)) {
         (Ok(id), _) => Ok(id),
         (_, Ok(Some(user))) => Ok(user.uid.as_raw()),
-        (_, Ok(None)) => bail!("owner = {name:?}: there is no such user (expected a name or a number)"),
-        (_, Err(error)) => Err(error).with_context(|| format!("cannot look up owner = {name:?}")),
+        (_, Ok(None)) => Err(format!(
+            "owner = {name:?}: there is no such user (expected a name or a number)"
+        )),
+        (_, Err(error)) => Err(format!("cannot look up owner = {name:?}: {error}")),
     }
 }
 
-fn group(name: &str) -> Result<u32> {
+fn group(name: &str) -> Result<u32, String> {
     match (name.parse(), Group::from_name(name)) {
         (Ok(id), _) => Ok(id),
         (_, Ok(Some(group))) => Ok(group.gid.as_raw()),
-        (_, Ok(None)) => bail!("group = {name:?}: there is no such group (expected a name or a number)"),
-        (_, Err(error)) => Err(error).with_context(|| format!("cannot look up group = {name:?}")),
+        (_, Ok(None)) => Err(format!(
+            "group = {name:?}: there is no such group (expected a name or a number)"
+        )),
+        (_, Err(error)) => Err(format!("cannot look up group = {name:?}: {error}")),
     }
+}
+
+/// A bucket's name, or the ARN or alias of an access point. Which of them exist is for S3 to say.
+fn may_be_bucket(bucket: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    bucket.starts_with("arn:") || bucket.bytes().all(is_plain)
+}
+
+fn is_region(region: &str) -> bool {
+    !region.is_empty()
+        && region
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
 }
 
 /// Whether it can be the name of files of ours, in any case: it names what already has a name.
@@ -292,12 +392,22 @@ impl Command {
             Self::Shell(line) if !line.trim().is_empty() => Ok(Program {
                 words: vec!["/bin/sh".into(), "-c".into(), line.clone()],
             }),
+            Self::Plain(words) if words.len() == 1 && is_a_line(&words[0]) => {
+                let line = &words[0];
+                let separate: Vec<_> = line.split_whitespace().collect();
+                bail!("[{line:?}] is one word (expected {separate:?}, or the string {line:?} for the shell)")
+            }
             Self::Plain(words) if words.first().is_some_and(|program| !program.is_empty()) => {
                 Ok(Program { words: words.clone() })
             }
             _ => bail!("it is empty (expected a string for the shell, or a list of program and arguments)"),
         }
     }
+}
+
+/// Whether it is program and arguments in one, which no program is called.
+fn is_a_line(word: &str) -> bool {
+    !word.starts_with('/') && word.trim().contains(char::is_whitespace)
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -398,8 +508,23 @@ mod tests {
     #[test]
     fn mistakes_name_key_value_and_accepted_form() {
         for (text, expected) in [
-            ("", "nothing to install (expected [[certificate]] with a name)"),
+            (
+                "",
+                "nothing to install (expected [[certificate]] with a name, or certificate = []",
+            ),
             ("bukket = 1", "unknown field `bukket`"),
+            (
+                "bucket = \"s3://x\"\ncertificate = []",
+                "bucket = \"s3://x\" is not the name of a bucket (expected such as \"my-bucket\"",
+            ),
+            (
+                "region = \"Frankfurt\"\ncertificate = []",
+                "region = \"Frankfurt\" is not a region (expected such as \"eu-west-1\")",
+            ),
+            (
+                "reload_command = [\"systemctl reload nginx\"]\n[[certificate]]\nname = \"a\"",
+                "[\"systemctl reload nginx\"] is one word (expected [\"systemctl\", \"reload\", \"nginx\"], or the string",
+            ),
             (
                 "[[certificate]]\nname = \"../x\"",
                 "name = \"../x\": it cannot be a folder (expected letters, digits, - _ . and no leading dot)",
@@ -415,10 +540,6 @@ mod tests {
             (
                 "[[certificate]]\nname = \"a\"\npkcs12_password_file = \"a.pass\"",
                 "pkcs12_password_file = \"a.pass\" is not absolute (expected such as \"/etc/neverlapse/NAME.pass\")",
-            ),
-            (
-                "[[certificate]]\nname = \"a\"\ngroup = \"no-such-group\"",
-                "group = \"no-such-group\": there is no such group",
             ),
             (
                 "[[certificate]]\nname = \"a\"\nverify = \"x:y\"",
@@ -445,8 +566,35 @@ mod tests {
                 "runs_every_hours = 0 cannot be (expected 1 to 720)",
             ),
         ] {
-            let error = format!("{:#}", Config::parse(text).unwrap_err());
+            let mistakes = Config::parse(text).unwrap_err();
+            let error = format!("{:#}", mistakes[0]);
             assert!(error.contains(expected), "{error}\nexpected: {expected}");
         }
+    }
+
+    #[test]
+    fn a_group_that_is_missing_kept_every_certificate_from_being_installed() {
+        let text = "[[certificate]]\nname = \"a\"\ngroup = \"no-such-group\"\n[[certificate]]\nname = \"b\"";
+        let config = Config::parse(text).unwrap();
+        let reasons: Vec<_> = config
+            .certificates
+            .iter()
+            .map(|one| one.no_account.as_deref())
+            .collect();
+        let expected = "group = \"no-such-group\": there is no such group (expected a name or a number)";
+        assert_eq!(reasons, [Some(expected), None]);
+    }
+
+    #[test]
+    fn every_mistake_is_found() {
+        let text = "bucket = \"s3://x\"\nstate = \"x\"\n[[certificate]]\nname = \"a\"\nwindow = \"x\"\n\
+                    [[certificate]]\nname = \"b\"\nverify = \"x:y\"";
+        assert_eq!(Config::parse(text).unwrap_err().len(), 4);
+    }
+
+    #[test]
+    fn nothing_is_wanted_any_more() {
+        let config = Config::parse("bucket = \"b\"\ncertificate = []").unwrap();
+        assert!(config.certificates.is_empty());
     }
 }

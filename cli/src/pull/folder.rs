@@ -29,8 +29,9 @@ use super::layout::{Access, Files, LaidOut, Layout};
 #[derive(Debug)]
 pub(crate) struct Folder {
     name: String,
-    live: OwnedFd,
-    versions: OwnedFd,
+    /// Missing only in a dry run, which creates nothing.
+    live: Option<OwnedFd>,
+    versions: Option<OwnedFd>,
 }
 
 impl Folder {
@@ -41,25 +42,55 @@ impl Folder {
         let all = subfolder(opened.as_fd(), "versions")?;
         let folder = Self {
             name: name.to_owned(),
-            live: subfolder(opened.as_fd(), "live")?,
-            versions: subfolder(all.as_fd(), name)?,
+            live: Some(subfolder(opened.as_fd(), "live")?),
+            versions: Some(subfolder(all.as_fd(), name)?),
         };
+        folder.check_link(root)?;
+        Ok(folder)
+    }
 
-        match statat(&folder.live, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Err(Errno::NOENT) => {}
-            Ok(found) if FileType::from_raw_mode(found.st_mode).is_symlink() => {}
+    /// Opens what is there of them, to look at it. Nothing is created or changed.
+    pub(crate) fn look(root: &Path, name: &str) -> Result<Self> {
+        let mut folder = Self {
+            name: name.to_owned(),
+            live: None,
+            versions: None,
+        };
+        if !root.exists() {
+            return Ok(folder);
+        }
+
+        let opened = guarded(root)?;
+        folder.live = existing(opened.as_fd(), "live")?;
+        if let Some(all) = existing(opened.as_fd(), "versions")? {
+            folder.versions = existing(all.as_fd(), name)?;
+        }
+        folder.check_link(root)?;
+        Ok(folder)
+    }
+
+    fn check_link(&self, root: &Path) -> Result<()> {
+        let name = &self.name;
+        let found = self
+            .live_folder()
+            .and_then(|live| statat(live, name, AtFlags::SYMLINK_NOFOLLOW));
+        match found {
+            Err(Errno::NOENT) => Ok(()),
+            Ok(found) if FileType::from_raw_mode(found.st_mode).is_symlink() => Ok(()),
             Ok(_) => bail!(
                 "{}/live/{name} is there and is no symlink of ours; move it away",
                 root.display()
             ),
-            Err(error) => return Err(error).with_context(|| format!("cannot look at live/{name}")),
+            Err(error) => Err(error).with_context(|| format!("cannot look at live/{name}")),
         }
-        Ok(folder)
     }
 
     /// The version's folder that is live, if one of ours is.
     pub(crate) fn live(&self) -> Result<Option<String>> {
-        let target = match readlinkat(&self.live, &self.name, Vec::new()) {
+        let found = self
+            .live_folder()
+            .and_then(|live| readlinkat(live, &self.name, Vec::new()));
+        let target = match found {
             Ok(target) => target.into_string().unwrap_or_default(),
             Err(Errno::NOENT) => return Ok(None),
             Err(error) => return Err(error).with_context(|| format!("cannot read live/{}", self.name)),
@@ -105,7 +136,7 @@ impl Folder {
     /// put right there is an error.
     pub(crate) fn repair(&self, folder: &str, layout: &Layout, files: &Files) -> Result<()> {
         let files = layout.lay_out(files);
-        let opened = match openat(&self.versions, folder, FOLDER, Mode::empty()) {
+        let opened = match self.version(folder) {
             Ok(opened) => opened,
             Err(_) => {
                 self.remove(folder)?;
@@ -127,7 +158,7 @@ impl Folder {
 
     /// What is in a version's folder, of these files. The error says why there is none.
     pub(crate) fn inspect(&self, folder: &str, names: &[&'static str]) -> Result<Found, String> {
-        let opened = openat(&self.versions, folder, FOLDER, Mode::empty()).map_err(|error| match error {
+        let opened = self.version(folder).map_err(|error| match error {
             Errno::NOENT => "its folder is missing".to_owned(),
             error => format!("its folder cannot be opened: {}", io::Error::from(error)),
         })?;
@@ -152,7 +183,7 @@ impl Folder {
             group: Some(layout.group.unwrap_or(getegid().as_raw())),
             ..layout.clone()
         };
-        let opened = openat(&self.versions, folder, FOLDER, Mode::empty())?;
+        let opened = self.version(folder)?;
         for name in names {
             let file = openat(&opened, *name, FILE.union(OFlags::NONBLOCK), Mode::empty())?;
             own(&file, &ours)?;
@@ -180,21 +211,20 @@ impl Folder {
     /// full later.
     pub(crate) fn prepare_to_switch_back(&self, folder: &str) -> Result<()> {
         let back = self.back();
-        ignore_missing(unlinkat(&self.live, &back, AtFlags::empty()))
-            .and_then(|()| symlinkat(self.target(folder), &self.live, &back))
+        self.link(folder, &back)
             .with_context(|| format!("cannot write a symlink beside live/{}", self.name))
     }
 
     /// Makes the folder live that [`Folder::prepare_to_switch_back`] was called with.
     pub(crate) fn switch_back(&self) -> Result<()> {
-        renameat(&self.live, self.back(), &self.live, &self.name)
-            .and_then(|()| fsync(&self.live))
+        self.rename_link(&self.back())
             .with_context(|| format!("cannot switch live/{} back", self.name))
     }
 
     /// Removes the symlink for [`Folder::switch_back`].
     pub(crate) fn stay(&self) -> Result<()> {
-        ignore_missing(unlinkat(&self.live, self.back(), AtFlags::empty()))
+        self.live_folder()
+            .and_then(|live| ignore_missing(unlinkat(live, self.back(), AtFlags::empty())))
             .with_context(|| format!("cannot remove live/{}", self.back()))
     }
 
@@ -226,7 +256,7 @@ impl Folder {
 
     /// A file of one of these folders.
     pub(crate) fn read(&self, folder: &str, file: &str) -> io::Result<Vec<u8>> {
-        let opened = openat(&self.versions, folder, FOLDER, Mode::empty())?;
+        let opened = self.version(folder)?;
         let mut content = Vec::new();
         let file = openat(&opened, file, FILE.union(OFlags::NONBLOCK), Mode::empty())?;
         File::from(file).take(LONGEST).read_to_end(&mut content)?;
@@ -236,7 +266,10 @@ impl Folder {
     /// Everything in `versions/{name}/`.
     fn entries(&self) -> Result<Vec<String>> {
         let mut names = Vec::new();
-        for entry in Dir::read_from(&self.versions).context("cannot list versions")? {
+        let Some(versions) = &self.versions else {
+            return Ok(names);
+        };
+        for entry in Dir::read_from(versions).context("cannot list versions")? {
             let entry = entry.context("cannot list versions")?;
             let name = entry.file_name().to_string_lossy().into_owned();
             if name != "." && name != ".." {
@@ -257,10 +290,35 @@ impl Folder {
     /// A symlink can only be exchanged by renaming another one over it.
     fn relink(&self, folder: &str) -> Result<(), Errno> {
         let next = format!(".{}.next", self.name);
-        ignore_missing(unlinkat(&self.live, &next, AtFlags::empty()))?;
-        symlinkat(self.target(folder), &self.live, &next)?;
-        renameat(&self.live, &next, &self.live, &self.name)?;
-        fsync(&self.live)
+        self.link(folder, &next)?;
+        self.rename_link(&next)
+    }
+
+    /// Makes a symlink to a folder beside the one that is live.
+    fn link(&self, folder: &str, link: &str) -> Result<(), Errno> {
+        let live = self.live_folder()?;
+        ignore_missing(unlinkat(live, link, AtFlags::empty()))?;
+        symlinkat(self.target(folder), live, link)
+    }
+
+    /// Makes such a symlink the live one.
+    fn rename_link(&self, link: &str) -> Result<(), Errno> {
+        let live = self.live_folder()?;
+        renameat(live, link, live, &self.name)?;
+        fsync(live)
+    }
+
+    fn live_folder(&self) -> Result<&OwnedFd, Errno> {
+        self.live.as_ref().ok_or(Errno::NOENT)
+    }
+
+    fn versions(&self) -> Result<&OwnedFd, Errno> {
+        self.versions.as_ref().ok_or(Errno::NOENT)
+    }
+
+    /// Opens the folder of a version.
+    fn version(&self, folder: &str) -> Result<OwnedFd, Errno> {
+        openat(self.versions()?, folder, FOLDER, Mode::empty())
     }
 
     fn write(&self, folder: &str, layout: &Layout, files: &[LaidOut]) -> Result<()> {
@@ -282,8 +340,8 @@ impl Folder {
 
     /// Creates a folder to be filled. Until it is full nobody else may enter it.
     fn stage(&self, staging: &str) -> io::Result<OwnedFd> {
-        mkdirat(&self.versions, staging, Mode::from_raw_mode(0o700))?;
-        Ok(openat(&self.versions, staging, FOLDER, Mode::empty())?)
+        mkdirat(self.versions()?, staging, Mode::from_raw_mode(0o700))?;
+        Ok(self.version(staging)?)
     }
 
     /// Opens a full folder to those who may read it, and gives it its name once it is on the disk.
@@ -294,13 +352,14 @@ impl Folder {
         }
 
         fsync(opened)?;
-        renameat(&self.versions, staging, &self.versions, folder)?;
-        Ok(fsync(&self.versions)?)
+        let versions = self.versions()?;
+        renameat(versions, staging, versions, folder)?;
+        Ok(fsync(versions)?)
     }
 
     /// Whether a folder has exactly these files, as they should be.
     fn holds(&self, folder: &str, layout: &Layout, files: &[LaidOut]) -> bool {
-        let Ok(opened) = openat(&self.versions, folder, FOLDER, Mode::empty()) else {
+        let Ok(opened) = self.version(folder) else {
             return false;
         };
         files
@@ -314,11 +373,11 @@ impl Folder {
     }
 
     fn remove_whole(&self, folder: &str) -> Result<(), Errno> {
-        let opened = match openat(&self.versions, folder, FOLDER, Mode::empty()) {
+        let opened = match self.version(folder) {
             Ok(opened) => opened,
             Err(Errno::NOENT) => return Ok(()),
             // It is not a folder. A symlink is removed, not followed.
-            Err(Errno::NOTDIR | Errno::LOOP) => return unlinkat(&self.versions, folder, AtFlags::empty()),
+            Err(Errno::NOTDIR | Errno::LOOP) => return unlinkat(self.versions()?, folder, AtFlags::empty()),
             Err(error) => return Err(error),
         };
 
@@ -333,7 +392,7 @@ impl Folder {
         }
         match failure {
             Some(error) => Err(error),
-            None => unlinkat(&self.versions, folder, AtFlags::REMOVEDIR),
+            None => unlinkat(self.versions()?, folder, AtFlags::REMOVEDIR),
         }
     }
 }
@@ -440,8 +499,7 @@ fn subfolder(parent: impl AsFd, name: &str) -> Result<OwnedFd> {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(error) => return Err(error).with_context(|| format!("cannot create {name}/")),
     }
-    let opened = openat(&parent, name, FOLDER, Mode::empty())
-        .with_context(|| format!("cannot open {name}/ (a symlink in its place is refused)"))?;
+    let opened = openat(&parent, name, FOLDER, Mode::empty()).with_context(|| cannot_open(name))?;
 
     let found = safe(opened.as_fd(), &name, false)?;
     if found.st_mode & OPEN != OPEN && found.st_uid == geteuid().as_raw() {
@@ -449,6 +507,20 @@ fn subfolder(parent: impl AsFd, name: &str) -> Result<OwnedFd> {
             .with_context(|| format!("cannot open {name}/ to others (chmod 755)"))?;
     }
     Ok(opened)
+}
+
+/// Opens a folder of ours, if it is there.
+fn existing(parent: impl AsFd, name: &str) -> Result<Option<OwnedFd>> {
+    let opened = match openat(&parent, name, FOLDER, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(None),
+        opened => opened.with_context(|| cannot_open(name))?,
+    };
+    safe(opened.as_fd(), &name, false)?;
+    Ok(Some(opened))
+}
+
+fn cannot_open(name: &str) -> String {
+    format!("cannot open {name}/ (a symlink in its place is refused)")
 }
 
 fn ignore_missing(result: Result<(), Errno>) -> Result<(), Errno> {

@@ -4,11 +4,13 @@
 //! one, or nobody could look. Only the second one says that an installation failed.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
 use neverlapse::bucket::version::Facts;
+use neverlapse::certificate::Certificate;
 use neverlapse::chain::roots::Roots;
 use neverlapse::ehlo::Ehlo;
 use neverlapse::endpoint::{Endpoint, Host};
@@ -22,6 +24,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::config::Wanted;
+use super::relay::{Place, Relay};
 
 /// What was seen of a certificate at the places where it is to be served.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,9 +44,11 @@ pub(crate) enum Seen {
 }
 
 /// Probes every place several times: processes that share a port can serve different certificates.
-pub(crate) async fn looks(wanted: &Wanted, facts: &Facts) -> Seen {
-    let places = wanted.verify.iter().map(|endpoint| async {
-        let place = Place::new(endpoint, wanted, facts);
+///
+/// `before` is the version that was installed until now, to name it where it is still served.
+pub(crate) async fn looks(wanted: &Wanted, facts: &Facts, before: Option<&Facts>) -> Seen {
+    let places = wanted.verify.iter().map(|place| async {
+        let place = Look::new(place, wanted, facts, before).await;
         for _ in 1..LOOKS {
             let seen = place.look().await;
             if seen != Seen::Served {
@@ -60,10 +65,10 @@ pub(crate) async fn looks(wanted: &Wanted, facts: &Facts) -> Seen {
 ///
 /// After a reload a server takes a moment to hand over, in which old and new processes answer in
 /// turn.
-pub(crate) async fn comes_to_serve(wanted: &Wanted, facts: &Facts, limit: Duration) -> Seen {
+pub(crate) async fn comes_to_serve(wanted: &Wanted, facts: &Facts, before: Option<&Facts>, limit: Duration) -> Seen {
     let deadline = Instant::now() + limit;
-    let places = wanted.verify.iter().map(|endpoint| async move {
-        let place = Place::new(endpoint, wanted, facts);
+    let places = wanted.verify.iter().map(|place| async move {
+        let place = Look::new(place, wanted, facts, before).await;
         let mut handover = Handover::default();
         loop {
             let seen = place.look().await;
@@ -158,22 +163,42 @@ fn together(seen: Vec<Seen>) -> Seen {
 }
 
 /// Where a certificate is looked for, and under which name.
-struct Place<'a> {
-    endpoint: &'a Endpoint,
+struct Look<'a> {
+    place: &'a Place,
+    /// What the prober connects to: the place itself, or a relay to it.
+    endpoint: Endpoint,
+    relay: Option<Relay>,
     name: Host,
     facts: &'a Facts,
+    before: Option<&'a Facts>,
+    live: &'a Path,
     of_its_key: Result<Prober, String>,
     of_any_key: Result<Prober, String>,
 }
 
-impl<'a> Place<'a> {
-    fn new(endpoint: &'a Endpoint, wanted: &Wanted, facts: &'a Facts) -> Self {
+impl<'a> Look<'a> {
+    async fn new(place: &'a Place, wanted: &'a Wanted, facts: &'a Facts, before: Option<&'a Facts>) -> Self {
+        let (endpoint, relay, failure) = match place.direct() {
+            Some(endpoint) => (endpoint.clone(), None, None),
+            None => match Relay::open(place).await {
+                Ok(relay) => (relay.endpoint.clone(), Some(relay), None),
+                Err(error) => (NOWHERE, None, Some(format!("no port is left on this host: {error}"))),
+            },
+        };
+        let prober = |key| match &failure {
+            Some(failure) => Err(failure.clone()),
+            None => prober(&endpoint, key),
+        };
         Self {
+            of_its_key: prober(Some(facts.key)),
+            of_any_key: prober(None),
+            place,
             endpoint,
+            relay,
             name: server_name(wanted, facts),
             facts,
-            of_its_key: prober(endpoint, Some(facts.key)),
-            of_any_key: prober(endpoint, None),
+            before,
+            live: &wanted.live,
         }
     }
 
@@ -192,7 +217,7 @@ impl<'a> Place<'a> {
             Ok(prober) => prober,
             Err(reason) => {
                 return Seen::Unknown {
-                    reason: format!("{}: {reason}", self.endpoint),
+                    reason: format!("{}: {reason}", self.place),
                     is_down: false,
                 };
             }
@@ -222,7 +247,7 @@ impl<'a> Place<'a> {
 
         match report.findings.first() {
             Some(finding) if report.observations.is_empty() => Seen::Unknown {
-                reason: format!("{}: {}", self.endpoint, finding.message),
+                reason: format!("{}: {}", self.place, finding.message),
                 is_down: matches!(finding.kind, Kind::ConnectFailed { .. }),
             },
             _ => together(seen.into_iter().map(|(_, seen)| seen).collect()),
@@ -233,6 +258,11 @@ impl<'a> Place<'a> {
     /// completed: that the library lacks what the server wants says nothing about the certificate.
     async fn judge(&self, observation: &Observation) -> Seen {
         let address = observation.address;
+        // The address of a relay says nothing to anybody.
+        let shown = match self.relay {
+            Some(_) => self.place.to_string(),
+            None => address.to_string(),
+        };
         let stopped = observation.findings.iter().filter(|finding| finding.is_network());
         let message = stopped
             .clone()
@@ -240,20 +270,46 @@ impl<'a> Place<'a> {
             .collect::<Vec<_>>()
             .join("; ");
 
+        let unreached = self.relay.as_ref().and_then(Relay::failure);
         match &observation.leaf {
+            None if unreached.is_some() => Seen::Unknown {
+                reason: unreached.unwrap_or_default().to_owned(),
+                is_down: true,
+            },
             None => Seen::Unknown {
-                reason: format!("{address} shows no certificate: {message}"),
+                reason: format!("{shown} shows no certificate: {message}"),
                 is_down: stopped.clone().any(is_down),
             },
             Some(leaf) if leaf.fingerprint != self.facts.fingerprint => Seen::Another(format!(
-                "{address} does not serve it for {}, but a certificate that ends on {} (fingerprint {})",
-                self.name, leaf.not_after, leaf.fingerprint
+                "{shown} does not serve it for {}, but {}",
+                self.name,
+                self.other(leaf)
             )),
             // A server can show a certificate whose key it cannot use.
             Some(_) if !message.is_empty() && self.is_key_refuted(address).await => Seen::Another(format!(
-                "{address} shows it, but no handshake comes to its end: {message}"
+                "{shown} shows it, but no handshake comes to its end: {message}"
             )),
             Some(_) => Seen::Served,
+        }
+    }
+
+    /// What is served instead. A certificate that never came from here is most likely the one from
+    /// before: then the server's configuration does not name our files.
+    fn other(&self, leaf: &Certificate) -> String {
+        match self.before {
+            Some(before) if before.fingerprint == leaf.fingerprint => format!(
+                "version {} from before, which ends on {}",
+                before.version, before.not_after
+            ),
+            _ => format!(
+                "a certificate from elsewhere, for {} by {:?}, which ends on {} (fingerprint {}); does the server's \
+                 configuration name {}?",
+                leaf.names.join(", "),
+                leaf.issuer,
+                leaf.not_after,
+                leaf.fingerprint,
+                self.live.display()
+            ),
         }
     }
 
@@ -320,6 +376,12 @@ fn prober(endpoint: &Endpoint, key: Option<KeyType>) -> Result<Prober, String> {
     Prober::new(options).map_err(|error| error.to_string())
 }
 
+/// What is connected to where there is no relay: nothing, because there is no prober either.
+const NOWHERE: Endpoint = Endpoint {
+    host: Host::Ip(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST)),
+    port: 0,
+    starttls: None,
+};
 const STEP: Duration = Duration::from_secs(5);
 /// The label that stands for the asterisk of a wildcard.
 const CHECK: &str = "neverlapse-check";

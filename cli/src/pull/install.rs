@@ -2,7 +2,6 @@
 //! take it.
 
 use std::collections::BTreeMap;
-use std::slice;
 
 use futures::{StreamExt, stream};
 
@@ -10,24 +9,28 @@ use super::budget::Budget;
 use super::config::Wanted;
 use super::handshake::Seen;
 use super::journal::Journal;
-use super::program::Failure;
+use super::program::{Failure, Variables};
 use super::work::{Back, Work};
 
 /// Why certificates could not be installed, by their names.
 pub(crate) type Failures<'a> = BTreeMap<&'a str, String>;
 
-/// Installs certificates with the same commands: one test and one reload for all of them.
+/// Installs certificates with the same commands: one test and one reload for all of them, or as few as
+/// possible where some do not pass.
 pub(crate) async fn install<'a>(mut batch: Vec<&mut Work<'a>>, budget: Budget, journal: Journal) -> Failures<'a> {
-    let together = attempt(&mut batch, budget, journal).await;
-    if together.rejected != Some(Rejected::Failed) || batch.len() == 1 {
-        return together.failures;
-    }
-
-    // One of them may be at fault, and must not hold up the others.
     let mut failures = Failures::new();
-    for work in &mut batch {
-        let alone = attempt(slice::from_mut(work), budget, journal).await;
-        failures.extend(alone.failures);
+    let mut parts = vec![&mut batch[..]];
+
+    while let Some(part) = parts.pop() {
+        let tried = attempt(part, budget, journal).await;
+        // One of them may be at fault, and must not hold up the others. Halves of halves lead to it
+        // with few reloads: each may leave a server with one more set of workers.
+        if tried.rejected == Some(Rejected::Failed) && part.len() > 1 {
+            let (first, second) = part.split_at_mut(part.len() / 2);
+            parts.extend([second, first]);
+        } else {
+            failures.extend(tried.failures);
+        }
     }
     failures
 }
@@ -44,7 +47,7 @@ struct Attempt<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rejected {
     Failed,
-    /// It would hang again for each certificate alone, and take the whole time of the run.
+    /// It would hang again for each half, and take the whole time of the run.
     TimedOut,
 }
 
@@ -62,9 +65,10 @@ async fn attempt<'a>(batch: &mut [&mut Work<'a>], budget: Budget, journal: Journ
     let mut switched = Vec::new();
     for work in batch {
         let wanted = work.wanted;
+        let variables = renewed([&**work]);
         match attempt.switch(work) {
             Ok(work) => switched.push(work),
-            Err(Back::WasLive) => reload_old(wanted, budget, journal).await,
+            Err(Back::WasLive) => reload_old(wanted, &variables, budget, journal).await,
             Err(Back::Nothing | Back::Switched) => {}
         }
     }
@@ -72,22 +76,23 @@ async fn attempt<'a>(batch: &mut [&mut Work<'a>], budget: Budget, journal: Journ
         return attempt;
     };
 
+    let variables = renewed(switched.iter().map(|switched| &*switched.work));
     if let Some(test) = &wanted.test
-        && let Err(failure) = test.run(budget.limit(wanted.timeout)).await
+        && let Err(failure) = test.run(&variables, budget.limit(wanted.timeout)).await
     {
         let back = attempt.reject(switched, "the test failed", &failure);
         // Nothing was reloaded. But a server may have started, or have been started again, since an
         // earlier run switched and was cut off.
         if back == Back::WasLive {
-            reload_old(wanted, budget, journal).await;
+            reload_old(wanted, &variables, budget, journal).await;
         }
         return attempt;
     }
 
-    if let Err(failure) = reload(wanted, budget).await {
+    if let Err(failure) = reload(wanted, &variables, budget).await {
         let back = attempt.reject(switched, "the reload failed", &failure);
         if back > Back::Nothing {
-            reload_old(wanted, budget, journal).await;
+            reload_old(wanted, &variables, budget, journal).await;
         }
         return attempt;
     }
@@ -107,9 +112,24 @@ async fn attempt<'a>(batch: &mut [&mut Work<'a>], budget: Budget, journal: Journ
         }
     }
     if back > Back::Nothing {
-        reload_old(wanted, budget, journal).await;
+        reload_old(wanted, &variables, budget, journal).await;
     }
     attempt
+}
+
+/// What commands are told about certificates, in the variables that certbot's hooks know.
+pub(super) fn renewed<'w, 'a: 'w>(works: impl IntoIterator<Item = &'w Work<'a>>) -> Variables {
+    let works: Vec<_> = works.into_iter().collect();
+    let identifiers: Vec<_> = works.iter().flat_map(|work| work.identifiers()).cloned().collect();
+
+    let mut variables = Variables::from([("RENEWED_DOMAINS", identifiers.join(" "))]);
+    // Certbot runs a hook for one certificate. With several there is none to name.
+    if let [work] = works[..]
+        && let Some(lineage) = work.wanted.live.parent()
+    {
+        variables.insert("RENEWED_LINEAGE", lineage.display().to_string());
+    }
+    variables
 }
 
 impl<'a> Attempt<'a> {
@@ -198,16 +218,16 @@ impl<'a> Attempt<'a> {
     }
 }
 
-async fn reload(wanted: &Wanted, budget: Budget) -> Result<(), Failure> {
+async fn reload(wanted: &Wanted, variables: &Variables, budget: Budget) -> Result<(), Failure> {
     match &wanted.reload {
-        Some(reload) => reload.run(budget.limit(wanted.timeout)).await,
+        Some(reload) => reload.run(variables, budget.limit(wanted.timeout)).await,
         None => Ok(()),
     }
 }
 
 /// Has the server load the old files, now that they are back.
-async fn reload_old(wanted: &Wanted, budget: Budget, journal: Journal) {
-    if let Err(failure) = reload(wanted, budget).await {
+async fn reload_old(wanted: &Wanted, variables: &Variables, budget: Budget, journal: Journal) {
+    if let Err(failure) = reload(wanted, variables, budget).await {
         journal.error(&format!(
             "{}: the old files are back, but {}",
             wanted.name, failure.reason

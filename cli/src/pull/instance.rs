@@ -7,11 +7,12 @@ use anyhow::{Context, Result, bail, ensure};
 use aws_config::SdkConfig;
 use aws_config::imds::Client;
 use aws_config::provider_config::ProviderConfig;
-use neverlapse::aws::{https, reason};
+use neverlapse::aws::{Way, https, reason};
 use rustix::system::uname;
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
+use super::config::Config;
 use super::state::write_whole;
 
 /// What a host knows of itself, without asking AWS.
@@ -74,14 +75,15 @@ struct Kept {
 
 impl Identity {
     /// Of whoever has the credentials of `config`.
-    pub(crate) fn by_user_id(config: &SdkConfig, machine: &Machine, state: &Path) -> Self {
-        let mut sts = aws_sdk_sts::config::Builder::from(config);
-        if let (None, Some(region)) = (config.region(), &machine.region) {
+    pub(crate) fn by_user_id(shared: &SdkConfig, machine: &Machine, config: &Config) -> Self {
+        let mut sts = aws_sdk_sts::config::Builder::from(shared);
+        // The bucket's region comes last: an endpoint for STS is in this machine's own.
+        if let (None, Some(region)) = (shared.region(), machine.region.as_ref().or(config.region.as_ref())) {
             sts = sts.region(aws_config::Region::new(region.clone()));
         }
         Self::UserId {
             sts: aws_sdk_sts::Client::from_conf(sts.build()),
-            file: state.join(KEPT),
+            file: config.state.join(KEPT),
         }
     }
 
@@ -166,9 +168,9 @@ fn begins_with(file: &str, expected: &str) -> bool {
     std::fs::read_to_string(file).is_ok_and(|text| text.to_lowercase().starts_with(expected))
 }
 
-/// From IMDSv2. It may not answer: the configuration can name the instance instead.
+/// From IMDSv2, which no proxy reaches. It may not answer: the configuration can name the instance instead.
 async fn document() -> Option<Document> {
-    let configuration = ProviderConfig::default().with_http_client(https());
+    let configuration = ProviderConfig::default().with_http_client(https(&Way::default()));
     let client = Client::builder().configure(&configuration).build();
 
     let document = timeout(LIMIT, client.get("/latest/dynamic/instance-identity/document"))

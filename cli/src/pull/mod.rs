@@ -11,7 +11,8 @@
 //! run, the next one finishes it. The [`receipt`] comes last.
 
 mod budget;
-mod candidate;
+pub(crate) mod candidate;
+pub(crate) mod check;
 mod condition;
 mod config;
 mod folder;
@@ -23,10 +24,14 @@ mod journal;
 mod keystore;
 mod layout;
 mod lock;
+mod metrics;
+#[cfg(test)]
+mod model;
 mod outcome;
 mod plan;
 mod program;
 mod receipt;
+mod relay;
 mod source;
 mod state;
 mod window;
@@ -51,13 +56,14 @@ use self::install::{Failures, install};
 use self::instance::{Identity, Machine};
 use self::journal::Journal;
 use self::lock::Lock;
+use self::metrics::Ending;
 use self::outcome::{Outcome, Problem, Verdict};
 use self::plan::Plan;
 use self::receipt::{Reporter, receipt};
 use self::source::{RECEIPTS, Source, is_denied};
 use self::state::Owner;
 use self::withdrawal::Us;
-use self::work::{Broken, Work};
+use self::work::{Broken, Errand, Work};
 
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
@@ -68,7 +74,7 @@ pub(crate) struct Arguments {
     /// Take versions from a folder that is laid out like the bucket, and leave receipts there
     #[arg(long, value_name = "DIR")]
     from: Option<PathBuf>,
-    /// Download and verify, say what would be done, and change nothing
+    /// Download and verify, look at what is served now, say what would be done, and change nothing
     #[arg(long)]
     dry_run: bool,
     /// Change at once, outside of the window and however often it has failed
@@ -115,6 +121,10 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
         identity: &identity,
         machine: &machine,
         owner: &owner,
+        errand: Errand {
+            is_dry: arguments.dry_run,
+            is_at_once: arguments.now,
+        },
         budget,
         journal,
     };
@@ -132,7 +142,17 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
             return Err(error);
         }
     };
-    let worst = run.all(&instance, arguments.now).await;
+    let endings = run.all(&instance).await;
+    let worst = endings
+        .iter()
+        .map(|ending| ending.severity)
+        .max()
+        .unwrap_or(Severity::Ok);
+    if let Some(file) = &config.metrics_file
+        && let Err(error) = metrics::write(file, &endings, Timestamp::now())
+    {
+        journal.warning(&format!("{error:#}"));
+    }
 
     let us = Us {
         owner: &owner,
@@ -160,6 +180,7 @@ struct Run<'a> {
     identity: &'a Identity,
     machine: &'a Machine,
     owner: &'a Owner,
+    errand: Errand,
     budget: Budget,
     journal: Journal,
 }
@@ -197,13 +218,13 @@ async fn prepare(mut work: Work<'_>) -> Job<'_> {
 impl<'a> Run<'a> {
     /// Installs and reports everything. Each certificate is reported as soon as it is done: the run
     /// may be ended before all are.
-    async fn all(&self, instance: &Result<String>, at_once: bool) -> Severity {
-        let (works, broken) = self.open(at_once, Timestamp::now());
+    async fn all(&self, instance: &Result<String>) -> Vec<Ending> {
+        let (works, broken) = self.open(Timestamp::now());
         for broken in &broken {
             self.journal
                 .error(&format!("{}: {}", broken.wanted.name, broken.reason));
         }
-        let mut worst = self.report_broken(broken, instance).await;
+        let mut endings = self.report_broken(broken, instance).await;
 
         let jobs: Vec<_> = stream::iter(works).map(prepare).buffered(TOGETHER).collect().await;
         let (mut ready, others): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| job.plan == Plan::Install);
@@ -211,33 +232,32 @@ impl<'a> Run<'a> {
             if let Err(reason) = job.work.load_restored(self.budget).await {
                 job.problem = Some(Problem::Failed(reason));
             }
-            worst = worst.max(self.report(&mut job, &Failures::new(), instance).await);
+            endings.push(self.report(&mut job, &Failures::new(), instance).await);
         }
 
         while let Some(first) = ready.first() {
             let wanted = first.work.wanted;
-            let (mut batch, rest): (Vec<_>, Vec<_>) = ready
-                .into_iter()
-                .partition(|job| job.work.wanted.test == wanted.test && job.work.wanted.reload == wanted.reload);
+            let (mut batch, rest): (Vec<_>, Vec<_>) =
+                ready.into_iter().partition(|job| wanted.shares_reload(job.work.wanted));
             ready = rest;
 
             let works = batch.iter_mut().map(|job| &mut job.work).collect();
             let failures = install(works, self.budget, self.journal).await;
             for job in &mut batch {
-                worst = worst.max(self.report(job, &failures, instance).await);
+                endings.push(self.report(job, &failures, instance).await);
             }
         }
-        worst
+        endings
     }
 
     /// Opens every certificate. One that cannot be opened does not keep the others from being
     /// installed.
-    fn open(&self, at_once: bool, now: Timestamp) -> (Vec<Work<'a>>, Vec<Broken<'a>>) {
+    fn open(&self, now: Timestamp) -> (Vec<Work<'a>>, Vec<Broken<'a>>) {
         let mut works = Vec::new();
         let mut broken = Vec::new();
 
         for wanted in &self.config.certificates {
-            match Work::open(self.config, wanted, self.source, at_once, now) {
+            match Work::open(self.config, wanted, self.source, self.errand, now) {
                 Ok(work) => works.push(work),
                 Err(error) => broken.push(*error),
             }
@@ -246,7 +266,7 @@ impl<'a> Run<'a> {
     }
 
     async fn dry_run(&self) -> Severity {
-        let (works, broken) = self.open(false, Timestamp::now());
+        let (works, broken) = self.open(Timestamp::now());
         let mut worst = Severity::Ok;
 
         for broken in broken {
@@ -256,7 +276,11 @@ impl<'a> Run<'a> {
         }
         for mut work in works {
             match work.dry_run().await {
-                Ok(line) => self.journal.info(&format!("{}: {line}", work.wanted.name)),
+                Ok(lines) => {
+                    for line in lines {
+                        self.journal.info(&format!("{}: {line}", work.wanted.name));
+                    }
+                }
                 Err(problem) => {
                     let job = Job {
                         work,
@@ -271,17 +295,15 @@ impl<'a> Run<'a> {
     }
 
     /// Reports how it ended, to the probe and in the journal.
-    async fn report(&self, job: &mut Job<'a>, failures: &Failures<'_>, instance: &Result<String>) -> Severity {
+    async fn report(&self, job: &mut Job<'a>, failures: &Failures<'_>, instance: &Result<String>) -> Ending {
         let outcome = job.outcome(failures);
         let verdict = outcome.verdict();
-        let receipt = instance
-            .as_ref()
-            .map(|instance| receipt(&outcome, self.reporter(instance)));
+        let receipt = receipt(&outcome, self.reporter(instance));
 
-        let sent = match receipt {
-            Ok(Some(receipt)) => job.work.report(receipt, self.owner).await,
-            Ok(None) => Ok(()),
-            Err(error) => Err(anyhow!("{error:#}")),
+        let sent = match (instance, &receipt) {
+            (Ok(_), Some(receipt)) => job.work.report(receipt.clone(), self.owner).await,
+            (Ok(_), None) => Ok(()),
+            (Err(error), _) => Err(anyhow!("{error:#}")),
         };
 
         let name = &job.work.wanted.name;
@@ -292,17 +314,18 @@ impl<'a> Run<'a> {
         for line in job.work.mended.iter().chain(&job.work.warnings) {
             self.journal.warning(&format!("{name}: {line}"));
         }
-        worst.max(self.log(&verdict))
+        Ending {
+            severity: worst.max(self.log(&verdict)),
+            receipt,
+        }
     }
 
     /// Reports certificates whose files or state cannot be opened.
-    async fn report_broken(&self, broken: Vec<Broken<'a>>, instance: &Result<String>) -> Severity {
-        let mut worst = Severity::Ok;
+    async fn report_broken(&self, broken: Vec<Broken<'a>>, instance: &Result<String>) -> Vec<Ending> {
+        let mut endings = Vec::new();
 
         for mut broken in broken {
             let name = &broken.wanted.name;
-            worst = Severity::Unknown;
-
             let state = broken.known().await;
             let problem = Problem::Failed(broken.reason.clone());
             let outcome = Outcome {
@@ -314,17 +337,18 @@ impl<'a> Run<'a> {
                 mended: None,
                 now: Timestamp::now(),
             };
-            let receipt = match instance {
-                Ok(instance) => receipt(&outcome, self.reporter(instance)),
-                Err(_) => None,
-            };
-            if let Some(receipt) = receipt
-                && let Err(error) = broken.report(receipt, self.owner).await
+            let receipt = receipt(&outcome, self.reporter(instance));
+            if let (Ok(_), Some(receipt)) = (instance, &receipt)
+                && let Err(error) = broken.report(receipt.clone(), self.owner).await
             {
                 self.not_reported(name, &error);
             }
+            endings.push(Ending {
+                severity: Severity::Unknown,
+                receipt,
+            });
         }
-        worst
+        endings
     }
 
     /// Reports that no certificate can be looked after, because the state's folder is of no use.
@@ -337,9 +361,10 @@ impl<'a> Run<'a> {
         self.report_broken(broken.collect(), instance).await;
     }
 
-    fn reporter<'r>(&'r self, instance: &'r str) -> Reporter<'r> {
+    /// Where AWS does not say who this is, what is reported goes nowhere, and to no receipt.
+    fn reporter<'r>(&'r self, instance: &'r Result<String>) -> Reporter<'r> {
         Reporter {
-            instance,
+            instance: instance.as_deref().unwrap_or_default(),
             host: &self.machine.host,
             runs_every: self.config.runs_every,
         }

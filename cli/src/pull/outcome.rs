@@ -99,6 +99,8 @@ impl Outcome<'_> {
                 "version {} stays installed, valid until {}",
                 facts.version, facts.not_after
             ),
+            // A first version has nothing to go back to.
+            None if self.has_tried() => "nothing was installed before, so its files stay live".to_owned(),
             None => "nothing is installed".to_owned(),
         };
         let again = match self.plan {
@@ -126,6 +128,12 @@ impl Outcome<'_> {
     /// Why the last try ended, in this run or an earlier one.
     pub(crate) fn past_failure(&self) -> Option<&str> {
         self.state.pending.as_ref()?.failure.as_deref()
+    }
+
+    /// Whether the pending version has been live.
+    fn has_tried(&self) -> bool {
+        let pending = self.state.pending.as_ref();
+        pending.is_some_and(|pending| pending.tried.is_some())
     }
 
     /// Why nobody knows whether the installed version is served.
@@ -165,6 +173,12 @@ impl Outcome<'_> {
                 format!("{name}: installed {}; the server shows it", words(&installed.current))
             }
             (_, Some(installed), Plan::Install) => format!("{name}: installed {}", words(&installed.current)),
+            (_, Some(installed), _) if installed.served == Some(true) => {
+                format!(
+                    "{name}: {} is installed; the server shows it",
+                    words(&installed.current)
+                )
+            }
             (_, Some(installed), _) => format!("{name}: {} is installed", words(&installed.current)),
             _ => format!("{name}: nothing is installed"),
         }
@@ -232,7 +246,7 @@ mod tests {
                 None,
                 None,
                 Severity::Ok,
-                "shop: version v1, valid until 2026-11-30 00:00 UTC is installed".to_owned(),
+                "shop: version v1, valid until 2026-11-30 00:00 UTC is installed; the server shows it".to_owned(),
             ),
             (
                 fine,

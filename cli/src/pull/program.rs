@@ -1,5 +1,6 @@
 //! A command of the server's: it runs under a time limit, and what it writes is kept.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
@@ -19,6 +20,9 @@ pub(crate) struct Program {
     pub(crate) words: Vec<String>,
 }
 
+/// What a command is told in its environment.
+pub(crate) type Variables = BTreeMap<&'static str, String>;
+
 /// Why a command did not succeed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
@@ -29,11 +33,12 @@ pub(crate) struct Failure {
 }
 
 impl Program {
-    /// Runs it to its end. The error quotes what it wrote.
-    pub(crate) async fn run(&self, limit: Duration) -> Result<(), Failure> {
+    /// Runs it to its end, with these variables. The error quotes what it wrote.
+    pub(crate) async fn run(&self, variables: &Variables, limit: Duration) -> Result<(), Failure> {
         let output = in_memory().map_err(|error| self.cannot_run(&error))?;
         let stdout = output.try_clone().map_err(|error| self.cannot_run(&error))?;
-        self.end(limit, Stdio::null(), stdout, output).await
+        let child = self.spawn(variables, Stdio::null(), stdout, &output);
+        self.end(child, limit, output).await
     }
 
     /// Runs it with something to read, as `/dev/stdin`, and answers with what it wrote. Neither
@@ -48,7 +53,8 @@ impl Program {
         let mut output = in_memory().map_err(|error| self.cannot_run(&error))?;
         let stdout = output.try_clone().map_err(|error| self.cannot_run(&error))?;
         let errors = in_memory().map_err(|error| self.cannot_run(&error))?;
-        self.end(limit, stdin.into(), stdout, errors).await?;
+        let child = self.spawn(&Variables::new(), stdin.into(), stdout, &errors);
+        self.end(child, limit, errors).await?;
 
         let mut written = Vec::new();
         output
@@ -58,11 +64,9 @@ impl Program {
         Ok(written)
     }
 
-    /// Runs it to its end, or kills it with everything that it started. The error quotes `errors`.
-    async fn end(&self, limit: Duration, stdin: Stdio, stdout: File, errors: File) -> Result<(), Failure> {
-        let mut child = self
-            .spawn(stdin, stdout, &errors)
-            .map_err(|error| self.cannot_run(&error))?;
+    /// Waits for its end, or kills it with everything that it started. The error quotes `errors`.
+    async fn end(&self, child: io::Result<Child>, limit: Duration, errors: File) -> Result<(), Failure> {
+        let mut child = child.map_err(|error| self.cannot_run(&error))?;
         let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
 
         let ended = tokio::select! {
@@ -99,7 +103,7 @@ impl Program {
     }
 
     /// Starts it in a process group of its own, without our credentials.
-    fn spawn(&self, stdin: Stdio, stdout: File, stderr: &File) -> io::Result<Child> {
+    fn spawn(&self, variables: &Variables, stdin: Stdio, stdout: File, stderr: &File) -> io::Result<Child> {
         let mut command = Command::new(&self.words[0]);
         command
             .args(&self.words[1..])
@@ -115,6 +119,7 @@ impl Program {
                 command.env_remove(&variable);
             }
         }
+        command.envs(variables);
         command.spawn()
     }
 
@@ -226,7 +231,10 @@ mod tests {
     #[tokio::test]
     async fn the_end_of_a_program_in_words() {
         let long = Duration::from_secs(60);
-        assert_eq!(shell("exit 0").run(long).await, Ok(()));
+        assert_eq!(shell("exit 0").run(&Variables::new(), long).await, Ok(()));
+        let variables = Variables::from([("RENEWED_DOMAINS", "a b".to_owned())]);
+        let told = shell("[ \"$RENEWED_DOMAINS\" = 'a b' ]").run(&variables, long).await;
+        assert_eq!(told, Ok(()));
         for (program, expected) in [
             (
                 shell("echo out; echo; echo err >&2; exit 7"),
@@ -240,7 +248,7 @@ mod tests {
                 "cannot run `/no/such/program`: No such file or directory (os error 2)",
             ),
         ] {
-            assert_eq!(program.run(long).await.unwrap_err().reason, expected);
+            assert_eq!(program.run(&Variables::new(), long).await.unwrap_err().reason, expected);
         }
     }
 
@@ -259,7 +267,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("child");
         let program = shell(&format!("sleep 600 & echo $! > {}; wait", file.display()));
-        let error = program.run(Duration::from_secs(1)).await.unwrap_err();
+        let error = program
+            .run(&Variables::new(), Duration::from_secs(1))
+            .await
+            .unwrap_err();
         assert!(
             error.timed_out && error.reason.contains("took longer than 1 s"),
             "{error:?}"
@@ -312,7 +323,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("child");
         let program = shell(&format!("sleep 600 & echo $! > {}", file.display()));
-        assert_eq!(program.run(Duration::from_secs(60)).await, Ok(()));
+        assert_eq!(program.run(&Variables::new(), Duration::from_secs(60)).await, Ok(()));
         let child = std::fs::read_to_string(file).unwrap();
         let ended = std::process::Command::new("kill").arg(child.trim()).status().unwrap();
         assert!(ended.success(), "it was still there");

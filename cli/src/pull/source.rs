@@ -34,14 +34,16 @@ pub(crate) async fn open(from: Option<&Path>, config: &Config, machine: &Machine
         .bucket
         .clone()
         .context("no bucket is set (expected bucket = \"…\" in the configuration, or --from DIR)")?;
-    let shared = neverlapse::aws::config().await;
+    let shared = neverlapse::aws::config().await?;
     let mut s3 = aws_sdk_s3::config::Builder::from(&shared);
-    if let (None, Some(region)) = (shared.region(), &machine.region) {
+    // What is written about the bucket comes before what is known about this machine.
+    let own = shared.region().is_none().then_some(machine.region.as_ref()).flatten();
+    if let Some(region) = config.region.as_ref().or(own) {
         s3 = s3.region(aws_sdk_s3::config::Region::new(region.clone()));
     }
 
     let store = Store::new(aws_sdk_s3::Client::from_conf(s3.build()), bucket);
-    let identity = configured.unwrap_or_else(|| Identity::by_user_id(&shared, machine, &config.state));
+    let identity = configured.unwrap_or_else(|| Identity::by_user_id(&shared, machine, config));
     Ok((Source::Bucket(store), identity))
 }
 

@@ -56,6 +56,9 @@ pub(crate) struct Installed {
     /// Whether the server served it when it was last probed; `None` without `verify`, or if nobody
     /// could look.
     pub(crate) served: Option<bool>,
+    /// Whether its files were restored, and the server has not been told since.
+    #[serde(default)]
+    pub(crate) unloaded: bool,
     /// Why nobody could look.
     #[serde(default)]
     pub(crate) unseen: Option<String>,
@@ -249,6 +252,7 @@ pub(crate) mod tests {
             current: current(sequence, version),
             folder: version.into(),
             served: Some(true),
+            unloaded: false,
             unseen: None,
             keystore: None,
             since: NOON - Duration::DAY,

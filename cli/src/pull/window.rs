@@ -1,5 +1,6 @@
 //! The hours in which a person wants changes made.
 
+use std::fmt;
 use std::str::FromStr;
 
 use neverlapse::timestamp::Timestamp;
@@ -61,6 +62,13 @@ impl Window {
 /// Whether a certificate has so little time left that no window matters.
 pub(crate) fn is_urgent(not_before: Timestamp, not_after: Timestamp, now: Timestamp) -> bool {
     not_after - now < URGENT.min((not_after - not_before) / 4)
+}
+
+impl fmt::Display for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [from, to] = [self.from, self.to].map(|time| (time.hour(), time.minute()));
+        write!(f, "{:02}:{:02}-{:02}:{:02}", from.0, from.1, to.0, to.1)
+    }
 }
 
 impl FromStr for Window {

@@ -17,6 +17,7 @@ use super::condition::{self, Condition};
 use super::config::{Config, Wanted};
 use super::folder::Folder;
 use super::handshake::{self, Seen};
+use super::install::renewed;
 use super::layout::{COMBINED, Files, KEYSTORE};
 use super::outcome::Problem;
 use super::plan::{Circumstances, Plan, Pointer, unfinished};
@@ -40,12 +41,19 @@ pub(crate) struct Work<'a> {
     pub(crate) damage: Option<String>,
     /// What went wrong that does no harm to the certificate.
     pub(crate) warnings: Vec<String>,
-    /// Whether files were restored that the server has not loaded yet.
-    restored: bool,
     at_once: bool,
     source: &'a Source,
     state_file: PathBuf,
     folder: Folder,
+}
+
+/// What a person asked of a run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Errand {
+    /// To change nothing.
+    pub(crate) is_dry: bool,
+    /// To change at once, whatever window and failed tries say.
+    pub(crate) is_at_once: bool,
 }
 
 /// A certificate whose files or state cannot be opened.
@@ -73,12 +81,13 @@ pub(crate) enum Back {
 }
 
 impl<'a> Work<'a> {
-    /// Reads the state, and opens the folders. Creates what is missing of them.
+    /// Reads the state, and opens the folders. Creates what is missing of them, unless the run is a
+    /// dry one.
     pub(crate) fn open(
         config: &Config,
         wanted: &'a Wanted,
         source: &'a Source,
-        at_once: bool,
+        errand: Errand,
         now: Timestamp,
     ) -> Result<Self, Box<Broken<'a>>> {
         let state_file = config.state.join(format!("{}.json", wanted.name));
@@ -93,7 +102,15 @@ impl<'a> Work<'a> {
         };
 
         let state = State::read(&state_file).map_err(|error| broken(State::default(), None, &error))?;
-        let folder = match Folder::open(&config.folder, &wanted.name) {
+        if let Some(reason) = &wanted.no_account {
+            return Err(broken(state, Some(state_file), &anyhow!("{reason}")));
+        }
+        let folder = if errand.is_dry {
+            Folder::look(&config.folder, &wanted.name)
+        } else {
+            Folder::open(&config.folder, &wanted.name)
+        };
+        let folder = match folder {
             Ok(folder) => folder,
             Err(error) => return Err(broken(state, Some(state_file), &error)),
         };
@@ -105,8 +122,7 @@ impl<'a> Work<'a> {
             mended: None,
             damage: None,
             warnings: Vec::new(),
-            restored: false,
-            at_once,
+            at_once: errand.is_at_once,
             source,
             state_file,
         })
@@ -165,8 +181,9 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// What [`Work::prepare`] would do, in words. Nothing is written and nothing is run.
-    pub(crate) async fn dry_run(&mut self) -> Result<String, Problem> {
+    /// What [`Work::prepare`] and what follows it would do, in lines for a person. Nothing is written,
+    /// and none of the server's commands is run.
+    pub(crate) async fn dry_run(&mut self) -> Result<Vec<String>, Problem> {
         let current = self.pointer().await?;
         let version = &current.facts.version;
 
@@ -185,28 +202,76 @@ impl<'a> Work<'a> {
             Pointer::New | Pointer::Known => {}
         }
 
+        let mut lines = Vec::new();
         if let Some(installed) = self.state.installed.clone() {
             match self.condition(&installed).await {
                 Condition::Sound => {}
                 Condition::Accessible(wrong) => {
-                    return Ok(format!("would put right what is installed: {}", wrong.join(", ")));
+                    lines.push(format!("would put right what is installed: {}", wrong.join(", ")));
                 }
-                Condition::Damaged(reason) if pointer == Pointer::Known => {
-                    return Ok(format!("would restore version {version}: {reason}"));
+                Condition::Damaged(reason) => {
+                    lines.push(format!(
+                        "would restore version {}: {reason}",
+                        installed.current.facts.version
+                    ));
+                    self.damage = (pointer == Pointer::Known).then_some(reason);
                 }
-                Condition::Damaged(_) => {}
             }
         }
-        if pointer == Pointer::Known && self.is_in_place(&current).await {
-            return Ok(format!("would do nothing: version {version} is installed"));
+
+        if pointer == Pointer::Known && self.damage.is_none() && self.is_in_place(&current).await {
+            lines.push(format!("would do nothing: version {version} is installed"));
+        } else if self.damage.is_none() {
+            self.download(&current)
+                .await
+                .map_err(|error| Problem::Failed(format!("would refuse version {version}: {error:#}")))?;
+            lines.push(self.would_install(&current));
+            lines.extend(self.would_run());
         }
-        match self.download(&current).await {
-            Ok(_) => Ok(format!(
-                "would install version {version}, valid until {}",
-                current.facts.not_after
-            )),
-            Err(error) => Err(Problem::Failed(format!("would refuse version {version}: {error:#}"))),
+
+        if !self.wanted.verify.is_empty() {
+            let before = self.state.installed.as_ref().map(|installed| &installed.current.facts);
+            lines.push(match handshake::looks(self.wanted, &current.facts, before).await {
+                Seen::Served => format!("version {version} is served now"),
+                Seen::Unknown { reason, .. } | Seen::Mixed(reason) | Seen::Another(reason) => {
+                    format!("version {version} is not seen to be served now: {reason}")
+                }
+            });
         }
+        Ok(lines)
+    }
+
+    /// When a version would be installed.
+    fn would_install(&mut self, current: &Current) -> String {
+        let version = format!(
+            "version {}, valid until {}",
+            current.facts.version, current.facts.not_after
+        );
+        let folder = self.wanted.layout.base(&current.facts.version);
+
+        match (self.plan(current.clone(), folder, None), self.wanted.window) {
+            (Plan::Install | Plan::Nothing, _) => format!("would install {version}"),
+            (Plan::AwaitWindow, Some(window)) => {
+                format!("would wait for its window ({window} UTC) to install {version}")
+            }
+            (Plan::AwaitWindow, None) => format!("would wait for its window to install {version}"),
+            (Plan::Retry { at }, _) => format!("would try from {at} on to install {version}, which has failed before"),
+        }
+    }
+
+    /// Which commands would be run then.
+    fn would_run(&self) -> Option<String> {
+        let commands: Vec<_> = [&self.wanted.test, &self.wanted.reload]
+            .into_iter()
+            .flatten()
+            .map(ToString::to_string)
+            .collect();
+        let places: Vec<_> = self.wanted.verify.iter().map(ToString::to_string).collect();
+
+        let run = (!commands.is_empty()).then(|| format!("run {}", commands.join(", then ")));
+        let look = (!places.is_empty()).then(|| format!("look whether {} serves it", places.join(", ")));
+        let steps: Vec<_> = run.into_iter().chain(look).collect();
+        (!steps.is_empty()).then(|| format!("would then {}", steps.join(", and ")))
     }
 
     /// Writes the state so that a crash leaves the old or the new one.
@@ -259,7 +324,8 @@ impl<'a> Work<'a> {
         match &self.state.pending {
             Some(pending) => {
                 let limit = budget.limit(self.wanted.verify_timeout);
-                handshake::comes_to_serve(self.wanted, &pending.current.facts, limit).await
+                let before = self.state.installed.as_ref().map(|installed| &installed.current.facts);
+                handshake::comes_to_serve(self.wanted, &pending.current.facts, before, limit).await
             }
             None => Seen::Served,
         }
@@ -281,6 +347,7 @@ impl<'a> Work<'a> {
             keystore: self.keystore_hash(&folder),
             folder: folder.clone(),
             served: None,
+            unloaded: false,
             unseen: None,
             since: self.now,
         });
@@ -304,15 +371,38 @@ impl<'a> Work<'a> {
 
     /// Has the server load files that were restored, while a newer version waits.
     pub(crate) async fn load_restored(&mut self, budget: Budget) -> Result<(), String> {
-        if !std::mem::take(&mut self.restored) {
+        if !self.is_unloaded() {
             return Ok(());
         }
 
+        let variables = renewed([&*self]);
         for program in [&self.wanted.test, &self.wanted.reload].into_iter().flatten() {
-            let ran = program.run(budget.limit(self.wanted.timeout)).await;
+            let ran = program.run(&variables, budget.limit(self.wanted.timeout)).await;
             ran.map_err(|failure| format!("what is restored is not loaded: {}", failure.reason))?;
         }
-        Ok(())
+        self.set_unloaded(false);
+        self.save().map_err(|error| format!("{error:#}"))
+    }
+
+    fn is_unloaded(&self) -> bool {
+        self.state
+            .installed
+            .as_ref()
+            .is_some_and(|installed| installed.unloaded)
+    }
+
+    fn set_unloaded(&mut self, unloaded: bool) {
+        if let Some(installed) = &mut self.state.installed {
+            installed.unloaded = unloaded;
+        }
+    }
+
+    /// What the pending version is for, or else the installed one.
+    pub(crate) fn identifiers(&self) -> &[String] {
+        let State { pending, installed, .. } = &self.state;
+        let pending = pending.as_ref().map(|pending| &pending.current);
+        let current = pending.or(installed.as_ref().map(|installed| &installed.current));
+        current.map_or(&[], |current| &current.facts.identifiers)
     }
 
     /// Remembers why the pending version is not installed, for a later run to try again. Answers
@@ -486,6 +576,11 @@ impl<'a> Work<'a> {
             files.insert(KEYSTORE, keystore);
         }
 
+        // Written down first: this run may be cut off before the server is told. Where that cannot be
+        // written, hardly anything can.
+        self.set_unloaded(true);
+        let _ = self.save();
+
         let version = &current.facts.version;
         let is_of_today = self.wanted.layout.is_of(version, &installed.folder);
         let repaired = if is_of_today {
@@ -500,8 +595,6 @@ impl<'a> Work<'a> {
         if self.folder.live()?.as_ref() != Some(&folder) {
             self.folder.switch(&folder)?;
         }
-        self.restored = true;
-
         let keystore = self.keystore_hash(&folder);
         if let Some(installed) = &mut self.state.installed {
             installed.folder.clone_from(&folder);
@@ -622,20 +715,21 @@ impl<'a> Work<'a> {
             current,
             folder,
             served,
+            unloaded,
             ..
         }) = self.state.installed.clone()
         else {
             return Plan::Nothing;
         };
         // The server may have the good files in its memory only.
-        if self.restored {
+        if unloaded {
             return self.plan(current, folder, None);
         }
 
-        let mut seen = handshake::looks(self.wanted, &current.facts).await;
+        let mut seen = handshake::looks(self.wanted, &current.facts, None).await;
         if seen != Seen::Served {
             // It may just be restarting.
-            seen = handshake::comes_to_serve(self.wanted, &current.facts, self.wanted.verify_timeout).await;
+            seen = handshake::comes_to_serve(self.wanted, &current.facts, None, self.wanted.verify_timeout).await;
         }
 
         self.remember(&seen);
@@ -685,7 +779,7 @@ impl<'a> Work<'a> {
     /// restored and is not loaded.
     fn is_pressing(&self, pending: &Pending) -> bool {
         let installed = self.state.installed.as_ref().map(|installed| &installed.folder);
-        self.damage.is_some() || (self.restored && installed == Some(&pending.folder))
+        self.damage.is_some() || (self.is_unloaded() && installed == Some(&pending.folder))
     }
 }
 

@@ -21,6 +21,6 @@ use self::settings::Settings;
 async fn main() -> Result<(), lambda_runtime::Error> {
     tracing::init_default_subscriber();
     let settings = Settings::from_environment(|name| std::env::var(name).ok())?;
-    let probe = Probe::new(settings, &neverlapse::aws::config().await);
+    let probe = Probe::new(settings, &neverlapse::aws::config().await?);
     lambda_runtime::run(service_fn(|event: LambdaEvent<Value>| probe.handle(event))).await
 }

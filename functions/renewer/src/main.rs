@@ -27,7 +27,7 @@ use lambda_runtime::{LambdaEvent, service_fn, tracing};
 async fn main() -> Result<(), lambda_runtime::Error> {
     tracing::init_default_subscriber();
     let settings = settings::Settings::from_environment(|name| std::env::var(name).ok())?;
-    let renewer = renew::Renewer::new(settings, neverlapse::aws::config().await);
+    let renewer = renew::Renewer::new(settings, neverlapse::aws::config().await?);
     lambda_runtime::run(service_fn(|event: LambdaEvent<SqsEvent>| {
         event::handle(&renewer, event)
     }))

@@ -328,9 +328,25 @@ impl Store {
             what,
             bucket: self.bucket.clone(),
             key: key.to_owned(),
-            reason: reason(error),
+            reason: self.elsewhere(error).unwrap_or_else(|| reason(error)),
             denied: code(error) == Some("AccessDenied"),
         }
+    }
+
+    /// Where the bucket is, if S3 answers that it is in another region than was asked.
+    fn elsewhere<E: ProvideErrorMetadata>(&self, error: &SdkError<E>) -> Option<String> {
+        let has_moved = code(error).is_some_and(|code| ELSEWHERE.contains(&code));
+        let region = error.raw_response()?.headers().get("x-amz-bucket-region");
+        let region = region.filter(|_| has_moved)?;
+        let asked = self
+            .s3
+            .config()
+            .region()
+            .map_or("another one", |region| region.as_ref());
+        Some(format!(
+            "the bucket is in the region {region}, and {asked} was asked (set AWS_REGION={region}, or region = \
+             {region:?} in pull.toml)"
+        ))
     }
 
     fn changed(&self, key: &str) -> Error {
@@ -444,6 +460,13 @@ fn code<E: ProvideErrorMetadata>(error: &SdkError<E>) -> Option<&str> {
     error.as_service_error().and_then(ProvideErrorMetadata::code)
 }
 
+/// What S3 answers in a region that the bucket is not in.
+const ELSEWHERE: [&str; 4] = [
+    "PermanentRedirect",
+    "TemporaryRedirect",
+    "AuthorizationHeaderMalformed",
+    "IllegalLocationConstraintException",
+];
 /// How often a write that met another one is sent, and the pause before it, which grows.
 const CONFLICTS: u32 = 5;
 const CONFLICT_PAUSE: Duration = Duration::from_millis(100);

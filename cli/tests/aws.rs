@@ -1,0 +1,186 @@
+//! The way to AWS: regions, proxies and credentials that a host may have. Nothing here leaves this machine.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Command, Output};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use tempfile::TempDir;
+
+const NEVERLAPSE: &str = env!("CARGO_BIN_EXE_neverlapse");
+
+/// Listens on this machine, remembers the first line of every request, and always gives the same answer.
+struct Listener {
+    address: SocketAddr,
+    heard: Arc<Mutex<Vec<String>>>,
+}
+
+impl Listener {
+    fn new(answer: &'static str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let remembered = heard.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut lines = BufReader::new(stream.try_clone().unwrap())
+                    .lines()
+                    .map_while(Result::ok);
+                remembered.lock().unwrap().push(lines.next().unwrap_or_default());
+                for _ in lines.take_while(|line| !line.is_empty()) {}
+                let _ = stream.write_all(answer.as_bytes());
+            }
+        });
+        Self { address, heard }
+    }
+
+    fn heard(&self) -> Vec<String> {
+        self.heard.lock().unwrap().clone()
+    }
+}
+
+struct Host {
+    folder: TempDir,
+}
+
+impl Host {
+    fn new(general: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (tls, state) = (folder.path().join("tls"), folder.path().join("state"));
+        let config = format!(
+            "bucket = \"my-bucket\"\nfolder = {tls:?}\nstate = {state:?}\n{general}\n[[certificate]]\nname = \"shop.test\"\n"
+        );
+        fs::write(folder.path().join("pull.toml"), config).unwrap();
+        Self { folder }
+    }
+
+    /// Exit code, and everything that it said.
+    fn pull(&self, variables: &[(&str, &str)]) -> (i32, String) {
+        let mut pull = Command::new(NEVERLAPSE);
+        pull.args(["pull", "--config"])
+            .arg(self.folder.path().join("pull.toml"));
+        for (variable, _) in std::env::vars().filter(|(variable, _)| variable.to_lowercase().ends_with("_proxy")) {
+            pull.env_remove(variable);
+        }
+        let Output { status, stdout, stderr } = pull
+            .env("AWS_EC2_METADATA_DISABLED", "true")
+            .env("AWS_CONFIG_FILE", self.folder.path().join("aws"))
+            .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+            .env("AWS_MAX_ATTEMPTS", "1")
+            .envs(variables.iter().copied())
+            .output()
+            .unwrap();
+        let said = String::from_utf8([stdout, stderr].concat()).unwrap();
+        (status.code().unwrap_or(-1), said)
+    }
+}
+
+const KEYS: [(&str, &str); 2] = [
+    ("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE"),
+    ("AWS_SECRET_ACCESS_KEY", "example"),
+];
+const GONE: &str = "HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+
+#[test]
+fn a_bucket_in_another_region_was_a_riddle() {
+    let s3 = Listener::new(
+        "HTTP/1.1 301 Moved Permanently\r\nx-amz-bucket-region: eu-west-1\r\nconnection: close\r\n\r\n\
+         <?xml version=\"1.0\"?><Error><Code>PermanentRedirect</Code><Message>The bucket you are attempting to access must be \
+         addressed using the specified endpoint.</Message></Error>",
+    );
+    let endpoint = format!("http://{}", s3.address);
+    let (code, said) = Host::new("").pull(
+        &[
+            &KEYS[..],
+            &[("AWS_REGION", "us-east-1"), ("AWS_ENDPOINT_URL", &endpoint)],
+        ]
+        .concat(),
+    );
+    let expected = "the bucket is in the region eu-west-1, and us-east-1 was asked (set AWS_REGION=eu-west-1, or region = \"eu-west-1\" in pull.toml)";
+    assert!(code != 0 && said.contains(expected), "{said}");
+}
+
+#[test]
+fn the_proxy_is_asked_for_aws_and_for_nothing_else() {
+    let (proxy, metadata) = (Listener::new(GONE), Listener::new(GONE));
+    let host = Host::new("region = \"eu-west-1\"");
+    let [through, direct] = [&proxy, &metadata].map(|listener| format!("http://{}", listener.address));
+    let environment = [
+        ("HTTPS_PROXY", through.as_str()),
+        ("HTTP_PROXY", through.as_str()),
+        ("AWS_REGION", "us-east-1"),
+    ];
+    host.pull(&[&KEYS[..], &environment].concat());
+    let heard = proxy.heard();
+    // The bucket's region is that of pull.toml; who this is, is asked in the own one.
+    for expected in [
+        "CONNECT my-bucket.s3.eu-west-1.amazonaws.com:443",
+        "CONNECT sts.us-east-1.amazonaws.com:443",
+    ] {
+        assert!(
+            heard.iter().any(|line| line.starts_with(expected)),
+            "{expected}: {heard:?}"
+        );
+    }
+
+    // Credentials come from the metadata service, which no proxy reaches.
+    host.pull(
+        &[
+            &environment[..],
+            &[
+                ("AWS_EC2_METADATA_DISABLED", "false"),
+                ("AWS_EC2_METADATA_SERVICE_ENDPOINT", &direct),
+            ],
+        ]
+        .concat(),
+    );
+    let asked = metadata.heard();
+    assert!(
+        asked.iter().any(|line| line.starts_with("PUT /latest/api/token")),
+        "{asked:?}"
+    );
+    assert!(
+        proxy.heard().iter().all(|line| line.starts_with("CONNECT ")),
+        "{:?}",
+        proxy.heard()
+    );
+
+    let before = proxy.heard().len();
+    host.pull(
+        &[
+            &KEYS[..],
+            &environment,
+            &[("NO_PROXY", "amazonaws.com,127.0.0.1"), ("AWS_ENDPOINT_URL", &direct)],
+        ]
+        .concat(),
+    );
+    assert_eq!(proxy.heard().len(), before, "{:?}", proxy.heard());
+}
+
+#[test]
+fn what_cannot_be_used_is_named() {
+    let host = Host::new("");
+    for (variable, value, expected) in [
+        ("HTTPS_PROXY", "socks5://127.0.0.1:1", "HTTPS_PROXY is no proxy: "),
+        (
+            "AWS_CA_BUNDLE",
+            "/no/such.pem",
+            "AWS_CA_BUNDLE = \"/no/such.pem\" is of no use: No such file",
+        ),
+    ] {
+        let (code, said) = host.pull(&[(variable, value)]);
+        assert!(code == 3 && said.contains(expected), "{said}");
+    }
+
+    // A session of `aws login`.
+    fs::write(
+        host.folder.path().join("aws"),
+        "[default]\nregion = us-east-1\nlogin_session = arn:aws:iam::123456789012:user/me\n",
+    )
+    .unwrap();
+    let (code, said) = host.pull(&[]);
+    assert!(code != 0 && said.contains("aws login"), "{said}");
+}
