@@ -7,6 +7,7 @@
     reason = "doc comments on arguments are what --help prints, not links"
 )]
 
+mod adopt;
 mod argument;
 mod cell;
 mod check;
@@ -53,7 +54,7 @@ struct Arguments {
 enum Command {
     /// Check endpoints from here, and show what is wrong
     Check(Box<check::Arguments>),
-    /// Show what an inventory means, and every error in it with its line
+    /// Show what an inventory or a pull.toml means, and every error in it
     Validate(validate::Arguments),
     /// Write a first inventory, with what the account's hosted zones lead to
     Init(init::Arguments),
@@ -69,6 +70,8 @@ enum Command {
     Plan(plan::Arguments),
     /// Install the current certificates on this host, reload the server, and check that it serves them
     Pull(pull::Arguments),
+    /// Take over certificates from certbot, without ordering them again
+    Adopt(adopt::Arguments),
     /// Ask the renewer for a new certificate
     Renew(renew::Arguments),
     /// Serve an earlier version again
@@ -130,6 +133,7 @@ async fn run(command: Command) -> ExitCode {
         Command::Plan(arguments) => plan::run(&arguments).await,
         Command::Status(arguments) => status::run(&arguments).await,
         Command::Pull(arguments) => pull::run(&arguments).await,
+        Command::Adopt(arguments) => adopt::run(&arguments).await,
         Command::Renew(arguments) => renew::run(&arguments).await,
         Command::Rollback(arguments) => rollback::run(&arguments).await,
         Command::Revoke(arguments) => revoke::run(&arguments).await,
