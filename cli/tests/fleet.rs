@@ -39,6 +39,7 @@ async fn a_deployed_fleet() {
     fleet.publish_certificate();
     let instance = Instance::new(&fleet);
     let first = fleet.publish(&fleet.client, &instance.configuration(NAME));
+    fleet.publishes_no_configuration_with_mistakes();
     instance.installs(&first);
     instance.a_second_run_changes_nothing(&first);
     let newer = fleet.newer_client();
@@ -378,6 +379,19 @@ impl<'a> Fleet<'a> {
         let release = said.split("FleetRelease=").nth(1).unwrap().split_whitespace().next();
         assert!(said.trim_end().ends_with(" FleetConfiguration=web.toml"), "{said}");
         release.unwrap().to_owned()
+    }
+
+    /// It would fail on every instance that gets it.
+    fn publishes_no_configuration_with_mistakes(&self) {
+        let file = self.folder.path().join("bad.toml");
+        fs::write(&file, "bukcket = \"x\"\n[[certificate]]\nname = \"a\"\n").unwrap();
+        let ran = self.workshop.publish(&self.folder.path().join("binaries"), &[&file]);
+        let said = text(&ran);
+        assert!(
+            !ran.status.success() && said.contains("unknown field `bukcket`"),
+            "{said}"
+        );
+        assert!(said.contains("is not published"), "{said}");
     }
 
     fn publish_certificate(&self) {

@@ -3,9 +3,10 @@
 use std::error;
 use std::time::Duration;
 
-use aws_config::profile::{self, profile_file::ProfileFiles};
+use aws_config::profile;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, SdkConfig};
+use aws_runtime::env_config::file::EnvConfigFiles;
 use aws_sdk_sns::config::SharedHttpClient;
 use aws_sdk_sns::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_http_client::Connector;
@@ -15,9 +16,9 @@ use aws_smithy_http_client::tls::{self, TlsContext, TrustStore};
 use aws_types::os_shim_internal::{Env, Fs};
 use thiserror::Error;
 use tokio_rustls::rustls::pki_types::CertificateDer;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
 use webpki_root_certs::TLS_SERVER_ROOT_CERTS;
 
+use crate::pem;
 use crate::text::causes;
 
 /// The configuration for every AWS client.
@@ -115,15 +116,13 @@ fn proxy_at(variable: &'static str, url: &str, no_proxy: Option<&str>) -> Result
 }
 
 fn bundle(file: &str) -> Result<Vec<CertificateDer<'static>>, String> {
-    let pem = std::fs::read(file).map_err(|error| error.to_string())?;
-    let roots: Vec<_> = CertificateDer::pem_slice_iter(&pem)
-        .collect::<Result<_, _>>()
-        .map_err(|error| error.to_string())?;
+    let file = std::fs::read(file).map_err(|error| error.to_string())?;
+    let mut roots = pem::certificates(&file).map_err(|error| error.to_string())?;
+
+    // A bundle of a whole system may hold one that the verifier does not understand.
+    roots.retain(|root| webpki::anchor_from_trusted_cert(root).is_ok());
     if roots.is_empty() {
-        return Err("there is no certificate in it".to_owned());
-    }
-    for root in &roots {
-        webpki::anchor_from_trusted_cert(root).map_err(|error| error.to_string())?;
+        return Err("none of its certificates can be a root".to_owned());
     }
     Ok(roots)
 }
@@ -149,7 +148,9 @@ pub fn https(way: &Way) -> SharedHttpClient {
         .map(|root| root.as_ref())
         .filter(|root| is_used_by_aws(root))
         .chain(ours)
-        .fold(TrustStore::empty(), |store, root| store.with_pem_certificate(pem(root)));
+        .fold(TrustStore::empty(), |store, root| {
+            store.with_pem_certificate(block(root))
+        });
     let context = TlsContext::builder()
         .with_trust_store(store)
         .build()
@@ -186,7 +187,7 @@ async fn is_login_session() -> bool {
     if std::env::var_os("AWS_ACCESS_KEY_ID").is_some() {
         return false;
     }
-    let profiles = profile::load(&Fs::real(), &Env::real(), &ProfileFiles::default(), None).await;
+    let profiles = profile::load(&Fs::real(), &Env::real(), &EnvConfigFiles::default(), None).await;
     profiles.is_ok_and(|profiles| profiles.get("login_session").is_some())
 }
 
@@ -196,7 +197,7 @@ fn is_used_by_aws(root: &[u8]) -> bool {
         .any(|name| root.windows(name.len()).any(|window| window == name.as_bytes()))
 }
 
-fn pem(der: &[u8]) -> Vec<u8> {
+fn block(der: &[u8]) -> Vec<u8> {
     let body = data_encoding::BASE64.encode(der);
     format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n").into_bytes()
 }
@@ -250,10 +251,10 @@ mod tests {
 
         for (content, expected) in [
             (None, "No such file"),
-            (Some("nothing"), "there is no certificate in it"),
+            (Some("nothing"), "no certificate in it"),
             (
                 Some("-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n"),
-                "BadDer",
+                "is of no use: ",
             ),
         ] {
             let folder = tempfile::tempdir().unwrap();

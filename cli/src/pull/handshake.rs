@@ -303,7 +303,7 @@ impl<'a> Look<'a> {
             ),
             _ => format!(
                 "a certificate from elsewhere, for {} by {:?}, which ends on {} (fingerprint {}); does the server's \
-                 configuration name {}?",
+                 configuration name {} for this name (server_name = \"…\" in pull.toml asks for another)?",
                 leaf.names.join(", "),
                 leaf.issuer,
                 leaf.not_after,

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::env;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -112,13 +115,14 @@ impl Program {
             .stderr(stderr.try_clone()?)
             .process_group(0);
 
-        for (variable, _) in std::env::vars_os() {
+        for (variable, _) in env::vars_os() {
             let name = variable.to_string_lossy();
             // The region is no secret, and a command that uses the AWS CLI needs it.
             if name.starts_with("AWS_") && !REGION.contains(&&*name) {
                 command.env_remove(&variable);
             }
         }
+        command.env("PATH", with_servers(std::env::var_os("PATH")));
         command.envs(variables);
         command.spawn()
     }
@@ -138,6 +142,22 @@ impl std::fmt::Display for Program {
             words => write!(f, "`{}`", words.join(" ")),
         }
     }
+}
+
+/// The path to look for programs in, with the folders of servers' programs, which cron leaves out.
+fn with_servers(path: Option<OsString>) -> OsString {
+    let path = path.unwrap_or_default();
+    // An empty one would be the folder that this runs in.
+    let mut folders: Vec<_> = env::split_paths(&path)
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .collect();
+    for folder in PATH.map(PathBuf::from) {
+        if !folders.contains(&folder) {
+            folders.push(folder);
+        }
+    }
+    // One that cannot be joined is as it was.
+    env::join_paths(folders).unwrap_or(path)
 }
 
 /// A file in memory: a disk may be full, and a pipe would be kept open by a daemon that the command
@@ -210,6 +230,7 @@ fn length(output: &File) -> u64 {
     output.metadata().map_or(0, |found| found.len())
 }
 
+const PATH: [&str; 5] = ["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin", "/bin"];
 const REGION: [&str; 2] = ["AWS_REGION", "AWS_DEFAULT_REGION"];
 /// Of beginning and end each, in bytes.
 const KEPT: u64 = 1_000;
@@ -249,6 +270,20 @@ mod tests {
             ),
         ] {
             assert_eq!(program.run(&Variables::new(), long).await.unwrap_err().reason, expected);
+        }
+    }
+
+    #[test]
+    fn under_cron_the_programs_of_servers_were_not_found() {
+        for (path, expected) in [
+            (Some("/usr/bin:/bin"), "/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"),
+            (
+                Some("/usr/sbin:/usr/bin"),
+                "/usr/sbin:/usr/bin:/usr/local/sbin:/sbin:/bin",
+            ),
+            (None, "/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin"),
+        ] {
+            assert_eq!(with_servers(path.map(OsString::from)), expected);
         }
     }
 
