@@ -34,7 +34,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
     let zones = if arguments.no_discovery {
         Vec::new()
     } else {
-        discover::zones(&aws::config().await)
+        discover::zones(&aws::config().await?)
             .await
             .context("cannot discover anything (--no-discovery does without)")?
     };
