@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use neverlapse::inventory::Inventory;
 use serde_json::Value;
 
+const FINDINGS: &str = include_str!("../../docs/findings.md");
 const RENEWAL: &str = include_str!("../../docs/renewal.md");
 
 /// The indented blocks, without their indentation.
@@ -85,6 +86,40 @@ fn the_policies_are_json_and_allow_what_the_template_does() {
         assert!(
             template.contains(&format!("{key}: {values}")),
             "the template has no {key}: {values}"
+        );
+    }
+}
+
+/// A person looks up a code; the anchor of its entry is the code.
+#[test]
+fn every_code_of_a_finding_has_an_entry() {
+    let entries: Vec<_> = FINDINGS
+        .split("\n### ")
+        .skip(1)
+        .filter_map(|entry| entry.split_once('\n'))
+        .collect();
+    // The match that gives each code its name is exhaustive.
+    let codes = include_str!("../src/finding/code.rs").lines().filter_map(|line| {
+        let (variant, name) = line.trim().strip_prefix("Self::")?.split_once(" => \"")?;
+        variant
+            .chars()
+            .all(char::is_alphanumeric)
+            .then_some(name.strip_suffix("\",")?)
+    });
+    let families = ["expiry", "issuer_expiry", "unreachable", "instance"];
+    let codes: Vec<_> = codes.filter(|code| !families.contains(code)).collect();
+    assert!(codes.len() >= 36, "{codes:?}");
+    for code in &codes {
+        let entry = entries.iter().find(|(heading, _)| heading == code);
+        assert!(
+            entry.is_some_and(|(_, text)| text.len() > 60),
+            "docs/findings.md has no entry for {code}"
+        );
+    }
+    for (heading, _) in &entries {
+        assert!(
+            codes.contains(heading),
+            "docs/findings.md has an entry for {heading}, which is no code"
         );
     }
 }
