@@ -75,7 +75,7 @@ async fn it_says_what_is_new_and_remembers_only_what_was_said() {
     assert_eq!(world.state().await, before);
     world.sns_is_down.store(false, Ordering::SeqCst);
     let gone = world.run_and_hear().await;
-    assert!(gone.subject.starts_with("OK: s"), "{}", gone.subject);
+    assert!(gone.subject.starts_with("REMOVED: s"), "{}", gone.subject);
     assert!(
         gone.subject.ends_with(", no longer watched (+1 more)"),
         "{}",
@@ -240,7 +240,7 @@ async fn the_log_has_a_line_of_json_for_each_decision_with_the_request() {
         assert!(finding[name].is_string(), "{name}: {finding}");
     }
     let messages: Vec<_> = said.iter().filter_map(|fields| fields["message"].as_str()).collect();
-    for message in ["to be said", "alert published", "report written", "run finished"] {
+    for message in ["to be reported", "alert published", "report written", "run finished"] {
         assert!(messages.contains(&message), "{message}: {messages:?}");
     }
 }
