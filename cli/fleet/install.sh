@@ -16,11 +16,17 @@ main() {
     aarch64 | arm64) machine=aarch64 ;;
     *) fail "there is no client for \"$(uname -m)\" (expected x86_64 or aarch64)" ;;
   esac
-  for program in aws sha256sum systemctl; do
+  for program in aws flock sha256sum systemctl; do
     command -v "$program" >/dev/null || fail "\"$program\" is missing on this machine"
   done
   systemd=$(systemctl --version | awk 'NR == 1 { print int($2) }')
   [ "$systemd" -ge 235 ] || fail "systemd $systemd is too old for the units (expected 235 or later)"
+
+  # On a new instance, user data and Systems Manager may both run this, and they stage to the same places.
+  mkdir -p "$root/run"
+  exec 9>"$root/run/neverlapse-install.lock"
+  flock 9
+
   work=$(mktemp -d)
   staged=$work/staged added=$work/added fetching='' changed=''
   : >"$staged"

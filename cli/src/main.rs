@@ -13,6 +13,7 @@ mod cell;
 mod check;
 mod completions;
 mod discover;
+mod doctor;
 mod help;
 mod init;
 mod inventory;
@@ -80,6 +81,8 @@ enum Command {
     Revoke(revoke::Arguments),
     /// Replace the key of the ACME account at an issuer
     ReplaceAccountKey(replace_account_key::Arguments),
+    /// Look at the deployed stack from all sides: what is wrong, why it matters, which command corrects it
+    Doctor(doctor::Arguments),
     /// Send one alert of each kind, to see whether they arrive
     TestAlert(test_alert::Arguments),
     /// Print the JSON Schema of a file or document
@@ -138,6 +141,7 @@ async fn run(command: Command) -> ExitCode {
         Command::Rollback(arguments) => rollback::run(&arguments).await,
         Command::Revoke(arguments) => revoke::run(&arguments).await,
         Command::ReplaceAccountKey(arguments) => replace_account_key::run(&arguments).await,
+        Command::Doctor(arguments) => doctor::run(&arguments).await,
         Command::TestAlert(arguments) => test_alert::run(&arguments).await,
         Command::Schema(arguments) => schema::run(&arguments),
         Command::Man(arguments) => man::run(&arguments, Arguments::command()),

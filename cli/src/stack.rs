@@ -81,6 +81,22 @@ impl Stack {
         })
     }
 
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// All outputs, by name.
+    pub(crate) fn outputs(&self) -> impl Iterator<Item = (&str, &str)> {
+        let outputs = self.outputs.iter();
+        outputs.filter_map(|output| Some((output.output_key()?, output.output_value()?)))
+    }
+
+    /// All parameters, by name.
+    pub(crate) fn parameters(&self) -> impl Iterator<Item = (&str, &str)> {
+        let parameters = self.parameters.iter();
+        parameters.filter_map(|parameter| Some((parameter.parameter_key()?, parameter.parameter_value()?)))
+    }
+
     /// The value of the template's output of this name.
     pub(crate) fn output(&self, key: &str) -> Result<&str> {
         output(&self.name, &self.outputs, key)
@@ -123,9 +139,9 @@ impl Stack {
         }
     }
 
-    /// Sends a request to the renewer through SNS, as the probe does.
+    /// Sends a person's request to the renewer, over a topic to which the probe cannot publish.
     pub(crate) async fn request_renewal(&self, request: &Request) -> Result<()> {
-        let topic = self.output("RenewalTopicArn")?;
+        let topic = self.output("OperatorTopicArn")?;
         let sent = aws_sdk_sns::Client::new(&self.config)
             .publish()
             .topic_arn(topic)

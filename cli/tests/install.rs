@@ -106,6 +106,21 @@ impl Machine {
 }
 
 #[test]
+fn two_installers_at_once_took_each_others_files_away() {
+    let machine = Machine::new();
+    // Fetching takes a while, and only one of them may be at it.
+    machine.program(
+        "aws",
+        "mkdir \"$RELEASE/../busy\" || exit 9\nsleep 0.2\ncat \"$RELEASE/${4##*/}\" >\"$5\"\nrmdir \"$RELEASE/../busy\"",
+    );
+    let mut installers: Vec<_> = (0..2).map(|_| machine.command().spawn().unwrap()).collect();
+    for installer in &mut installers {
+        assert!(installer.wait().unwrap().success());
+    }
+    assert!(machine.path("usr/local/bin/neverlapse").is_file());
+}
+
+#[test]
 fn wrong_modes_and_types_were_left_as_they_were() {
     let machine = Machine::new();
     assert!(machine.install().0);

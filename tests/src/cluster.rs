@@ -103,7 +103,10 @@ impl Instance {
             id: id.to_owned(),
             host: WebHost::at(vec![(certificate.to_owned(), place)])?,
             certificate: certificate.to_owned(),
-            environment: environment.map(|(key, value)| (key.into(), value.into())).collect(),
+            environment: environment
+                .chain([("AWS_SDK_UA_APP_ID", "instance")])
+                .map(|(key, value)| (key.into(), value.into()))
+                .collect(),
         };
         let (test, reload) = (instance.host.test_command(), instance.host.reload_command());
         let commands = format!("test_command = {test:?}\nreload_command = {reload:?}\n");

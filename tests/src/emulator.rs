@@ -5,11 +5,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_s3::config::Credentials;
+use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 
+use crate::fault::{Fate, Passed, Proxy};
 use crate::process::{Group, command, eventually_within, free_port};
 use crate::stack::root;
 
@@ -20,6 +22,8 @@ pub struct Emulator {
     _folder: TempDir,
     /// Its URL, for all services.
     pub endpoint: String,
+    /// What programs call goes through here, if it is recorded. What the tests themselves call does not.
+    recorder: Option<Proxy>,
     /// For SDK clients.
     pub config: SdkConfig,
 }
@@ -28,6 +32,13 @@ impl Emulator {
     /// Starts it on a free port and waits until it answers.
     pub async fn start() -> Result<Self> {
         Self::start_with("", &[]).await
+    }
+
+    /// Likewise; it records every call of the programs that have [`Emulator::environment`], and of deployed functions.
+    pub async fn start_recorded() -> Result<Self> {
+        let port = free_port()?;
+        let recorder = Proxy::start(&format!("http://127.0.0.1:{port}"), |_| Fate::Pass).await?;
+        Self::start_at(port, Some(recorder), "", &[]).await
     }
 
     /// Likewise; it delivers to https subscribers whose certificates lead to this root, PEM.
@@ -41,6 +52,15 @@ impl Emulator {
     }
 
     async fn start_with(root_of_subscribers: &str, settings: &[(&str, &str)]) -> Result<Self> {
+        Self::start_at(free_port()?, None, root_of_subscribers, settings).await
+    }
+
+    async fn start_at(
+        port: u16,
+        recorder: Option<Proxy>,
+        root_of_subscribers: &str,
+        settings: &[(&str, &str)],
+    ) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("neverlapse-aws-").tempdir()?;
         let program = root().join(".local/ministack/bin/ministack");
         ensure!(
@@ -49,8 +69,8 @@ impl Emulator {
             program.display()
         );
 
-        let port = free_port()?;
         let endpoint = format!("http://127.0.0.1:{port}");
+        let called = recorder.as_ref().map_or(&endpoint, |recorder| &recorder.endpoint);
 
         let log = std::fs::File::create(folder.path().join(LOG))?;
         let mut command = command(program);
@@ -62,7 +82,7 @@ impl Emulator {
         command
             .env("GATEWAY_PORT", port.to_string())
             .env("MINISTACK_HOST", "127.0.0.1")
-            .env("AWS_ENDPOINT_URL", &endpoint)
+            .env("AWS_ENDPOINT_URL", called)
             .env("TMPDIR", folder.path())
             .envs(settings.iter().copied())
             .current_dir(folder.path())
@@ -79,6 +99,7 @@ impl Emulator {
             _group: group,
             _folder: folder,
             endpoint,
+            recorder,
             config,
         })
     }
@@ -136,22 +157,61 @@ impl Emulator {
         })
     }
 
-    /// A request in AWS's query protocol.
-    async fn query(&self, service: &str, parameters: &[(&str, &str)]) -> Result<String> {
-        let signed = format!(
-            "AWS4-HMAC-SHA256 Credential={KEY}/20260101/{REGION}/{service}/aws4_request, SignedHeaders=host, Signature=0"
-        );
-        let request = http()?.post(&self.endpoint).header("Authorization", signed);
-        let response = request.form(parameters).send().await?;
+    /// Likewise, in AWS's query protocol.
+    async fn query(&self, service: &'static str, parameters: &[(&str, &str)]) -> Result<String> {
+        self.call(&Call::query(service, parameters)).await
+    }
+
+    /// Calls an API, and answers with its answer's body.
+    pub async fn call(&self, call: &Call) -> Result<String> {
+        let Call {
+            service,
+            method,
+            path,
+            headers,
+            body,
+        } = call;
+        let mut request = http()?.request(method.clone(), format!("{}{path}", self.endpoint));
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
+        let response = request
+            .header("Authorization", signed(service))
+            .body(body.clone())
+            .send()
+            .await?;
         let (status, text) = (response.status(), response.text().await?);
         ensure!(status.is_success(), "{service} answers {status}: {text}");
         Ok(text)
     }
 
+    /// Has a function name itself so in its calls' user agent. The emulator gives all functions the same credentials.
+    pub async fn set_app(&self, function: &str, app: &str) -> Result<()> {
+        let path = format!("/2015-03-31/functions/{function}/configuration");
+        let configuration = self.call(&Call::rest("lambda", "GET", &path, "")).await?;
+        let mut environment = serde_json::from_str::<Value>(&configuration)?["Environment"].take();
+        environment["Variables"]["AWS_SDK_UA_APP_ID"] = app.into();
+        let update = json!({ "Environment": environment }).to_string();
+        self.call(&Call::rest("lambda", "PUT", &path, &update)).await.map(drop)
+    }
+
+    /// URL for programs.
+    pub fn called(&self) -> &str {
+        self.recorder
+            .as_ref()
+            .map_or(&self.endpoint, |recorder| &recorder.endpoint)
+    }
+
+    /// The calls that were recorded, if they are.
+    pub fn recorded(&self) -> Option<Vec<Passed>> {
+        self.recorder.as_ref().map(Proxy::passed)
+    }
+
     /// What a command needs in its environment to use it, and nothing that this machine has.
-    pub fn environment(&self) -> [(&str, &str); 7] {
+    pub fn environment(&self) -> [(&str, &str); 8] {
         [
-            ("AWS_ENDPOINT_URL", &self.endpoint),
+            ("AWS_ENDPOINT_URL", self.called()),
+            ("AWS_SDK_UA_APP_ID", "operator"),
             ("AWS_REGION", REGION),
             ("AWS_ACCESS_KEY_ID", KEY),
             ("AWS_SECRET_ACCESS_KEY", KEY),
@@ -160,6 +220,67 @@ impl Emulator {
             ("AWS_EC2_METADATA_DISABLED", "true"),
         ]
     }
+}
+
+/// A call of an API, in one of AWS's protocols.
+#[derive(Clone, Debug)]
+pub struct Call {
+    service: &'static str,
+    method: Method,
+    path: String,
+    headers: Vec<(&'static str, String)>,
+    body: String,
+}
+
+impl Call {
+    /// REST.
+    pub fn rest(service: &'static str, method: &str, path: &str, body: &str) -> Self {
+        Self {
+            service,
+            method: method.parse().unwrap_or_default(),
+            path: path.to_owned(),
+            headers: Vec::new(),
+            body: body.to_owned(),
+        }
+    }
+
+    /// JSON; the target is such as `AmazonSQS.SendMessage`.
+    pub fn json(service: &'static str, target: &str, body: Value) -> Self {
+        let version = if ["sqs", "monitoring"].contains(&service) {
+            "1.0"
+        } else {
+            "1.1"
+        };
+        let headers = [
+            ("X-Amz-Target", target.to_owned()),
+            ("Content-Type", format!("application/x-amz-json-{version}")),
+        ];
+        Self {
+            headers: headers.into(),
+            ..Self::rest(service, "POST", "/", &body.to_string())
+        }
+    }
+
+    /// A form, whose answer is XML.
+    pub fn query(service: &'static str, parameters: &[(&str, &str)]) -> Self {
+        let form: Vec<_> = parameters
+            .iter()
+            .map(|(name, value)| format!("{name}={}", encoded(value)))
+            .collect();
+        Self {
+            headers: vec![("Content-Type", "application/x-www-form-urlencoded".to_owned())],
+            ..Self::rest(service, "POST", "/", &form.join("&"))
+        }
+    }
+}
+
+/// For a form (RFC 3986, 2.1).
+fn encoded(text: &str) -> String {
+    let encoded = text.bytes().map(|byte| match byte {
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    });
+    encoded.collect()
 }
 
 /// The credentials of a role's session.
@@ -179,6 +300,13 @@ impl Session {
         let (id, secret) = (&self.access_key_id, &self.secret_access_key);
         Credentials::new(id, secret, Some(self.token.clone()), None, "a role's session")
     }
+}
+
+/// The emulator reads region and service here, and checks no signature.
+pub(crate) fn signed(service: &str) -> String {
+    format!(
+        "AWS4-HMAC-SHA256 Credential={KEY}/20260101/{REGION}/{service}/aws4_request, SignedHeaders=host, Signature=0"
+    )
 }
 
 async fn answers(endpoint: &str, group: &mut Group) -> Result<()> {

@@ -1,6 +1,7 @@
 //! A proxy in front of the emulator or of an ACME server that keeps what goes by, refuses what it is told to, lets a request wait, or
 //! lets it through and never says what came of it.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -103,6 +104,12 @@ pub type Line = String;
 pub struct Passed {
     /// Method and path.
     pub line: Line,
+    /// What follows the question mark.
+    pub query: String,
+    /// The program that sent it, by its own words.
+    pub agent: String,
+    /// The operation, in AWS's JSON protocol.
+    pub target: String,
     /// Who signed it, as AWS does.
     pub authorization: String,
     /// Its body, if that is text.
@@ -192,6 +199,12 @@ impl Proxy {
     }
 }
 
+impl fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Proxy({})", self.endpoint)
+    }
+}
+
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.serving.abort();
@@ -251,10 +264,18 @@ fn fate(shared: &Shared, method: &Method, uri: &Uri, headers: &HeaderMap, body: 
     let mut passed = shared.passed.lock().unwrap_or_else(PoisonError::into_inner);
     let line = format!("{method} {}", uri.path());
     let fate = (shared.fate)(&line);
-    let authorization = headers.get("authorization").and_then(|value| value.to_str().ok());
+    let header = |name| {
+        headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+    };
     passed.push(Passed {
         line,
-        authorization: authorization.unwrap_or_default().to_owned(),
+        query: uri.query().unwrap_or_default().to_owned(),
+        agent: header("user-agent").to_owned(),
+        target: header("x-amz-target").to_owned(),
+        authorization: header("authorization").to_owned(),
         body: String::from_utf8_lossy(body).into_owned(),
     });
     fate

@@ -11,7 +11,8 @@ use aws_sdk_s3::primitives::ByteStream;
 use serde_json::Value;
 use tokio::process::Command;
 
-use crate::emulator::{Emulator, KEY, REGION, http};
+use crate::emulator::{Call, Emulator, KEY, REGION, http, signed};
+use crate::fault::Passed;
 use crate::process::{command, run};
 use crate::program::program;
 
@@ -29,6 +30,8 @@ pub struct Stack {
     pub probe: String,
     /// ARN of the topic for requests to the renewer.
     pub renewal_topic: String,
+    /// ARN of the topic for people's requests to the renewer.
+    pub operator_topic: String,
     /// ARN of the KMS key for accounts and orders.
     pub secrets_key: String,
 }
@@ -84,8 +87,15 @@ impl Stack {
             output("ProbeFunctionName")?,
         );
 
+        if emulator.recorded().is_some() {
+            for (app, function) in [("probe", &probe), ("renewer", &output("RenewerFunctionName")?)] {
+                emulator.set_app(function, app).await?;
+            }
+        }
+
         Ok(Self {
             renewal_topic: output("RenewalTopicArn")?,
+            operator_topic: output("OperatorTopicArn")?,
             secrets_key: output("SecretsKeyArn")?,
             config: emulator.config.clone(),
             emulator,
@@ -119,13 +129,23 @@ impl Stack {
     }
 
     /// The environment of a command that is to find this stack.
-    pub fn environment(&self) -> [(&str, &str); 7] {
+    pub fn environment(&self) -> [(&str, &str); 8] {
         self.emulator.environment()
     }
 
-    /// URL of the emulator.
+    /// URL of the emulator, for programs.
     pub fn endpoint(&self) -> &str {
-        &self.emulator.endpoint
+        self.emulator.called()
+    }
+
+    /// Calls any API of the emulator, and answers with its answer's body.
+    pub async fn call(&self, call: &Call) -> Result<String> {
+        self.emulator.call(call).await
+    }
+
+    /// The calls that were recorded, if they are.
+    pub fn recorded(&self) -> Option<Vec<Passed>> {
+        self.emulator.recorded()
     }
 
     /// For SDK clients of another account.
@@ -139,13 +159,16 @@ impl Stack {
         let own = [
             ("BUCKET", self.bucket.as_str()),
             ("ALERT_TOPIC_ARN", &self.topic),
+            ("OPERATOR_TOPIC_ARN", &self.operator_topic),
             ("SECRETS_KEY_ARN", &self.secrets_key),
             ("NAMESERVER", &nameserver),
             ("RENEWER_NAMESERVER", &nameserver),
             ("STACK_NAME", NAME),
         ];
         let aws = self.emulator.environment().into_iter();
-        let all = aws.chain(own).chain([("AWS_ENDPOINT_URL", endpoint)]);
+        let all = aws
+            .chain(own)
+            .chain([("AWS_ENDPOINT_URL", endpoint), ("AWS_SDK_UA_APP_ID", "renewer")]);
         all.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
     }
 
@@ -231,7 +254,7 @@ impl Stack {
         );
         let request = http()?.post(url);
         let request = request
-            .header("Authorization", SIGNED_FOR_LAMBDA)
+            .header("Authorization", signed("lambda"))
             .body(event.to_string());
 
         let response = request.send().await?;
@@ -323,6 +346,3 @@ const ARCHITECTURE: &str = if cfg!(target_arch = "aarch64") {
 } else {
     "x86_64"
 };
-/// The emulator reads region and service here, and checks no signature.
-const SIGNED_FOR_LAMBDA: &str =
-    "AWS4-HMAC-SHA256 Credential=test/20260101/eu-central-1/lambda/aws4_request, SignedHeaders=host, Signature=0";

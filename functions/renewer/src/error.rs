@@ -106,7 +106,7 @@ impl From<serde_json::Error> for Error {
 }
 
 /// The delivery from which on running out of time is a failure; the queue gives a request up after
-/// four.
+/// five.
 const OUT_OF_TIME: u32 = 3;
 
 #[cfg(test)]

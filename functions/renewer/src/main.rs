@@ -21,11 +21,20 @@ mod services;
 mod settings;
 
 use aws_lambda_events::sqs::SqsEvent;
-use lambda_runtime::{LambdaEvent, service_fn, tracing};
+use lambda_runtime::tracing::subscriber::filter::{EnvFilter, LevelFilter};
+use lambda_runtime::tracing::subscriber::fmt;
+use lambda_runtime::{LambdaEvent, service_fn};
 
 #[tokio::main]
 async fn main() -> Result<(), lambda_runtime::Error> {
-    tracing::init_default_subscriber();
+    // The runtime's own subscriber leaves the time out, and without one Lambda takes every line for INFO.
+    let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into());
+    fmt()
+        .json()
+        .with_target(false)
+        .with_env_filter(filter.from_env_lossy())
+        .init();
+
     let settings = settings::Settings::from_environment(|name| std::env::var(name).ok())?;
     let renewer = renew::Renewer::new(settings, neverlapse::aws::config().await?);
     lambda_runtime::run(service_fn(|event: LambdaEvent<SqsEvent>| {

@@ -9,6 +9,8 @@ use neverlapse::environment::{Environment, Error};
 pub(crate) struct Settings {
     pub(crate) bucket: String,
     pub(crate) alert_topic: String,
+    /// The topic of people's requests, to which the probe cannot publish.
+    pub(crate) operator_topic: String,
     /// The KMS key for accounts and orders, which hold private keys that no instance may read.
     pub(crate) secrets_key: String,
     /// The only name server to ask about challenges; else the zones' own.
@@ -24,6 +26,7 @@ impl Settings {
         Ok(Self {
             bucket: environment.required("BUCKET")?,
             alert_topic: environment.required("ALERT_TOPIC_ARN")?,
+            operator_topic: environment.required("OPERATOR_TOPIC_ARN")?,
             secrets_key: environment.required("SECRETS_KEY_ARN")?,
             nameserver: environment.nameserver_at("RENEWER_NAMESERVER")?,
             stack: environment

@@ -98,6 +98,17 @@ impl Request {
             observed: Vec::new(),
         }
     }
+
+    /// Whether it is more than "renew this if it is due", so that the probe may not request it.
+    pub fn needs_a_person(&self) -> bool {
+        self.requested_by == RequestedBy::Person
+            || self.action != Action::Renew
+            || self.version.is_some()
+            || self.key_compromise
+            || self.force
+            || self.dry_run
+    }
+
     /// Whether it does not wait for the time that an earlier failure asks for: a person wants it
     /// now.
     pub fn is_urgent(&self) -> bool {

@@ -29,7 +29,7 @@ impl Lab {
     pub(crate) async fn open() -> Result<Self> {
         // Before the first proof, which would otherwise wait for it.
         program("neverlapse").await?;
-        let emulator = Emulator::start().await?;
+        let emulator = Emulator::start_recorded().await?;
         let dns = Dns::with_route53([].into(), &emulator.config).await?;
         let stack = Stack::deploy_to(
             emulator,
@@ -93,6 +93,11 @@ impl Lab {
     /// The next alert.
     pub(crate) async fn alert(&self) -> Result<Message> {
         self.inbox.next(LONG).await?.context("no alert arrived")
+    }
+
+    /// The next alert, if one has arrived.
+    pub(crate) async fn next_alert(&self) -> Result<Option<Message>> {
+        self.inbox.next(QUIET).await
     }
 
     /// No alert arrives.

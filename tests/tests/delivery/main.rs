@@ -2,6 +2,7 @@
 //!
 //! The stack is deployed once for all proofs, which run one after the other; `cargo test --test delivery rolled_back` runs one.
 
+mod doctor;
 mod fixture;
 mod proofs;
 
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use fixture::Lab;
 use libtest_mimic::{Arguments, Trial};
+use neverlapse_tests::calls::Catalogue;
 use tokio::runtime::Runtime;
 
 fn main() -> Result<ExitCode> {
@@ -37,6 +39,8 @@ fn main() -> Result<ExitCode> {
     }
 
     let trials = trials![
+        // First, because it finds what the others leave in logs and queues.
+        doctor::each_fault_is_named_by_the_doctor_and_no_other,
         proofs::three_serve_what_was_renewed_and_it_is_said_once,
         proofs::a_reload_that_fails_is_told_and_the_next_run_finishes,
         proofs::who_never_pulls_is_told_after_the_grace,
@@ -46,6 +50,10 @@ fn main() -> Result<ExitCode> {
     ];
 
     let conclusion = libtest_mimic::run(&arguments, trials);
+    let is_whole = arguments.filter.is_none() && arguments.skip.is_empty() && !conclusion.has_failed();
+    if let Some(recorded) = lab.as_ref().and_then(|lab| lab.stack.recorded()) {
+        Catalogue::read()?.compare("delivery", &recorded, is_whole)?;
+    }
     // Ends the servers before their folders go.
     if let Some(lab) = lab {
         let _context = runtime.enter();

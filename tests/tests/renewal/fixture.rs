@@ -36,7 +36,7 @@ impl Lab {
     pub(crate) async fn open() -> Result<Self> {
         // Before the first proof, because one that builds while it has the stack alone would keep the others waiting.
         program("neverlapse").await?;
-        let emulator = Emulator::start().await?;
+        let emulator = Emulator::start_recorded().await?;
         // The world is told to ask somebody else about this name, who has no TXT record there.
         let elsewhere = [(format!("_acme-challenge.{DELEGATED_ELSEWHERE}"), Vec::new())];
         let others = emulator.account(ANOTHER_ACCOUNT).await;
@@ -78,11 +78,34 @@ impl Lab {
 
     /// Sends a request the way of the probe and of `neverlapse renew`.
     pub(crate) async fn ask(&self, request: &Request) -> Result<()> {
-        let topic = aws_sdk_sns::Client::new(&self.stack.config)
+        aws_sdk_sns::Client::new(&self.stack.config)
             .publish()
-            .topic_arn(&self.stack.renewal_topic);
-        topic.message(serde_json::to_string(request)?).send().await?;
+            .topic_arn(self.topic(request))
+            .message(serde_json::to_string(request)?)
+            .send()
+            .await?;
         Ok(())
+    }
+
+    /// What the queue hands to the function.
+    pub(crate) fn batch(&self, request: &Request) -> Result<Value> {
+        let notification = json!({
+            "Type": "Notification", "TopicArn": self.topic(request), "Message": serde_json::to_string(request)?,
+        });
+        let message = json!({
+            "messageId": "11111111-1111-4111-8111-111111111111", "receiptHandle": "handle", "body": notification.to_string(),
+            "attributes": {}, "messageAttributes": {}, "md5OfBody": "", "eventSource": "aws:sqs", "awsRegion": "eu-central-1",
+            "eventSourceARN": "arn:aws:sqs:eu-central-1:000000000000:queue"
+        });
+        Ok(json!({ "Records": [message] }))
+    }
+
+    /// The topic over which it comes.
+    fn topic(&self, request: &Request) -> &str {
+        match request.requested_by {
+            RequestedBy::Probe => &self.stack.renewal_topic,
+            RequestedBy::Person => &self.stack.operator_topic,
+        }
     }
 
     /// Waits until another version than `before` is the current one. While others are published, it may still come:
@@ -249,16 +272,6 @@ pub(crate) fn forced(name: &str) -> Request {
         requested_by: RequestedBy::Person,
         ..request(name)
     }
-}
-
-/// What the queue hands to the function.
-pub(crate) fn batch(request: &Request) -> Result<Value> {
-    let message = json!({
-        "messageId": "11111111-1111-4111-8111-111111111111", "receiptHandle": "handle", "body": serde_json::to_string(request)?,
-        "attributes": {}, "messageAttributes": {}, "md5OfBody": "", "eventSource": "aws:sqs", "awsRegion": "eu-central-1",
-        "eventSourceARN": "arn:aws:sqs:eu-central-1:000000000000:queue"
-    });
-    Ok(json!({ "Records": [message] }))
 }
 
 pub(crate) const ANOTHER_ACCOUNT: &str = "210987654321";

@@ -11,7 +11,7 @@ use neverlapse_tests::runtime::Function;
 use tempfile::TempDir;
 
 use crate::bucket::Bucket;
-use crate::fixture::{Lab, batch, issuer};
+use crate::fixture::{Lab, issuer};
 
 pub(crate) struct Isolated<'a> {
     lab: &'a Lab,
@@ -76,7 +76,7 @@ impl<'a> Isolated<'a> {
         let own = own.iter().chain(more);
         environment.extend(own.map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
         let function = Function::start(program, &environment, &self.log_of(&request.name)).await?;
-        let answer = function.invoke(batch(request)?).await?;
+        let answer = function.invoke(self.lab.batch(request)?).await?;
         let failed = answer["batchItemFailures"].as_array().context("a batch's answer")?;
         Ok(failed.is_empty())
     }

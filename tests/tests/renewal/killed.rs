@@ -18,7 +18,7 @@ use neverlapse_tests::program::program;
 use neverlapse_tests::runtime::Function;
 use serde_json::Value;
 
-use crate::fixture::{Lab, batch, certificate, forced, request};
+use crate::fixture::{Lab, certificate, forced, request};
 
 /// One of the renewer's requests: what it asks, and for the how many-th time.
 type Step = (String, usize);
@@ -270,7 +270,7 @@ impl Patient {
         let log = folder.join(format!("{}.log", self.name));
         let environment = lab.stack.renewer_environment(lab.dns.address, &self.aws.endpoint);
         let function = Function::start(&program("renewer").await?, &environment, &log).await?;
-        let event = batch(request)?;
+        let event = lab.batch(request)?;
         let answer = tokio::select! {
             () = self.aws.held() => return Ok(true),
             () = self.ca.held() => return Ok(true),

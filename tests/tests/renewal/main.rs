@@ -21,6 +21,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use anyhow::Result;
 use fixture::Lab;
 use libtest_mimic::{Arguments, Trial};
+use neverlapse_tests::calls::Catalogue;
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
@@ -86,6 +87,10 @@ fn main() -> Result<ExitCode> {
     ]);
 
     let conclusion = libtest_mimic::run(&arguments, trials);
+    let is_whole = arguments.filter.is_none() && arguments.skip.is_empty() && !conclusion.has_failed();
+    if let Some(recorded) = lab.as_ref().and_then(|lab| lab.stack.recorded()) {
+        Catalogue::read()?.compare("renewal", &recorded, is_whole)?;
+    }
     // Ends the servers before their folders go.
     if let Some(lab) = lab {
         let _context = runtime.enter();

@@ -8,7 +8,7 @@ use neverlapse_tests::pebble::BLOCKED;
 use neverlapse_tests::program::program;
 use neverlapse_tests::runtime::Function;
 
-use crate::fixture::{DELEGATED_ELSEWHERE, Lab, batch, certificate, forced, request};
+use crate::fixture::{DELEGATED_ELSEWHERE, Lab, certificate, forced, request};
 
 pub(crate) async fn what_cannot_be_done_is_told_and_loses_nothing(lab: &Lab) -> Result<()> {
     let mut zones = Vec::new();
@@ -129,7 +129,7 @@ pub(crate) async fn what_the_bucket_refuses_is_told_and_makes_no_account(lab: &L
         let environment = lab.stack.renewer_environment(lab.dns.address, &proxy.endpoint);
         let log = folder.path().join("renewer.log");
         let function = Function::start(&program("renewer").await?, &environment, &log).await?;
-        let answer = function.invoke(batch(&forced("denied.test"))?).await?;
+        let answer = function.invoke(lab.batch(&forced("denied.test"))?).await?;
         let failures = answer["batchItemFailures"].as_array().map(Vec::len);
         ensure!(
             failures == Some(1),
@@ -142,7 +142,7 @@ pub(crate) async fn what_the_bucket_refuses_is_told_and_makes_no_account(lab: &L
             // Asked by the probe, which tells that itself, it is handed back, and no certificate counts it as a failure of its own.
             let tries = async || anyhow::Ok(lab.bucket.renewal("denied.test").await?.and_then(|found| found.failure));
             let before = tries().await?;
-            let answer = function.invoke(batch(&request("denied.test"))?).await?;
+            let answer = function.invoke(lab.batch(&request("denied.test"))?).await?;
             let failures = answer["batchItemFailures"].as_array().map(Vec::len);
             ensure!(failures == Some(1) && tries().await? == before, "{answer}");
         }
@@ -160,7 +160,7 @@ pub(crate) async fn what_the_bucket_refuses_is_told_and_makes_no_account(lab: &L
         // Once it may again, it finishes, and says so.
         let environment = lab.stack.renewer_environment(lab.dns.address, lab.stack.endpoint());
         let function = Function::start(&program("renewer").await?, &environment, &log).await?;
-        function.invoke(batch(&forced("denied.test"))?).await?;
+        function.invoke(lab.batch(&forced("denied.test"))?).await?;
         before = lab.published("denied.test", Some(&before)).await?;
         lab.alert("denied.test is renewed").await?;
     }

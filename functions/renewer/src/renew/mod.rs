@@ -35,6 +35,7 @@ use crate::settings::Settings;
 /// Everything that outlives one request.
 pub(crate) struct Renewer {
     stack: String,
+    operator_topic: String,
     services: Services,
     history: History,
     notifier: Notifier,
@@ -58,12 +59,18 @@ impl Renewer {
                 nameserver: settings.nameserver,
             },
             stack: settings.stack,
+            operator_topic: settings.operator_topic,
         }
     }
 
     /// The stack that it belongs to.
     pub(crate) fn stack(&self) -> &str {
         &self.stack
+    }
+
+    /// ARN of the topic of people's requests.
+    pub(crate) fn operator_topic(&self) -> &str {
+        &self.operator_topic
     }
 
     /// Does what is requested, if it is due. An error means: deliver the request again.

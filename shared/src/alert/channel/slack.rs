@@ -17,13 +17,19 @@ pub const KEY: &str = "secrets/slack-webhook";
 /// Posts an alert to the webhook whose URL the bucket holds, if it holds one; answers whether it
 /// does.
 pub async fn notify(store: &Store, digest: &Digest, sender: &Sender) -> Result<bool, Error> {
-    let Some(url) = store.text(KEY).await? else {
+    let Some(address) = address(store).await? else {
         return Ok(false);
     };
-    let address = Address::new(&url).map_err(|_| Error::Invalid)?;
     let message = message(digest, sender).to_string();
     address.post(&message).await.map_err(Error::NotPosted)?;
     Ok(true)
+}
+
+/// Where to post, if the bucket says so.
+pub(super) async fn address(store: &Store) -> Result<Option<Address>, Error> {
+    let url = store.text(KEY).await?;
+    url.map(|url| Address::new(&url).map_err(|_| Error::Invalid))
+        .transpose()
 }
 
 /// The alert in Block Kit: <https://docs.slack.dev/reference/block-kit/blocks>.

@@ -60,6 +60,25 @@ pub async fn notify(store: &Store, digest: &Digest, sender: &Sender) -> Result<V
     }
 }
 
+/// The names of the webhooks that the bucket knows. Nothing is posted; the error says what is no
+/// webhook.
+pub async fn names(store: &Store) -> Result<Vec<String>, NotNotified> {
+    let (mut names, mut failed) = (Vec::new(), Vec::new());
+    match slack::address(store).await {
+        Ok(address) => names.extend(address.map(|_| "Slack".to_owned())),
+        Err(error) => failed.push(error.to_string()),
+    }
+    match read(store).await {
+        Ok(webhooks) => names.extend(webhooks.into_iter().map(|webhook| webhook.name)),
+        Err(problem) => failed.push(problem),
+    }
+    if failed.is_empty() {
+        Ok(names)
+    } else {
+        Err(NotNotified { failed })
+    }
+}
+
 async fn read(store: &Store) -> Result<Vec<Webhook>, String> {
     match store.text(KEY).await {
         Ok(Some(text)) => parse(&text),

@@ -1,0 +1,402 @@
+//! What is to be watched and renewed: the inventory, issuers, zones, versions, instances.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use neverlapse::bucket::receipt::{self, Receipt};
+use neverlapse::bucket::version::{Current, current_key};
+use neverlapse::chain::roots::Roots;
+use neverlapse::inventory::{Inventory, Issuer, Managed};
+use neverlapse::renewal::Renewal;
+use neverlapse::report::Report;
+use neverlapse::text::{cut, innermost, instance_name, printable};
+use neverlapse::timestamp::Timestamp;
+use serde_json::{Value, json};
+
+use super::Patient;
+use super::line::Line;
+use super::service::{IAM, SSM, USER_AGENT, texts};
+
+/// Everything about certificates; the report is the last run's.
+pub(super) async fn examine(patient: &Patient, report: Option<&Report>) -> Vec<Line> {
+    let text = match patient.stack.store.inventory().await {
+        Ok(text) => text,
+        Err(error) => return vec![Line::unknown("inventory", error)],
+    };
+    let Some(text) = text else {
+        return vec![of_no_inventory(
+            patient.stack.parameter("Domains"),
+            patient.stack.store.bucket(),
+        )];
+    };
+
+    let inventory = Inventory::parse(&text);
+    let mut lines = of_inventory(&inventory);
+    let mut instances = 0;
+    for certificate in &inventory.certificates {
+        let (found, count) = examine_certificate(patient, certificate).await;
+        lines.extend(found);
+        instances += count;
+    }
+    for issuer in used(&inventory) {
+        lines.push(examine_issuer(patient, issuer).await);
+    }
+    if !inventory.certificates.is_empty() {
+        lines.extend(examine_readers(patient, instances).await);
+    }
+    lines.extend(examine_fleet(patient).await);
+    lines.extend(report.map(of_report));
+    lines
+}
+
+fn of_no_inventory(domains: Option<&str>, bucket: &str) -> Line {
+    let about = "inventory";
+    match domains {
+        Some(_) => Line::ok(about, "the parameter Domains; there is no inventory.toml"),
+        None => Line::critical(
+            about,
+            "there is no inventory.toml, and the parameter Domains is empty",
+            "nothing is watched, and every run fails",
+            format!("aws s3 cp inventory.toml s3://{bucket}/inventory.toml"),
+        ),
+    }
+}
+
+fn of_inventory(inventory: &Inventory) -> Vec<Line> {
+    let about = "inventory";
+    let mut lines: Vec<_> = inventory
+        .problems
+        .iter()
+        .take(SHOWN)
+        .map(|problem| {
+            Line::critical(
+                about,
+                cut(&printable(&problem.to_string()), LENGTH),
+                "that entry is not watched or not renewed",
+                "correct it; neverlapse validate inventory.toml says whether it is right now",
+            )
+        })
+        .collect();
+
+    let mail = inventory.watched.iter().filter(|watched| watched.endpoint.port == SMTP);
+    lines.extend(mail.take(SHOWN).map(|watched| {
+        Line::warning(
+            about,
+            format!("{} is on port 25", watched.endpoint),
+            "AWS lets no function connect to port 25",
+            "watch port 587 or 465 of that server, or run neverlapse check for it on a host of yours",
+        )
+    }));
+    if lines.is_empty() {
+        let (endpoints, certificates) = (inventory.watched.len(), inventory.certificates.len());
+        lines.push(Line::ok(
+            about,
+            format!("{endpoints} endpoints, {certificates} certificates"),
+        ));
+    }
+    lines
+}
+
+/// What is wrong with a certificate, and how many instances report about it.
+async fn examine_certificate(patient: &Patient, certificate: &Managed) -> (Vec<Line>, usize) {
+    let (store, name) = (&patient.stack.store, &certificate.name);
+    let about = format!("certificate {name}");
+    let current = match store.document::<Current>(&current_key(name)).await {
+        Ok(current) => current.map(|current| current.value),
+        Err(error) => return (vec![Line::unknown(about, error)], 0),
+    };
+    let renewal = match store.document::<Renewal>(&Renewal::key(name)).await {
+        Ok(renewal) => renewal.map(|renewal| renewal.value),
+        Err(error) => return (vec![Line::unknown(about, error)], 0),
+    };
+
+    let mut lines = of_versions(&about, name, current.as_ref(), renewal.as_ref(), patient.now);
+    let keys = match store.keys(&receipt::prefix(name)).await {
+        Ok(keys) => keys,
+        Err(error) => return (vec![Line::unknown(about, error)], 0),
+    };
+    for key in &keys {
+        let Some(instance) = receipt::instance(name, key) else {
+            continue;
+        };
+        match store.object_within(key, receipt::LONGEST).await {
+            Ok(json) => lines.extend(of_receipt(
+                &about,
+                name,
+                instance,
+                &json.unwrap_or_default(),
+                patient.now,
+            )),
+            Err(error) => lines.push(Line::unknown(&about, error)),
+        }
+    }
+    if lines.is_empty() {
+        let until = current
+            .map(|current| current.facts.not_after.to_string())
+            .unwrap_or_default();
+        lines.push(Line::ok(
+            about,
+            format!("valid until {until}; {} instances report", keys.len()),
+        ));
+    }
+    (lines, keys.len())
+}
+
+fn of_versions(
+    about: &str,
+    name: &str,
+    current: Option<&Current>,
+    renewal: Option<&Renewal>,
+    now: Timestamp,
+) -> Vec<Line> {
+    let mut lines = Vec::new();
+    let fix = format!("correct what it says, then neverlapse renew {name} --force");
+    if let Some(failure) = renewal.and_then(|renewal| renewal.failure.as_ref()) {
+        let problem = cut(&printable(&failure.problem), LENGTH);
+        let found = format!(
+            "its renewal has failed {} times since {}: {problem}",
+            failure.count, failure.since
+        );
+        lines.push(Line::critical(about, found, "it expires unless that is corrected", fix));
+    }
+
+    match current {
+        None if lines.is_empty() => lines.push(Line::warning(
+            about,
+            "it was never issued",
+            "instances have nothing to install",
+            format!("neverlapse renew {name}, and see neverlapse plan"),
+        )),
+        Some(current) if current.facts.not_after < now => lines.push(Line::critical(
+            about,
+            format!("it expired at {}", current.facts.not_after),
+            "clients refuse it",
+            format!("neverlapse renew {name} --force"),
+        )),
+        _ => {}
+    }
+    lines
+}
+
+fn of_receipt(about: &str, name: &str, instance: &str, json: &[u8], now: Timestamp) -> Option<Line> {
+    let people = instance_name(instance);
+    match Receipt::read(name, instance, json) {
+        Err(problem) => Some(Line::warning(
+            about,
+            format!("the receipt of {people} cannot be read: {problem}"),
+            "nobody knows what that instance serves",
+            format!("neverlapse pull --now on {people}, of a current version"),
+        )),
+        Ok(receipt) if receipt.stage == receipt::Stage::Failed => Some(Line::critical(
+            about,
+            format!(
+                "{people} could not install it: {}",
+                receipt.reason.as_deref().unwrap_or("no reason is given")
+            ),
+            "it goes on with the version before",
+            format!("correct what it says, then neverlapse pull --now on {people}"),
+        )),
+        Ok(receipt) if receipt.next_by < now => Some(Line::warning(
+            about,
+            format!("{people} has not reported since {}", receipt.at),
+            "it may serve an old certificate",
+            format!(
+                "systemctl status neverlapse-pull.timer on {people}; if it is gone for good, aws s3 rm its receipt"
+            ),
+        )),
+        Ok(_) => None,
+    }
+}
+
+/// The issuers that certificates name.
+fn used(inventory: &Inventory) -> Vec<&Issuer> {
+    let names: BTreeSet<_> = inventory
+        .certificates
+        .iter()
+        .flat_map(|certificate| &certificate.issuers)
+        .collect();
+    names
+        .into_iter()
+        .filter_map(|name| inventory.issuers.get(name))
+        .collect()
+}
+
+async fn examine_issuer(patient: &Patient, issuer: &Issuer) -> Line {
+    let about = format!("issuer {}", issuer.name);
+    match directory(patient, issuer).await {
+        Ok(()) => {}
+        Err(problem) => {
+            return Line::critical(
+                about,
+                format!("its directory {} cannot be read from here: {problem}", issuer.directory),
+                "if that is so from Lambda too, nothing is renewed",
+                "correct directory or ca in the inventory, or the network; neverlapse renew NAME --dry-run tries it from Lambda",
+            );
+        }
+    }
+    let account = format!("accounts/{}/", issuer.name);
+    match patient.stack.store.keys(&account).await {
+        Err(error) => Line::unknown(about, error),
+        Ok(keys) if issuer.eab && keys.is_empty() => Line::critical(
+            about,
+            format!("it wants an external account, and there is no {account}eab.json"),
+            "no account can be made, and nothing is issued",
+            format!(
+                "put it there, under SecretsKeyArn (docs/renewal.md); for {}",
+                issuer.name
+            ),
+        ),
+        Ok(keys) if keys.is_empty() => Line::ok(about, "reachable; the account is made with the first order"),
+        Ok(_) => Line::ok(about, "reachable, and our account is there"),
+    }
+}
+
+/// Whether the directory answers as one (RFC 8555, 7.1.1).
+async fn directory(patient: &Patient, issuer: &Issuer) -> Result<(), String> {
+    let mut roots = Roots::public();
+    if let Some(ca) = &issuer.ca {
+        let pem = patient
+            .stack
+            .store
+            .object(ca)
+            .await
+            .map_err(|error| error.to_string())?;
+        let pem = pem.ok_or_else(|| format!("there is no {ca} in the bucket"))?;
+        roots = roots.with_pem(&pem).map_err(|error| format!("{ca}: {error}"))?;
+    }
+    let tls = roots.client_config().map_err(|error| error.to_string())?;
+    let client = reqwest::Client::builder()
+        .user_agent(USER_AGENT)
+        .tls_backend_preconfigured(tls)
+        .timeout(PATIENCE)
+        .build();
+    let client = client.map_err(|error| innermost(&error))?;
+
+    let answer = client
+        .get(&issuer.directory)
+        .send()
+        .await
+        .map_err(|error| innermost(&error))?;
+    let status = answer.status();
+    let text = answer.text().await.map_err(|error| innermost(&error))?;
+    let json: Value = serde_json::from_str(&text).unwrap_or_default();
+    if status.is_success() && json["newOrder"].is_string() {
+        return Ok(());
+    }
+    Err(format!("it answers {status}, and no ACME directory"))
+}
+
+/// Whether any role has the reader policy. Instances with a policy of their own report, too.
+async fn examine_readers(patient: &Patient, instances: usize) -> Option<Line> {
+    let about = "reader policy";
+    let arn = patient.stack.output("ReaderPolicyArn").ok()?;
+    let form = format!(
+        "Action=ListEntitiesForPolicy&Version=2010-05-08&PolicyArn={}",
+        super::percent_encoded(arn)
+    );
+    match patient.services.query(IAM, &form).await {
+        Ok(xml) => Some(of_readers(arn, &xml, instances)),
+        Err(refused) => Some(Line::unknown(about, refused)),
+    }
+}
+
+fn of_readers(arn: &str, xml: &str, instances: usize) -> Line {
+    let about = "reader policy";
+    let attached: Vec<_> = texts(xml, "RoleName")
+        .chain(texts(xml, "UserName"))
+        .chain(texts(xml, "GroupName"))
+        .collect();
+    if attached.is_empty() && instances == 0 {
+        return Line::warning(
+            about,
+            "it is attached to nothing, and no instance reports",
+            "nobody can install what is renewed",
+            format!("aws iam attach-role-policy --policy-arn {arn} --role-name ROLE-OF-YOUR-INSTANCES"),
+        );
+    }
+    let attached = if attached.is_empty() {
+        "nothing; instances have a policy of their own".to_owned()
+    } else {
+        attached.join(", ")
+    };
+    Line::ok(about, format!("attached to {attached}"))
+}
+
+/// What came of the last try of Systems Manager to install the client.
+async fn examine_fleet(patient: &Patient) -> Option<Line> {
+    let id = patient.resource("FleetAssociation")?;
+    let query = json!({ "AssociationId": id });
+    let answer = patient
+        .services
+        .json(SSM, "AmazonSSM.DescribeAssociation", &query)
+        .await;
+    Some(match answer {
+        Ok(answer) => of_association(id, &answer["AssociationDescription"]["Overview"]),
+        Err(refused) => Line::unknown("fleet", refused),
+    })
+}
+
+fn of_association(id: &str, overview: &Value) -> Line {
+    let about = "fleet";
+    let status = overview["Status"].as_str().unwrap_or("Pending");
+    let counts = &overview["AssociationStatusAggregatedCount"];
+    if status == "Failed" {
+        return Line::warning(
+            about,
+            format!("Systems Manager could not install the client everywhere: {counts}"),
+            "instances go on with another release, or none",
+            format!(
+                "aws ssm describe-association-executions --association-id {id}, and describe-association-execution-targets say on which; \
+                 the output on the instance says why"
+            ),
+        );
+    }
+    Line::ok(about, format!("Systems Manager: {status} {counts}"))
+}
+
+/// What the last run could not see of the network.
+fn of_report(report: &Report) -> Line {
+    if report.not_reached.is_empty() {
+        return Line::ok(
+            "endpoints",
+            format!(
+                "{} were looked at in the last run",
+                report.endpoints.len() + report.omitted
+            ),
+        );
+    }
+    Line::warning(
+        "endpoints",
+        format!(
+            "{} were not reached before the last run's time was over",
+            report.not_reached.len()
+        ),
+        "nobody watches them",
+        "split the inventory over two stacks, or find what is slow: the report says how long each took",
+    )
+}
+
+const SMTP: u16 = 25;
+const SHOWN: usize = 5;
+const LENGTH: usize = 300;
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[cfg(test)]
+mod tests {
+    use neverlapse::finding::Severity;
+
+    use super::*;
+
+    #[test]
+    fn what_the_local_stack_cannot_show() {
+        let failed = json!({"Status": "Failed", "AssociationStatusAggregatedCount": {"Failed": 1, "Success": 2}});
+        assert_eq!(of_association("id", &failed).status, Severity::Warning);
+        let succeeded = json!({"Status": "Success", "AssociationStatusAggregatedCount": {"Success": 3}});
+        assert_eq!(of_association("id", &succeeded).status, Severity::Ok);
+
+        let xml = "<PolicyRoles><member><RoleName>web</RoleName><RoleId>A</RoleId></member></PolicyRoles>";
+        assert_eq!(of_readers("arn", xml, 0).found, "attached to web");
+        assert_eq!(of_readers("arn", "<PolicyRoles/>", 0).status, Severity::Warning);
+        assert_eq!(of_readers("arn", "<PolicyRoles/>", 2).status, Severity::Ok);
+    }
+}

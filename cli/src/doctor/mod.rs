@@ -1,0 +1,244 @@
+//! `neverlapse doctor`: looks at a deployed stack from all sides, and says what is wrong, why it matters, and which command
+//! corrects it. Reads only, unless it is to send a test alert.
+
+mod bucket;
+mod certificates;
+mod collect;
+mod deployment;
+mod line;
+mod messaging;
+mod service;
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, anyhow};
+use clap::{Args, ValueEnum};
+use comfy_table::Cell;
+use neverlapse::alert::{Sender, Topic, sample, webhook};
+use neverlapse::aws;
+use neverlapse::bucket::store::LATEST_JSON;
+use neverlapse::finding::Severity;
+use neverlapse::report::Report;
+use neverlapse::text::{printable, printable_json};
+use neverlapse::timestamp::Timestamp;
+
+use self::line::Line;
+use self::service::Services;
+use crate::cell;
+use crate::stack::{Stack, StackName};
+use crate::terminal::Terminal;
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Arguments {
+    /// Also send a test alert, to the topic and to every webhook
+    #[arg(long)]
+    send: bool,
+    /// Also write what a bug report needs, and no secret, to this file
+    #[arg(long, value_name = "FILE")]
+    collect: Option<PathBuf>,
+    /// Print also what is as it should be
+    #[arg(long)]
+    all: bool,
+    /// How to print the result
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    #[command(flatten)]
+    stack: StackName,
+}
+
+/// How to print the result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people, worst first
+    Text,
+    /// One neverlapse.diagnosis/1 document
+    Json,
+}
+
+/// A deployed stack, and the means to look at it.
+struct Patient {
+    stack: Stack,
+    services: Services,
+    /// CloudFormation's word for its state.
+    status: String,
+    /// Type and physical id of each resource, by logical id.
+    resources: BTreeMap<String, (String, String)>,
+    now: Timestamp,
+}
+
+/// Looks at everything, prints what is wrong, and returns the exit code of [`Severity`].
+pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
+    let patient = Patient::find(&arguments.stack).await?;
+    let lines = patient.examine(arguments.send).await;
+
+    if let Some(path) = &arguments.collect {
+        let collected = collect::document(&patient, &lines).await;
+        let json = printable_json(serde_json::to_string(&collected)?);
+        std::fs::write(path, json).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    let mut out = io::stdout().lock();
+    match arguments.format {
+        Format::Text => print(&mut out, &lines, arguments.all)?,
+        Format::Json => {
+            let diagnosis = serde_json::json!({ "schema": SCHEMA, "at": patient.now, "lines": lines });
+            writeln!(out, "{}", printable_json(diagnosis.to_string()))?;
+        }
+    }
+    out.flush()?;
+    Ok(worst(&lines).exit_code())
+}
+
+impl Patient {
+    async fn find(name: &StackName) -> Result<Self> {
+        let stack = Stack::find(name).await?;
+        let cloudformation = aws_sdk_cloudformation::Client::new(&stack.config);
+        let described = cloudformation.describe_stacks().stack_name(name.as_str()).send().await;
+        let described = described.map_err(|error| anyhow!(aws::reason(&error)))?;
+        let status = described.stacks().first().and_then(|stack| stack.stack_status());
+
+        let listed = cloudformation
+            .describe_stack_resources()
+            .stack_name(name.as_str())
+            .send()
+            .await;
+        let listed = listed
+            .map_err(|error| anyhow!(aws::reason(&error)))
+            .context("cannot list the stack's resources")?;
+        let resources = listed.stack_resources().iter().filter_map(|resource| {
+            let (id, kind) = (resource.logical_resource_id()?, resource.resource_type()?);
+            Some((
+                id.to_owned(),
+                (kind.to_owned(), resource.physical_resource_id()?.to_owned()),
+            ))
+        });
+        Ok(Self {
+            services: Services::new(&stack.config)?,
+            status: status.map(|status| status.as_str().to_owned()).unwrap_or_default(),
+            resources: resources.collect(),
+            stack,
+            now: Timestamp::now(),
+        })
+    }
+
+    /// The physical id of the template's resource of this name, if it was made.
+    fn resource(&self, id: &str) -> Option<&str> {
+        self.resources.get(id).map(|(_, physical)| physical.as_str())
+    }
+
+    /// The logical and physical ids of all resources of this type.
+    fn resources_of(&self, kind: &str) -> impl Iterator<Item = (&str, &str)> {
+        let resources = self.resources.iter().filter(move |(_, (known, _))| known == kind);
+        resources.map(|(id, (_, physical))| (id.as_str(), physical.as_str()))
+    }
+
+    /// What there is to say, worst first.
+    async fn examine(&self, send: bool) -> Vec<Line> {
+        let mut lines = deployment::examine(self).await;
+
+        let hours = self
+            .stack
+            .parameter("HeartbeatHours")
+            .and_then(|hours| hours.parse().ok())
+            .unwrap_or(26);
+        let report = match self.stack.store.document::<Report>(LATEST_JSON).await {
+            Ok(report) => {
+                let report = report.map(|report| report.value);
+                let finished_at = report.as_ref().map(|report| report.finished_at);
+                lines.push(deployment::of_last_run(self.stack.name(), finished_at, self.now, hours));
+                report
+            }
+            Err(error) => {
+                lines.push(Line::unknown("last run", error));
+                None
+            }
+        };
+
+        lines.extend(messaging::examine(self).await);
+        lines.extend(bucket::examine(self).await);
+        lines.extend(certificates::examine(self, report.as_ref()).await);
+        lines.push(deployment::of_clock(self.services.clock_ahead()));
+        if send {
+            lines.push(self.send().await);
+        }
+        lines.sort_by_key(|line| std::cmp::Reverse(line.status));
+        lines
+    }
+
+    /// Publishes one alert that says that it is a test, everywhere where alerts go.
+    async fn send(&self) -> Line {
+        let about = "test alert";
+        match self.try_send().await {
+            Ok(()) => Line::ok(about, "sent; see that it arrives"),
+            Err(error) => Line::critical(
+                about,
+                format!("{error:#}"),
+                "an alert that matters would not be sent from here either",
+                "correct what it says; the functions publish with roles of their own, whose errors are in their logs",
+            ),
+        }
+    }
+
+    async fn try_send(&self) -> Result<()> {
+        let arn = self.stack.output("AlertTopicArn")?;
+        let store = &self.stack.store;
+        let sender = Sender::of(self.stack.name(), arn, store.bucket());
+        let digests = sample::digests(&sender, self.now);
+        let digest = digests.first().context("there is no sample")?;
+        Topic::new(aws_sdk_sns::Client::new(&self.stack.config), arn)
+            .publish(digest, &sender)
+            .await?;
+        webhook::notify(store, digest, &sender).await?;
+        Ok(())
+    }
+}
+
+fn worst(lines: &[Line]) -> Severity {
+    lines.iter().map(|line| line.status).max().unwrap_or(Severity::Ok)
+}
+
+fn print(out: &mut impl Write, lines: &[Line], all: bool) -> io::Result<()> {
+    let mut grid = Terminal::of_stdout().grid();
+    grid.set_header(["STATUS", "ABOUT", "WHAT IS WRONG, WHY IT MATTERS, WHAT TO DO"]);
+    let shown: Vec<_> = lines.iter().filter(|line| all || line.status != Severity::Ok).collect();
+    for line in &shown {
+        let mut text = printable(&line.found);
+        for (title, more) in [("why", &line.why), ("fix", &line.fix)] {
+            if let Some(more) = more {
+                text.push_str(&format!("\n{title}: {}", printable(more)));
+            }
+        }
+        grid.add_row([
+            cell::status(line.status),
+            Cell::new(printable(&line.about)),
+            Cell::new(text),
+        ]);
+    }
+    Terminal::wrap_last(&mut grid);
+
+    if !shown.is_empty() {
+        writeln!(out, "{}\n", grid.trim_fmt())?;
+    }
+    let wrong = lines.iter().filter(|line| line.status != Severity::Ok).count();
+    writeln!(out, "{} things were looked at, {wrong} to act on", lines.len())
+}
+
+/// For a query or a path (RFC 3986, 2.1).
+fn percent_encoded(text: &str) -> String {
+    let encoded = text.bytes().map(|byte| match byte {
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    });
+    encoded.collect()
+}
+
+const SCHEMA: &str = "neverlapse.diagnosis/1";
+const EXAMPLES: &str = "\
+Exit codes: 0 nothing is wrong, 1 a warning, 2 something does not work, 3 something could not be looked at
+
+Examples:
+  neverlapse doctor                            what is wrong, and what to do about it
+  neverlapse doctor --all --send               everything, and one test alert
+  neverlapse doctor --collect report.json      what a bug report needs, and no secret";

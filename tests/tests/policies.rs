@@ -1,0 +1,187 @@
+//! The template's policies against every call of AWS's API that the code makes (`policies/calls.toml`), for several sets of parameters,
+//! by an evaluator of IAM policies that runs in Node.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use neverlapse_tests::calls::{Catalogue, DELEGATED, Known, ZONE_ROLE};
+use neverlapse_tests::stack::root;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// What `simulate.mjs` answers.
+#[derive(Deserialize)]
+struct Simulation {
+    answers: Vec<Answer>,
+    grants: Vec<Grant>,
+    longest: usize,
+}
+
+/// Whether a request is allowed. A call becomes several where the service that is called asks KMS; the first is the call itself.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer {
+    set: String,
+    call: usize,
+    is_first: bool,
+    allowed: bool,
+    request: String,
+}
+
+/// An action or a resource in a statement, and whether a call has used it.
+#[derive(Deserialize)]
+struct Grant {
+    set: String,
+    by: String,
+    statement: String,
+    grant: String,
+    used: bool,
+}
+
+#[test]
+fn every_call_is_allowed_and_nothing_else_is() {
+    let Some(node) = node() else { return };
+    let catalogue = Catalogue::read().unwrap();
+    for known in catalogue.calls.iter().chain(&catalogue.forbidden) {
+        assert!(
+            known.is_explained(),
+            "seen by a suite, or a reason why not: {:?}",
+            known.call()
+        );
+    }
+
+    let template = root().join("template.yaml");
+    let calls = simulate(&node, &template, &catalogue.calls);
+    assert_eq!(denied(&calls, &catalogue.calls), Vec::<String>::new());
+    assert_eq!(unused(&calls), BTreeSet::new());
+    // IAM takes 6,144; a longer name of the stack makes it longer by up to a thousand.
+    assert!(
+        calls.longest < 5_000,
+        "a managed policy has {} characters",
+        calls.longest
+    );
+
+    let forbidden = simulate(&node, &template, &catalogue.forbidden);
+    let allowed = forbidden
+        .answers
+        .iter()
+        .filter(|answer| answer.is_first && answer.allowed);
+    let allowed: Vec<_> = allowed.map(|answer| described(answer, &catalogue.forbidden)).collect();
+    assert_eq!(allowed, Vec::<String>::new());
+}
+
+#[test]
+fn a_permission_that_goes_and_one_that_comes_are_noticed() {
+    let Some(node) = node() else { return };
+    let catalogue = Catalogue::read().unwrap();
+    let template = fs::read_to_string(root().join("template.yaml")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let changed = |from: &str, to: &str| {
+        assert!(template.contains(from), "{from}");
+        let path = folder.path().join("template.yaml");
+        fs::write(&path, template.replacen(from, to, 1)).unwrap();
+        simulate(&node, &path, &catalogue.calls)
+    };
+
+    let without = changed("                  - !Sub ${Bucket.Arn}/orders/*\n", "");
+    let denied = denied(&without, &catalogue.calls);
+    assert!(
+        denied
+            .iter()
+            .any(|one| one.contains("renewer") && one.contains("/orders/")),
+        "{denied:?}"
+    );
+
+    let with = changed(
+        "Action: route53:ListHostedZones\n",
+        "Action: [route53:ListHostedZones, route53:DeleteHostedZone]\n",
+    );
+    let unused = unused(&with);
+    assert!(
+        unused.iter().all(|one| one.ends_with("route53:DeleteHostedZone")) && !unused.is_empty(),
+        "{unused:?}"
+    );
+}
+
+/// The calls that are not allowed.
+fn denied(simulation: &Simulation, calls: &[Known]) -> Vec<String> {
+    let denied = simulation.answers.iter().filter(|answer| !answer.allowed);
+    denied.map(|answer| described(answer, calls)).collect()
+}
+
+/// What the policies allow and no call needs.
+fn unused(simulation: &Simulation) -> BTreeSet<String> {
+    let unused = simulation.grants.iter().filter(|grant| !grant.used);
+    unused
+        .map(
+            |Grant {
+                 set,
+                 by,
+                 statement,
+                 grant,
+                 ..
+             }| format!("{set}: {by}, {statement}: {grant}"),
+        )
+        .collect()
+}
+
+fn described(Answer { set, call, request, .. }: &Answer, calls: &[Known]) -> String {
+    let by = calls[*call].call().by;
+    format!("{set}: {by}, {request}")
+}
+
+fn simulate(node: &Path, template: &Path, calls: &[Known]) -> Simulation {
+    let input = json!({ "template": template, "sets": sets(), "calls": calls });
+    let mut child = Command::new(node)
+        .arg(root().join("tests/policies/simulate.mjs"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(input.to_string().as_bytes())
+        .unwrap();
+
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "simulate.mjs ended with {}", output.status);
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// What the template is rendered for.
+fn sets() -> Value {
+    json!([
+        {"name": "defaults", "partition": "aws", "region": "eu-central-1"},
+        {"name": "vpc", "partition": "aws", "region": "us-east-1", "parameters": {
+            "SubnetIds": "subnet-0123456789abcdef0", "SecurityGroupIds": "sg-0123456789abcdef0", "RenewerInVpc": "true",
+            "ZoneRoleArns": ZONE_ROLE, "ChallengeRecordNames": format!("_acme-challenge.*,{DELEGATED}"),
+        }},
+        {"name": "one-reader", "partition": "aws", "region": "eu-west-1", "certificates": ["shop.example"],
+            "parameters": {"ReaderCertificates": "shop.example"}},
+        {"name": "readers", "partition": "aws", "region": "eu-west-1", "certificates": ["shop.example", "mail.example", "api.example"],
+            "parameters": {"ReaderCertificates": "shop.example,mail.example,api.example"}},
+        {"name": "accounts", "partition": "aws", "region": "eu-west-1", "certificates": ["shop.example", "mail.example"],
+            "parameters": {"ReaderCertificates": "shop.example,mail.example", "ReaderAccounts": "210987654321"}},
+        {"name": "china", "partition": "aws-cn", "region": "cn-north-1"},
+        {"name": "government", "partition": "aws-us-gov", "region": "us-gov-west-1"},
+    ])
+}
+
+/// Node, where `make setup` could have it.
+fn node() -> Option<PathBuf> {
+    let own = root().join(".local/node/bin/node");
+    let node = if own.exists() { own } else { PathBuf::from("node") };
+    let is_there = Command::new(&node).arg("--version").output().is_ok();
+    if is_there && root().join("tests/policies/node_modules").exists() {
+        return Some(node);
+    }
+    eprintln!(
+        "WARNING: the policies were NOT checked, because Node or its packages are missing here: run `make setup`"
+    );
+    None
+}
