@@ -80,7 +80,7 @@ pub(crate) struct Arguments {
     /// Change at once, outside of the window and however often it has failed
     #[arg(long)]
     now: bool,
-    /// Say goodbye: remove this instance's receipts, so that nobody waits for it. What is installed stays
+    /// Remove this instance's receipts, so that the probe does not report it as silent. Installed certificates stay
     #[arg(long, conflicts_with_all = ["dry_run", "now"])]
     leave: bool,
 }
@@ -420,7 +420,7 @@ const LAST_RUN: Duration = Duration::from_secs(30);
 const TOGETHER: usize = 50;
 const HELP: &str = "\
 Exit codes: 0 everything is installed (or waits for its window), 1 a new version was refused or could not be installed while the old \
-one is good for some time, 2 the same with nothing installed or little time left, 3 could not look (no network, no access, a mistake in \
+one is good for some time, 2 the same with nothing installed or little time left, 3 it could not be found out (no network, no access, an error in \
 the configuration, another run at work).
 
 Files are in FOLDER/live/NAME/: cert.pem, chain.pem, fullchain.pem, privkey.pem, and combined.pem and keystore.p12 if \
