@@ -192,6 +192,11 @@ pub fn has_route(address: IpAddr) -> bool {
         .is_ok()
 }
 
+/// The configuration that asks the system's name servers, whatever else is in its file.
+pub fn system() -> ResolverConfig {
+    System::read().config()
+}
+
 /// The configuration that asks one name server and no other, over UDP and TCP.
 pub fn only(server: SocketAddr) -> ResolverConfig {
     let mut server_config = NameServerConfig::udp_and_tcp(server.ip());
