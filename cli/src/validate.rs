@@ -122,6 +122,16 @@ fn notes(inventory: &Inventory) -> Vec<Problem> {
             let message = format!("identifiers has the address {identifier}: {NO_ADDRESSES}");
             notes.push(Problem { line: *line, message });
         }
+        for identifier in identifiers {
+            let wildcard = identifier.split_once('.').map(|(_, parent)| format!("*.{parent}"));
+            if let Some(wildcard) = wildcard.filter(|wildcard| wildcard != identifier && identifiers.contains(wildcard))
+            {
+                let message = format!(
+                    "identifiers has {identifier}, which {wildcard} covers: Let's Encrypt refuses both in one order (expected one of them)"
+                );
+                notes.push(Problem { line: *line, message });
+            }
+        }
     }
 
     for watched in &inventory.watched {
@@ -199,7 +209,10 @@ fn certificate_row(certificate: &Managed) -> [Cell; 3] {
     let profile = certificate
         .profile
         .as_ref()
-        .map(|profile| format!(", profile {profile}"))
+        .map(|profile| {
+            let if_offered = if profile.is_required { "" } else { " if it is offered" };
+            format!(", profile {}{if_offered}", profile.name)
+        })
         .unwrap_or_default();
     let mut lines = vec![
         certificate.name.clone(),

@@ -89,8 +89,8 @@ pub struct Managed {
     pub issuers: Vec<String>,
     /// The key to generate.
     pub key_type: KeyType,
-    /// ACME profile.
-    pub profile: Option<String>,
+    /// The profile to order from every issuer, instead of each one's own.
+    pub profile: Option<Profile>,
     /// Whether the next version keeps the key of the current one.
     pub reuse_key: bool,
     /// How long a new version may take until every instance and address serves it.
@@ -101,6 +101,15 @@ pub struct Managed {
     pub quiet: bool,
     /// Where it was written.
     pub line: Option<usize>,
+}
+
+/// An ACME profile, by the name that a CA gives it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Profile {
+    /// Such as `shortlived`.
+    pub name: String,
+    /// Whether a CA that does not offer it is not to issue at all.
+    pub is_required: bool,
 }
 
 /// The key to generate for a certificate.
@@ -139,6 +148,10 @@ pub struct Issuer {
     pub staging: bool,
     /// URL of the directory that a dry run orders from.
     pub staging_directory: Option<String>,
+    /// The profile to order, if the certificate names none.
+    pub profile: Option<String>,
+    /// Likewise, one to order only if the CA offers it.
+    pub preferred_profile: Option<String>,
 }
 
 /// How to reach a hosted zone of another account, or one whose name is not unique.
@@ -147,7 +160,7 @@ pub struct Issuer {
 pub struct Zone {
     /// The zone's name.
     pub name: String,
-    /// Its id, where several zones have that name.
+    /// Its id, without `/hostedzone/`, where several zones have that name.
     pub id: Option<String>,
     /// The role to assume for it.
     pub role_arn: Option<String>,
@@ -234,6 +247,30 @@ impl Watched {
     }
 }
 
+impl Managed {
+    /// The profile to order from an issuer.
+    pub fn profile_at(&self, issuer: &Issuer) -> Option<Profile> {
+        let own = self.profile.clone();
+        own.or_else(|| Profile::of(issuer.profile.clone(), issuer.preferred_profile.clone()))
+    }
+}
+
+impl Profile {
+    /// From the two keys that a person may write.
+    fn of(required: Option<String>, preferred: Option<String>) -> Option<Self> {
+        let profile = |name, is_required| Self { name, is_required };
+        required
+            .map(|name| profile(name, true))
+            .or_else(|| preferred.map(|name| profile(name, false)))
+    }
+
+    /// Whether a certificate of this profile, or of none, is what is wanted.
+    pub fn is_met(wanted: Option<&Self>, by: Option<&str>) -> bool {
+        let is_preferred = wanted.is_some_and(|wanted| !wanted.is_required);
+        by == wanted.map(|wanted| wanted.name.as_str()) || (by.is_none() && is_preferred)
+    }
+}
+
 impl Issuer {
     /// Those that every inventory has, by name.
     fn built_in() -> BTreeMap<String, Self> {
@@ -259,6 +296,8 @@ impl Issuer {
             ca: None,
             staging: false,
             staging_directory: None,
+            profile: None,
+            preferred_profile: None,
         }
     }
 }
@@ -280,6 +319,43 @@ const STAGING_DIRECTORY: &str = "https://acme-staging-v02.api.letsencrypt.org/di
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_preferred_profile_is_met_by_none() {
+        let text = "[[certificate]]\nidentifiers = [\"a.b\"]\nissuers = [\"own\"]\n";
+        let own = "[issuer.own]\ndirectory = \"https://ca.example/dir\"\n";
+        for (certificate, issuer, met, unmet) in [
+            ("", "", vec![None], vec![Some("short")]),
+            (
+                "profile = \"short\"",
+                "profile = \"long\"",
+                vec![Some("short")],
+                vec![None, Some("long")],
+            ),
+            ("", "profile = \"long\"", vec![Some("long")], vec![None]),
+            (
+                "preferred_profile = \"short\"",
+                "",
+                vec![Some("short"), None],
+                vec![Some("long")],
+            ),
+            (
+                "",
+                "preferred_profile = \"short\"",
+                vec![Some("short"), None],
+                vec![Some("long")],
+            ),
+        ] {
+            let inventory = Inventory::parse(&format!("{text}{certificate}\n{own}{issuer}\n"));
+            assert_eq!(inventory.problems, []);
+            let wanted = inventory.certificates[0].profile_at(&inventory.issuers["own"]);
+            assert!(met.iter().all(|by| Profile::is_met(wanted.as_ref(), *by)), "{wanted:?}");
+            assert!(
+                !unmet.iter().any(|by| Profile::is_met(wanted.as_ref(), *by)),
+                "{wanted:?}"
+            );
+        }
+    }
 
     #[test]
     fn domains_of_the_template_are_an_inventory() {

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
-use super::{DEFAULT_ISSUER, Inventory, Issuer, KeyType, Managed, Problem, Watched, Zone};
+use super::{DEFAULT_ISSUER, Inventory, Issuer, KeyType, Managed, Problem, Profile, Watched, Zone};
 use crate::ehlo::Ehlo;
 use crate::endpoint::{Endpoint, Host, StartTls};
 use crate::finding::Thresholds;
@@ -110,9 +110,12 @@ struct WrittenCertificate {
     /// The key to generate.
     #[serde(default)]
     key_type: KeyType,
-    /// An ACME profile of the CA, by its name.
+    /// An ACME profile of the CA, by its name. A CA that does not offer it does not issue.
     #[schemars(with = "Option<String>", length(min = 1))]
     profile: Option<Spanned<String>>,
+    /// An ACME profile to order only where the CA offers it.
+    #[schemars(length(min = 1))]
+    preferred_profile: Option<String>,
     /// Whether the next version keeps the key of the current one.
     #[serde(default)]
     reuse_key: bool,
@@ -148,6 +151,10 @@ struct WrittenIssuer {
     staging: Option<bool>,
     /// URL of the directory that a dry run orders from.
     staging_directory: Option<String>,
+    /// The ACME profile for certificates that name none.
+    profile: Option<String>,
+    /// Likewise, one to order only if the CA offers it.
+    preferred_profile: Option<String>,
 }
 
 /// What neverlapse watches and renews: `inventory.toml`, at the root of the bucket. The reader takes
@@ -300,13 +307,22 @@ impl Reader<'_> {
         issuer.ca = written.ca.or(issuer.ca);
         issuer.staging = written.staging.unwrap_or(issuer.staging);
         issuer.staging_directory = written.staging_directory.or(issuer.staging_directory);
+        issuer.profile = written.profile.or(issuer.profile);
+        issuer.preferred_profile = written.preferred_profile.or(issuer.preferred_profile);
         self.inventory.issuers.insert(name.to_owned(), issuer);
         Ok(())
     }
 
     fn zone(&mut self, value: Spanned<DeValue<'_>>) -> Result<(), WrittenProblem> {
         let span = value.span();
-        let zone = self.understand::<Zone>(value)?;
+        let mut zone = self.understand::<Zone>(value)?;
+        if let Some(written) = &zone.id {
+            let Some(id) = zone_id(written) else {
+                let message = format!("id = {written:?} is not a hosted zone's (expected {ZONE_ID})");
+                return Err(WrittenProblem::at(span, message));
+            };
+            zone.id = Some(id.to_owned());
+        }
         if let Some(role) = zone.role_arn.as_deref().filter(|role| !role.starts_with("arn:")) {
             let message = format!("role_arn = {role:?} is not an ARN (expected arn:aws:iam::ACCOUNT:role/NAME)");
             return Err(WrittenProblem::at(span, message));
@@ -432,7 +448,7 @@ impl Reader<'_> {
             served_at,
             issuers,
             key_type: written.key_type,
-            profile,
+            profile: Profile::of(profile, written.preferred_profile),
             reuse_key: written.reuse_key,
             deliver_within: time::Duration::hours(hours.into()),
             thresholds: self.thresholds(written.warn_days, written.critical_days)?,
@@ -783,7 +799,16 @@ fn in_words(message: &str) -> String {
         .replace("unknown variant", "unknown value")
 }
 
+/// The bare id of a hosted zone, which Route 53 prints with a prefix.
+fn zone_id(written: &str) -> Option<&str> {
+    let id = written.trim_start_matches('/').trim_start_matches("hostedzone/");
+    let is_id = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit();
+    let is_bare = id.starts_with('Z') && (2..=32).contains(&id.len()) && id.bytes().all(is_id);
+    is_bare.then_some(id)
+}
+
 const DELIVER_WITHIN_HOURS: u16 = 24;
+const ZONE_ID: &str = "Z and up to 31 capitals and digits, with or without /hostedzone/ in front";
 /// A run of the probe has 15 minutes for everything.
 const LONGEST_TIMEOUT: u64 = 300;
 const TOP_LEVEL: &str = "warn_days, critical_days, endpoints, [[endpoint]], [[certificate]], [issuer.NAME] or [[zone]]";
@@ -823,6 +848,19 @@ mod tests {
             "https://acme.zerossl.com/v2/DV90"
         );
         assert_eq!(inventory.zones[0].name, "example.org");
+    }
+
+    #[test]
+    fn a_zone_has_its_bare_id() {
+        for id in [
+            "Z0123456789ABC",
+            "/hostedzone/Z0123456789ABC",
+            "hostedzone/Z0123456789ABC",
+        ] {
+            let inventory = Inventory::parse(&format!("[[zone]]\nname = \"example.org\"\nid = {id:?}"));
+            assert_eq!(inventory.problems, []);
+            assert_eq!(inventory.zones[0].id.as_deref(), Some("Z0123456789ABC"));
+        }
     }
 
     #[test]
@@ -874,6 +912,11 @@ mod tests {
                 "line 3: [[endpoint]] addresses: \"10.0.0.\" is not an address (expected IPv4 or IPv6, without a port)",
             ),
             ("[[endpoint]]\nport = 1", "line 1: [[endpoint]] `host` is missing"),
+            // Such an entry once made the zone vanish, and nobody said why.
+            (
+                "[[zone]]\nname = \"a.b\"\nid = \"hostedzones/Z1\"",
+                "line 1: [[zone]] id = \"hostedzones/Z1\" is not a hosted zone's (expected Z and up to 31 capitals and digits, with or without /hostedzone/ in front)",
+            ),
             (
                 "[endpoint]\nhost = \"a.b\"",
                 "line 1: endpoint is not a list (expected [[endpoint]] before each)",
