@@ -1,4 +1,4 @@
-//! The forms of an event: everything, a few endpoints, or one batch of many.
+//! The forms of an event: everything, renewals alone, a few endpoints, or one batch of many.
 
 use neverlapse::endpoint::Endpoint;
 use neverlapse::text::cut;
@@ -9,6 +9,8 @@ use serde_json::Value;
 pub(crate) enum Event {
     /// The whole inventory: a schedule's event, or `{}`.
     Everything,
+    /// Nothing, but renewals are requested: the second schedule's event.
+    Renewals,
     /// These only: each of them, or why it is no endpoint.
     Endpoints(Vec<Result<Endpoint, String>>),
 }
@@ -29,6 +31,7 @@ impl Event {
                 endpoints.map(Self::Endpoints)
             }
             Some(other) => Err(invalid(other)),
+            None if fields.get("source").is_some_and(|source| source == RENEWALS) => Ok(Self::Renewals),
             None if fields.is_empty() || fields.contains_key("source") => Ok(Self::Everything),
             None => Err(invalid(event)),
         }
@@ -49,8 +52,10 @@ fn invalid(value: &Value) -> String {
     format!("invalid event {} (expected {EXPECTED})", cut(&value.to_string(), SHOWN))
 }
 
+/// The template's second schedule sends it.
+const RENEWALS: &str = "neverlapse.renewals";
 const SHOWN: usize = 200;
-const EXPECTED: &str = r#"{} for the inventory, {"endpoints": ["host:port", …]}, {"Items": [{"endpoint": "host:port"}, …]} or {"endpoint": "host:port"}"#;
+const EXPECTED: &str = r#"{} for the inventory, {"source": "neverlapse.renewals"} to request renewals alone, {"endpoints": ["host:port", …]}, {"Items": [{"endpoint": "host:port"}, …]} or {"endpoint": "host:port"}"#;
 
 #[cfg(test)]
 mod tests {
@@ -60,6 +65,7 @@ mod tests {
     fn endpoints(event: Value) -> Vec<String> {
         match Event::read(&event).unwrap() {
             Event::Everything => vec!["everything".to_owned()],
+            Event::Renewals => vec!["renewals".to_owned()],
             Event::Endpoints(endpoints) => endpoints
                 .into_iter()
                 .map(|endpoint| endpoint.unwrap().to_string())
@@ -95,6 +101,7 @@ mod tests {
     fn the_samples_in_events() {
         let read = |bytes: &[u8]| endpoints(serde_json::from_slice(bytes).unwrap());
         assert_eq!(read(include_bytes!("../../../events/schedule.json")), ["everything"]);
+        assert_eq!(read(include_bytes!("../../../events/renewals.json")), ["renewals"]);
         let three = [
             "example.com:443",
             "mail.example.com:8443",

@@ -13,9 +13,9 @@ use neverlapse::finding::Severity;
 use neverlapse::inventory::{Inventory, Problem, Source};
 use neverlapse::isolation::{Panicked, isolated, isolated_async};
 use neverlapse::probe::{Options, Prober, Target};
-use neverlapse::report::Report;
+use neverlapse::report::{EndpointReport, Report};
 use neverlapse::timestamp::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::join;
 use tokio::time::Instant;
 
@@ -58,6 +58,7 @@ impl Probe {
     pub(crate) async fn handle(&self, event: LambdaEvent<Value>) -> Result<Value, Error> {
         let deadline = Instant::now() + time_for_probing(event.context.deadline());
         let report = match Event::read(&event.payload).map_err(Error::InvalidEvent)? {
+            Event::Renewals => return self.request_alone().await,
             Event::Everything => self.run(deadline).await?,
             Event::Endpoints(endpoints) => self.answer(endpoints, deadline).await?,
         };
@@ -87,7 +88,7 @@ impl Probe {
         let now = Timestamp::now();
         let watchlist = Watchlist::of(&inventory);
         let notified = isolated_async(self.alerts.notify(Ok(&report), &watchlist, now)).await;
-        let requested = isolated_async(self.request(&inventory, &report, now)).await;
+        let requested = isolated_async(self.request(&inventory, &report.endpoints, now)).await;
         let archived = isolated_async(self.archive(&report, now)).await;
 
         notified.map_err(|panicked| panic_in("send the alert", panicked))??;
@@ -110,8 +111,16 @@ impl Probe {
         let (report, inventory) = observed.await.inspect_err(log_failure)?;
         log(&report);
 
-        self.request(&inventory, &report, Timestamp::now()).await?;
+        self.request(&inventory, &report.endpoints, Timestamp::now()).await?;
         Ok(report)
+    }
+
+    /// Requests renewals without observing anything, between two runs: the renewer then asks the CA
+    /// for its renewal information. What is wrong with the inventory, the next run reports.
+    async fn request_alone(&self) -> Result<Value, Error> {
+        let inventory = Scope::inventory(&self.store, &self.settings).await?;
+        self.request(&inventory, &[], Timestamp::now()).await?;
+        Ok(json!({ "requested": inventory.certificates.len() }))
     }
 
     /// Observes what is in the inventory, and what was taken out of it.
@@ -182,11 +191,11 @@ impl Probe {
     }
 
     /// Sends the renewer what was observed, if there is a renewer.
-    async fn request(&self, inventory: &Inventory, report: &Report, now: Timestamp) -> Result<(), Error> {
+    async fn request(&self, inventory: &Inventory, observed: &[EndpointReport], now: Timestamp) -> Result<(), Error> {
         let Some(topic) = &self.settings.renewal_topic else {
             return Ok(());
         };
-        let requests = requests::requests(&inventory.certificates, report, now);
+        let requests = requests::requests(&inventory.certificates, observed, now);
         requests::publish(&self.sns, topic, requests)
             .await
             .map_err(Error::RenewalNotRequested)

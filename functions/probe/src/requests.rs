@@ -8,12 +8,12 @@ use neverlapse::aws::reason;
 use neverlapse::inventory::Managed;
 use neverlapse::observation::Revocation;
 use neverlapse::renewal::request::{Observed, Request, RequestedBy};
-use neverlapse::report::{EndpointIndex, Report};
+use neverlapse::report::{EndpointIndex, EndpointReport};
 use neverlapse::timestamp::Timestamp;
 
 /// The requests of a run.
-pub(crate) fn requests(certificates: &[Managed], report: &Report, now: Timestamp) -> Vec<Request> {
-    let endpoints = EndpointIndex::of(&report.endpoints);
+pub(crate) fn requests(certificates: &[Managed], endpoints: &[EndpointReport], now: Timestamp) -> Vec<Request> {
+    let endpoints = EndpointIndex::of(endpoints);
     let mut requests = Vec::new();
     for certificate in certificates {
         requests.push(Request {
@@ -100,7 +100,7 @@ mod tests {
             }))
             .unwrap();
             let now = Timestamp::UNIX_EPOCH;
-            let requests = requests(&certificates, &Report::new(now, now, vec![look]), now);
+            let requests = requests(&certificates, &[look], now);
             assert_eq!(requests[0].observed.len(), expected, "{sni:?}");
         }
     }

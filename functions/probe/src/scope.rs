@@ -42,6 +42,11 @@ impl Scope {
         Self::with_roots(only(endpoints, &inventory), store, settings).await
     }
 
+    /// The inventory alone.
+    pub(crate) async fn inventory(store: &Store, settings: &Settings) -> Result<Inventory, Error> {
+        inventory(store, settings).await.map(|(inventory, _)| inventory)
+    }
+
     /// Reads every root certificate that the inventory names.
     async fn with_roots(inventory: Inventory, store: &Store, settings: &Settings) -> Result<Self, Error> {
         let roots = roots(store, settings).await?;
