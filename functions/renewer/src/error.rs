@@ -13,12 +13,9 @@ pub(crate) enum Error {
     /// A failure of our own, or of AWS: another issuer would not help.
     #[error("{0}")]
     Internal(String),
-    /// This CA refuses for a reason of its own, such as our account there: another issuer may help.
+    /// The CA refuses: another issuer may help.
     #[error("{0}")]
     CaDeclined(String),
-    /// The CA refuses what we ask for: another issuer would refuse it too.
-    #[error("{0}")]
-    CaRefused(String),
     /// The CA is down, busy, or does not speak ACME: another issuer may help.
     #[error("{problem}")]
     CaUnavailable {
@@ -68,7 +65,7 @@ impl Error {
     /// request. Nobody waits for a request `by_probe`.
     pub(crate) fn should_notify(&self, by_probe: bool, deliveries: u32) -> bool {
         match self {
-            Self::Internal(_) | Self::CaDeclined(_) | Self::CaRefused(_) | Self::CaUnavailable { .. } => true,
+            Self::Internal(_) | Self::CaDeclined(_) | Self::CaUnavailable { .. } => true,
             // The probe reads the same objects, and reports that once for all certificates.
             Self::BucketUnreadable(_) => !by_probe,
             // It goes on with the next delivery. If it happens again and again, it is a failure
@@ -83,7 +80,6 @@ impl Error {
         match self {
             Self::Internal(problem) => Self::Internal(format!("{what}: {problem}")),
             Self::CaDeclined(problem) => Self::CaDeclined(format!("{what}: {problem}")),
-            Self::CaRefused(problem) => Self::CaRefused(format!("{what}: {problem}")),
             Self::CaUnavailable { problem, retry_after } => Self::CaUnavailable {
                 problem: format!("{what}: {problem}"),
                 retry_after,

@@ -139,7 +139,7 @@ fn tried(result: &Result<(String, Outcome), RequestError>) -> Option<bool> {
         Ok((_, Outcome::Published(_))) => Some(false),
         Ok(_) | Err(RequestError::NoRequest(_) | RequestError::NotByAPerson { .. }) => None,
         Err(RequestError::Failed(error)) => match error {
-            Error::Internal(_) | Error::CaDeclined(_) | Error::CaRefused(_) | Error::CaUnavailable { .. } => Some(true),
+            Error::Internal(_) | Error::CaDeclined(_) | Error::CaUnavailable { .. } => Some(true),
             Error::BucketUnreadable(_) | Error::OutOfTime(_) | Error::LeaseLost => None,
         },
     }
@@ -194,13 +194,21 @@ mod tests {
         let failed = |error| Err(RequestError::Failed(error));
         for (result, expected) in [
             (Ok((name(), Outcome::Busy)), None),
-            (Ok((name(), Outcome::DryRun)), None),
+            (
+                Ok((
+                    name(),
+                    Outcome::NotDue {
+                        next: Timestamp::UNIX_EPOCH,
+                    },
+                )),
+                None,
+            ),
             (failed(Error::out_of_time("waiting")), None),
             (failed(Error::LeaseLost), None),
             (failed(Error::BucketUnreadable("AccessDenied".into())), None),
             (Err(RequestError::NoRequest("no JSON".into())), None),
             (failed(Error::Internal("no zone".into())), Some(true)),
-            (failed(Error::CaRefused("no".into())), Some(true)),
+            (failed(Error::CaDeclined("no".into())), Some(true)),
         ] {
             assert_eq!(tried(&result), expected, "{result:?}");
         }

@@ -16,6 +16,7 @@ mod history;
 mod key;
 mod notify;
 mod outcome;
+mod progress;
 mod renew;
 mod services;
 mod settings;

@@ -6,8 +6,8 @@ use lambda_runtime::tracing::{error, info};
 use neverlapse::alert::{Digest, Sender, Topic, webhook};
 use neverlapse::bucket::version::Current;
 use neverlapse::finding::{Severity, Span};
-use neverlapse::renewal::Failure;
 use neverlapse::renewal::request::{Request, RequestedBy};
+use neverlapse::renewal::{Failure, Renewal, Stage};
 use neverlapse::text::counted;
 use neverlapse::timestamp::Timestamp;
 
@@ -15,7 +15,9 @@ use crate::dns::change::Removal;
 use crate::dns::record::ZoneRecord;
 use crate::error::Error;
 use crate::history::History;
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Published};
+use crate::progress::{Progress, asked, is_followed};
+use crate::renew::job::Miss;
 
 /// Remembers how each request ended, and sends the alerts that follow from it to Slack and to the
 /// topic.
@@ -26,8 +28,8 @@ pub(crate) struct Notifier {
 }
 
 impl Notifier {
-    /// Remembers the result of a renewal, and notifies people if it is news. `deliveries` says how
-    /// often the request was delivered.
+    /// Remembers the result of a renewal, and notifies people if it is news or if a person asked.
+    /// `deliveries` says how often the request was delivered.
     pub(crate) async fn conclude(
         &self,
         request: &Request,
@@ -37,52 +39,63 @@ impl Notifier {
         let name = &request.name;
         let by_probe = request.requested_by == RequestedBy::Probe;
 
-        match result {
-            Ok(Outcome::Published(current)) => {
-                self.succeeded(name, &current).await?;
-                Ok(Outcome::Published(current))
-            }
+        match &result {
+            Ok(Outcome::Published(published)) => self.published(request, published).await?,
             Ok(Outcome::NotDue { next }) => {
-                // A run that was killed right after it had published could not report it.
-                if self.history.renewal(name).await?.failure.is_some()
-                    && let Some(current) = self.history.current(name).await?
-                {
-                    self.succeeded(name, &current.value).await?;
-                }
-                Ok(Outcome::NotDue { next })
+                self.not_due(request).await?;
+                let text = format!("{name} is not due before {next}; `neverlapse renew {name} --force` orders anyway");
+                self.answer(request, Severity::Ok, Stage::NotDue, &text).await;
             }
+            Ok(Outcome::Waiting { until }) => {
+                let text = format!(
+                    "{name} is due, but after a failure it is not tried before {until}; `neverlapse renew {name} --force` tries at once"
+                );
+                self.answer(request, Severity::Warning, Stage::Waiting, &text).await;
+            }
+            Ok(Outcome::Refused { problem }) => self.refused(request, problem).await,
+            Ok(Outcome::DryRun { issuer }) => {
+                let text = format!(
+                    "dry run for {name} succeeded: {issuer}'s staging directory issued a certificate. It was thrown away; nothing was published"
+                );
+                self.answer(request, Severity::Ok, Stage::Done, &text).await;
+            }
+            Ok(Outcome::AccountKeyReplaced) => {
+                let text = format!("our account at {name} has a new key");
+                self.answer(request, Severity::Ok, Stage::Done, &text).await;
+            }
+            Ok(Outcome::Gone | Outcome::Busy) => {}
             // Whoever has the lease renews it; but a person may have asked for more than that.
-            Err(Error::LeaseLost) if by_probe => Ok(Outcome::Busy),
-            Err(error) => {
-                if error.should_notify(by_probe, deliveries) {
-                    self.failed(name, by_probe, &error).await;
-                }
-                Err(error)
+            Err(Error::LeaseLost) if by_probe => return Ok(Outcome::Busy),
+            Err(error) if error.should_notify(by_probe, deliveries) => {
+                self.failed(request, deliveries, error).await;
             }
-            other => other,
+            Err(error) => {
+                let progress = Progress {
+                    history: &self.history,
+                    request,
+                };
+                progress.step(error.to_string()).await;
+            }
         }
+        result
     }
 
     /// The result of what only a person can ask for. Its failure is sent to people and not back to
     /// the queue: a person reads it and asks again, the queue must not.
-    pub(crate) async fn conclude_once(&self, name: &str, result: Result<Outcome, Error>) -> Result<Outcome, Error> {
-        match result {
+    pub(crate) async fn conclude_once(
+        &self,
+        request: &Request,
+        deliveries: u32,
+        result: Result<Outcome, Error>,
+    ) -> Result<Outcome, Error> {
+        let result = match result {
             Err(error @ (Error::OutOfTime(_) | Error::LeaseLost)) => Err(error),
-            Err(error) => {
-                self.refused(name, &error.to_string()).await;
-                Ok(Outcome::Refused)
-            }
+            Err(error) => Ok(Outcome::Refused {
+                problem: error.to_string(),
+            }),
             done => done,
-        }
-    }
-
-    /// A dry run succeeded.
-    pub(crate) async fn dry_run(&self, name: &str, issuer: &str) {
-        let subject = format!("OK: dry run for {name} succeeded");
-        let text = format!(
-            "{issuer}'s staging directory issued a certificate for {name}. It was discarded; nothing was published.\n"
-        );
-        self.send(Severity::Ok, &subject, &text).await;
+        };
+        self.conclude(request, deliveries, result).await
     }
 
     /// A version is published, but TXT records of its order cannot be removed.
@@ -115,47 +128,151 @@ impl Notifier {
         self.send(Severity::Warning, &subject, &text).await;
     }
 
-    /// A person's request cannot be fulfilled.
-    pub(crate) async fn refused(&self, name: &str, problem: &str) {
+    /// Answers a person, by an alert and where `neverlapse renew` reads it. Nobody else waits for an
+    /// answer.
+    async fn answer(&self, request: &Request, severity: Severity, stage: Stage, text: &str) {
+        if request.requested_by != RequestedBy::Person {
+            return;
+        }
+
+        self.note(request, stage, text).await;
+        let severity_name = if severity == Severity::Ok { "OK" } else { "WARNING" };
+        let subject = format!("{severity_name}: {text}");
+        self.send(
+            severity,
+            &subject,
+            &format!("{text}.\n\nSomebody asked for it at {}.\n", request.at),
+        )
+        .await;
+    }
+
+    /// Notes the answer to a person's request; an alert says the same, so nothing is lost if it
+    /// cannot be noted.
+    async fn note(&self, request: &Request, stage: Stage, text: &str) {
+        if !is_followed(request) {
+            return;
+        }
+        let asked = asked(request, stage, text.to_owned());
+        let noted = self
+            .history
+            .remember(&request.name, |renewal| renewal.asked = Some(asked.clone()));
+        if let Err(error) = noted.await {
+            error!(name = request.name, fault = %error, "the answer cannot be noted");
+        }
+    }
+
+    /// A request cannot be fulfilled.
+    async fn refused(&self, request: &Request, problem: &str) {
+        let name = &request.name;
+        // A name that the inventory does not have gets no record.
+        if self
+            .history
+            .renewal(name)
+            .await
+            .is_ok_and(|renewal| renewal != Renewal::new(name))
+            || request.dry_run
+        {
+            self.note(request, Stage::Refused, problem).await;
+        }
         let subject = format!("WARNING: the request for {name} failed");
         let text = format!("The request for {name} cannot be fulfilled. Nothing was changed.\n\n{problem}\n");
         self.send(Severity::Warning, &subject, &text).await;
     }
 
-    async fn succeeded(&self, name: &str, current: &Current) -> Result<(), Error> {
+    async fn published(&self, request: &Request, published: &Published) -> Result<(), Error> {
+        let Published {
+            current,
+            missed,
+            is_early,
+        } = published;
+        let facts = &current.facts;
+        let name = &facts.name;
+        let text = format!(
+            "{name} is renewed until {}: issued by {}, version {}",
+            facts.not_after, facts.issuer.name, facts.version
+        );
+        let answer = is_followed(request).then(|| asked(request, Stage::Done, text.clone()));
+
         let before = self
             .history
             .remember(name, |renewal| {
                 renewal.issued_at = Some(current.published_at);
+                renewal.replaced_early = if *is_early {
+                    renewal.replaced_early.saturating_add(1)
+                } else {
+                    0
+                };
+                renewal.asked = answer.clone().or_else(|| renewal.asked.take());
                 renewal.failure.take()
             })
             .await?;
-
-        if let Some(failure) = before
-            && failure.since < current.published_at
-        {
-            let facts = &current.facts;
-            let subject = format!("OK: {} is renewed until {}", facts.name, facts.not_after);
-            self.send(Severity::Ok, &subject, &recovery_text(current, &failure))
-                .await;
+        let failure = before.filter(|failure| failure.since < current.published_at);
+        if failure.is_none() && missed.is_empty() && answer.is_none() {
+            return Ok(());
         }
+
+        let is_declined = missed.iter().any(|miss| miss.is_declined);
+        let (severity, subject) = if is_declined {
+            let subject = format!(
+                "WARNING: {name} is renewed by {}, because another issuer declined",
+                facts.issuer.name
+            );
+            (Severity::Warning, subject)
+        } else {
+            (Severity::Ok, format!("OK: {name} is renewed until {}", facts.not_after))
+        };
+        self.send(severity, &subject, &published_text(&text, failure.as_ref(), missed))
+            .await;
         Ok(())
     }
 
-    /// People are notified of the first failure at once; the probe's digest reports that it lasts.
-    async fn failed(&self, name: &str, by_probe: bool, error: &Error) {
+    /// A run that was killed right after it had published could not report it.
+    async fn not_due(&self, request: &Request) -> Result<(), Error> {
+        let name = &request.name;
+        if self.history.renewal(name).await?.failure.is_none() {
+            return Ok(());
+        }
+        let Some(current) = self.history.current(name).await? else {
+            return Ok(());
+        };
+
+        let published = Published {
+            current: current.value,
+            missed: Vec::new(),
+            is_early: false,
+        };
+        let by_probe = Request::new(name, RequestedBy::Probe, request.at);
+        self.published(&by_probe, &published).await
+    }
+
+    /// People are notified of the first failure at once, and whoever asked of theirs; the probe's
+    /// digest reports that it lasts.
+    async fn failed(&self, request: &Request, deliveries: u32, error: &Error) {
+        let name = &request.name;
+        let by_probe = request.requested_by == RequestedBy::Probe;
         let now = Timestamp::now();
+        let current = self.history.current(name).await;
+        let current = current.as_ref().map(|found| found.as_ref().map(|found| &found.value));
         let retry_after = match error {
             Error::CaUnavailable { retry_after, .. } => *retry_after,
             _ => None,
         };
-        let next = |before: Option<&Failure>| Failure::next(before, error.to_string(), retry_after, now);
+        let next = |before: Option<&Failure>| {
+            let next = Failure::next(before, error.to_string(), retry_after, now);
+            match current {
+                Ok(Some(current)) => next.before_the_end(current.facts.not_after, now),
+                Ok(None) | Err(_) => next,
+            }
+        };
 
         let remembered = self
             .history
             .remember(name, |renewal| {
                 let failure = next(renewal.failure.as_ref());
                 renewal.failure = Some(failure.clone());
+                if is_followed(request) {
+                    renewal.asked = Some(asked(request, Stage::Failed, error.to_string()));
+                }
                 failure
             })
             .await;
@@ -170,9 +287,7 @@ impl Notifier {
             Err(_) => next(None),
         };
 
-        if failure.count == 1 {
-            let current = self.history.current(name).await;
-            let current = current.as_ref().map(|found| found.as_ref().map(|found| &found.value));
+        if failure.count == 1 || (!by_probe && deliveries == 1) {
             let state = remaining(current, now);
             let subject = format!("WARNING: renewal of {name} failed, {state}");
             let text = failure_text(name, &failure, current, &state);
@@ -239,15 +354,27 @@ fn failure_text(name: &str, failure: &Failure, current: Result<Option<&Current>,
     text
 }
 
-fn recovery_text(current: &Current, failure: &Failure) -> String {
-    let facts = &current.facts;
-    format!(
-        "The certificate {} is renewed, after {} since {}.\n\nThe new version is {}, valid until {}, issued by {}.\n",
-        facts.name,
-        counted(failure.count.into(), "failed try", "failed tries"),
-        failure.since,
-        facts.version,
-        facts.not_after,
-        facts.issuer.name
-    )
+/// A version is published, with what was before it.
+fn published_text(text: &str, failure: Option<&Failure>, missed: &[Miss]) -> String {
+    let mut text = format!("{text}.\n");
+    if let Some(failure) = failure {
+        let _ = writeln!(
+            text,
+            "\nThis was after {} since {}.",
+            counted(failure.count.into(), "failed try", "failed tries"),
+            failure.since
+        );
+    }
+    if !missed.is_empty() {
+        text.push_str("\nIssuers that were to be asked before it did not issue:\n\n");
+        for miss in missed {
+            let _ = writeln!(text, "{miss}");
+        }
+        if missed.iter().any(|miss| miss.is_declined) {
+            text.push_str(
+                "\nOne that declines does so until somebody changes what it names; until then the other one issues.\n",
+            );
+        }
+    }
+    text
 }

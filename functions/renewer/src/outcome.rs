@@ -5,6 +5,8 @@ use std::fmt;
 use neverlapse::bucket::version::Current;
 use neverlapse::timestamp::Timestamp;
 
+use crate::renew::job::Miss;
+
 /// The result of a request that did not fail: nothing has to be delivered again.
 #[derive(Debug)]
 pub(crate) enum Outcome {
@@ -19,12 +21,26 @@ pub(crate) enum Outcome {
     },
     /// Another renewer holds the lease.
     Busy,
-    Published(Box<Current>),
-    /// A staging directory issued, and nothing was published.
-    DryRun,
+    Published(Box<Published>),
+    /// This issuer's staging directory issued, and nothing was published.
+    DryRun {
+        issuer: String,
+    },
     AccountKeyReplaced,
-    /// A person's request cannot be fulfilled; an alert gave the reason.
-    Refused,
+    /// A person's request cannot be fulfilled.
+    Refused {
+        problem: String,
+    },
+}
+
+/// A version that is published, and what people may have to know of it.
+#[derive(Debug)]
+pub(crate) struct Published {
+    pub(crate) current: Current,
+    /// The issuers that were asked before the one that issued.
+    pub(crate) missed: Vec<Miss>,
+    /// Whether the CA suggested it early in the life of the version before.
+    pub(crate) is_early: bool,
 }
 
 impl fmt::Display for Outcome {
@@ -34,10 +50,10 @@ impl fmt::Display for Outcome {
             Self::NotDue { next } => write!(f, "not due before {next}"),
             Self::Waiting { until } => write!(f, "due, but after a failure not before {until}"),
             Self::Busy => f.write_str("another renewer is at it"),
-            Self::Published(current) => write!(f, "published {}", current.facts.version),
+            Self::Published(published) => write!(f, "published {}", published.current.facts.version),
             Self::AccountKeyReplaced => f.write_str("the account has a new key"),
-            Self::Refused => f.write_str("it cannot be done; an alert says why"),
-            Self::DryRun => f.write_str("the dry run succeeded"),
+            Self::Refused { problem } => write!(f, "it cannot be done: {problem}"),
+            Self::DryRun { issuer } => write!(f, "the dry run succeeded at {issuer}"),
         }
     }
 }

@@ -30,6 +30,46 @@ pub struct Renewal {
     /// Issuers that asked not to get an order for a while.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waits: Vec<Wait>,
+    /// What a person asked for last, and how far that is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<Asked>,
+    /// How many versions in a row were replaced early in their life because the CA suggested it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub replaced_early: u32,
+}
+
+/// A person's request, and how far it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// When it was made, by which whoever made it finds it here: [`Request::at`](super::request::Request::at).
+    pub at: Timestamp,
+    /// When this was noted.
+    pub noted_at: Timestamp,
+    /// How far it is.
+    pub stage: Stage,
+    /// The same in words: the step that goes on, or what came of it.
+    pub text: String,
+}
+
+/// How far a person's request is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// The renewer is at it, or goes on with the next delivery.
+    UnderWay,
+    /// What was asked for is done.
+    Done,
+    /// Nothing is due.
+    NotDue,
+    /// It is due, but an earlier failure asks to wait.
+    Waiting,
+    /// It failed, and is tried again.
+    Failed,
+    /// It cannot be done, and is not tried again.
+    Refused,
+    /// What a later version calls it.
+    #[serde(untagged)]
+    Unknown(String),
 }
 
 /// The last failed try, and how many failed in a row. A success removes it.
@@ -73,6 +113,8 @@ impl Renewal {
             renewal_info: None,
             failure: None,
             waits: Vec::new(),
+            asked: None,
+            replaced_early: 0,
         }
     }
 
@@ -113,11 +155,33 @@ impl Failure {
             next_try: retry_after.map_or(next_try, |after| after.max(next_try)),
         }
     }
+
+    /// The same, with a next try before the current certificate expires.
+    pub fn before_the_end(self, not_after: Timestamp, now: Timestamp) -> Self {
+        Self {
+            next_try: bounded(self.next_try, not_after, now),
+            ..self
+        }
+    }
+}
+
+/// A wait that ends while half of what is left of a certificate is still left: nothing that anybody
+/// wants to wait for is worth an outage.
+pub fn bounded(until: Timestamp, not_after: Timestamp, now: Timestamp) -> Timestamp {
+    let left = (not_after - now).max(SHORTEST_WAIT * 2);
+    until.min(now + left / 2)
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 /// Prefix of all records, with the slash.
 pub const PREFIX: &str = "state/renewals/";
 
+/// Also an expired certificate is no reason to hammer a CA.
+const SHORTEST_WAIT: Duration = Duration::minutes(30);
 const FIRST_WAIT: Duration = Duration::minutes(15);
 /// Less than from one daily request to the next: otherwise every second one would come minutes too
 /// early.
@@ -150,6 +214,28 @@ mod tests {
             serde_json::from_str::<Renewal>(before).unwrap(),
             Renewal::new("example.com")
         );
+    }
+
+    /// A certificate of six days with ten hours left waited for twenty.
+    #[test]
+    fn no_wait_outlasts_the_certificate() {
+        let in_hours = |hours| NOW + Duration::hours(hours);
+        for (until, left, expected) in [(20, 10, 5), (20, 90 * 24, 20), (8 * 24, 48, 24)] {
+            assert_eq!(bounded(in_hours(until), in_hours(left), NOW), in_hours(expected));
+        }
+        let expired = bounded(in_hours(20), NOW - Duration::DAY, NOW);
+        assert_eq!(expired, NOW + Duration::minutes(30));
+    }
+
+    #[test]
+    fn the_stage_of_a_later_version_is_kept() {
+        for (text, stage) in [
+            ("\"done\"", Stage::Done),
+            ("\"begging\"", Stage::Unknown("begging".into())),
+        ] {
+            assert_eq!(serde_json::from_str::<Stage>(text).unwrap(), stage);
+            assert_eq!(serde_json::to_string(&stage).unwrap(), text);
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use lambda_runtime::tracing::info;
 use neverlapse::bucket::document::Document;
 use neverlapse::bucket::store::{self, Expecting, Object, Store, Tagged};
 use neverlapse::inventory::Issuer;
+use neverlapse::text::sha256;
 use neverlapse::timestamp::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
@@ -63,18 +64,9 @@ impl Accounts<'_> {
     /// The account at `issuer`, whose name is the folder that it is kept in; made if the bucket has
     /// none.
     pub(crate) async fn open(&self, issuer: &Issuer, http: &Http) -> Result<Account, Error> {
-        let mut stored = self.stored(issuer).await?;
-        if stored.value.directory != issuer.directory {
-            return Err(Error::Internal(format!(
-                "{} is an account at {}, but the inventory's [issuer.{}] has directory = {:?} (expected another name for another CA)",
-                key_of(issuer),
-                stored.value.directory,
-                issuer.name,
-                issuer.directory
-            )));
-        }
+        let Found { key: place, mut stored } = self.stored(issuer).await?;
         if stored.value.next_key.is_some() {
-            stored = self.finish_rollover(issuer, stored, http).await?;
+            stored = self.finish_rollover(&place, stored, http).await?;
         }
 
         let (account, is_new) = match &stored.value.account {
@@ -101,7 +93,7 @@ impl Accounts<'_> {
                 contact: issuer.contact.clone(),
                 ..stored.value
             };
-            self.write(issuer, &value, Expecting::Tag(&stored.tag)).await?;
+            self.write(&place, &value, Expecting::Tag(&stored.tag)).await?;
         }
         Ok(opened)
     }
@@ -111,27 +103,23 @@ impl Accounts<'_> {
     pub(crate) async fn replace_key(&self, issuer: &Issuer, requested_at: Timestamp, http: &Http) -> Result<(), Error> {
         self.open(issuer, http).await?;
 
-        let Tagged { mut value, tag } = self.stored(issuer).await?;
+        let Found { key: place, stored } = self.stored(issuer).await?;
+        let Tagged { mut value, tag } = stored;
         if value.replacement_asked_at.is_some_and(|before| before >= requested_at) {
             return Ok(());
         }
         value.replacement_asked_at = Some(requested_at);
         value.next_key = Some(BASE64URL_NOPAD.encode(&Key::generate()?));
-        let tag = self.write(issuer, &value, Expecting::Tag(&tag)).await?;
+        let tag = self.write(&place, &value, Expecting::Tag(&tag)).await?;
 
-        self.finish_rollover(issuer, Tagged { value, tag }, http).await?;
+        self.finish_rollover(&place, Tagged { value, tag }, http).await?;
         info!(issuer = issuer.name, "account key replaced");
         Ok(())
     }
 
     /// Finishes a rollover from wherever it stopped. Only the CA knows whether it has the next key
     /// already.
-    async fn finish_rollover(
-        &self,
-        issuer: &Issuer,
-        stored: Tagged<Stored>,
-        http: &Http,
-    ) -> Result<Tagged<Stored>, Error> {
+    async fn finish_rollover(&self, place: &str, stored: Tagged<Stored>, http: &Http) -> Result<Tagged<Stored>, Error> {
         let Tagged { mut value, tag } = stored;
         let (Some(next), Some(account)) = (value.next_key.take(), value.account.clone()) else {
             return Ok(Tagged { value, tag });
@@ -153,15 +141,29 @@ impl Accounts<'_> {
         }
 
         value.key = next;
-        let tag = self.write(issuer, &value, Expecting::Tag(&tag)).await?;
+        let tag = self.write(place, &value, Expecting::Tag(&tag)).await?;
         Ok(Tagged { value, tag })
     }
 
     /// What is stored, or a new key that is stored first. Two renewers that find nothing both end
     /// with the same key.
-    async fn stored(&self, issuer: &Issuer) -> Result<Tagged<Stored>, Error> {
-        let key = key_of(issuer);
-        if let Some(stored) = self.store.document::<Stored>(&key).await? {
+    ///
+    /// An issuer whose directory has changed is another CA. The account at the one before stays where
+    /// it is, because its certificates may have to be revoked; the new one has a folder of its own.
+    async fn stored(&self, issuer: &Issuer) -> Result<Found, Error> {
+        let mut last = String::new();
+        for key in [key_of(issuer), key_of_directory(issuer)] {
+            let stored = self.stored_at(&key, issuer).await?;
+            if stored.value.directory == issuer.directory {
+                return Ok(Found { key, stored });
+            }
+            last = format!("{key} is an account at {}", stored.value.directory);
+        }
+        Err(Error::Internal(format!("{last} (expected {})", issuer.directory)))
+    }
+
+    async fn stored_at(&self, key: &str, issuer: &Issuer) -> Result<Tagged<Stored>, Error> {
+        if let Some(stored) = self.store.document::<Stored>(key).await? {
             return Ok(stored);
         }
 
@@ -175,10 +177,10 @@ impl Accounts<'_> {
             replacement_asked_at: None,
         };
         let object = Object::json(&value)?.under(self.kms_key);
-        match self.store.put(&key, object, Expecting::Nothing).await {
+        match self.store.put(key, object, Expecting::Nothing).await {
             Ok(tag) => Ok(Tagged { value, tag }),
             Err(store::Error::Changed { .. }) => {
-                let theirs = self.store.document::<Stored>(&key).await?;
+                let theirs = self.store.document::<Stored>(key).await?;
                 theirs.ok_or_else(|| Error::Internal(format!("{key} came and went")))
             }
             Err(error) => Err(error.into()),
@@ -221,14 +223,20 @@ impl Accounts<'_> {
         })
     }
 
-    async fn write(&self, issuer: &Issuer, value: &Stored, expecting: Expecting<'_>) -> Result<String, Error> {
+    async fn write(&self, place: &str, value: &Stored, expecting: Expecting<'_>) -> Result<String, Error> {
         let object = Object::json(value)?.under(self.kms_key);
-        match self.store.put(&key_of(issuer), object, expecting).await {
+        match self.store.put(place, object, expecting).await {
             Ok(tag) => Ok(tag),
             Err(store::Error::Changed { .. }) => Err(Error::out_of_time("another renewer changes the account")),
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// An account, and where it is stored.
+struct Found {
+    key: String,
+    stored: Tagged<Stored>,
 }
 
 /// Whether the CA knows this key (PKCS#8) as the account's.
@@ -259,6 +267,12 @@ fn decode(key: &str) -> Result<Vec<u8>, Error> {
 
 fn key_of(issuer: &Issuer) -> String {
     format!("accounts/{}/account.json", issuer.name)
+}
+
+/// Where the account at an issuer's later directory is.
+fn key_of_directory(issuer: &Issuer) -> String {
+    let directory = &sha256(issuer.directory.as_bytes())[..16];
+    format!("accounts/{}/{directory}/account.json", issuer.name)
 }
 
 const SCHEMA: &str = "neverlapse.account/1";

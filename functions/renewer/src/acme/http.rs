@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use instant_acme::{BodyWrapper, BytesResponse, HttpClient};
@@ -31,11 +31,12 @@ pub(crate) struct Http {
     last: Arc<Mutex<LastAnswer>>,
 }
 
-/// What the server's last answer said about time.
-#[derive(Clone, Copy, Debug, Default)]
+/// What the server's last answer said beside its body.
+#[derive(Clone, Debug, Default)]
 struct LastAnswer {
     is_error: bool,
     retry_after: Option<Timestamp>,
+    location: Option<String>,
 }
 
 impl Http {
@@ -75,8 +76,14 @@ impl Http {
         self.last().retry_after
     }
 
+    /// The URL of what the server has just made, if its last answer was no error.
+    pub(crate) fn made(&self) -> Option<String> {
+        let last = self.last();
+        last.location.filter(|_| !last.is_error)
+    }
+
     fn last(&self) -> LastAnswer {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner)
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn set_last(&self, last: LastAnswer) {
@@ -129,6 +136,10 @@ impl Http {
         self.set_last(LastAnswer {
             is_error: is_error(status),
             retry_after: retry_after(&headers, Timestamp::now()),
+            location: headers
+                .get(LOCATION)
+                .and_then(|url| url.to_str().ok())
+                .map(str::to_owned),
         });
 
         let mut body = read(response).await?;
@@ -203,11 +214,14 @@ pub(crate) async fn retry_bad_nonce<T>(
 /// The time that Retry-After names, in seconds or as a date (RFC 9110, 10.2.3).
 pub(crate) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Timestamp> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    let until = match text.parse::<u32>() {
-        Ok(seconds) => now + time::Duration::seconds(seconds.into()),
-        Err(_) => OffsetDateTime::parse(&text.replace("GMT", "+0000"), &Rfc2822)
+    // Some send a fraction. A number that no integer holds is longer than anybody waits.
+    let whole = text.split('.').next().unwrap_or_default();
+    let until = if !whole.is_empty() && whole.bytes().all(|byte| byte.is_ascii_digit()) {
+        now + time::Duration::seconds(whole.parse::<u32>().unwrap_or(u32::MAX).into())
+    } else {
+        OffsetDateTime::parse(&text.replace("GMT", "+0000"), &Rfc2822)
             .ok()?
-            .into(),
+            .into()
     };
     Some(until.min(now + LONGEST_WAIT))
 }
@@ -274,6 +288,9 @@ mod tests {
                 Some(timestamp!(2026-11-25 23:59:59 UTC)),
             ),
             ("4294967295", Some(timestamp!(2026-12-02 12:00 UTC))),
+            ("99999999999999999999", Some(timestamp!(2026-12-02 12:00 UTC))),
+            ("120.5", Some(timestamp!(2026-11-24 12:02 UTC))),
+            ("-5", None),
             ("soon", None),
         ] {
             let headers = HeaderMap::from_iter([(RETRY_AFTER, text.parse().unwrap())]);

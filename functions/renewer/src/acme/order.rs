@@ -22,6 +22,7 @@ use crate::dns::change::{self, Edits};
 use crate::dns::record::{TxtRecord, ZoneRecord};
 use crate::dns::zone::Zones;
 use crate::error::Error;
+use crate::progress::Progress;
 use crate::services::Services;
 
 /// Everything that it takes to bring an order to its end.
@@ -29,6 +30,7 @@ pub(crate) struct Issuance<'a> {
     pub(crate) account: &'a Account,
     pub(crate) http: &'a Http,
     pub(crate) lease: &'a Lease<'a>,
+    pub(crate) progress: Progress<'a>,
     pub(crate) services: &'a Services,
     /// The inventory's zones.
     pub(crate) written: &'a [inventory::Zone],
@@ -43,8 +45,25 @@ impl Issuance<'_> {
     /// The chain that the CA issues for `attempt`: PEM, leaf first. `replaces` is the certificate
     /// that it replaces.
     ///
-    /// An order that turns out to be dead is forgotten, and one more is made in its place.
+    /// An order that turns out to be dead is forgotten, and one more is made in its place. One that
+    /// the CA cannot answer for again and again is given up.
     pub(crate) async fn chain(
+        &self,
+        attempt: &mut Attempt,
+        replaces: Option<CertificateIdentifier<'static>>,
+    ) -> Result<String, Error> {
+        let chain = self.chain_of_any(attempt, replaces).await;
+        if matches!(chain, Err(Error::CaUnavailable { .. }))
+            && attempt.order.is_some()
+            && attempt.resumed >= MOST_RESUMED
+        {
+            attempt.given_up = true;
+            self.lease.note(attempt).await?;
+        }
+        chain
+    }
+
+    async fn chain_of_any(
         &self,
         attempt: &mut Attempt,
         replaces: Option<CertificateIdentifier<'static>>,
@@ -86,10 +105,20 @@ impl Issuance<'_> {
         if order.state().status == OrderStatus::Pending {
             self.authorize(order, attempt).await?;
         }
+        self.progress.step("the CA issues").await;
         self.finalize(order, attempt).await?;
-        self.patiently(Step::Finalize, async || order.certificate().await)
-            .await?
-            .ok_or_else(|| Error::out_of_time(format!("the CA issues ({})", attempt.order_name())))
+        let fetched = self.patiently(Step::Finalize, async || order.certificate().await).await;
+        match fetched {
+            Ok(Some(chain)) => Ok(chain),
+            Ok(None) => Err(Error::out_of_time(format!("the CA issues ({})", attempt.order_name()))),
+            // What the CA has issued cannot be refused any more: whatever it answers, it is asked
+            // again for the same certificate before it is asked for another one.
+            Err(Error::CaDeclined(problem)) => Err(Error::unavailable(format!(
+                "the certificate is issued, but cannot be fetched ({}): {problem}",
+                attempt.order_name()
+            ))),
+            Err(error) => Err(error),
+        }
     }
 
     /// The order that the attempt began, if it still can be used; else a new one.
@@ -157,7 +186,17 @@ impl Issuance<'_> {
                 Err(instant_acme::Error::Unsupported(what)) => {
                     warn!(what, "the CA knows no renewal information; ordering without it");
                 }
-                Err(error) => return Err(self.http.error(Step::Order, error)),
+                Err(error @ instant_acme::Error::Api(_)) => return Err(self.http.error(Step::Order, error)),
+                // The library does not take an order that does not repeat `replaces`; but it is there.
+                Err(error) => match self.http.made() {
+                    Some(url) => {
+                        warn!(fault = %error, order = url, "the CA's answer to the order is odd; asking for the order");
+                        return retry_bad_nonce(async || self.account.order(url.clone()).await)
+                            .await
+                            .map_err(|error| self.http.error(Step::Order, error));
+                    }
+                    None => return Err(self.http.error(Step::Order, error)),
+                },
             }
         }
 
@@ -179,7 +218,11 @@ impl Issuance<'_> {
 
     async fn prove(&self, order: &mut Order, attempt: &mut Attempt, records: &[TxtRecord]) -> Result<(), Error> {
         if !records.is_empty() {
+            self.progress
+                .step("writing the TXT records, and waiting until DNS shows them")
+                .await;
             self.write(attempt, records).await?;
+            self.progress.step("the CA looks at the TXT records").await;
             self.set_ready(order).await?;
         }
 
@@ -227,7 +270,7 @@ impl Issuance<'_> {
             }
 
             let Some(challenge) = authorization.challenge(ChallengeType::Dns01) else {
-                return Err(Error::CaRefused(format!(
+                return Err(Error::CaDeclined(format!(
                     "the CA offers no dns-01 challenge for {identifier}"
                 )));
             };
@@ -311,6 +354,7 @@ impl Issuance<'_> {
     }
 
     async fn set_ready(&self, order: &mut Order) -> Result<(), Error> {
+        let mut refusal = None;
         let mut authorizations = order.authorizations();
         while let Some(authorization) = authorizations.next().await {
             let mut authorization = authorization.map_err(|error| self.http.error(Step::Order, error))?;
@@ -321,11 +365,38 @@ impl Issuance<'_> {
             if let Some(mut challenge) = authorization.challenge(ChallengeType::Dns01)
                 && challenge.status == ChallengeStatus::Pending
             {
-                self.patiently(Step::Order, async || challenge.set_ready().await)
-                    .await?;
+                let is_set = self.patiently(Step::Order, async || challenge.set_ready().await).await;
+                match is_set {
+                    Err(error @ Error::CaDeclined(_)) => refusal = Some(error),
+                    other => other?,
+                }
             }
         }
-        Ok(())
+
+        // A CA that looks already, because its answer was lost, may refuse to hear it again.
+        match refusal {
+            Some(error) if !self.is_looking(order.url()).await => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the CA has been told of every challenge of an order.
+    async fn is_looking(&self, url: &str) -> bool {
+        let Ok(mut fresh) = retry_bad_nonce(async || self.account.order(url.to_owned()).await).await else {
+            return false;
+        };
+        let mut authorizations = fresh.authorizations();
+        while let Some(authorization) = authorizations.next().await {
+            let Ok(mut authorization) = authorization else {
+                return false;
+            };
+            let is_pending = authorization.status == AuthorizationStatus::Pending;
+            let challenge = authorization.challenge(ChallengeType::Dns01);
+            if is_pending && challenge.is_none_or(|challenge| challenge.status == ChallengeStatus::Pending) {
+                return false;
+            }
+        }
+        true
     }
 
     /// Sends the certificate's request, and waits until the certificate is there.
@@ -479,14 +550,14 @@ impl Issuance<'_> {
                     .iter()
                     .filter_map(|challenge| challenge.error.as_ref());
                 for error in errors {
-                    verdicts.push(problem::verdict(error, Step::Validation));
+                    verdicts.push(problem::verdict(error));
                     reasons.push(format!("{identifier}: {}", describe(error, Step::Validation)));
                 }
             }
         }
 
         // The challenges' errors say more than the order's, which is often about all of them.
-        let own = own.map(|error| problem::verdict(&error, Step::Validation));
+        let own = own.map(|error| problem::verdict(&error));
         let verdict = verdicts.into_iter().max().or(own).unwrap_or(Verdict::Unavailable);
         if reasons.is_empty() {
             reasons.push(format!("the order {url} is invalid, and the CA does not say why"));
@@ -526,7 +597,7 @@ async fn finalized(order: &mut Order, request: &[u8]) -> Result<(), instant_acme
 
 /// Whether the CA answered for good that there is no such order.
 fn is_gone(problem: &Problem) -> bool {
-    problem.status == Some(404) || problem::verdict(problem, Step::Order) != Verdict::Unavailable
+    problem.status == Some(404) || problem::verdict(problem) == Verdict::Declined
 }
 
 fn errors_of(challenges: &[instant_acme::Challenge]) -> String {
@@ -547,7 +618,10 @@ fn new_order<'o>(identifiers: &'o [Identifier], attempt: &'o Attempt) -> NewOrde
 
 /// A name without the wildcard's label, as authorizations have it (RFC 8555, 7.1.4).
 fn bare(identifier: &str) -> String {
-    identifier.trim_start_matches("*.").to_ascii_lowercase()
+    identifier
+        .trim_start_matches("*.")
+        .trim_end_matches('.')
+        .to_ascii_lowercase()
 }
 
 fn identifier(name: &str) -> Identifier {
@@ -565,6 +639,8 @@ const LONGEST_ASKED: Duration = Duration::from_secs(60);
 /// what it does not have yet.
 const PASSING: Duration = Duration::from_secs(120);
 const MISSING: Duration = Duration::from_secs(30);
+/// How many renewers in a row find that the CA cannot answer for an order until it is given up.
+const MOST_RESUMED: u32 = 2;
 /// How often an order has to read `ready` before it is finalized once more.
 const READY: u32 = 3;
 

@@ -28,19 +28,17 @@ pub(crate) enum Step {
     Revocation,
 }
 
-/// Who refuses, and so who else can be asked.
+/// What an answer means for the renewal. The next issuer is asked in either case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Verdict {
     /// The CA cannot answer now.
     Unavailable,
-    /// This CA refuses for a reason of its own, such as its account, its terms or CAA.
-    ThisCa,
-    /// Any CA would refuse.
-    EveryCa,
+    /// The CA refuses. Another one may issue: each has its own accounts, terms, policies and look-ups.
+    Declined,
 }
 
 /// The type of a problem (RFC 8555, 6.7; RFC 9773, 7.4; `invalidProfile` is of the ACME profiles
-/// draft).
+/// draft), as far as something depends on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ProblemType {
     AccountDoesNotExist,
@@ -48,12 +46,7 @@ pub(crate) enum ProblemType {
     AlreadyRevoked,
     BadCsr,
     BadNonce,
-    BadPublicKey,
-    BadRevocationReason,
-    BadSignatureAlgorithm,
     Caa,
-    Compound,
-    Connection,
     Dns,
     ExternalAccountRequired,
     IncorrectResponse,
@@ -64,13 +57,12 @@ pub(crate) enum ProblemType {
     RateLimited,
     RejectedIdentifier,
     ServerInternal,
-    Tls,
     Unauthorized,
-    UnsupportedContact,
-    UnsupportedIdentifier,
     UserActionRequired,
-    /// Another URI, or none.
-    Unknown(Option<String>),
+    /// Another one.
+    Other,
+    /// None: not the CA answers, but something in front of it.
+    Blank,
 }
 
 impl ProblemType {
@@ -79,75 +71,36 @@ impl ProblemType {
     }
 
     fn parse(uri: Option<&str>) -> Self {
-        match uri.and_then(|uri| uri.strip_prefix(NAMESPACE)) {
+        let Some(uri) = uri.filter(|uri| *uri != BLANK) else {
+            return Self::Blank;
+        };
+        match uri.strip_prefix(NAMESPACE) {
             Some("accountDoesNotExist") => Self::AccountDoesNotExist,
             Some("alreadyReplaced") => Self::AlreadyReplaced,
             Some("alreadyRevoked") => Self::AlreadyRevoked,
             Some("badCSR") => Self::BadCsr,
             Some("badNonce") => Self::BadNonce,
-            Some("badPublicKey") => Self::BadPublicKey,
-            Some("badRevocationReason") => Self::BadRevocationReason,
-            Some("badSignatureAlgorithm") => Self::BadSignatureAlgorithm,
             Some("caa") => Self::Caa,
-            Some("compound") => Self::Compound,
-            Some("connection") => Self::Connection,
             Some("dns") => Self::Dns,
             Some("externalAccountRequired") => Self::ExternalAccountRequired,
             Some("incorrectResponse") => Self::IncorrectResponse,
-            Some("invalidContact") => Self::InvalidContact,
+            Some("invalidContact" | "unsupportedContact") => Self::InvalidContact,
             Some("invalidProfile") => Self::InvalidProfile,
             Some("malformed") => Self::Malformed,
             Some("orderNotReady") => Self::OrderNotReady,
             Some("rateLimited") => Self::RateLimited,
             Some("rejectedIdentifier") => Self::RejectedIdentifier,
             Some("serverInternal") => Self::ServerInternal,
-            Some("tls") => Self::Tls,
             Some("unauthorized") => Self::Unauthorized,
-            Some("unsupportedContact") => Self::UnsupportedContact,
-            Some("unsupportedIdentifier") => Self::UnsupportedIdentifier,
             Some("userActionRequired") => Self::UserActionRequired,
-            _ => Self::Unknown(uri.map(str::to_owned)),
+            _ => Self::Other,
         }
     }
 
-    fn verdict(&self, step: Step) -> Verdict {
+    fn verdict(&self) -> Verdict {
         match self {
-            Self::RateLimited | Self::ServerInternal | Self::BadNonce => Verdict::Unavailable,
-            // Without an ACME type it is not the CA that answers, but something in front of it.
-            Self::Unknown(None) => Verdict::Unavailable,
-            Self::Unknown(Some(uri)) if uri == BLANK => Verdict::Unavailable,
-            // Each CA has its own account, terms, profiles and kinds of key, and CAA names CAs.
-            Self::AccountDoesNotExist
-            | Self::BadCsr
-            | Self::BadPublicKey
-            | Self::BadSignatureAlgorithm
-            | Self::Caa
-            | Self::ExternalAccountRequired
-            | Self::InvalidContact
-            | Self::InvalidProfile
-            | Self::UnsupportedContact
-            | Self::UnsupportedIdentifier
-            | Self::UserActionRequired => Verdict::ThisCa,
-            Self::Unauthorized if step != Step::Validation => Verdict::ThisCa,
-            Self::AlreadyReplaced
-            | Self::AlreadyRevoked
-            | Self::BadRevocationReason
-            | Self::Compound
-            | Self::Connection
-            | Self::Dns
-            | Self::IncorrectResponse
-            | Self::Malformed
-            | Self::OrderNotReady
-            | Self::RejectedIdentifier
-            | Self::Tls
-            | Self::Unauthorized
-            | Self::Unknown(Some(_)) => {
-                if step == Step::Account {
-                    Verdict::ThisCa
-                } else {
-                    Verdict::EveryCa
-                }
-            }
+            Self::RateLimited | Self::ServerInternal | Self::BadNonce | Self::Blank => Verdict::Unavailable,
+            _ => Verdict::Declined,
         }
     }
 
@@ -170,7 +123,7 @@ impl ProblemType {
             Self::IncorrectResponse => {
                 Some("the CA saw another TXT value than ours: is the zone that we write the one that the world sees?")
             }
-            Self::InvalidContact | Self::UnsupportedContact => Some("check `contact` of this issuer in the inventory"),
+            Self::InvalidContact => Some("check `contact` of this issuer in the inventory"),
             Self::InvalidProfile => Some("the CA does not know this profile: check `profile` in the inventory"),
             Self::RateLimited => Some(
                 "the CA's limits: https://letsencrypt.org/docs/rate-limits/; nothing is tried before the time that it named",
@@ -196,28 +149,22 @@ impl ProblemType {
             Self::AlreadyReplaced
             | Self::AlreadyRevoked
             | Self::BadNonce
-            | Self::BadPublicKey
-            | Self::BadRevocationReason
-            | Self::BadSignatureAlgorithm
-            | Self::Compound
-            | Self::Connection
+            | Self::Blank
             | Self::Dns
             | Self::Malformed
             | Self::OrderNotReady
-            | Self::ServerInternal
-            | Self::Tls
-            | Self::UnsupportedIdentifier
-            | Self::Unknown(_) => None,
+            | Self::Other
+            | Self::ServerInternal => None,
         }
     }
 }
 
-/// What an error of the library at this step means for a renewal: whether the CA refuses what we
-/// ask for, or cannot be used for now. `retry_after` is the time that its last answer named.
+/// What an error of the library at this step means for a renewal: whether the CA declines or cannot
+/// be used for now. `retry_after` is the time that its last answer named.
 pub(crate) fn error(step: Step, error: instant_acme::Error, retry_after: Option<Timestamp>) -> Error {
     let problem = match error {
         instant_acme::Error::Api(problem) => {
-            return of_verdict(verdict(&problem, step), describe(&problem, step), retry_after);
+            return of_verdict(verdict(&problem), describe(&problem, step), retry_after);
         }
         instant_acme::Error::Unsupported(what) => {
             return Error::CaDeclined(format!("the CA does not support what the inventory asks for: {what}"));
@@ -232,50 +179,36 @@ pub(crate) fn error(step: Step, error: instant_acme::Error, retry_after: Option<
 pub(crate) fn of_verdict(verdict: Verdict, problem: String, retry_after: Option<Timestamp>) -> Error {
     match verdict {
         Verdict::Unavailable => Error::CaUnavailable { problem, retry_after },
-        Verdict::ThisCa => Error::CaDeclined(problem),
-        Verdict::EveryCa => Error::CaRefused(problem),
+        Verdict::Declined => Error::CaDeclined(problem),
     }
 }
 
-/// Who refuses. HTTP's status decides first: a CA that is busy refuses nothing.
-pub(crate) fn verdict(problem: &Problem, step: Step) -> Verdict {
+/// Whether the CA refuses. HTTP's status decides first: a CA that is busy refuses nothing.
+pub(crate) fn verdict(problem: &Problem) -> Verdict {
     if problem.status.is_some_and(|status| status >= 500 || status == 429) {
         return Verdict::Unavailable;
     }
-    let own = ProblemType::of(problem).verdict(step);
-    if own == Verdict::Unavailable {
-        return own;
-    }
-
-    // Subproblems say of each identifier what the problem says of all together.
-    problem
-        .subproblems
-        .iter()
-        .map(|sub| ProblemType::parse(sub.r#type.as_deref()).verdict(step))
-        .max()
-        .unwrap_or(own)
+    ProblemType::of(problem).verdict()
 }
 
 /// Whether an order was refused because it said which certificate it replaces (RFC 9773, 5), and
 /// not for something that another order would meet too.
 pub(crate) fn is_about_replaces(problem: &Problem) -> bool {
-    let kind = ProblemType::of(problem);
     match problem.status {
-        Some(409) => true,
+        Some(409) => return true,
         // A CA that stumbles over what is replaced would do so every night. Pebble does for one
         // serial number in 256. One that is out of order is asked once more, in vain.
-        Some(500) => kind == ProblemType::ServerInternal,
-        Some(429 | 501..) => false,
-        // So a CA answers that the certificate was issued to another account, which is this order's
-        // fault alone. Where it is about our own account, the order without `replaces` meets it again.
-        _ if kind == ProblemType::Unauthorized => true,
-        _ => {
-            matches!(
-                kind,
-                ProblemType::AlreadyReplaced | ProblemType::Malformed | ProblemType::Unknown(Some(_))
-            ) && verdict(problem, Step::Order) == Verdict::EveryCa
-        }
+        Some(500) => return ProblemType::of(problem) == ProblemType::ServerInternal,
+        _ => {}
     }
+    // `unauthorized` is what a CA answers when the certificate was issued to another account, which
+    // is this order's fault alone. Where it is about our own account, the order without `replaces`
+    // meets it again.
+    let is_possible = matches!(
+        ProblemType::of(problem),
+        ProblemType::AlreadyReplaced | ProblemType::Malformed | ProblemType::Other | ProblemType::Unauthorized
+    );
+    is_possible && problem.subproblems.is_empty() && verdict(problem) == Verdict::Declined
 }
 
 /// An error's body as a problem document that the library reads (RFC 9457), whatever it is: HTTP's
@@ -477,19 +410,19 @@ mod tests {
             (
                 400,
                 r#"{"type": "urn:ietf:params:acme:error:rejectedIdentifier", "detail": "no", "subproblems": "none"}"#,
-                Verdict::EveryCa,
+                Verdict::Declined,
                 "no (urn",
             ),
             (
                 400,
                 r#"{"type": "https://ca.example/errors/7", "title": "seven"}"#,
-                Verdict::EveryCa,
+                Verdict::Declined,
                 "seven (https",
             ),
         ] {
             let problem = read(status, &HeaderMap::new(), body);
             let text = describe(&problem, Step::Order);
-            assert_eq!(verdict(&problem, Step::Order), verdict_of, "{body}");
+            assert_eq!(verdict(&problem), verdict_of, "{body}");
             assert!(text.contains(words), "{body}: {text}");
         }
     }
@@ -512,45 +445,38 @@ mod tests {
                 "Terms changed [instance: https://ca.example/agree?token=1] [terms-of-service: https://ca.example/tos,2.pdf] [help: https://ca.example/help]"
             )
         );
-        assert_eq!(verdict(&problem, Step::Order), Verdict::ThisCa);
+        assert_eq!(verdict(&problem), Verdict::Declined);
     }
 
     #[test]
-    fn who_refuses_depends_on_the_step() {
-        use Step::{Account, Finalize, Order, Validation};
-        for (kind, status, step, expected) in [
-            ("rateLimited", 429, Order, Verdict::Unavailable),
-            ("rateLimited", 403, Order, Verdict::Unavailable),
-            ("serverInternal", 500, Order, Verdict::Unavailable),
-            ("serverInternal", 400, Validation, Verdict::Unavailable),
-            ("caa", 403, Validation, Verdict::ThisCa),
-            ("caa", 403, Finalize, Verdict::ThisCa),
-            ("rejectedIdentifier", 400, Order, Verdict::EveryCa),
-            ("dns", 400, Validation, Verdict::EveryCa),
-            ("malformed", 400, Order, Verdict::EveryCa),
-            ("malformed", 400, Account, Verdict::ThisCa),
-            ("unauthorized", 401, Account, Verdict::ThisCa),
-            ("unauthorized", 403, Order, Verdict::ThisCa),
-            ("unauthorized", 403, Validation, Verdict::EveryCa),
-            ("accountDoesNotExist", 400, Order, Verdict::ThisCa),
-            ("externalAccountRequired", 401, Account, Verdict::ThisCa),
-            ("userActionRequired", 403, Order, Verdict::ThisCa),
-            ("invalidProfile", 400, Order, Verdict::ThisCa),
-        ] {
-            let problem = read(
-                status,
-                &HeaderMap::new(),
-                &json!({ "type": format!("{NAMESPACE}{kind}") }).to_string(),
-            );
-            assert_eq!(verdict(&problem, step), expected, "{kind} {step:?}");
-        }
+    fn one_type_has_another_hint_at_another_step() {
         let deactivated = read(
             403,
             &HeaderMap::new(),
             r#"{"type": "urn:ietf:params:acme:error:unauthorized", "detail": "Account is deactivated"}"#,
         );
-        assert!(describe(&deactivated, Order).contains("delete accounts/ISSUER/account.json"));
-        assert!(describe(&deactivated, Validation).contains("another TXT value"));
+        assert!(describe(&deactivated, Step::Order).contains("delete accounts/ISSUER/account.json"));
+        assert!(describe(&deactivated, Step::Validation).contains("another TXT value"));
+    }
+
+    #[test]
+    fn only_a_ca_that_is_busy_is_asked_again_for_the_same_order() {
+        for (kind, status, expected) in [
+            ("rateLimited", 429, Verdict::Unavailable),
+            ("rateLimited", 403, Verdict::Unavailable),
+            ("serverInternal", 500, Verdict::Unavailable),
+            ("serverInternal", 400, Verdict::Unavailable),
+            ("malformed", 502, Verdict::Unavailable),
+            ("malformed", 400, Verdict::Declined),
+            ("caa", 403, Verdict::Declined),
+            ("unauthorized", 403, Verdict::Declined),
+            ("rejectedIdentifier", 400, Verdict::Declined),
+            ("somethingNew", 400, Verdict::Declined),
+        ] {
+            let kind = format!("{NAMESPACE}{kind}");
+            let problem = read(status, &HeaderMap::new(), &json!({ "type": kind }).to_string());
+            assert_eq!(verdict(&problem), expected, "{kind} {status}");
+        }
     }
 
     #[test]

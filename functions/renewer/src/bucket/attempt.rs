@@ -4,7 +4,7 @@ use std::fmt;
 
 use instant_acme::Account;
 use neverlapse::bucket::version;
-use neverlapse::inventory::{Inventory, Issuer, KeyType, Managed};
+use neverlapse::inventory::{Inventory, Issuer, KeyType, Managed, Profile};
 use neverlapse::timestamp::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -53,6 +53,10 @@ pub(crate) struct Attempt {
 impl Attempt {
     /// A new attempt to get what the inventory wants.
     pub(crate) fn new(issuer: &Issuer, account: &Account, wanted: &Managed, key: PrivateKey) -> Self {
+        // A profile that is only preferred is ordered where it is offered.
+        let is_offered = |name: &str| account.profiles().any(|profile| profile.name == name);
+        let profile = wanted.profile_at(issuer);
+        let profile = profile.filter(|profile| profile.is_required || is_offered(&profile.name));
         Self {
             version: version::id(Timestamp::now(), rand::random()),
             issuer: issuer.name.clone(),
@@ -60,7 +64,7 @@ impl Attempt {
             account: account.id().to_owned(),
             identifiers: wanted.identifiers.clone(),
             key_type: wanted.key_type,
-            profile: wanted.profile.clone(),
+            profile: profile.map(|profile| profile.name),
             key,
             order: None,
             txt: Vec::new(),
@@ -85,10 +89,12 @@ impl Attempt {
             .issuers
             .get(&self.issuer)
             .filter(|issuer| wanted.issuers.contains(&issuer.name));
-        issuer.is_some_and(|issuer| issuer.directory == self.directory)
-            && self.identifiers == wanted.identifiers
-            && self.key_type == wanted.key_type
-            && self.profile == wanted.profile
+        issuer.is_some_and(|issuer| {
+            issuer.directory == self.directory
+                && self.identifiers == wanted.identifiers
+                && self.key_type == wanted.key_type
+                && Profile::is_met(wanted.profile_at(issuer).as_ref(), self.profile.as_deref())
+        })
     }
 
     /// Whether its order belongs to this account.

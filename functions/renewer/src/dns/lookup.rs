@@ -46,7 +46,7 @@ impl Lookup {
     pub(crate) fn new(nameserver: Option<SocketAddr>) -> Result<Self, Error> {
         let resolver = match nameserver {
             Some(server) => only(server)?,
-            None => system().map_err(unreadable)?,
+            None => system()?,
         };
         Ok(Self { resolver, nameserver })
     }
@@ -294,10 +294,11 @@ fn failure(error: &NetError) -> String {
     }
 }
 
-fn system() -> Result<TokioResolver, NetError> {
-    let mut builder = TokioResolver::builder_tokio()?;
+/// A file that the library would refuse as a whole for one unknown word stops nothing.
+fn system() -> Result<TokioResolver, Error> {
+    let mut builder = TokioResolver::builder_with_config(resolve::system(), TokioRuntimeProvider::default());
     builder.options_mut().cache_size = 0;
-    builder.build()
+    builder.build().map_err(unreadable)
 }
 
 fn only(server: SocketAddr) -> Result<TokioResolver, Error> {
@@ -311,7 +312,7 @@ fn only(server: SocketAddr) -> Result<TokioResolver, Error> {
 }
 
 fn unreadable(error: NetError) -> Error {
-    Error::Internal(format!("cannot read the system's DNS configuration: {error}"))
+    Error::Internal(format!("cannot make a resolver: {error}"))
 }
 
 const LONGEST: usize = 9;

@@ -9,11 +9,10 @@ use super::leftovers;
 use super::task::Task;
 use crate::bucket::lease;
 use crate::error::Error;
-use crate::notify::Notifier;
 use crate::outcome::Outcome;
 
 /// Orders the certificate from the staging directory of its first issuer, and drops what is issued.
-pub(crate) async fn dry_run(task: Task<'_>, notifier: &Notifier) -> Result<Outcome, Error> {
+pub(crate) async fn dry_run(task: Task<'_>) -> Result<Outcome, Error> {
     let name = &task.wanted.name;
     let Some(issuer) = task.issuers()?.into_iter().next() else {
         return Err(Error::Internal(format!("{name} has no issuer to order from")));
@@ -21,28 +20,24 @@ pub(crate) async fn dry_run(task: Task<'_>, notifier: &Notifier) -> Result<Outco
     let staging = staging(issuer)?;
     let nothing = Renewal::new(name);
 
-    let outcome = task
-        .hold(lease::dry_run_key(name), async |lease| {
-            let job = Job {
-                task,
-                lease,
-                issuers: vec![&staging],
-                current: None,
-                reason: &Reason::Requested,
-                renewal: &nothing,
-                history: None,
-            };
-            let issued = job.order(Vec::new()).await;
-            lease.finish().await?;
-            leftovers::remove(lease, &task).await?;
-            issued.map(|_| Outcome::DryRun)
+    task.hold(lease::dry_run_key(name), async |lease| {
+        let job = Job {
+            task,
+            lease,
+            issuers: vec![&staging],
+            current: None,
+            reason: &Reason::Requested,
+            renewal: &nothing,
+            history: None,
+        };
+        let issued = job.order(Vec::new()).await;
+        lease.finish().await?;
+        leftovers::remove(lease, &task).await?;
+        issued.map(|_| Outcome::DryRun {
+            issuer: issuer.name.clone(),
         })
-        .await?;
-
-    if let Outcome::DryRun = outcome {
-        notifier.dry_run(name, &issuer.name).await;
-    }
-    Ok(outcome)
+    })
+    .await
 }
 
 /// The same issuer at its staging directory, under a name of its own: the name is the account's

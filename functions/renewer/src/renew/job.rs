@@ -1,13 +1,14 @@
 //! The order of one certificate: from one issuer after the other, until one of them issues.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::time::Duration;
 
 use instant_acme::{Account, CertificateIdentifier};
 use lambda_runtime::tracing::warn;
 use neverlapse::bucket::version::{Current, PRIVKEY, file_key};
 use neverlapse::inventory::Issuer;
-use neverlapse::renewal::{Reason, Renewal};
+use neverlapse::renewal::{self, Reason, Renewal};
 use neverlapse::timestamp::Timestamp;
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
@@ -37,6 +38,30 @@ pub(crate) struct Job<'a> {
     pub(crate) history: Option<&'a History>,
 }
 
+/// What came of asking the issuers.
+pub(crate) struct Ordered {
+    pub(crate) issued: Issued,
+    /// The issuers before the one that issued.
+    pub(crate) missed: Vec<Miss>,
+}
+
+/// An issuer that did not issue.
+#[derive(Debug)]
+pub(crate) struct Miss {
+    issuer: String,
+    problem: String,
+    /// When it can be asked again, if it is only busy and says so.
+    retry_after: Option<Timestamp>,
+    /// Whether it refuses, and does so until a person changes something.
+    pub(crate) is_declined: bool,
+}
+
+impl fmt::Display for Miss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.issuer, self.problem)
+    }
+}
+
 /// One issuer's turn: a new order, or one that an earlier renewer began.
 struct Turn<'a> {
     issuer: &'a Issuer,
@@ -46,29 +71,37 @@ struct Turn<'a> {
 impl<'a> Job<'a> {
     /// Orders from one issuer after the other, until one issues or the failure is not an issuer's.
     /// `under_way` are the attempts that earlier renewers began, the last one first.
-    pub(crate) async fn order(&self, under_way: Vec<Attempt>) -> Result<Issued, Error> {
+    pub(crate) async fn order(&self, under_way: Vec<Attempt>) -> Result<Ordered, Error> {
         let name = &self.task.wanted.name;
         let mut turns = self.turns(under_way);
-        let mut problems = Vec::new();
-        let mut waits = Vec::new();
-        let mut is_declined = true;
+        let mut missed = Vec::new();
 
         while let Some(Turn { issuer, resumed }) = turns.pop_front() {
+            let miss = |problem, retry_after, is_declined| Miss {
+                issuer: issuer.name.clone(),
+                problem,
+                retry_after,
+                is_declined,
+            };
             if let Some(until) = self.has_to_wait(issuer) {
-                problems.push(format!("{}: not asked; it said to wait until {until}", issuer.name));
-                waits.push(Some(until));
-                is_declined = false;
+                let problem = format!("not asked; it said to wait until {until}");
+                missed.push(miss(problem, Some(until), false));
                 continue;
             }
 
+            let begins = if resumed.is_some() {
+                "going on with the order at"
+            } else {
+                "ordering from"
+            };
+            self.task.progress().step(format!("{begins} {}", issuer.name)).await;
             let was_under_way = resumed.as_ref().is_some_and(|attempt| !attempt.given_up);
             match self.order_from(issuer, resumed).await {
+                Ok(issued) => return Ok(Ordered { issued, missed }),
                 Err(Error::CaUnavailable { problem, retry_after }) => {
                     warn!(name, issuer = issuer.name, said = problem, "the issuer is at fault");
-                    problems.push(format!("{}: {problem}", issuer.name));
                     let retry_after = retry_after.map(|until| self.bounded(until));
-                    waits.push(retry_after);
-                    is_declined = false;
+                    missed.push(miss(problem, retry_after, false));
                     if let (Some(until), Some(history)) = (retry_after, self.history) {
                         history.wait(name, &issuer.name, until).await?;
                     }
@@ -80,30 +113,12 @@ impl<'a> Job<'a> {
                 }
                 Err(Error::CaDeclined(problem)) => {
                     warn!(name, issuer = issuer.name, said = problem, "the issuer declines");
-                    problems.push(format!("{}: {problem}", issuer.name));
-                    waits.push(None);
+                    missed.push(miss(problem, None, true));
                 }
-                Err(Error::CaRefused(problem)) => {
-                    problems.push(format!("{}: {problem}", issuer.name));
-                    return Err(Error::CaRefused(problems.join("\n")));
-                }
-                other => return other,
+                Err(error) => return Err(error),
             }
         }
-
-        let problem = problems.join("\n");
-        if is_declined {
-            return Err(Error::CaDeclined(problem));
-        }
-        Err(Error::CaUnavailable {
-            problem,
-            // An issuer that named no time may be asked again sooner than the earliest of the
-            // others.
-            retry_after: waits
-                .into_iter()
-                .collect::<Option<Vec<_>>>()
-                .and_then(|waits| waits.into_iter().min()),
-        })
+        Err(nobody_issued(&missed))
     }
 
     /// Orders that were begun come first, because they are finished, whichever issuer would be asked
@@ -174,6 +189,7 @@ impl<'a> Job<'a> {
             account: &account,
             http: &http,
             lease: self.lease,
+            progress: self.task.progress(),
             services,
             written: &self.task.inventory.zones,
             zones: OnceCell::new(),
@@ -182,7 +198,7 @@ impl<'a> Job<'a> {
         };
         let replaces = self.replaces(issuer, &account).await;
         let chain = match issuance.chain(&mut attempt, replaces).await {
-            Err(refused @ (Error::CaRefused(_) | Error::CaDeclined(_))) => {
+            Err(refused @ Error::CaDeclined(_)) => {
                 self.lease.forget().await?;
                 return Err(refused);
             }
@@ -226,13 +242,8 @@ impl<'a> Job<'a> {
     /// issuer's wish is worth an outage.
     fn bounded(&self, until: Timestamp) -> Timestamp {
         let now = Timestamp::now();
-        match self.current {
-            Some(current) => {
-                let left = (current.facts.not_after - now).max(SHORTEST_WAIT * 2);
-                until.min(now + left / 2)
-            }
-            None => until,
-        }
+        self.current
+            .map_or(until, |current| renewal::bounded(until, current.facts.not_after, now))
     }
 
     /// Until when an order that was resumed may stay as it is: half of the time, so that the rest is
@@ -287,7 +298,23 @@ impl<'a> Job<'a> {
     }
 }
 
+/// None of the issuers issued.
+fn nobody_issued(missed: &[Miss]) -> Error {
+    let problems: Vec<_> = missed.iter().map(Miss::to_string).collect();
+    let problem = problems.join("\n");
+    if missed.iter().all(|miss| miss.is_declined) {
+        return Error::CaDeclined(problem);
+    }
+    Error::CaUnavailable {
+        problem,
+        // An issuer that named no time may be asked again sooner than the earliest of the others.
+        retry_after: missed
+            .iter()
+            .map(|miss| miss.retry_after)
+            .collect::<Option<Vec<_>>>()
+            .and_then(|waits| waits.into_iter().min()),
+    }
+}
+
 /// How long an order that does not move is looked at once more.
 const LOOK: Duration = Duration::from_secs(10);
-/// Also an expired certificate is no reason to hammer a CA.
-const SHORTEST_WAIT: time::Duration = time::Duration::minutes(30);

@@ -1,7 +1,7 @@
 //! One request, from the question whether anything is due to the version that is published.
 
 mod dry_run;
-mod job;
+pub(crate) mod job;
 mod leftovers;
 mod revoke;
 mod task;
@@ -13,11 +13,11 @@ use neverlapse::bucket::store::{Store, Tagged};
 use neverlapse::bucket::version::Current;
 use neverlapse::inventory::Inventory;
 use neverlapse::renewal::request::{Action, Request, RequestedBy};
-use neverlapse::renewal::{Decision, Reason, Renewal, decide};
+use neverlapse::renewal::{Decision, Reason, Renewal, decide, is_early};
 use neverlapse::timestamp::Timestamp;
 use tokio::time::Instant;
 
-use self::job::Job;
+use self::job::{Job, Ordered};
 use self::task::Task;
 use crate::acme::http::Http;
 use crate::acme::renewal_info;
@@ -28,7 +28,7 @@ use crate::bucket::{publish, version};
 use crate::error::Error;
 use crate::history::History;
 use crate::notify::Notifier;
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Published};
 use crate::services::Services;
 use crate::settings::Settings;
 
@@ -77,11 +77,11 @@ impl Renewer {
     pub(crate) async fn handle(&self, request: &Request, deliveries: u32, deadline: Instant) -> Result<Outcome, Error> {
         if request.action == Action::ReplaceAccountKey {
             let result = self.replace_account_key(request).await;
-            return self.notifier.conclude_once(&request.name, result).await;
+            return self.notifier.conclude_once(request, deliveries, result).await;
         }
         if request.dry_run {
             let result = self.dry_run(request, deadline).await;
-            return self.notifier.conclude_once(&request.name, result).await;
+            return self.notifier.conclude_once(request, deliveries, result).await;
         }
 
         let result = self.renew(request, deadline).await;
@@ -104,15 +104,15 @@ impl Renewer {
     async fn dry_run(&self, request: &Request, deadline: Instant) -> Result<Outcome, Error> {
         let inventory = self.inventory().await?;
         match self.task(&inventory, request, deadline) {
-            Some(task) => dry_run::dry_run(task, &self.notifier).await,
-            None => Ok(self.unknown(&inventory, request).await),
+            Some(task) => dry_run::dry_run(task).await,
+            None => Ok(unknown(&inventory, request)),
         }
     }
 
     async fn renew(&self, request: &Request, deadline: Instant) -> Result<Outcome, Error> {
         let inventory = self.inventory().await?;
         let Some(task) = self.task(&inventory, request, deadline) else {
-            return Ok(self.unknown(&inventory, request).await);
+            return Ok(unknown(&inventory, request));
         };
         let wanted = task.wanted;
         let key = lease::key(&wanted.name);
@@ -191,8 +191,10 @@ impl Renewer {
             renewal: &renewal,
             history: Some(&self.history),
         };
-        let issued = job.order(under_way).await?;
+        let Ordered { issued, missed } = job.order(under_way).await?;
         let early_end = issued.early_end.clone();
+        let is_early =
+            matches!(reason, Reason::Suggested { .. }) && current.is_some_and(|current| is_early(&current.facts, now));
         let published = self.publish(issued, before.as_ref()).await?;
 
         lease.finish().await?;
@@ -201,7 +203,11 @@ impl Renewer {
             self.notifier.ends_early(&wanted.name, &problem).await;
         }
         self.prune(&wanted.name).await;
-        Ok(Outcome::Published(Box::new(published)))
+        Ok(Outcome::Published(Box::new(Published {
+            current: published,
+            missed,
+            is_early,
+        })))
     }
 
     /// Removes TXT records that are left in DNS. That it cannot be done is no failure: people are
@@ -296,42 +302,43 @@ impl Renewer {
             .find(|wanted| wanted.name == request.name)?;
         Some(Task {
             services: &self.services,
+            history: &self.history,
             inventory,
             wanted,
             request,
             deadline,
         })
     }
+}
 
-    /// The inventory does not have the certificate. A late request for one that was taken out is no
-    /// failure; people are notified if one of them asked for it, or if its entry may be one that
-    /// cannot be read.
-    async fn unknown(&self, inventory: &Inventory, request: &Request) -> Outcome {
-        if request.requested_by == RequestedBy::Probe && inventory.problems.is_empty() {
-            return Outcome::Gone;
-        }
+/// The inventory does not have the certificate. A late request for one that was taken out is no
+/// failure; people are notified if one of them asked for it, or if its entry may be one that cannot
+/// be read.
+fn unknown(inventory: &Inventory, request: &Request) -> Outcome {
+    if request.requested_by == RequestedBy::Probe && inventory.problems.is_empty() {
+        return Outcome::Gone;
+    }
 
-        let names: Vec<_> = inventory
-            .certificates
-            .iter()
-            .map(|certificate| certificate.name.as_str())
-            .collect();
-        let names = if names.is_empty() {
-            "none".to_owned()
-        } else {
-            names.join(", ")
-        };
-        let problems: String = inventory
-            .problems
-            .iter()
-            .map(|problem| format!("\n  - {problem}"))
-            .collect();
-        let problem = format!(
+    let names: Vec<_> = inventory
+        .certificates
+        .iter()
+        .map(|certificate| certificate.name.as_str())
+        .collect();
+    let names = if names.is_empty() {
+        "none".to_owned()
+    } else {
+        names.join(", ")
+    };
+    let problems: String = inventory
+        .problems
+        .iter()
+        .map(|problem| format!("\n  - {problem}"))
+        .collect();
+    Outcome::Refused {
+        problem: format!(
             "the inventory has no certificate {:?} (it has: {names}){problems}",
             request.name
-        );
-        self.notifier.refused(&request.name, &problem).await;
-        Outcome::Refused
+        ),
     }
 }
 

@@ -3,6 +3,7 @@
 use instant_acme::{RevocationReason, RevocationRequest};
 use lambda_runtime::tracing::info;
 use neverlapse::bucket::version::{MANIFEST, Manifest, file_key};
+use neverlapse::inventory::Issuer;
 
 use super::task::Task;
 use crate::acme::http::{Http, retry_bad_nonce};
@@ -29,9 +30,13 @@ pub(crate) async fn revoke(task: &Task<'_>) -> Result<(), Error> {
     };
     let facts = manifest.value.facts;
 
-    let issuer = task.issuer(&facts.issuer.name)?;
-    let http = Http::of(issuer, store).await?;
-    let account = task.services.accounts().open(issuer, &http).await?;
+    // The issuer of that name may be another CA by now.
+    let issuer = Issuer {
+        directory: facts.issuer.directory.clone(),
+        ..task.issuer(&facts.issuer.name)?.clone()
+    };
+    let http = Http::of(&issuer, store).await?;
+    let account = task.services.accounts().open(&issuer, &http).await?;
     let leaf = version::leaf(store, &facts).await?;
     let reason = if task.request.key_compromise {
         RevocationReason::KeyCompromise

@@ -6,13 +6,16 @@ use tokio::time::Instant;
 
 use crate::bucket::lease::{Claim, Lease};
 use crate::error::Error;
+use crate::history::History;
 use crate::outcome::Outcome;
+use crate::progress::Progress;
 use crate::services::Services;
 
 /// What is requested, what the inventory wants, and how much time there is.
 #[derive(Clone, Copy)]
 pub(crate) struct Task<'a> {
     pub(crate) services: &'a Services,
+    pub(crate) history: &'a History,
     pub(crate) inventory: &'a Inventory,
     pub(crate) wanted: &'a Managed,
     pub(crate) request: &'a Request,
@@ -20,6 +23,14 @@ pub(crate) struct Task<'a> {
 }
 
 impl<'a> Task<'a> {
+    /// Where to note how far the request is.
+    pub(crate) fn progress(&self) -> Progress<'a> {
+        Progress {
+            history: self.history,
+            request: self.request,
+        }
+    }
+
     /// The issuer of this name.
     pub(crate) fn issuer(&self, name: &str) -> Result<&'a Issuer, Error> {
         self.inventory.issuers.get(name).ok_or_else(|| {
