@@ -272,14 +272,14 @@ fn records(zones: &Zones, name: &str, wanted: RecordType, cnames: usize) -> Resu
     // The longest zone that holds a name is the one that answers for it.
     let mut parents = successors(Some(name), |name| Some(name.split_once('.')?.1));
     let zone = parents.find_map(|parent| zones.get(parent));
-    let mut sets = zone.into_iter().flatten().filter(|set| set.name == name).peekable();
-    if sets.peek().is_none() {
+    let Some(zone) = zone else { return Ok(None) };
+    let Some(holder) = holder(zone, name) else {
         return Ok(None);
-    }
+    };
 
     let mut found = Vec::new();
-    for set in sets {
-        found.extend(answers(set, wanted)?);
+    for set in zone.iter().filter(|set| set.name == holder) {
+        found.extend(answers(set, name, wanted)?);
     }
 
     if let Some(RData::CNAME(target)) = found.last().map(|record| &record.data)
@@ -292,15 +292,30 @@ fn records(zones: &Zones, name: &str, wanted: RecordType, cnames: usize) -> Resu
     Ok(Some(found))
 }
 
-/// The records of a set that answer a question about its name. A CNAME answers questions of every
+/// The name whose records answer for `name`: itself, or the wildcard below the nearest name above it that exists
+/// (RFC 4592, 3.3.1). Nothing if there is no such name.
+fn holder(zone: &[ResourceRecordSet], name: &str) -> Option<String> {
+    let exists = |name: &str| {
+        zone.iter()
+            .any(|set| set.name == name || set.name.strip_suffix(name).is_some_and(|rest| rest.ends_with('.')))
+    };
+    if exists(name) {
+        return Some(name.to_owned());
+    }
+    let mut parents = successors(Some(name), |name| Some(name.split_once('.')?.1)).skip(1);
+    let wildcard = format!("*.{}", parents.find(|parent| exists(parent))?);
+    zone.iter().any(|set| set.name == wildcard).then_some(wildcard)
+}
+
+/// The records of a set that answer a question about a name. A CNAME answers questions of every
 /// type (RFC 1034, 3.6.2).
-fn answers(set: &ResourceRecordSet, wanted: RecordType) -> Result<Vec<Record>> {
+fn answers(set: &ResourceRecordSet, name: &str, wanted: RecordType) -> Result<Vec<Record>> {
     let kind = set.r#type.as_str().parse().ok();
     let Some(kind) = kind.filter(|kind| [wanted, RecordType::CNAME].contains(kind)) else {
         return Ok(Vec::new());
     };
 
-    let owner = owner(&set.name)?;
+    let owner = owner(name)?;
     let values = set.resource_records().iter().map(|record| {
         // Route 53 writes values as zone files do: a TXT is one or more strings in quotes.
         let data = RData::try_from_str(kind, &record.value)?;
@@ -313,8 +328,9 @@ fn owner(name: &str) -> Result<Name> {
     Ok(Name::from_ascii(format!("{name}."))?)
 }
 
+/// Route 53 writes an asterisk as `\\052`.
 fn plain(name: &str) -> String {
-    name.trim_end_matches('.').to_ascii_lowercase()
+    name.trim_end_matches('.').replace("\\052", "*").to_ascii_lowercase()
 }
 
 /// Pebble waits for five seconds.

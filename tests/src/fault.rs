@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
 use axum::Router;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::serve::Listener;
+use futures::stream;
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
@@ -36,6 +37,10 @@ pub enum Fate {
     Stop,
     /// It is passed on when the gate opens.
     Wait(Gate),
+    /// The connection breaks, and the request is not passed on.
+    CutBefore,
+    /// It is passed on, and the connection breaks instead of an answer.
+    CutAfter,
     /// It is answered with this status and body (XML, as AWS does) at once.
     Refuse(u16, String),
     /// It is answered so at once.
@@ -220,7 +225,8 @@ async fn pass(
 ) -> Response {
     let fate = fate(&shared, &method, &uri, &headers, &body);
     match &fate {
-        Fate::Pass | Fate::Hold => {}
+        Fate::Pass | Fate::Hold | Fate::CutAfter => {}
+        Fate::CutBefore => return cut(),
         Fate::Refuse(status, body) => {
             let headers = vec![("content-type", "application/xml".to_owned())];
             let (status, body) = (*status, body.clone());
@@ -251,6 +257,9 @@ async fn pass(
         shared.held.notify_one();
         return std::future::pending().await;
     }
+    if fate == Fate::CutAfter {
+        return cut();
+    }
     match answer {
         Ok((status, mut headers, body)) => {
             HOP_BY_HOP.iter().for_each(|name| drop(headers.remove(*name)));
@@ -279,6 +288,12 @@ fn fate(shared: &Shared, method: &Method, uri: &Uri, headers: &HeaderMap, body: 
         body: String::from_utf8_lossy(body).into_owned(),
     });
     fate
+}
+
+/// An answer that ends in the middle of nothing, and its connection with it.
+fn cut() -> Response {
+    let broken = stream::once(async { Err::<Bytes, _>(std::io::Error::other("cut")) });
+    Response::new(Body::from_stream(broken))
 }
 
 fn reply(said: Reply) -> Response {

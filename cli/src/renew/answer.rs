@@ -139,7 +139,7 @@ mod tests {
             (
                 Answer::NotDue { next: NOW },
                 0,
-                "not due before 2026-11-26T12:00:00Z; --force orders anyway",
+                "not due before 2026-11-26 12:00 UTC; --force orders anyway",
             ),
             (
                 Answer::Waits {
@@ -148,7 +148,7 @@ mod tests {
                     problem: Some("the CA's words".to_owned()),
                 },
                 1,
-                "waits until 2026-11-26T12:00:00Z, because an earlier try failed; --force orders at once\nthe CA's words",
+                "waits until 2026-11-26 12:00 UTC, because an earlier try failed; --force orders at once\nthe CA's words",
             ),
             (
                 Answer::NoStaging("own".to_owned()),

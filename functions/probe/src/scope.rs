@@ -44,7 +44,7 @@ impl Scope {
 
     /// The inventory alone.
     pub(crate) async fn inventory(store: &Store, settings: &Settings) -> Result<Inventory, Error> {
-        inventory(store, settings).await.map(|(inventory, _)| inventory)
+        inventory(store, settings).await
     }
 
     /// Reads every root certificate that the inventory names.

@@ -5,7 +5,7 @@ use neverlapse::bucket::version::{Current, PRIVKEY};
 use neverlapse::renewal::decide;
 use neverlapse::renewal::request::{Action, Request, RequestedBy};
 use neverlapse::timestamp::Timestamp;
-use neverlapse_tests::pebble::{Options, Pebble};
+use neverlapse_tests::pebble::{self, Options, Pebble};
 use tokio::time::{Duration, sleep};
 
 use crate::fixture::{Lab, certificate, forced, request};
@@ -34,16 +34,22 @@ pub(crate) async fn plan_dry_run_renew_rollback_and_revoke_by_command(lab: &Lab)
     ensure!(pebble.orders()? == 0, "plan orders nothing");
 
     // A dry run does all of it, at the staging directory, says so, and leaves nothing.
-    command(lab, &["renew", NAME, "--dry-run"]).await?;
+    let said = command(lab, &["renew", NAME, "--dry-run"]).await?;
+    ensure!(said.contains("dry run for asked.test succeeded"), "{said}");
     let alert = lab.alert("dry run for asked.test succeeded").await?;
     ensure!(alert.text.contains("nothing was published"), "{}", alert.text);
     ensure!((pebble.orders()?, staging.issued()?) == (0, 1));
     ensure!(lab.bucket.versions(NAME).await?.is_empty() && lab.bucket.current(NAME).await?.is_none());
 
-    command(lab, &["renew", NAME]).await?;
-    lab.published(NAME, None).await?;
+    // It is followed to its end.
+    let said = command(lab, &["renew", NAME]).await?;
+    for words in ["asked.test is renewed until", "pulled by 0 of 0 instances"] {
+        ensure!(said.contains(words), "{words:?} is not in {said}");
+    }
     lab.at_rest(NAME).await?;
     let first = lab.bucket.verified(NAME, &pebble).await?;
+    let alert = lab.alert("asked.test is renewed until").await?;
+    ensure!(alert.text.contains(&first.facts.version), "{}", alert.text);
 
     // The renewer's decision is the one that plan prints.
     let said = command(lab, &["plan"]).await?;
@@ -57,9 +63,37 @@ pub(crate) async fn plan_dry_run_renew_rollback_and_revoke_by_command(lab: &Lab)
         "{said}"
     );
     let orders = pebble.orders()?;
-    command(lab, &["renew", NAME]).await?;
+    let said = command(lab, &["renew", NAME]).await?;
+    ensure!(
+        said.contains("not due before") && said.contains("--force orders anyway"),
+        "{said}"
+    );
     lab.drained().await?;
     ensure!(pebble.orders()? == orders, "nothing was due");
+
+    // What fails is answered in the CA's words, and what has to wait is not even asked.
+    lab.inventory(&format!(
+        "{}{issuer}",
+        certificate(NAME, &[NAME, pebble::BLOCKED], "asked")
+    ))
+    .await?;
+    let (done, said) = lab.neverlapse(&["renew", NAME]).await?;
+    for words in ["ordering from asked", "failed; it is tried again", "rejectedIdentifier"] {
+        ensure!(!done && said.contains(words), "{words:?} is not in {said}");
+    }
+    lab.purge().await?;
+    let (done, said) = lab.neverlapse(&["renew", NAME]).await?;
+    ensure!(
+        !done && said.contains("it waits until") && said.contains("rejectedIdentifier"),
+        "{said}"
+    );
+    let (done, said) = lab.neverlapse(&["renew", NAME, "--dry-run"]).await?;
+    ensure!(
+        !done && said.contains("[issuer.asked] has no staging_directory"),
+        "{said}"
+    );
+    lab.inventory(&format!("{entry}reuse_key = true\n{issuer}{rehearsed}"))
+        .await?;
 
     let second = by_force(lab, &first, &pebble).await?;
     ensure!(

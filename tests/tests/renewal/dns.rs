@@ -121,6 +121,27 @@ pub(crate) async fn cnames_that_lead_in_circles_and_many_that_lead_to_one(lab: &
     Ok(())
 }
 
+/// Wildcards answer for `_acme-challenge.NAME` too: their CNAME led into a load balancer's zone, where nobody of us may write.
+pub(crate) async fn cnames_that_wildcards_make_up_are_not_followed(lab: &Lab) -> Result<()> {
+    let isolated = Isolated::open(lab, "wildcards").await?;
+    let (pebble, issuer) = isolated.issuer("wild").await?;
+    let zone = lab.stack.create_zone("wildcards.test").await?;
+    lab.stack
+        .create_record(&zone, "*.wildcards.test", RrType::Cname, "lb-1.elb.amazonaws.example")
+        .await?;
+    lab.stack
+        .create_record(&zone, "*.texts.wildcards.test", RrType::Txt, "\"of nobody\"")
+        .await?;
+    let names = ["wildcards.test", "apps.wildcards.test", "texts.wildcards.test"];
+    let entry = certificate("wildcards", &names, "wild");
+    isolated.inventory(&format!("{entry}{issuer}")).await?;
+
+    isolated.renewed(&request("wildcards"), &pebble).await?;
+    let left = lab.stack.txt(&zone).await?;
+    ensure!(left.len() == 1 && left[0].1 == "of nobody", "in DNS: {left:?}");
+    Ok(())
+}
+
 /// A zone of ours has the name too, but is not delegated; and another role leads nowhere, which is its own zone's trouble alone.
 pub(crate) async fn a_zone_in_another_account_is_reached_by_its_role_alone(lab: &Lab) -> Result<()> {
     let isolated = Isolated::open(lab, "another-account").await?;

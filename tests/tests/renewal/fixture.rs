@@ -89,15 +89,7 @@ impl Lab {
 
     /// What the queue hands to the function.
     pub(crate) fn batch(&self, request: &Request) -> Result<Value> {
-        let notification = json!({
-            "Type": "Notification", "TopicArn": self.topic(request), "Message": serde_json::to_string(request)?,
-        });
-        let message = json!({
-            "messageId": "11111111-1111-4111-8111-111111111111", "receiptHandle": "handle", "body": notification.to_string(),
-            "attributes": {}, "messageAttributes": {}, "md5OfBody": "", "eventSource": "aws:sqs", "awsRegion": "eu-central-1",
-            "eventSourceARN": "arn:aws:sqs:eu-central-1:000000000000:queue"
-        });
-        Ok(json!({ "Records": [message] }))
+        batch(request, self.topic(request))
     }
 
     /// The topic over which it comes.
@@ -272,6 +264,19 @@ pub(crate) fn forced(name: &str) -> Request {
         requested_by: RequestedBy::Person,
         ..request(name)
     }
+}
+
+/// What the queue hands to a function for a request that came over this topic.
+pub(crate) fn batch(request: &Request, topic: &str) -> Result<Value> {
+    let notification = json!({
+        "Type": "Notification", "TopicArn": topic, "Message": serde_json::to_string(request)?,
+    });
+    let message = json!({
+        "messageId": "11111111-1111-4111-8111-111111111111", "receiptHandle": "handle", "body": notification.to_string(),
+        "attributes": {}, "messageAttributes": {}, "md5OfBody": "", "eventSource": "aws:sqs", "awsRegion": "eu-central-1",
+        "eventSourceARN": "arn:aws:sqs:eu-central-1:000000000000:queue"
+    });
+    Ok(json!({ "Records": [message] }))
 }
 
 pub(crate) const ANOTHER_ACCOUNT: &str = "210987654321";

@@ -6,6 +6,7 @@
 mod asked;
 mod bucket;
 mod dns;
+mod faults;
 mod fixture;
 mod isolated;
 mod issuance;
@@ -56,11 +57,13 @@ fn main() -> Result<ExitCode> {
     }
 
     let mut trials = trials![read:
+        faults::what_every_fault_at_every_step_becomes,
         dns::the_zones_real_name_servers_are_asked,
         dns::a_busy_route_53_and_a_change_in_between_lose_nothing,
         dns::cnames_that_lead_in_circles_and_many_that_lead_to_one,
+        dns::cnames_that_wildcards_make_up_are_not_followed,
         dns::a_zone_in_another_account_is_reached_by_its_role_alone,
-        issuers::the_second_issues_when_the_first_is_at_fault_and_only_then,
+        issuers::the_second_issues_when_the_first_does_not,
         issuers::nothing_is_asked_before_the_time_that_an_issuer_named,
         issuers::a_changed_contact_is_told_to_the_ca_once,
         issuers::where_authorizations_are_valid_already_no_txt_record_is_written,

@@ -62,9 +62,8 @@ impl Edits {
     pub(crate) async fn apply_in_sync(&self, zones: &Zones, deadline: Instant) -> Result<(), Error> {
         let changes = self.0.iter().map(|(zone, edits)| async {
             let zone = zones.by_id(zone)?;
-            match change(zone, edits).await? {
-                Some(change) => in_sync(zone, &change, deadline).await,
-                None => {}
+            if let Some(change) = change(zone, edits).await? {
+                in_sync(zone, &change, deadline).await;
             }
             Ok(())
         });
