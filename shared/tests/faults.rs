@@ -260,7 +260,7 @@ impl Service {
     /// The product's own configuration, for this service.
     async fn config(&self) -> SdkConfig {
         let credentials = Credentials::new("test", "test", None, None, "test");
-        let config = aws::config().await.into_builder();
+        let config = aws::config().await.unwrap().into_builder();
         config
             .endpoint_url(format!("http://{}", self.address))
             .region(Region::new("eu-central-1"))
