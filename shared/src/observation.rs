@@ -30,12 +30,45 @@ pub struct Observation {
     /// What the leaf's CRL says; none if the chain leads to no trusted root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revocation: Option<Revocation>,
-    /// What is wrong at this address.
+    /// The other certificate of a server that has two: one with an ECDSA key, and one with an RSA
+    /// key for clients that want that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other: Option<Box<Other>>,
+    /// What is wrong at this address. Of a server with two certificates, what is wrong with one of
+    /// them says which.
     pub findings: Vec<Finding>,
     /// Milliseconds from the first packet to the last, all tries together.
     pub elapsed_ms: u64,
     /// How often it was tried.
     pub tries: u32,
+}
+
+/// What a server shows to clients that want another kind of key than the one it chose.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Other {
+    /// The end-entity certificate.
+    pub leaf: Certificate,
+    /// The other certificates that were sent with it, in the server's order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub issuers: Vec<Certificate>,
+    /// What the leaf's CRL says; none if the chain leads to no trusted root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revocation: Option<Revocation>,
+}
+
+impl Observation {
+    /// The certificates that the address serves: one, or two with keys of different kinds.
+    pub fn leaves(&self) -> impl Iterator<Item = &Certificate> {
+        let other = self.other.as_ref().map(|other| &other.leaf);
+        self.leaf.iter().chain(other)
+    }
+
+    /// The same, each with what its CRL says.
+    pub fn leaves_and_revocation(&self) -> impl Iterator<Item = (&Certificate, Option<&Revocation>)> {
+        let first = self.leaf.iter().map(|leaf| (leaf, self.revocation.as_ref()));
+        let other = self.other.as_ref();
+        first.chain(other.map(|other| (&other.leaf, other.revocation.as_ref())))
+    }
 }
 
 /// The handshake's parameters, by their IANA names.

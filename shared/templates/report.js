@@ -25,13 +25,16 @@
   const leaf = (row) => certificates[row.leaf];
   const issuer = (row) => leaf(row)?.by ?? "";
 
+  // A server may have a second certificate at the same address.
+  const addresses = (row) => row.seen.filter((seen) => !seen.other);
+
   const keys = {
     status: (row) => -row.status,
     endpoint: (row) => row.endpoint,
     expires: (row) => row.end ?? Infinity,
     issuer,
     key: (row) => leaf(row)?.key ?? "",
-    addresses: (row) => -row.seen.length,
+    addresses: (row) => -addresses(row).length,
   };
 
   const state = { words: [], status: new Set(), sort: "status", down: false, limit: STEP, open: new Set() };
@@ -76,14 +79,15 @@
     if (row.end === undefined) expires.append(element("span", "muted", "not seen"));
     else expires.append(element("span", "when-left", row.left), element("span", "muted", day(row.end)));
     const [first] = row.seen;
-    const addresses = row.seen.length > 1 ? plural(row.seen.length, "address", "addresses") : first?.address.replace(/:\d+$/, "") ?? "none";
+    const count = addresses(row).length;
+    const where = count > 1 ? plural(count, "address", "addresses") : first?.address.replace(/:\d+$/, "") ?? "none";
     tr.append(
       element("td", `c-status status ${status}`, icon(status), element("span", "", status)),
       endpoint,
       expires,
       element("td", "c-issuer", issuer(row)),
       element("td", "c-key", leaf(row)?.key ?? ""),
-      element("td", "c-addresses", addresses),
+      element("td", "c-addresses", where),
     );
     return tr;
   }
@@ -127,7 +131,7 @@
 
   function observation(seen) {
     const certificate = certificates[seen.leaf];
-    const heading = element("h4", "", seen.address);
+    const heading = element("h4", "", seen.other ? `${seen.address}, its other certificate` : seen.address);
     const time = `${seen.ms.toLocaleString("en")} ms${seen.tries > 1 ? `, ${seen.tries} tries` : ""}`;
     if (!certificate) return [heading, facts(["Took", time], ["TLS", seen.tls])];
     const chain = element("ol");

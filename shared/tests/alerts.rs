@@ -456,6 +456,7 @@ fn observation(last: u8, findings: Vec<Finding>) -> Observation {
         leaf: None,
         issuers: Vec::new(),
         revocation: None,
+        other: None,
         findings,
         elapsed_ms: 1,
         tries: 1,

@@ -806,6 +806,50 @@ async fn a_server_that_wants_a_client_certificate_still_shows_its_own() {
     }
 }
 
+/// The RSA certificate of a server had expired; its ECDSA one, which the probe saw, was fine.
+#[tokio::test]
+async fn both_certificates_of_a_server_are_judged() {
+    let (pki, stranger) = (Pki::new(), Pki::named("Other"));
+    let rsa = || KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048).unwrap();
+    for version in [&TLS12, &TLS13] {
+        for (ca, ecdsa_days, rsa_days, expected) in [
+            (&pki, 90, 90, vec![]),
+            (&pki, 90, -1, vec![("expired", Some("rsa-2048"))]),
+            (&pki, -1, 90, vec![("expired", Some("ecdsa-p256"))]),
+            // One cause is one finding.
+            (&stranger, 90, 89, vec![("untrusted_root", None)]),
+        ] {
+            let of_key = |key: KeyPair, days| {
+                let leaf = params("shop.example", days).signed_by(&key, &ca.intermediate).unwrap();
+                Leaf::new(vec![leaf.der().clone(), ca.intermediate.der().clone()], &key)
+            };
+            let resolver = Both {
+                ecdsa: Fixed::of(&of_key(key(), ecdsa_days)),
+                rsa: Fixed::of(&of_key(rsa(), rsa_days)),
+            };
+            let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+                .with_protocol_versions(&[version])
+                .unwrap()
+                .with_no_client_auth()
+                .with_cert_resolver(Arc::new(resolver));
+            let config = Arc::new(config);
+            let port = serve(move |stream| accept(config.clone(), stream)).await;
+
+            let report = run(vec![pki.target("", port)], 2).await;
+            let seen = &report.endpoints[0];
+            let found: Vec<_> = seen
+                .all_findings()
+                .map(|(_, finding)| (finding.kind.code().as_str(), finding.certificate.as_deref()))
+                .collect();
+            assert_eq!(found, expected, "{version:?}: {seen:?}");
+            let keys: Vec<_> = seen.observations[0].leaves().map(|leaf| leaf.key.as_str()).collect();
+            assert_eq!(keys, ["ecdsa-p256", "rsa-2048"]);
+            let first_end = seen.observations[0].leaves().map(|leaf| leaf.not_after).min();
+            assert_eq!(seen.not_after, first_end);
+        }
+    }
+}
+
 #[tokio::test]
 async fn addresses_are_looked_at_one_by_one() {
     let pki = Pki::new();
@@ -1211,6 +1255,30 @@ impl Fixed {
     fn new(leaf: &Leaf, chain: Vec<CertificateDer<'static>>) -> Self {
         let key = aws_lc_rs::sign::any_supported_type(&leaf.key()).unwrap();
         Self(Arc::new(tokio_rustls::rustls::sign::CertifiedKey::new(chain, key)))
+    }
+
+    fn of(leaf: &Leaf) -> Self {
+        Self::new(leaf, leaf.chain.clone())
+    }
+}
+
+/// Sends its ECDSA certificate to whoever takes that, and its RSA certificate to the others.
+#[derive(Debug)]
+struct Both {
+    ecdsa: Fixed,
+    rsa: Fixed,
+}
+
+impl tokio_rustls::rustls::server::ResolvesServerCert for Both {
+    fn resolve(
+        &self,
+        hello: tokio_rustls::rustls::server::ClientHello<'_>,
+    ) -> Option<Arc<tokio_rustls::rustls::sign::CertifiedKey>> {
+        let takes_ecdsa = hello
+            .signature_schemes()
+            .contains(&tokio_rustls::rustls::SignatureScheme::ECDSA_NISTP256_SHA256);
+        let chosen = if takes_ecdsa { &self.ecdsa } else { &self.rsa };
+        Some(chosen.0.clone())
     }
 }
 

@@ -310,6 +310,7 @@ impl Site {
                 leaf: (!self.dark).then(|| self.leaf(end)),
                 issuers: Vec::new(),
                 revocation: None,
+                other: None,
                 findings,
                 elapsed_ms: 1,
                 tries: 1,

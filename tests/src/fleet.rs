@@ -302,6 +302,7 @@ impl Fleet {
             leaf: Some(leaf),
             issuers: vec![intermediate],
             revocation: Some(Revocation::Good),
+            other: None,
             findings: found
                 .into_iter()
                 .map(|(kind, severity)| Finding::new(kind, severity, self.now))

@@ -19,7 +19,18 @@ use super::summary::Summary;
 #[derive(Default)]
 pub(crate) struct Metrics {
     endpoints: BTreeMap<String, State>,
-    findings: BTreeSet<(String, Option<SocketAddr>, &'static Code, Severity)>,
+    findings: BTreeSet<Found>,
+}
+
+/// One finding, as far as it is a metric.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Found {
+    endpoint: String,
+    address: Option<SocketAddr>,
+    code: &'static Code,
+    severity: Severity,
+    /// The key of the certificate that it is about, where the server has two.
+    certificate: Option<String>,
 }
 
 struct State {
@@ -38,8 +49,13 @@ impl Metrics {
         state.not_after = state.not_after.into_iter().chain(not_after).min();
 
         for (address, finding) in report.all_findings() {
-            self.findings
-                .insert((report.endpoint.clone(), address, finding.kind.code(), finding.severity));
+            self.findings.insert(Found {
+                endpoint: report.endpoint.clone(),
+                address,
+                code: finding.kind.code(),
+                severity: finding.severity,
+                certificate: finding.certificate.clone(),
+            });
         }
     }
 
@@ -90,14 +106,19 @@ impl Metrics {
             name,
             "What is wrong with an endpoint; without an address, with the endpoint as a whole.",
         )?;
-        for (endpoint, address, code, severity) in &self.findings {
-            let address = address.map(|address| address.to_string()).unwrap_or_default();
+        for found in &self.findings {
+            let address = found.address.map(|address| address.to_string()).unwrap_or_default();
             let labels: [(_, &dyn Display); 4] = [
-                ("endpoint", endpoint),
+                ("endpoint", &found.endpoint),
                 ("address", &address),
-                ("code", code),
-                ("severity", severity),
+                ("code", found.code),
+                ("severity", &found.severity),
             ];
+            let certificate = found
+                .certificate
+                .as_ref()
+                .map(|key| ("certificate", key as &dyn Display));
+            let labels: Vec<_> = labels.into_iter().chain(certificate).collect();
             sample(out, name, &labels, 1)?;
         }
         Ok(())

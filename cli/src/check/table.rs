@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 
 use comfy_table::Cell;
+use neverlapse::certificate::Certificate;
 use neverlapse::finding::Severity;
 use neverlapse::report::{EndpointReport, Left, Merged};
 use neverlapse::text::{printable, some_of};
@@ -113,7 +114,7 @@ impl Row {
 fn lines(report: &EndpointReport) -> Vec<String> {
     let mut lines: Vec<_> = report.merged().iter().map(|merged| line(merged, report)).collect();
 
-    if let Some(leaf) = report.leaf() {
+    for leaf in leaves(report) {
         lines.push(cut(&format!("{}, issued by {}", leaf.key, leaf.issuer)));
     }
 
@@ -125,6 +126,16 @@ fn lines(report: &EndpointReport) -> Vec<String> {
         lines.push(cut(&format!("skipped {}: {reason}", some_of(addresses, ADDRESSES))));
     }
     lines
+}
+
+/// The leaf that expires first; and both, where it is one of two of a server.
+fn leaves(report: &EndpointReport) -> Vec<&Certificate> {
+    let first = report.leaf();
+    let of_first = report
+        .observations
+        .iter()
+        .find(|seen| seen.leaves().any(|leaf| Some(leaf) == first));
+    of_first.map_or_else(Vec::new, |seen| seen.leaves().collect())
 }
 
 /// A finding, with its severity and addresses where these are not the whole endpoint's.

@@ -19,7 +19,7 @@ use neverlapse::inventory::KeyType;
 use neverlapse::observation::Observation;
 use neverlapse::probe::starttls;
 use neverlapse::probe::tls::{Handshaker, Witness};
-use neverlapse::probe::{Options, Prober, Target, Timeouts};
+use neverlapse::probe::{Certificates, Options, Prober, Target, Timeouts};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -370,7 +370,7 @@ fn prober(endpoint: &Endpoint, key: Option<KeyType>) -> Result<Prober, String> {
         tries: 1,
         revocation: false,
         timeouts: Timeouts::within(STEP),
-        key,
+        certificates: key.map_or(Certificates::Chosen, Certificates::OfKey),
         ..Options::default()
     };
     Prober::new(options).map_err(|error| error.to_string())

@@ -34,14 +34,13 @@ fn observed(certificate: &Managed, endpoints: &EndpointIndex<'_>) -> Vec<Observe
         .flat_map(|served_at| endpoints.of_clients(served_at))
     {
         for observation in &endpoint.observations {
-            let Some(leaf) = &observation.leaf else { continue };
-            observed.push(Observed {
+            observed.extend(observation.leaves_and_revocation().map(|(leaf, revocation)| Observed {
                 endpoint: endpoint.endpoint.clone(),
                 address: observation.address,
                 fingerprint: leaf.fingerprint.clone(),
                 not_after: leaf.not_after,
-                revoked: matches!(observation.revocation, Some(Revocation::Revoked)),
-            });
+                revoked: matches!(revocation, Some(Revocation::Revoked)),
+            }));
         }
     }
     observed.truncate(OBSERVED);

@@ -194,6 +194,7 @@ fn endpoint(name: &str, not_after: Option<Timestamp>, finding: Option<Finding>) 
             leaf: None,
             issuers: Vec::new(),
             revocation: None,
+            other: None,
             findings: finding.into_iter().collect(),
             elapsed_ms: 1,
             tries: 1,

@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 pub use self::stored::{Stored, StoredReceipt, left_out, read};
 use crate::bucket::receipt::{self, Receipt};
 use crate::bucket::version::Current;
+use crate::certificate::Certificate;
 use crate::endpoint::Endpoint;
 use crate::finding::{Finding, Kind, Severity};
 use crate::inventory::Managed;
@@ -185,7 +186,7 @@ fn addresses(known: &Known<'_>) -> Vec<AddressReport> {
 
 /// What one address serves: the current version, an earlier one, or one that is not ours.
 fn address(endpoint: &Endpoint, seen: &Observation, stored: &Stored) -> AddressReport {
-    let Some(leaf) = &seen.leaf else {
+    let Some(leaf) = leaf_in_place(seen, stored) else {
         return unseen(endpoint, Some(seen.address), problem(&seen.findings));
     };
 
@@ -211,6 +212,20 @@ fn address(endpoint: &Endpoint, seen: &Observation, stored: &Stored) -> AddressR
         not_after: Some(leaf.not_after),
         reason,
     }
+}
+
+/// Of the certificates that an address serves, the one that stands where the current version
+/// should: that itself, or the one with the same kind of key.
+fn leaf_in_place<'a>(seen: &'a Observation, stored: &Stored) -> Option<&'a Certificate> {
+    let Some(current) = stored.pointer() else {
+        return seen.leaf.as_ref();
+    };
+    let key = current.facts.key.to_string();
+    let is_of_its_kind = |leaf: &&Certificate| leaf.key.split('-').next() == key.split('-').next();
+    seen.leaves()
+        .find(|leaf| leaf.fingerprint == current.facts.fingerprint)
+        .or_else(|| seen.leaves().find(is_of_its_kind))
+        .or(seen.leaf.as_ref())
 }
 
 fn unseen(endpoint: &Endpoint, address: Option<SocketAddr>, reason: &str) -> AddressReport {

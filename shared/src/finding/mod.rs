@@ -31,6 +31,9 @@ pub struct Finding {
     pub severity: Severity,
     /// The same in a sentence.
     pub message: String,
+    /// The key of the certificate that it is about, where the server has two: `rsa-2048`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<String>,
 }
 
 impl Finding {
@@ -40,6 +43,7 @@ impl Finding {
             message: kind.message(Some(now)),
             kind,
             severity,
+            certificate: None,
         }
     }
 
@@ -49,6 +53,16 @@ impl Finding {
             message: kind.message(None),
             kind,
             severity: Severity::Unknown,
+            certificate: None,
+        }
+    }
+
+    /// The same, about that one of a server's certificates which has this key.
+    pub fn about(self, key: &str) -> Self {
+        Self {
+            message: format!("{key} certificate: {}", self.message),
+            certificate: Some(key.to_owned()),
+            ..self
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 
+use crate::certificate::Certificate;
 use crate::finding::{Finding, Kind, Served, Severity};
 use crate::observation::{Observation, Skipped};
 use crate::resolve::has_route;
@@ -61,11 +62,22 @@ pub(super) fn reachable(probed: Vec<Probed>) -> (Vec<Observation>, Vec<Skipped>)
     (observations, skipped)
 }
 
-/// The finding of addresses that serve different certificates.
-pub(super) fn disagreement(observations: &[Observation], now: Timestamp) -> Option<Finding> {
+/// The findings of addresses that serve different certificates, to all clients or to those that
+/// want the other kind of key.
+pub(super) fn disagreements(observations: &[Observation], now: Timestamp) -> Vec<Finding> {
+    let to_all = observations.iter().filter_map(|seen| Some((seen, seen.leaf.as_ref()?)));
+    let to_some = observations
+        .iter()
+        .filter_map(|seen| Some((seen, &seen.other.as_ref()?.leaf)));
+    let mut findings = Vec::new();
+    findings.extend(disagreement(to_all, now));
+    findings.extend(disagreement(to_some, now));
+    findings
+}
+
+fn disagreement<'a>(seen: impl Iterator<Item = (&'a Observation, &'a Certificate)>, now: Timestamp) -> Option<Finding> {
     let mut served = BTreeMap::<&str, Served>::new();
-    for observation in observations {
-        let Some(leaf) = &observation.leaf else { continue };
+    for (observation, leaf) in seen {
         served
             .entry(&leaf.fingerprint)
             .or_insert_with(|| Served {
@@ -118,6 +130,7 @@ mod tests {
             leaf: None,
             issuers: Vec::new(),
             revocation: None,
+            other: None,
             findings: Vec::new(),
             elapsed_ms: 0,
             tries: 2,

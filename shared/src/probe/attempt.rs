@@ -10,6 +10,9 @@ use tokio::net::TcpStream;
 use tokio::select;
 use tokio::time::{Instant, sleep};
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
+use x509_parser::public_key::PublicKey;
 
 use super::legacy::{self, Legacy};
 use super::starttls;
@@ -19,6 +22,7 @@ use super::tls::{self, Handshaker, Witness};
 use crate::ehlo::Ehlo;
 use crate::endpoint::Host;
 use crate::finding::{Kind, Phase};
+use crate::inventory::KeyType;
 use crate::observation::Tls;
 
 /// One address of a target, and how long it may take.
@@ -42,6 +46,9 @@ pub(super) struct Handshakers {
     usual: Handshaker,
     /// The same with a ClientHello that fits into one packet.
     small: Handshaker,
+    /// Those of clients that want an ECDSA or an RSA key only.
+    ecdsa: Handshaker,
+    rsa: Handshaker,
 }
 
 /// What one try showed.
@@ -156,6 +163,32 @@ impl Peer<'_> {
         SecondLook { legacy, small }
     }
 
+    /// The certificate of a server for clients that want the other kind of key than that of the one
+    /// which it chose. Most servers have none, and refuse such clients at once.
+    pub(super) async fn other_certificate(&self, chosen: &Attempt, tries: u32) -> Option<Attempt> {
+        let is_askable = chosen.failure.is_none() && !chosen.is_legacy;
+        if !is_askable || self.target.requested().server_name().is_none() {
+            return None;
+        }
+        let leaf = chosen.chain.first()?;
+        let handshaker = if has_rsa_key(leaf)? {
+            &self.handshakers.ecdsa
+        } else {
+            &self.handshakers.rsa
+        };
+
+        let mut other = self.handshake(handshaker).await;
+        // A lost connection must not look like a certificate that is gone.
+        for _ in 1..tries {
+            if other.connect_error().is_none() {
+                break;
+            }
+            other = self.handshake(handshaker).await;
+        }
+        let is_other = has_rsa_key(other.chain.first()?)? != has_rsa_key(leaf)?;
+        is_other.then_some(other)
+    }
+
     /// The handshake of today's clients.
     async fn handshake(&self, handshaker: &Handshaker) -> Attempt {
         let stream = match self.open().await {
@@ -251,11 +284,19 @@ impl Peer<'_> {
     }
 }
 
+/// Whether a certificate's key is an RSA key; none if it cannot be read.
+fn has_rsa_key(leaf: &CertificateDer<'_>) -> Option<bool> {
+    let (_, leaf) = X509Certificate::from_der(leaf).ok()?;
+    Some(matches!(leaf.public_key().parsed(), Ok(PublicKey::RSA(_))))
+}
+
 impl Handshakers {
     pub(super) fn new(usual: Handshaker) -> Self {
         Self {
             small: usual.small(),
             usual,
+            ecdsa: Handshaker::of_key(KeyType::EcdsaP256).small(),
+            rsa: Handshaker::of_key(KeyType::Rsa2048).small(),
         }
     }
 }

@@ -25,7 +25,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_rustls::rustls::pki_types::ServerName;
 
-use self::address::{Probed, chosen, disagreement, reachable};
+use self::address::{Probed, chosen, disagreements, reachable};
 use self::attempt::{Attempt, Handshakers, Peer};
 pub use self::attempt::{MAIL, MAIL_FROM_LAMBDA};
 pub use self::target::Target;
@@ -39,7 +39,7 @@ use crate::endpoint::Host;
 use crate::finding::{Finding, Kind, Phase, Severity};
 use crate::inventory::KeyType;
 use crate::isolation::isolated_async;
-use crate::observation::{Observation, Skipped};
+use crate::observation::{Observation, Other, Skipped};
 use crate::report::{EndpointReport, Report};
 use crate::resolve::{self, Resolver};
 use crate::timestamp::Timestamp;
@@ -59,12 +59,23 @@ pub struct Options {
     pub tries: u32,
     /// Whether to fetch revocation lists.
     pub revocation: bool,
-    /// Ask for a certificate with such a key only, where a server has several; none takes any.
-    pub key: Option<KeyType>,
+    /// Which certificate to ask for, where a server has several.
+    pub certificates: Certificates,
     /// The name to give mail servers, instead of the address that they see.
     pub ehlo: Option<Ehlo>,
     /// Whether this is a Lambda function: AWS lets none connect to port 25.
     pub in_lambda: bool,
+}
+
+/// Which certificates to ask a server for that has several for one name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Certificates {
+    /// The one that it chooses, and the one for clients that want the other kind of key.
+    Both,
+    /// The one that it chooses.
+    Chosen,
+    /// The one with such a key.
+    OfKey(KeyType),
 }
 
 impl Default for Options {
@@ -76,7 +87,7 @@ impl Default for Options {
             sockets: 800,
             tries: 2,
             revocation: true,
-            key: None,
+            certificates: Certificates::Both,
             ehlo: None,
             in_lambda: env::var_os("AWS_LAMBDA_FUNCTION_NAME").is_some(),
         }
@@ -106,7 +117,10 @@ impl Prober {
     pub fn new(options: Options) -> Result<Self, resolve::Error> {
         let resolver = Resolver::new(options.nameserver, options.timeouts.dns)?;
         let shared = Shared {
-            handshakers: Handshakers::new(options.key.map_or_else(Handshaker::default, Handshaker::of_key)),
+            handshakers: Handshakers::new(match options.certificates {
+                Certificates::Both | Certificates::Chosen => Handshaker::default(),
+                Certificates::OfKey(key) => Handshaker::of_key(key),
+            }),
             crls: Crls::new(options.timeouts.handshake, resolver.clone()),
             sockets: Semaphore::new(options.sockets.max(1)),
             resolver,
@@ -205,7 +219,7 @@ impl Prober {
             let reason = "every address is IPv6, and this network has no IPv6 route".to_owned();
             findings.push(Finding::network(Kind::ConnectFailed { reason }));
         }
-        findings.extend(disagreement(&observations, self.now()));
+        findings.extend(disagreements(&observations, self.now()));
         endpoint_report(target, observations, skipped, findings, self.now())
     }
 
@@ -270,9 +284,14 @@ impl Prober {
             tries += 1;
         }
 
+        let other = match options.certificates {
+            Certificates::Both => peer.other_certificate(&attempt, options.tries).await,
+            Certificates::Chosen | Certificates::OfKey(_) => None,
+        };
+
         let connect_error = attempt.connect_error();
         let address = SocketAddr::new(address, target.endpoint.port);
-        let mut observation = self.observe(target, address, attempt).await;
+        let mut observation = self.observe(target, address, attempt, other).await;
         observation.elapsed_ms = began.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
         observation.tries = tries;
         Probed {
@@ -281,8 +300,24 @@ impl Prober {
         }
     }
 
-    /// Judges what an address showed.
-    async fn observe(&self, target: &Target, address: SocketAddr, attempt: Attempt) -> Observation {
+    /// Judges what an address showed: its certificate, and the other one if it has two.
+    async fn observe(
+        &self,
+        target: &Target,
+        address: SocketAddr,
+        attempt: Attempt,
+        other: Option<Attempt>,
+    ) -> Observation {
+        let mut observation = self.observe_one(target, address, attempt).await;
+        if let Some(other) = other {
+            let other = self.observe_one(target, address, other).await;
+            add_other(&mut observation, other);
+        }
+        observation.findings.sort_by_key(|finding| Reverse(finding.severity));
+        observation
+    }
+
+    async fn observe_one(&self, target: &Target, address: SocketAddr, attempt: Attempt) -> Observation {
         let now = self.now();
         let requested = target.requested();
         let mut verdict = judge(
@@ -322,14 +357,13 @@ impl Prober {
             };
             findings.push(Finding::new(kind, severity, now));
         }
-        findings.sort_by_key(|finding| Reverse(finding.severity));
-
         Observation {
             address,
             tls: attempt.tls,
             leaf: verdict.leaf,
             issuers: verdict.issuers,
             revocation: status.map(Into::into),
+            other: None,
             findings,
             elapsed_ms: 0,
             tries: 0,
@@ -372,6 +406,32 @@ fn judge_odd_name(verdict: &mut Verdict, requested: &Host, now: Timestamp) {
     }
 }
 
+/// Adds what is to be seen of a server's other certificate. What is wrong with both of them is said
+/// once; everything else says with which.
+fn add_other(observation: &mut Observation, other: Observation) {
+    let (Some(first), Some(leaf)) = (&observation.leaf, other.leaf) else {
+        return;
+    };
+    let is_in = |finding: &Finding, all: &[Finding]| all.iter().any(|one| one.kind == finding.kind);
+    let (of_both, of_first): (Vec<_>, Vec<_>) = observation
+        .findings
+        .drain(..)
+        .partition(|finding| is_in(finding, &other.findings));
+    let of_other = other
+        .findings
+        .into_iter()
+        .filter(|finding| !is_in(finding, &of_both))
+        .map(|finding| finding.about(&leaf.key));
+
+    let of_first = of_first.into_iter().map(|finding| finding.about(&first.key));
+    observation.findings = of_both.iter().cloned().chain(of_first).chain(of_other).collect();
+    observation.other = Some(Box::new(Other {
+        leaf,
+        issuers: other.issuers,
+        revocation: other.revocation,
+    }));
+}
+
 fn endpoint_report(
     target: &Target,
     observations: Vec<Observation>,
@@ -382,7 +442,8 @@ fn endpoint_report(
     let endpoint = &target.endpoint;
     let not_after = observations
         .iter()
-        .filter_map(|observation| Some(observation.leaf.as_ref()?.not_after))
+        .flat_map(Observation::leaves)
+        .map(|leaf| leaf.not_after)
         .min();
     let sni = target.sni.as_ref().filter(|sni| **sni != endpoint.host);
 

@@ -148,7 +148,7 @@ impl EndpointReport {
     pub fn leaf(&self) -> Option<&Certificate> {
         self.observations
             .iter()
-            .filter_map(|seen| seen.leaf.as_ref())
+            .flat_map(Observation::leaves)
             .min_by_key(|leaf| leaf.not_after)
     }
 

@@ -78,6 +78,9 @@ struct Finding {
 #[derive(Serialize)]
 struct AddressRow {
     address: String,
+    /// Whether it is about the other certificate of an address that has a row already.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    other: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     leaf: Option<usize>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -118,7 +121,7 @@ impl Table {
             end: endpoint.not_after.map(|end| end.unix()),
             leaf: endpoint.leaf().map(|leaf| self.certificate(leaf)),
             findings: endpoint.merged().iter().map(finding).collect(),
-            seen: endpoint.observations.iter().map(|seen| self.seen(seen)).collect(),
+            seen: endpoint.observations.iter().flat_map(|seen| self.seen(seen)).collect(),
             skipped: endpoint
                 .skipped
                 .iter()
@@ -127,24 +130,40 @@ impl Table {
         }
     }
 
-    fn seen(&mut self, seen: &Observation) -> AddressRow {
+    /// What an address showed, with a row for each of its certificates.
+    fn seen(&mut self, seen: &Observation) -> Vec<AddressRow> {
         let tls = seen.tls.as_ref().map(|tls| {
             let exchange = tls.key_exchange.as_ref().map(|name| format!(", {name}"));
             format!("{}, {}{}", tls.version, tls.cipher_suite, exchange.unwrap_or_default())
         });
-        AddressRow {
+        let first = AddressRow {
             address: seen.address.to_string(),
+            other: false,
             leaf: seen.leaf.as_ref().map(|leaf| self.certificate(leaf)),
-            chain: seen
-                .issuers
-                .iter()
-                .map(|issuer| (self.certificate(issuer), issuer.role))
-                .collect(),
+            chain: self.chain(&seen.issuers),
             tls: tls.map(|tls| self.word(&tls)),
             revocation: seen.revocation.as_ref().map(|state| self.word(&words(state))),
             ms: seen.elapsed_ms,
             tries: seen.tries,
-        }
+        };
+        let other = seen.other.as_deref().map(|other| AddressRow {
+            address: seen.address.to_string(),
+            other: true,
+            leaf: Some(self.certificate(&other.leaf)),
+            chain: self.chain(&other.issuers),
+            tls: None,
+            revocation: other.revocation.as_ref().map(|state| self.word(&words(state))),
+            ms: seen.elapsed_ms,
+            tries: 1,
+        });
+        std::iter::once(first).chain(other).collect()
+    }
+
+    fn chain(&mut self, issuers: &[Certificate]) -> Vec<(usize, Role)> {
+        issuers
+            .iter()
+            .map(|issuer| (self.certificate(issuer), issuer.role))
+            .collect()
     }
 
     fn certificate(&mut self, certificate: &Certificate) -> usize {

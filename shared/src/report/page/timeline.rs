@@ -136,7 +136,7 @@ fn lives(report: &Report) -> Vec<Life<'_>> {
 
     for endpoint in &report.endpoints {
         let leaves: BTreeMap<_, _> = (endpoint.observations.iter())
-            .filter_map(|seen| Some((seen.leaf.as_ref()?, &seen.findings)))
+            .flat_map(|seen| seen.leaves().map(move |leaf| (leaf, &seen.findings)))
             .map(|(leaf, findings)| (leaf.fingerprint.as_str(), (leaf, findings)))
             .collect();
         for (fingerprint, (leaf, findings)) in leaves {
