@@ -127,10 +127,10 @@ impl Who {
                 CutBefore,
                 CutAfter,
             ],
+            // Not 412, which says the truth: somebody else has written, and does the work.
             Self::S3 => &[
                 Refusal(403, "AccessDenied"),
                 Refusal(409, "ConditionalRequestConflict"),
-                Refusal(412, "PreconditionFailed"),
                 Refusal(500, "InternalError"),
                 Refusal(503, "SlowDown"),
                 CutBefore,

@@ -10,6 +10,7 @@ use instant_acme::{
 };
 use lambda_runtime::tracing::{info, warn};
 use neverlapse::inventory;
+use neverlapse::text::cut;
 use neverlapse::timestamp::Timestamp;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep};
@@ -109,7 +110,13 @@ impl Issuance<'_> {
         self.finalize(order, attempt).await?;
         let fetched = self.patiently(Step::Finalize, async || order.certificate().await).await;
         match fetched {
-            Ok(Some(chain)) => Ok(chain),
+            Ok(Some(chain)) if chain.contains(PEM) => Ok(chain),
+            // A page of a proxy, say. Taken for an unfit certificate, it had another one ordered.
+            Ok(Some(other)) => Err(Error::unavailable(format!(
+                "the CA answers {:?} in place of the certificate ({})",
+                cut(&other, SHOWN),
+                attempt.order_name()
+            ))),
             Ok(None) => Err(Error::out_of_time(format!("the CA issues ({})", attempt.order_name()))),
             // What the CA has issued cannot be refused any more: whatever it answers, it is asked
             // again for the same certificate before it is asked for another one.
@@ -639,6 +646,8 @@ const LONGEST_ASKED: Duration = Duration::from_secs(60);
 /// what it does not have yet.
 const PASSING: Duration = Duration::from_secs(120);
 const MISSING: Duration = Duration::from_secs(30);
+const PEM: &str = "-----BEGIN CERTIFICATE-----";
+const SHOWN: usize = 100;
 /// How many renewers in a row find that the CA cannot answer for an order until it is given up.
 const MOST_RESUMED: u32 = 2;
 /// How often an order has to read `ready` before it is finalized once more.
