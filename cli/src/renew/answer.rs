@@ -91,7 +91,7 @@ impl Answer {
                 format!("refused: [issuer.{issuer}] has no staging_directory to order from in a dry run")
             }
             Self::Renewer { asked, pulled } => {
-                let text = printable(&asked.text);
+                let text = printable_lines(&asked.text);
                 match (&asked.stage, pulled) {
                     (Stage::Failed, _) => format!("failed; it is tried again\n{text}"),
                     (Stage::Refused, _) => format!("refused: {text}"),
@@ -107,6 +107,12 @@ impl Answer {
             Self::Interrupted => format!("the renewer goes on; {LATER}"),
         }
     }
+}
+
+/// A server's words, with the lines that they have.
+pub(super) fn printable_lines(text: &str) -> String {
+    let lines: Vec<_> = text.lines().map(printable).collect();
+    lines.join("\n")
 }
 
 const OK: u8 = 0;
@@ -166,7 +172,11 @@ mod tests {
                 2,
                 "failed; it is tried again\nno TXT record",
             ),
-            (renewer(Stage::Refused, "no", None), 2, "refused: no"),
+            (
+                renewer(Stage::Refused, "no\n  hint: \u{1b}[2J", None),
+                2,
+                "refused: no\n  hint: \\u{1b}[2J",
+            ),
             (renewer(Stage::Unknown("new".to_owned()), "?", None), 3, "?"),
             (Answer::Nothing { last: None }, 3, "the renewer has not begun yet"),
             (Answer::Interrupted, 130, "the renewer goes on"),

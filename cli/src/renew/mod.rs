@@ -12,10 +12,9 @@ use neverlapse::bucket::version::{Current, current_key};
 use neverlapse::inventory::{Inventory, Managed};
 use neverlapse::renewal::request::{Request, RequestedBy};
 use neverlapse::renewal::{Renewal, decide};
-use neverlapse::text::printable;
 use neverlapse::timestamp::Timestamp;
 
-use self::answer::Answer;
+use self::answer::{Answer, printable_lines};
 use crate::stack::{Stack, StackName, certificate};
 
 #[derive(Debug, Args)]
@@ -89,7 +88,7 @@ async fn at_once(
         request.at,
     );
     let failure = renewal.and_then(|renewal| renewal.failure);
-    let problem = failure.map(|failure| printable(&failure.problem));
+    let problem = failure.map(|failure| printable_lines(&failure.problem));
     Ok(Answer::of_decision(decision, problem))
 }
 
