@@ -148,7 +148,7 @@ pub(crate) async fn an_external_account_a_profile_an_advised_window_and_another_
     let first = lab.bucket.verified(name, &pebble).await?;
     let lifetime = first.facts.not_after - first.facts.not_before;
     ensure!(lifetime <= time::Duration::days(6), "shortlived, but {lifetime}");
-    let alert = lab.alert("is renewed").await?;
+    let alert = lab.alert(&format!("{name} is renewed")).await?;
     ensure!(
         alert.text.contains("after 1 failed"),
         "success after failure: {}",
