@@ -5,6 +5,7 @@
 
 use neverlapse::timestamp::Timestamp;
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -416,9 +417,9 @@ impl<'a> Fleet<'a> {
     /// The same program in another file.
     fn newer_client(&self) -> PathBuf {
         let newer = self.folder.path().join("newer");
-        let mut bytes = fs::read(&self.client).unwrap();
-        bytes.extend(b"newer");
-        fs::write(&newer, bytes).unwrap();
+        fs::copy(&self.client, &newer).unwrap();
+        let mut file = fs::OpenOptions::new().append(true).open(&newer).unwrap();
+        file.write_all(b"newer").unwrap();
         newer
     }
 
