@@ -48,6 +48,7 @@ impl Authority {
         let mut params = CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())?;
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, names[0]);
+        params.use_authority_key_identifier_extension = true;
         params.not_before = not_before.into();
         params.not_after = not_after.into();
         self.sign(&params, &KeyPair::generate()?)
@@ -56,6 +57,7 @@ impl Authority {
     /// A 90-day certificate for `name`, with this private key.
     pub fn of_key(&self, name: &str, key: &str, not_after: Timestamp) -> Result<Leaf> {
         let mut params = CertificateParams::new(vec![name.to_owned()])?;
+        params.use_authority_key_identifier_extension = true;
         params.not_before = (not_after - Duration::days(90)).into();
         params.not_after = not_after.into();
         self.sign(&params, &KeyPair::from_pem(key)?)
@@ -74,6 +76,8 @@ impl Authority {
 
 fn ca(name: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
+    // All roots have one name: the identifier says which of them is the issuer.
+    params.use_authority_key_identifier_extension = true;
     params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
