@@ -1910,6 +1910,9 @@ async fn a_process_with_the_old_certificate_on_the_same_port_was_not_seen() {
         Arc::new(CertifiedKey::new(chain.unwrap(), any_supported_type(&key).unwrap()))
     };
     let (old, new) = (bench.leaf(60), bench.leaf(80));
+    // It is installed, and nothing serves yet.
+    let before = bench.depot.publish(NAME, &old).unwrap();
+    bench.pull().await;
     let current = bench.depot.publish(NAME, &new).unwrap();
     let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
@@ -1929,8 +1932,9 @@ async fn a_process_with_the_old_certificate_on_the_same_port_was_not_seen() {
     });
     for _ in 0..2 {
         let ran = bench.pull().await;
+        let expected = format!("but version {} from before", before.facts.version);
         assert!(
-            ran.code == 1 && ran.err.contains("not every process serves it"),
+            ran.code == 1 && ran.err.contains("not every process serves it") && ran.err.contains(&expected),
             "{ran:?}"
         );
         let receipt = bench.receipt();
@@ -2266,4 +2270,42 @@ async fn of_two_certificates_at_one_place_the_wrong_one_was_looked_at() {
             "{ran:?}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_reload_that_uses_the_aws_cli_lost_its_profile() {
+    let mut bench = Bench::closed(&[NAME]);
+    bench.publish(60);
+    let said = bench.host.path().join("environment");
+    bench.configure_unserved("true", &format!("env >{}", said.display()), "");
+
+    let mut command = bench.command(Command::new(NEVERLAPSE));
+    let secrets = [
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+    ];
+    for (variable, value) in [
+        ("AWS_PROFILE", "shop"),
+        ("AWS_REGION", "eu-west-1"),
+        ("AWS_ACCESS_KEY_ID", "secret"),
+    ] {
+        command.env(variable, value);
+    }
+    run(command.envs(secrets.map(|secret| (secret, "secret")))).await;
+
+    let environment = fs::read_to_string(said).unwrap();
+    let live = bench.live();
+    for expected in [
+        "AWS_PROFILE=shop",
+        "AWS_REGION=eu-west-1",
+        "RENEWED_DOMAINS=shop.test *.shop.test",
+        &format!("RENEWED_LINEAGE={}", live.display()),
+    ] {
+        assert!(
+            environment.lines().any(|line| line == expected),
+            "{expected}: {environment}"
+        );
+    }
+    assert!(!environment.contains("secret"), "{environment}");
 }

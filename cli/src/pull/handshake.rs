@@ -45,7 +45,7 @@ pub(crate) enum Seen {
 
 /// Probes every place several times: processes that share a port can serve different certificates.
 ///
-/// `before` is the version that was installed until now, to name it where it is still served.
+/// `before` is the version that was installed before, to name it where it is still served.
 pub(crate) async fn looks(wanted: &Wanted, facts: &Facts, before: Option<&Facts>) -> Seen {
     let places = wanted.verify.iter().map(|place| async {
         let place = Look::new(place, wanted, facts, before).await;
@@ -293,8 +293,8 @@ impl<'a> Look<'a> {
         }
     }
 
-    /// What is served instead. A certificate that never came from here is most likely the one from
-    /// before: then the server's configuration does not name our files.
+    /// What is served instead. A certificate that is not known here most likely never came from
+    /// here: then the server's configuration does not name our files.
     fn other(&self, leaf: &Certificate) -> String {
         match self.before {
             Some(before) if before.fingerprint == leaf.fingerprint => format!(
@@ -302,7 +302,7 @@ impl<'a> Look<'a> {
                 before.version, before.not_after
             ),
             _ => format!(
-                "a certificate from elsewhere, for {} by {:?}, which ends on {} (fingerprint {}); does the server's \
+                "another certificate, for {} by {:?}, which ends on {} (fingerprint {}); does the server's \
                  configuration name {} for this name (server_name = \"…\" in pull.toml asks for another)?",
                 leaf.names.join(", "),
                 leaf.issuer,

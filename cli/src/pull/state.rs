@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use neverlapse::bucket::receipt::Receipt;
-use neverlapse::bucket::version::{Current, Manifest};
+use neverlapse::bucket::version::{Current, Facts, Manifest};
 use neverlapse::name;
 use neverlapse::text::sha256;
 use neverlapse::timestamp::Timestamp;
@@ -62,6 +62,9 @@ pub(crate) struct Installed {
     /// Why nobody could look.
     #[serde(default)]
     pub(crate) unseen: Option<String>,
+    /// The version that was installed before it, to name it where that one is still served.
+    #[serde(default)]
+    pub(crate) before: Option<Box<Facts>>,
     /// The SHA-256 of its keystore, if it has one.
     #[serde(default)]
     pub(crate) keystore: Option<String>,
@@ -254,6 +257,7 @@ pub(crate) mod tests {
             served: Some(true),
             unloaded: false,
             unseen: None,
+            before: None,
             keystore: None,
             since: NOON - Duration::DAY,
         }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Error, Result, anyhow, bail};
 use neverlapse::bucket::receipt::{self, Receipt};
 use neverlapse::bucket::store::Fresh;
-use neverlapse::bucket::version::{Current, FILES, FULLCHAIN, MANIFEST, PRIVKEY, current_key, file_key};
+use neverlapse::bucket::version::{Current, FILES, FULLCHAIN, Facts, MANIFEST, PRIVKEY, current_key, file_key};
 use neverlapse::name;
 use neverlapse::text::sha256;
 use neverlapse::timestamp::Timestamp;
@@ -230,7 +230,7 @@ impl<'a> Work<'a> {
         }
 
         if !self.wanted.verify.is_empty() {
-            let before = self.state.installed.as_ref().map(|installed| &installed.current.facts);
+            let before = self.before(version);
             lines.push(match handshake::looks(self.wanted, &current.facts, before).await {
                 Seen::Served => format!("version {version} is served now"),
                 Seen::Unknown { reason, .. } | Seen::Mixed(reason) | Seen::Another(reason) => {
@@ -324,7 +324,7 @@ impl<'a> Work<'a> {
         match &self.state.pending {
             Some(pending) => {
                 let limit = budget.limit(self.wanted.verify_timeout);
-                let before = self.state.installed.as_ref().map(|installed| &installed.current.facts);
+                let before = self.before(&pending.current.facts.version);
                 handshake::comes_to_serve(self.wanted, &pending.current.facts, before, limit).await
             }
             None => Seen::Served,
@@ -342,7 +342,9 @@ impl<'a> Work<'a> {
         };
 
         let folder = pending.folder.clone();
+        let before = self.before(&pending.current.facts.version).cloned();
         let previous = self.state.installed.replace(Installed {
+            before: before.map(Box::new),
             current: pending.current.clone(),
             keystore: self.keystore_hash(&folder),
             folder: folder.clone(),
@@ -394,6 +396,16 @@ impl<'a> Work<'a> {
     fn set_unloaded(&mut self, unloaded: bool) {
         if let Some(installed) = &mut self.state.installed {
             installed.unloaded = unloaded;
+        }
+    }
+
+    /// The version that was served here before this one.
+    fn before(&self, version: &str) -> Option<&Facts> {
+        let installed = self.state.installed.as_ref()?;
+        if installed.current.facts.version == version {
+            installed.before.as_deref()
+        } else {
+            Some(&installed.current.facts)
         }
     }
 
@@ -726,10 +738,11 @@ impl<'a> Work<'a> {
             return self.plan(current, folder, None);
         }
 
-        let mut seen = handshake::looks(self.wanted, &current.facts, None).await;
+        let before = self.before(&current.facts.version);
+        let mut seen = handshake::looks(self.wanted, &current.facts, before).await;
         if seen != Seen::Served {
             // It may just be restarting.
-            seen = handshake::comes_to_serve(self.wanted, &current.facts, None, self.wanted.verify_timeout).await;
+            seen = handshake::comes_to_serve(self.wanted, &current.facts, before, self.wanted.verify_timeout).await;
         }
 
         self.remember(&seen);
