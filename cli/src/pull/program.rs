@@ -105,7 +105,9 @@ impl Program {
         })
     }
 
-    /// Starts it in a process group of its own, without our credentials.
+    /// Starts it in a process group of its own, without our secrets: a server that it starts would
+    /// show them to whoever may see its environment. The other variables of AWS are no secrets, and
+    /// a command that uses the AWS CLI needs them.
     fn spawn(&self, variables: &Variables, stdin: Stdio, stdout: File, stderr: &File) -> io::Result<Child> {
         let mut command = Command::new(&self.words[0]);
         command
@@ -115,12 +117,8 @@ impl Program {
             .stderr(stderr.try_clone()?)
             .process_group(0);
 
-        for (variable, _) in env::vars_os() {
-            let name = variable.to_string_lossy();
-            // The region is no secret, and a command that uses the AWS CLI needs it.
-            if name.starts_with("AWS_") && !REGION.contains(&&*name) {
-                command.env_remove(&variable);
-            }
+        for secret in SECRETS {
+            command.env_remove(secret);
         }
         command.env("PATH", with_servers(std::env::var_os("PATH")));
         command.envs(variables);
@@ -231,7 +229,12 @@ fn length(output: &File) -> u64 {
 }
 
 const PATH: [&str; 5] = ["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin", "/bin"];
-const REGION: [&str; 2] = ["AWS_REGION", "AWS_DEFAULT_REGION"];
+const SECRETS: [&str; 4] = [
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+];
 /// Of beginning and end each, in bytes.
 const KEPT: u64 = 1_000;
 /// No more is ever held than a processor writes in this time.
