@@ -104,6 +104,34 @@ fn a_bucket_in_another_region_was_a_riddle() {
 }
 
 #[test]
+fn what_is_missing_is_named_in_a_line() {
+    let forbidding = Listener::new("HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    let endpoint = format!("http://{}", forbidding.address);
+    let region = ("AWS_REGION", "us-east-1");
+    let answered = [&KEYS[..], &[region, ("AWS_ENDPOINT_URL", &endpoint)]].concat();
+    for (variables, expected) in [
+        // The SDK's words are five lines.
+        (
+            &[region][..],
+            "current.json: no AWS credentials were found (expected an instance's or a container's role, a profile, or \
+             AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY); nothing is installed\n",
+        ),
+        (
+            &KEYS[..],
+            "current.json: no region is known (set AWS_REGION, or region = \"…\" in pull.toml); nothing is installed\n",
+        ),
+        (
+            &answered,
+            "current.json: HTTP 403 and no reason; nothing is installed\n",
+        ),
+    ] {
+        let (code, said) = Host::new("").pull(variables);
+        assert!(code == 2 && said.contains(expected), "{said}");
+        assert_eq!(said.lines().count(), 2, "{said}");
+    }
+}
+
+#[test]
 fn the_proxy_is_asked_for_aws_and_for_nothing_else() {
     let (proxy, metadata) = (Listener::new(GONE), Listener::new(GONE));
     let host = Host::new("region = \"eu-west-1\"");

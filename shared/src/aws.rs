@@ -1,11 +1,12 @@
 //! AWS clients: one HTTPS stack, credentials and region from wherever the SDK finds them.
 
-use std::error;
 use std::time::Duration;
+use std::{error, iter};
 
 use aws_config::profile;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, SdkConfig};
+use aws_credential_types::provider::error::CredentialsError;
 use aws_runtime::env_config::file::EnvConfigFiles;
 use aws_sdk_sns::config::SharedHttpClient;
 use aws_sdk_sns::error::{ProvideErrorMetadata, SdkError};
@@ -172,13 +173,29 @@ pub fn https(way: &Way) -> SharedHttpClient {
 /// answering.
 pub fn reason<E: ProvideErrorMetadata + error::Error + 'static>(error: &SdkError<E>) -> String {
     if let Some(service) = error.as_service_error() {
-        let code = service.code().unwrap_or("unknown error");
-        return match service.message() {
-            Some(message) => format!("{code}: {message}"),
-            None => code.to_owned(),
+        return match (service.code(), service.message()) {
+            (Some(code), Some(message)) => format!("{code}: {message}"),
+            (Some(code), None) => code.to_owned(),
+            // A proxy or a firewall answers in the place of the service.
+            (None, _) => match error.raw_response() {
+                Some(answer) => format!("HTTP {} and no reason", answer.status().as_u16()),
+                None => "no reason was given".to_owned(),
+            },
         };
     }
-    causes(error)
+    if lacks_credentials(error) {
+        return NO_CREDENTIALS.to_owned();
+    }
+    // Some causes have several lines.
+    let causes = causes(error);
+    causes.lines().map(str::trim).collect::<Vec<_>>().join("; ")
+}
+
+/// Whether no credentials were found at all. The SDK's own words are a line for each place where it
+/// looked.
+fn lacks_credentials(error: &(dyn error::Error + 'static)) -> bool {
+    let mut causes = iter::successors(Some(error), |error| error.source());
+    causes.any(|cause| matches!(cause.downcast_ref(), Some(CredentialsError::CredentialsNotLoaded(_))))
 }
 
 /// Whether credentials would come from a session of `aws login`. The SDK reads those only with a
@@ -202,6 +219,8 @@ fn block(der: &[u8]) -> Vec<u8> {
     format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n").into_bytes()
 }
 
+const NO_CREDENTIALS: &str = "no AWS credentials were found (expected an instance's or a container's role, a profile, or \
+                              AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)";
 const CONNECT: Duration = Duration::from_secs(5);
 /// One try, until the answer begins.
 const ATTEMPT: Duration = Duration::from_secs(10);

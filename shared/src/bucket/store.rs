@@ -333,16 +333,15 @@ impl Store {
         }
     }
 
-    /// Where the bucket is, if S3 answers that it is in another region than was asked.
+    /// What to set, if no region is known, or if S3 answers that the bucket is in another one.
     fn elsewhere<E: ProvideErrorMetadata>(&self, error: &SdkError<E>) -> Option<String> {
+        let Some(asked) = self.s3.config().region() else {
+            return Some("no region is known (set AWS_REGION, or region = \"…\" in pull.toml)".to_owned());
+        };
+
         let has_moved = code(error).is_some_and(|code| ELSEWHERE.contains(&code));
         let region = error.raw_response()?.headers().get("x-amz-bucket-region");
         let region = region.filter(|_| has_moved)?;
-        let asked = self
-            .s3
-            .config()
-            .region()
-            .map_or("another one", |region| region.as_ref());
         Some(format!(
             "the bucket is in the region {region}, and {asked} was asked (set AWS_REGION={region}, or region = \
              {region:?} in pull.toml)"
