@@ -19,6 +19,8 @@ use time::Duration;
 
 const NEVERLAPSE: &str = env!("CARGO_BIN_EXE_neverlapse");
 const NAME: &str = "shop.test";
+/// Of the keystore.
+const PASSWORD: &str = "word by word";
 /// Where that machine sees it. The unit has a `/tmp` of its own.
 const DEPOT: &str = "/srv/depot";
 
@@ -217,7 +219,9 @@ fn rows() -> Vec<Row> {
     let lines = table.lines().skip(2).take_while(|line| line.starts_with('|'));
     let code = |cell: &str| -> Vec<String> {
         let pieces = cell.split('`').skip(1).step_by(2);
-        pieces.map(|piece| piece.replace("NAME", NAME)).collect()
+        pieces
+            .map(|piece| piece.replace("NAME", NAME).replace("PASSWORD", PASSWORD))
+            .collect()
     };
     lines
         .map(|line| {
@@ -235,39 +239,45 @@ fn rows() -> Vec<Row> {
 }
 
 /// Where a server of Debian reads it, and what has to stand around it.
-fn configuration(row: &Row) -> Option<(&'static str, &'static str, String)> {
+fn configuration(row: &Row) -> (&'static str, &'static str, String) {
     let lines = row.configuration.join("\n");
     match row.server.as_str() {
-        "nginx" => Some((
+        "nginx" => (
             "nginx",
             "/etc/nginx/sites-enabled/default",
             format!("server {{ listen 443 ssl;\n{lines}\nreturn 204; }}\n"),
-        )),
-        "haproxy" => Some((
+        ),
+        "haproxy" => (
             "haproxy",
             "/etc/haproxy/haproxy.cfg",
             format!(
                 "global\n stats socket /run/haproxy/admin.sock mode 660 level admin\ndefaults\n timeout client 9s\n timeout server 9s\n \
                  timeout connect 9s\nfrontend tls\n mode http\n {lines}\n http-request return status 200\n"
             ),
-        )),
-        "Apache" => Some((
+        ),
+        "Apache" => (
             "apache2",
             "/etc/apache2/sites-enabled/000-default.conf",
             format!("ServerName web-1\n<VirtualHost *:443>\nSSLEngine on\n{lines}\n</VirtualHost>\n"),
-        )),
-        "postfix" => Some((
+        ),
+        "postfix" => (
             "postfix",
             "/etc/postfix/main.cf",
             format!("compatibility_level = 3.6\nmyhostname = web-1\nsmtpd_tls_security_level = may\n{lines}\n"),
-        )),
-        "dovecot" => Some((
+        ),
+        "dovecot" => (
             "dovecot",
             "/etc/dovecot/conf.d/99-neverlapse.conf",
             format!("ssl = yes\n{lines}\n"),
-        )),
-        // No Java is needed to see that the keystore is right: cli/tests/pull.rs.
-        "Tomcat and others in Java" => None,
+        ),
+        "Tomcat" => (
+            "tomcat10",
+            "/etc/tomcat10/server.xml",
+            format!(
+                "<Server port=\"-1\"><Service name=\"Catalina\"><Connector port=\"8443\" SSLEnabled=\"true\"><SSLHostConfig>{lines}\
+                 </SSLHostConfig></Connector><Engine name=\"Catalina\" defaultHost=\"web-1\"><Host name=\"web-1\"/></Engine></Service></Server>\n"
+            ),
+        ),
         other => panic!("no test is known for the row {other:?} of docs/delivery.md"),
     }
 }
@@ -288,11 +298,12 @@ fn under_a_real_systemd() {
         }
     };
     machine.runs("a2enmod -q ssl");
+    let password = format!("/etc/neverlapse/{NAME}.pass");
+    machine.writes(&password, PASSWORD);
+    machine.runs(&format!("chmod 600 {password}"));
 
     for row in rows() {
-        let Some((unit, path, text)) = configuration(&row) else {
-            continue;
-        };
+        let (unit, path, text) = configuration(&row);
         machine.forgets();
         machine.writes(path, &text);
         machine.configures(&row.pull.join("\n"));

@@ -40,7 +40,7 @@ case ${NEVERLAPSE_STAGE:-outside} in
     mount --bind "$packages" "$root/var/cache/apt/archives"
     rm -f "$root/etc/apt/apt.conf.d/docker-clean"
     packages() { DEBIAN_FRONTEND=noninteractive chroot "$root" apt-get --quiet --yes -o APT::Keep-Downloaded-Packages=true "$@"; }
-    servers() { packages install --no-install-recommends nginx-light haproxy apache2 postfix dovecot-imapd openssl; }
+    servers() { packages install --no-install-recommends nginx-light haproxy apache2 postfix dovecot-imapd tomcat10 openssl; }
     { servers || { packages update && servers; }; } >"$scratch/packages.log" 2>&1 ||
       skip "the servers cannot be installed: $(tail -n 1 "$scratch/packages.log")"
     umount "$root/var/cache/apt/archives" "$root/dev" "$root/proc"
@@ -53,12 +53,25 @@ case ${NEVERLAPSE_STAGE:-outside} in
       ln -sf /dev/null "$root/etc/systemd/system/$unit"
     done
     export NEVERLAPSE_STAGE=boot
-    for group in /sys/fs/cgroup/unified /sys/fs/cgroup; do
-      [ -e "$group/cgroup.procs" ] || continue
-      mkdir -p "$group/neverlapse-test-$$"
-      echo $$ >"$group/neverlapse-test-$$/cgroup.procs"
-      break
+    # A control group for systemd, which makes others in it. They are removed as soon as everything in them has ended.
+    for groups in /sys/fs/cgroup/unified /sys/fs/cgroup; do
+      if [ -e "$groups/cgroup.procs" ]; then break; fi
     done
+    group=$groups/neverlapse-test-$$ outer=
+    leave() {
+      if [ -n "$outer" ]; then
+        kill -KILL "$outer"
+        wait "$outer" 2>/dev/null
+      fi || true
+      echo $$ >"$groups/cgroup.procs"
+      for _ in {1..100}; do
+        find "$group" -depth -type d -exec rmdir {} + 2>/dev/null && break
+        sleep 0.1
+      done
+    }
+    mkdir "$group" || skip "there is no control group to be had"
+    trap leave EXIT
+    echo $$ >"$group/cgroup.procs"
     unshare --mount --propagation private --pid --fork --kill-child --uts --ipc --net --cgroup -- \
       bash "$0" "$scratch" "$packages" "$@" <&- >"$scratch/boot.log" 2>&1 &
     outer=$!
@@ -69,7 +82,6 @@ case ${NEVERLAPSE_STAGE:-outside} in
     echo "systemd ${pid% }"
     # Until the test closes it. Then systemd ends with its parent.
     cat >/dev/null
-    kill -KILL "$outer"
     ;;
 
   boot)
