@@ -8,38 +8,21 @@ use futures::future::join_all;
 use lambda_runtime::LambdaEvent;
 use lambda_runtime::tracing::{error, info};
 use neverlapse::metric::{self, Metric};
-use neverlapse::renewal::request::Request;
 use neverlapse::timestamp::Timestamp;
-use serde::Deserialize;
 use tokio::time::{Duration, Instant, timeout_at};
 
 use crate::error::Error;
+use crate::message::{self, Unreadable};
 use crate::outcome::Outcome;
 use crate::renew::Renewer;
 
 /// Why a message has to be delivered again.
 #[derive(Debug, thiserror::Error)]
 enum RequestError {
-    #[error(
-        "the message is no renewal request: {0} (expected {{\"schema\": \"neverlapse.renewal-request/1\", \"name\": …}} in \
-         SNS's envelope)"
-    )]
-    NoRequest(String),
-    #[error(
-        "a request for {name:?} that only a person may make came over {topic} (expected the output OperatorTopicArn)"
-    )]
-    NotByAPerson { name: String, topic: String },
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
     #[error(transparent)]
     Failed(#[from] Error),
-}
-
-/// What SNS makes of a message before it gives it to the queue. The topic is written by SNS, so it
-/// says who may have published the message, whatever the message says of itself.
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Notification {
-    topic_arn: String,
-    message: String,
 }
 
 /// Answers with the messages that failed, so that the others are not delivered again
@@ -95,7 +78,7 @@ async fn attempt(
     message: &SqsMessage,
     deadline: Instant,
 ) -> Result<(String, Outcome), RequestError> {
-    let request = read(message.body.as_deref().unwrap_or_default(), renewer.operator_topic())?;
+    let request = message::read(message.body.as_deref().unwrap_or_default(), renewer.operator_topic())?;
 
     // Each step outside the lease has its own timeout, but many of them could add up.
     let outcome = timeout_at(
@@ -113,31 +96,12 @@ fn deliveries(message: &SqsMessage) -> u32 {
     count.and_then(|count| count.parse().ok()).unwrap_or(1)
 }
 
-/// The request in a message. The probe reads hostile input all day, so over its topic it may ask for
-/// a renewal that is due, and for nothing else.
-fn read(body: &str, operator_topic: &str) -> Result<Request, RequestError> {
-    let no_request = |error: serde_json::Error| RequestError::NoRequest(error.to_string());
-    let Notification { topic_arn, message } = serde_json::from_str(body).map_err(no_request)?;
-    let request: Request = serde_json::from_str(&message).map_err(no_request)?;
-
-    if request.schema != Request::SCHEMA {
-        return Err(RequestError::NoRequest(format!("schema {:?}", request.schema)));
-    }
-    if request.needs_a_person() && topic_arn != operator_topic {
-        return Err(RequestError::NotByAPerson {
-            name: request.name,
-            topic: topic_arn,
-        });
-    }
-    Ok(request)
-}
-
 /// Whether a renewal was tried, and if so, whether it failed. One that goes on with the next
 /// delivery, or elsewhere, is not over.
 fn tried(result: &Result<(String, Outcome), RequestError>) -> Option<bool> {
     match result {
         Ok((_, Outcome::Published(_))) => Some(false),
-        Ok(_) | Err(RequestError::NoRequest(_) | RequestError::NotByAPerson { .. }) => None,
+        Ok(_) | Err(RequestError::Unreadable(_)) => None,
         Err(RequestError::Failed(error)) => match error {
             Error::Internal(_) | Error::CaDeclined(_) | Error::CaUnavailable { .. } => Some(true),
             Error::BucketUnreadable(_) | Error::OutOfTime(_) | Error::LeaseLost => None,
@@ -161,27 +125,14 @@ const GIVING_UP: Duration = Duration::from_secs(25);
 
 #[cfg(test)]
 mod tests {
-    use neverlapse::renewal::request::{Action, RequestedBy};
-    use serde_json::json;
-
     use super::*;
 
-    /// As SNS hands a message to the queue.
-    fn over(topic: &str, message: &str) -> String {
-        json!({"Type": "Notification", "TopicArn": topic, "Message": message}).to_string()
-    }
-
     #[test]
-    fn the_samples_in_events() {
-        let request = include_str!("../../../events/renewal-request.json");
-        let request = read(&over(PROBES, request), PEOPLES).unwrap();
-        assert_eq!(request.name, "example.com");
-        assert_eq!(request.observed[0].endpoint, "example.com:443");
+    fn the_sample_in_events() {
         let mut batch: SqsEvent = serde_json::from_slice(include_bytes!("../../../events/renewal-batch.json")).unwrap();
-        assert_eq!(
-            read(batch.records[0].body.as_deref().unwrap(), PEOPLES).unwrap().name,
-            "example.com"
-        );
+        let body = batch.records[0].body.as_deref().unwrap();
+        assert_eq!(message::read(body, "").unwrap().name, "example.com");
+
         let message = &mut batch.records[0];
         assert_eq!(deliveries(message), 1);
         message.attributes.insert("ApproximateReceiveCount".into(), "3".into());
@@ -206,7 +157,7 @@ mod tests {
             (failed(Error::out_of_time("waiting")), None),
             (failed(Error::LeaseLost), None),
             (failed(Error::BucketUnreadable("AccessDenied".into())), None),
-            (Err(RequestError::NoRequest("no JSON".into())), None),
+            (Err(Unreadable::NoRequest("no JSON".into()).into()), None),
             (failed(Error::Internal("no zone".into())), Some(true)),
             (failed(Error::CaDeclined("no".into())), Some(true)),
         ] {
@@ -218,78 +169,4 @@ mod tests {
             (&1.0.into(), &1.0.into())
         );
     }
-
-    #[test]
-    fn anything_else_is_refused() {
-        let later = r#"{"schema": "neverlapse.renewal-request/9", "name": "x", "requested_by": "probe", "at": "2026-01-01T00:00:00Z"}"#;
-        let request = include_str!("../../../events/renewal-request.json");
-        let bodies = ["", "{}", "[]", request].map(str::to_owned).into_iter();
-        for body in bodies.chain(["", "{}", later].map(|message| over(PEOPLES, message))) {
-            let error = read(&body, PEOPLES).unwrap_err().to_string();
-            assert!(
-                error.contains("expected") && error.starts_with("the message is no renewal request"),
-                "{error}"
-            );
-        }
-    }
-
-    #[test]
-    fn the_probe_cannot_ask_for_what_only_a_person_may() {
-        let due = Request::new("example.com", RequestedBy::Probe, Timestamp::UNIX_EPOCH);
-        let of_people = [
-            Request {
-                requested_by: RequestedBy::Person,
-                ..due.clone()
-            },
-            Request {
-                action: Action::Revoke,
-                ..due.clone()
-            },
-            Request {
-                action: Action::ReplaceAccountKey,
-                ..due.clone()
-            },
-            Request {
-                force: true,
-                ..due.clone()
-            },
-            Request {
-                dry_run: true,
-                ..due.clone()
-            },
-            Request {
-                key_compromise: true,
-                ..due.clone()
-            },
-            Request {
-                version: Some("20260903T060112Z-5f0c11d2".into()),
-                ..due.clone()
-            },
-        ];
-        for request in of_people {
-            let message = serde_json::to_string(&request).unwrap();
-            for topic in [
-                PROBES,
-                "",
-                "arn:aws:sns:eu-central-1:123456789012:neverlapse-OperatorTopic-2",
-            ] {
-                let refused = read(&over(topic, &message), PEOPLES);
-                assert!(
-                    matches!(refused, Err(RequestError::NotByAPerson { .. })),
-                    "{request:?}: {refused:?}"
-                );
-            }
-            // An envelope within the envelope is a message of the probe's all the same.
-            let forged = over(PROBES, &over(PEOPLES, &message));
-            assert!(matches!(read(&forged, PEOPLES), Err(RequestError::NoRequest(_))));
-            assert_eq!(read(&over(PEOPLES, &message), PEOPLES).unwrap(), request);
-        }
-        assert_eq!(
-            read(&over(PROBES, &serde_json::to_string(&due).unwrap()), PEOPLES).unwrap(),
-            due
-        );
-    }
-
-    const PROBES: &str = "arn:aws:sns:eu-central-1:123456789012:neverlapse-RenewalTopic-1";
-    const PEOPLES: &str = "arn:aws:sns:eu-central-1:123456789012:neverlapse-OperatorTopic-1";
 }
