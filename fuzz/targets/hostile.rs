@@ -1,8 +1,11 @@
 //! A CA that signs whatever the fuzzer wants: a signature keeps no one from hostile contents.
 
+#![allow(dead_code, reason = "each target uses a part")]
+
 use std::sync::OnceLock;
 
 use arbitrary::{Result, Unstructured};
+use data_encoding::BASE64;
 use neverlapse::chain::roots::Roots;
 use neverlapse::timestamp;
 use neverlapse::timestamp::Timestamp;
@@ -39,9 +42,15 @@ pub fn roots() -> &'static Roots {
 }
 
 /// Keys, made once: a signature costs enough.
-fn keys() -> &'static [KeyPair; 4] {
+pub fn keys() -> &'static [KeyPair; 4] {
     static KEYS: OnceLock<[KeyPair; 4]> = OnceLock::new();
     KEYS.get_or_init(|| std::array::from_fn(|_| KeyPair::generate().expect("a key")))
+}
+
+/// One block of PEM.
+pub fn pem(label: &str, der: &[u8]) -> String {
+    let body = BASE64.encode(der);
+    format!("-----BEGIN {label}-----\n{body}\n-----END {label}-----\n")
 }
 
 /// A leaf and up to eight issuers, in an order that may be wrong, each validly signed by the next.
