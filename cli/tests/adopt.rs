@@ -1,4 +1,5 @@
-//! From certbot and back, in the order of docs/from-certbot.md, on a host with a real nginx that answers at every step.
+//! From certbot and back, in the order of docs/from-certbot.md, on a host with a real nginx that
+//! answers at every step.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -140,7 +141,8 @@ impl Host {
         self.depot.receipt(NAME, "web-1").unwrap().stage
     }
 
-    /// Everything on the host and in the depot, so that a test can tell whether anything was touched.
+    /// Everything on the host and in the depot, so that a test can tell whether anything was
+    /// touched.
     fn everything(&self) -> Vec<(PathBuf, u32, i64, Vec<u8>)> {
         let mut all = Vec::new();
         walk(self.web.path(), &mut all);

@@ -1,4 +1,5 @@
-//! The way to AWS: regions, proxies and credentials that a host may have. Nothing here leaves this machine.
+//! The way to AWS: regions, proxies and credentials that a host may have. Nothing here leaves this
+//! machine.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -11,7 +12,8 @@ use tempfile::TempDir;
 
 const NEVERLAPSE: &str = env!("CARGO_BIN_EXE_neverlapse");
 
-/// Listens on this machine, remembers the first line of every request, and always gives the same answer.
+/// Listens on this machine, remembers the first line of every request, and always gives the same
+/// answer.
 struct Listener {
     address: SocketAddr,
     heard: Arc<Mutex<Vec<String>>>,

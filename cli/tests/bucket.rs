@@ -1,4 +1,5 @@
-//! `neverlapse pull` on an instance: credentials from its metadata service, versions and receipts in a bucket whose policies are enforced.
+//! `neverlapse pull` on an instance: credentials from its metadata service, versions and receipts
+//! in a bucket whose policies are enforced.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -39,8 +40,8 @@ struct Instance {
     host: WebHost,
 }
 
-/// What the template's policy for readers says. The emulator enforces policies but fills in no variables, so that here stands what IAM puts
-/// in the place of `${aws:userid}`.
+/// What the template's policy for readers says. The emulator enforces policies but fills in no
+/// variables, so that here stands what IAM puts in the place of `${aws:userid}`.
 fn policy(user_id: &str) -> Value {
     let objects = |key: &str| format!("arn:aws:s3:::{BUCKET}/{key}");
     json!({"Version": "2012-10-17", "Statement": [

@@ -479,7 +479,8 @@ async fn answers_of_a_hostile_name_server() {
     }
 }
 
-/// A name server that drops questions for AAAA hid the addresses that it had; and where it had none, another's failure.
+/// A name server that drops questions for AAAA hid the addresses that it had; and where it had
+/// none, another's failure.
 #[tokio::test]
 async fn one_family_of_addresses_does_not_hide_the_other() {
     let folder = tempfile::tempdir().unwrap();
@@ -544,7 +545,8 @@ async fn a_name_with_a_thousand_addresses() {
     assert_eq!(out.status.code(), Some(3));
 }
 
-/// Results once waited for the end of standard input, or for as many lines as connections are allowed.
+/// Results once waited for the end of standard input, or for as many lines as connections are
+/// allowed.
 #[tokio::test]
 async fn a_slow_pipe_is_looked_at_meanwhile() {
     let mut child = Command::new(NEVERLAPSE)
@@ -602,7 +604,8 @@ async fn a_hundred_thousand_lines_take_no_more_memory_than_the_first_of_them() {
     }
     println!("at most {early} kB until line {EARLY}, {late} kB until line {LATE}");
     assert_eq!((read, child.wait().await.unwrap().code()), (LINES, Some(3)));
-    // On a busy machine not all that are allowed are under way at the first look. A kilobyte a line would be a hundred thousand.
+    // On a busy machine not all that are allowed are under way at the first look. A kilobyte a line
+    // would be a hundred thousand.
     assert!(late < early * 2, "{early} kB, then {late} kB");
     assert!(late < 160_000, "{late} kB");
 }

@@ -1,7 +1,9 @@
-//! The fleet's part of the template, as an instance meets it: what it may do, and how the client comes, is replaced and is refused.
+//! The fleet's part of the template, as an instance meets it: what it may do, and how the client
+//! comes, is replaced and is refused.
 //!
-//! The emulator knows no SSM documents, so the template's own one is taken from it and its script run, in a root folder of its own, with
-//! the real AWS CLI, against the bucket of the deployed stack.
+//! The emulator knows no SSM documents, so the template's own one is taken from it and its script
+//! run, in a root folder of its own, with the real AWS CLI, against the bucket of the deployed
+//! stack.
 
 use neverlapse::timestamp::Timestamp;
 use std::fs;
@@ -78,7 +80,8 @@ async fn a_deployed_fleet() {
     );
     fs::remove_file(instance.bin.join("uname")).unwrap();
 
-    // What is installed is as told, but there is nothing under this name: whoever rolls out is to know.
+    // What is installed is as told, but there is nothing under this name: whoever rolls out is to
+    // know.
     let unknown = fleet.publish(&newer, &instance.configuration("nobody.test"));
     let ran = instance.run(&unknown, "web.toml");
     assert!(
@@ -524,7 +527,8 @@ impl<'a> Instance<'a> {
         let bin = root.path().join("bin");
         fs::create_dir(&bin).unwrap();
         let instance = Self { fleet, root, bin };
-        // Nothing of systemd runs here. Units are enabled by its own program, and started as it would.
+        // Nothing of systemd runs here. Units are enabled by its own program, and started as it
+        // would.
         instance.program("systemctl", SYSTEMCTL);
         instance.program("journalctl", "cat \"$DESTDIR/journal\"");
         instance

@@ -1,4 +1,5 @@
-//! The client's .deb and .rpm: what is in them, and that dpkg and rpm install, upgrade and remove them.
+//! The client's .deb and .rpm: what is in them, and that dpkg and rpm install, upgrade and remove
+//! them.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -1,7 +1,9 @@
-//! The units under a real systemd, with real servers: every row of the table in docs/delivery.md, by hand and under the unit.
+//! The units under a real systemd, with real servers: every row of the table in docs/delivery.md,
+//! by hand and under the unit.
 //!
-//! systemd runs in private namespaces on an overlay of this machine ([`scratch.sh`](systemd/scratch.sh)), as root on a Debian. Elsewhere
-//! the test says that it is skipped.
+//! systemd runs in private namespaces on an overlay of this machine
+//! ([`scratch.sh`](systemd/scratch.sh)), as root on a Debian. Elsewhere the test says that it is
+//! skipped.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -206,7 +208,8 @@ impl Drop for Machine {
     }
 }
 
-/// A row of the table: the server, what goes into its configuration, and what goes into `pull.toml`.
+/// A row of the table: the server, what goes into its configuration, and what goes into
+/// `pull.toml`.
 struct Row {
     server: String,
     configuration: Vec<String>,

@@ -1,6 +1,6 @@
-//! What a large run costs besides probing: `cargo run --profile bench -p neverlapse --example sizes`
-//! prints seconds of one core for alerts, delivery and the page, for 10,000 endpoints and 500
-//! certificates, and for twice as many.
+//! What a large run costs besides probing: `cargo run --profile bench -p neverlapse --example
+//! sizes` prints seconds of one core for alerts, delivery and the page, for 10,000 endpoints and
+//! 500 certificates, and for twice as many.
 
 use std::time::Instant;
 

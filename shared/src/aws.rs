@@ -128,9 +128,9 @@ fn bundle(file: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     Ok(roots)
 }
 
-/// How long a service may take. Without these, a request that nobody answers waits until Lambda ends
-/// the run, and with it the alerts that come after. Reading an object's content has its own limit:
-/// the SDK gives up on one that stops.
+/// How long a service may take. Without these, a request that nobody answers waits until Lambda
+/// ends the run, and with it the alerts that come after. Reading an object's content has its own
+/// limit: the SDK gives up on one that stops.
 fn timeouts() -> TimeoutConfig {
     TimeoutConfig::builder()
         .connect_timeout(CONNECT)

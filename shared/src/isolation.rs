@@ -1,8 +1,8 @@
 //! Isolation: an error of our own costs the unit of work in which it happens, and nothing else.
 //!
 //! What strangers write is parsed and judged in units: an endpoint, a certificate, a receipt, a
-//! place in an alert. Should our own code panic in one of them, the run goes on with the others, and
-//! reports what it lost like anything else that it could not judge.
+//! place in an alert. Should our own code panic in one of them, the run goes on with the others,
+//! and reports what it lost like anything else that it could not judge.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,8 +19,8 @@ pub struct Panicked(String);
 
 /// Does a unit of work.
 ///
-/// Nothing of a unit that panicked is used afterwards but what it only read, so a value that it left
-/// half changed cannot do harm.
+/// Nothing of a unit that panicked is used afterwards but what it only read, so a value that it
+/// left half changed cannot do harm.
 pub fn isolated<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|payload| Panicked::with(&*payload))
 }

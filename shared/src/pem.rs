@@ -35,8 +35,8 @@ pub enum Error {
 /// around the blocks.
 ///
 /// It takes what OpenSSL takes: the labels `X509 CERTIFICATE` and `TRUSTED CERTIFICATE`, text, any
-/// length of line. It also takes what copying does to a file: a byte order mark, UTF-16, indentation,
-/// and line breaks that are missing. A file in DER is one certificate.
+/// length of line. It also takes what copying does to a file: a byte order mark, UTF-16,
+/// indentation, and line breaks that are missing. A file in DER is one certificate.
 pub fn certificates(file: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
     if der::only(file).is_some_and(|element| element.tag == SEQUENCE) {
         return Ok(vec![file.to_vec().into()]);
@@ -107,7 +107,8 @@ const SEQUENCE: u8 = 0x30;
 mod tests {
     use super::*;
 
-    /// A sequence that has an integer in it, and is no certificate: only the frame is looked at here.
+    /// A sequence that has an integer in it, and is no certificate: only the frame is looked at
+    /// here.
     const DER: [u8; 5] = [0x30, 0x03, 0x02, 0x01, 0x07];
 
     fn pem(label: &str) -> String {

@@ -280,8 +280,8 @@ fn without_memory_even_the_network_is_said_at_once() {
     }
 }
 
-/// Three dead entries out of twenty, each for its own reason, were one outage of the probe's network,
-/// without a reason; and a healthy endpoint that failed later joined it in silence.
+/// Three dead entries out of twenty, each for its own reason, were one outage of the probe's
+/// network, without a reason; and a healthy endpoint that failed later joined it in silence.
 #[test]
 fn a_few_dead_entries_were_an_outage_and_hid_the_next_one() {
     // Each letter is an endpoint: fine, refused, timed out, no such name, not TLS.

@@ -1,6 +1,6 @@
-//! Faults of AWS: every kind of request that the probe and the client on instances make, times every
-//! way in which a service may fail. Each is repeated and done, or is an error that says what failed:
-//! nothing is lost, and nothing passes in silence.
+//! Faults of AWS: every kind of request that the probe and the client on instances make, times
+//! every way in which a service may fail. Each is repeated and done, or is an error that says what
+//! failed: nothing is lost, and nothing passes in silence.
 //!
 //! `cargo test -p neverlapse --test faults -- --nocapture` prints the table.
 
@@ -140,7 +140,8 @@ async fn every_call_survives_a_fault_or_says_what_failed() {
         };
         let is_harmless =
             matches!(fault, Fault::None | Fault::Slow) || !always && fault != Fault::Refused && !is_decided;
-        // Who removes an object by its ETag and was not answered finds none: another may have done it.
+        // Who removes an object by its ETag and was not answered finds none: another may have done
+        // it.
         let is_ambiguous = call == Call::Remove && matches!(fault, Fault::ResetAfterwards | Fault::Truncated);
         assert!(result.is_ok() || !is_harmless || is_ambiguous, "{context}");
         // Nobody is asked without an end.

@@ -82,8 +82,8 @@ async fn a_modern_server_that_rustls_cannot_finish_with_still_shows_the_chain() 
     assert_eq!(suite, Some("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"));
 }
 
-/// Keys and certificates that today's clients do not take: the report has what the server shows, and
-/// not only that the handshake failed.
+/// Keys and certificates that today's clients do not take: the report has what the server shows,
+/// and not only that the handshake failed.
 #[tokio::test]
 async fn a_certificate_that_rustls_does_not_take_is_shown() {
     for (what, key, extensions, key_type, expected) in [

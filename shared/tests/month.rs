@@ -20,9 +20,10 @@ use time::Duration;
 
 /// `day | what changes | the subject that arrives, or - for none`.
 ///
-/// A day begins at midnight, and the probe looks within half an hour of 06:00. Endpoints are e01 to e20, and shop, whose certificate
-/// neverlapse renews and two instances install, web-1 and web-2. `until 80` is what they serve, until day 80; all certificates are for 90
-/// days. `issued until 110` is a new version in the bucket.
+/// A day begins at midnight, and the probe looks within half an hour of 06:00. Endpoints are e01 to
+/// e20, and shop, whose certificate neverlapse renews and two instances install, web-1 and web-2.
+/// `until 80` is what they serve, until day 80; all certificates are for 90 days. `issued until
+/// 110` is a new version in the bucket.
 const MONTH: &str = "
  1 | e01..e20 until 80; issued until 22; web-1..web-2 serve it; shop until 22 | -
  2 | e05 dark                                | -

@@ -1,4 +1,5 @@
-//! Sequences of runs that once ended in silence, in a storm of messages, or in "it is over" when it was not.
+//! Sequences of runs that once ended in silence, in a storm of messages, or in "it is over" when it
+//! was not.
 
 use std::net::SocketAddr;
 
@@ -18,7 +19,8 @@ use time::Duration;
 
 const START: Timestamp = timestamp!(2026-10-01 06:00 UTC);
 
-/// DNS that gives out a part, IPv6 that is left out, an address that is dark: none of them had shown that it was mended.
+/// DNS that gives out a part, IPv6 that is left out, an address that is dark: none of them had
+/// shown that it was mended.
 #[test]
 fn a_bad_address_that_was_not_seen_was_said_to_be_over() {
     for (runs, expected) in [
@@ -72,7 +74,8 @@ fn what_is_out_of_sight_was_out_of_mind() {
     assert!(text.contains("(nothing shows that it is over)"), "{text}");
 }
 
-/// Lateness was counted from the newest version: with six-day certificates each came before the one before it was late.
+/// Lateness was counted from the newest version: with six-day certificates each came before the one
+/// before it was late.
 #[test]
 fn every_new_version_gave_a_stuck_instance_another_day() {
     let mut world = World::new("");
@@ -114,7 +117,8 @@ fn every_new_version_gave_a_stuck_instance_another_day() {
     );
 }
 
-/// An old client does not say what it has, and the versions that are kept cannot be listed: then two versions are enough.
+/// An old client does not say what it has, and the versions that are kept cannot be listed: then
+/// two versions are enough.
 #[test]
 fn without_a_history_nothing_was_ever_late() {
     let mut world = World::new("");
@@ -140,8 +144,8 @@ fn without_a_history_nothing_was_ever_late() {
     }
 }
 
-/// One instance could stop every run, before any alert and any renewal: its receipt named a time that UTC does not have, and
-/// the probe panicked where it printed that.
+/// One instance could stop every run, before any alert and any renewal: its receipt named a time
+/// that UTC does not have, and the probe panicked where it printed that.
 #[test]
 fn one_receipt_at_the_end_of_time_stopped_every_run() {
     let beyond = ["9999-12-31T23:59:59-00:01", "0000-01-01T00:00:00+00:01"];
@@ -177,7 +181,8 @@ fn one_receipt_at_the_end_of_time_stopped_every_run() {
     }
 }
 
-/// Published is not served: "resolved: a new certificate is served" came from the bucket's date alone.
+/// Published is not served: "resolved: a new certificate is served" came from the bucket's date
+/// alone.
 #[test]
 fn published_was_said_to_be_served() {
     for (receipt, at, expected) in [
@@ -250,7 +255,8 @@ fn a_wrong_certificate_was_over_when_nobody_could_look() {
     }
 }
 
-/// A new version gave every address its grace again, and what was said of one that is wrong was over.
+/// A new version gave every address its grace again, and what was said of one that is wrong was
+/// over.
 #[test]
 fn a_new_version_ended_a_wrong_certificate() {
     let mut world = World::new("served_at = [\"a.test\"]\n");
@@ -262,7 +268,8 @@ fn a_new_version_ended_a_wrong_certificate() {
     assert_eq!(world.run(START + Duration::hours(27)).0, []);
 }
 
-/// Only wildcards: no address to look at, no instance that looks; and all was green while servers lapsed.
+/// Only wildcards: no address to look at, no instance that looks; and all was green while servers
+/// lapsed.
 #[test]
 fn nobody_saw_it_and_all_was_green() {
     use Stage as S;
@@ -413,7 +420,8 @@ fn a_six_day_certificate_expired_after_one_warning() {
     }
 }
 
-/// `[[endpoint]] host, sni = "other"` beside a certificate at the same place: what it shows is right, and another one.
+/// `[[endpoint]] host, sni = "other"` beside a certificate at the same place: what it shows is
+/// right, and another one.
 #[test]
 fn another_name_at_the_same_place_was_a_wrong_certificate() {
     let mut world = World::new("served_at = [\"a.test\"]\n");
@@ -579,7 +587,8 @@ fn tell(memory: &mut Memory, report: &Report, now: Timestamp) -> (Vec<(Change, S
     (said, digest(&news, Some(report), &watchlist, &sender(), now))
 }
 
-/// `1 bad, 2 fine`: what the addresses of an endpoint show. `old` is a certificate that has nothing wrong with it, and another one.
+/// `1 bad, 2 fine`: what the addresses of an endpoint show. `old` is a certificate that has nothing
+/// wrong with it, and another one.
 fn look(endpoint: &str, addresses: &str) -> EndpointReport {
     let (mut observations, mut skipped) = (Vec::<Value>::new(), Vec::<Value>::new());
     for address in addresses.split(", ") {

@@ -1,4 +1,5 @@
-//! The calls of AWS's API that a run made, as a policy sees them, and those that are known: `policies/calls.toml`.
+//! The calls of AWS's API that a run made, as a policy sees them, and those that are known:
+//! `policies/calls.toml`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -89,8 +90,9 @@ impl Catalogue {
         toml::from_str(&text).context("calls.toml")
     }
 
-    /// Compares it with what a suite recorded: a call that it does not have has never been held against the policies. Where the whole
-    /// suite ran, what it is said to make must have been made.
+    /// Compares it with what a suite recorded: a call that it does not have has never been held
+    /// against the policies. Where the whole suite ran, what it is said to make must have been
+    /// made.
     pub fn compare(&self, suite: &str, recorded: &[Passed], is_whole: bool) -> Result<()> {
         let made: BTreeSet<Call> = recorded
             .iter()
@@ -347,7 +349,8 @@ fn anything() -> String {
     "*".to_owned()
 }
 
-/// A name to which a CNAME of `_acme-challenge` leads, in the set of parameters whose `ChallengeRecordNames` has it.
+/// A name to which a CNAME of `_acme-challenge` leads, in the set of parameters whose
+/// `ChallengeRecordNames` has it.
 pub const DELEGATED: &str = "delegated.acme.example";
 /// The parameter `ZoneRoleArns`, in the set of parameters that has one.
 pub const ZONE_ROLE: &str = "arn:aws:iam::210987654321:role/acme-dns";

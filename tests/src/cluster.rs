@@ -1,4 +1,5 @@
-//! Instances behind one name: each an nginx on an address of its own, with the built `neverlapse pull` and a stack's bucket.
+//! Instances behind one name: each an nginx on an address of its own, with the built `neverlapse
+//! pull` and a stack's bucket.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -52,7 +53,8 @@ pub struct Ran {
 }
 
 impl Cluster {
-    /// Three instances, `web-1` to `web-3` at 127.0.0.2 to .4, that have pulled `leaf` and serve it; the zone has their addresses.
+    /// Three instances, `web-1` to `web-3` at 127.0.0.2 to .4, that have pulled `leaf` and serve
+    /// it; the zone has their addresses.
     pub async fn open(stack: &Stack, zone: &str, name: &str, leaf: &Leaf) -> Result<Self> {
         let mut depot = Depot::new()?;
         let first = depot.publish(name, leaf)?;

@@ -204,7 +204,8 @@ impl Route53 {
         }
     }
 
-    /// The zones as they were at `asked` or later, or before it if that takes too long; nothing if they cannot be read.
+    /// The zones as they were at `asked` or later, or before it if that takes too long; nothing if
+    /// they cannot be read.
     async fn zones(&self, asked: Instant) -> Option<Arc<Zones>> {
         self.wanted.notify_one();
         let mut latest = self.latest.clone();
@@ -292,8 +293,8 @@ fn records(zones: &Zones, name: &str, wanted: RecordType, cnames: usize) -> Resu
     Ok(Some(found))
 }
 
-/// The name whose records answer for `name`: itself, or the wildcard below the nearest name above it that exists
-/// (RFC 4592, 3.3.1). Nothing if there is no such name.
+/// The name whose records answer for `name`: itself, or the wildcard below the nearest name above
+/// it that exists (RFC 4592, 3.3.1). Nothing if there is no such name.
 fn holder(zone: &[ResourceRecordSet], name: &str) -> Option<String> {
     let exists = |name: &str| {
         zone.iter()

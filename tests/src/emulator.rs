@@ -22,7 +22,8 @@ pub struct Emulator {
     _folder: TempDir,
     /// Its URL, for all services.
     pub endpoint: String,
-    /// What programs call goes through here, if it is recorded. What the tests themselves call does not.
+    /// What programs call goes through here, if it is recorded. What the tests themselves call does
+    /// not.
     recorder: Option<Proxy>,
     /// For SDK clients.
     pub config: SdkConfig,
@@ -34,7 +35,8 @@ impl Emulator {
         Self::start_with("", &[]).await
     }
 
-    /// Likewise; it records every call of the programs that have [`Emulator::environment`], and of deployed functions.
+    /// Likewise; it records every call of the programs that have [`Emulator::environment`], and of
+    /// deployed functions.
     pub async fn start_recorded() -> Result<Self> {
         let port = free_port()?;
         let recorder = Proxy::start(&format!("http://127.0.0.1:{port}"), |_| Fate::Pass).await?;
@@ -104,7 +106,8 @@ impl Emulator {
         })
     }
 
-    /// For SDK clients of the account with this id: the emulator takes twelve digits as a key for one.
+    /// For SDK clients of the account with this id: the emulator takes twelve digits as a key for
+    /// one.
     pub async fn account(&self, id: &str) -> SdkConfig {
         config(&self.endpoint, id).await
     }
@@ -185,7 +188,8 @@ impl Emulator {
         Ok(text)
     }
 
-    /// Has a function name itself so in its calls' user agent. The emulator gives all functions the same credentials.
+    /// Has a function name itself so in its calls' user agent. The emulator gives all functions the
+    /// same credentials.
     pub async fn set_app(&self, function: &str, app: &str) -> Result<()> {
         let path = format!("/2015-03-31/functions/{function}/configuration");
         let configuration = self.call(&Call::rest("lambda", "GET", &path, "")).await?;

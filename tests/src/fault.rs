@@ -1,5 +1,5 @@
-//! A proxy in front of the emulator or of an ACME server that keeps what goes by, refuses what it is told to, lets a request wait, or
-//! lets it through and never says what came of it.
+//! A proxy in front of the emulator or of an ACME server that keeps what goes by, refuses what it
+//! is told to, lets a request wait, or lets it through and never says what came of it.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -147,7 +147,8 @@ impl Proxy {
         Ok(Self::serve(listener, endpoint, upstream, http()?, Box::new(fate)))
     }
 
-    /// In front of an ACME server at `upstream`, whose root is `root` (PEM); it shows `leaf` to who connects.
+    /// In front of an ACME server at `upstream`, whose root is `root` (PEM); it shows `leaf` to who
+    /// connects.
     pub async fn start_tls(
         upstream: &str,
         root: &str,

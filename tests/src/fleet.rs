@@ -59,7 +59,8 @@ pub fn shop(now: Timestamp) -> Report {
     report
 }
 
-/// The part of the shop's fleet that a picture of an alert has room for, with what is wrong in four places.
+/// The part of the shop's fleet that a picture of an alert has room for, with what is wrong in four
+/// places.
 pub fn corner(now: Timestamp) -> Report {
     let shop = shop(now);
     let shown = |endpoint: &EndpointReport| {
@@ -71,8 +72,8 @@ pub fn corner(now: Timestamp) -> Report {
     corner
 }
 
-/// So many endpoints, nearly all of them fine, each with a certificate of its own; and so many managed certificates, with ten instances
-/// each, of which some are stuck.
+/// So many endpoints, nearly all of them fine, each with a certificate of its own; and so many
+/// managed certificates, with ten instances each, of which some are stuck.
 pub fn large(now: Timestamp, count: u32, certificates: usize) -> Report {
     let mut fleet = Fleet { now, next: 1 };
     let issuers = [LETS_ENCRYPT, DIGICERT, SECTIGO, AMAZON];
@@ -109,7 +110,8 @@ fn many(index: usize, kind: &CertificateReport) -> CertificateReport {
     }
 }
 
-/// What somebody might put into a certificate, a banner or a resource record to get at whoever reads the page.
+/// What somebody might put into a certificate, a banner or a resource record to get at whoever
+/// reads the page.
 pub fn hostile(now: Timestamp) -> Report {
     let mut report = shop(now);
     for (endpoint, text) in report.endpoints.iter_mut().zip(HOSTILE.iter().cycle()) {

@@ -1,10 +1,13 @@
-//! Runs the real thing: the same template on a local AWS, real TLS servers in every state, the built binaries.
+//! Runs the real thing: the same template on a local AWS, real TLS servers in every state, the
+//! built binaries.
 //!
-//! [`emulator`] is a local AWS and [`stack`] what is deployed to it, [`pki`] makes certificates, [`servers`] serves them, [`dns`] knows
-//! where, [`pebble`] issues them, [`runtime`] runs a built function that [`fault`] comes between, [`calls`] are what it asked AWS for,
-//! [`inbox`] reads what SNS delivered, [`depot`] publishes versions without a CA, a [`webhost`] is an nginx that serves what was
-//! installed, a [`cluster`] is some of them behind one name, with `neverlapse pull`, and [`metadata`] is what an instance knows of
-//! itself. Everything listens on free loopback ports and ends with the value that started it.
+//! [`emulator`] is a local AWS and [`stack`] what is deployed to it, [`pki`] makes certificates,
+//! [`servers`] serves them, [`dns`] knows where, [`pebble`] issues them, [`runtime`] runs a built
+//! function that [`fault`] comes between, [`calls`] are what it asked AWS for, [`inbox`] reads what
+//! SNS delivered, [`depot`] publishes versions without a CA, a [`webhost`] is an nginx that serves
+//! what was installed, a [`cluster`] is some of them behind one name, with `neverlapse pull`, and
+//! [`metadata`] is what an instance knows of itself. Everything listens on free loopback ports and
+//! ends with the value that started it.
 
 pub mod calls;
 pub mod cluster;

@@ -1,4 +1,5 @@
-//! An instance's metadata service (IMDSv2): who it is, and the credentials of its role, for who asks with a token.
+//! An instance's metadata service (IMDSv2): who it is, and the credentials of its role, for who
+//! asks with a token.
 
 use std::sync::Arc;
 

@@ -20,7 +20,8 @@ pub struct Options {
     pub nonces_refused: u8,
     /// Whether accounts need an external account binding: [`KEY_ID`] and [`HMAC_KEY`].
     pub external_account: bool,
-    /// Whether it knows the profile `shortlived`, of six days; it then gives any of its profiles to who asks for none.
+    /// Whether it knows the profile `shortlived`, of six days; it then gives any of its profiles to
+    /// who asks for none.
     pub shortlived: bool,
     /// How many of a hundred authorizations that were proved once are valid in later orders.
     pub authorizations_reused: u8,
@@ -145,7 +146,8 @@ impl Pebble {
         Ok(())
     }
 
-    /// What it says about a certificate, by serial in hex: `Valid` or `Revoked`, and the reason (RFC 5280, 5.3.1).
+    /// What it says about a certificate, by serial in hex: `Valid` or `Revoked`, and the reason
+    /// (RFC 5280, 5.3.1).
     pub async fn status(&self, serial: &str) -> Result<(String, Option<u64>)> {
         let url = format!("https://127.0.0.1:{}/cert-status-by-serial/{serial}", self.management);
         let answer = self.client.get(url).send().await?.error_for_status()?.text().await?;

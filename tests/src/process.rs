@@ -1,4 +1,5 @@
-//! Child processes that end with the value that started them, or with us, however we end; their children too.
+//! Child processes that end with the value that started them, or with us, however we end; their
+//! children too.
 
 use std::ffi::OsStr;
 use std::io;
@@ -17,7 +18,8 @@ use tokio::try_join;
 
 /// A command to give to [`Group::start`] or [`run`]: the program, tied to us by a pipe.
 ///
-/// Nobody runs `drop` when a signal ends us, but the system closes our end of the pipe, and that ends the group.
+/// Nobody runs `drop` when a signal ends us, but the system closes our end of the pipe, and that
+/// ends the group.
 pub fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("sh");
     command.args(["-c", TETHERED]).arg(program);
@@ -73,7 +75,8 @@ pub async fn run(command: &mut Command) -> Result<String> {
     Ok(text)
 }
 
-/// Runs a [`command`] to its end, for who wants to know how it failed: its status, and its output with its errors after it.
+/// Runs a [`command`] to its end, for who wants to know how it failed: its status, and its output
+/// with its errors after it.
 pub async fn outcome(command: &mut Command) -> Result<(ExitStatus, String)> {
     // A group, so that giving up ends it before its folders are removed.
     let mut group = Group::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()))?;
@@ -120,10 +123,12 @@ async fn all_of(pipe: Option<impl AsyncRead + Unpin>) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// A port that nothing listens on, at any address, and that no other call returns while this process lives.
+/// A port that nothing listens on, at any address, and that no other call returns while this
+/// process lives.
 ///
-/// The servers that get these ports bind them later, and bind them again when they restart. A port from the system's
-/// own range could be given to somebody else in between, as a client's local port for example.
+/// The servers that get these ports bind them later, and bind them again when they restart. A port
+/// from the system's own range could be given to somebody else in between, as a client's local port
+/// for example.
 pub fn free_port() -> Result<u16> {
     for port in PORTS {
         let claim = SocketAddr::from_abstract_name(format!("neverlapse-tests-port-{port}"))?;
@@ -132,7 +137,8 @@ pub fn free_port() -> Result<u16> {
         };
 
         if TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok() {
-            // An abstract socket leaves no file behind, and the system closes it when this process ends.
+            // An abstract socket leaves no file behind, and the system closes it when this process
+            // ends.
             std::mem::forget(claim);
             return Ok(port);
         }
@@ -140,7 +146,8 @@ pub fn free_port() -> Result<u16> {
     bail!("no port from {} to {} is free", PORTS.start(), PORTS.end())
 }
 
-/// Polls until `find` finds something, and fails after a minute: longer than anything takes on a busy machine.
+/// Polls until `find` finds something, and fails after a minute: longer than anything takes on a
+/// busy machine.
 pub async fn eventually<T>(what: &str, find: impl AsyncFnMut() -> Result<Option<T>>) -> Result<T> {
     eventually_within(A_MINUTE, what, find).await
 }
@@ -163,7 +170,8 @@ pub async fn eventually_within<T>(
     }
 }
 
-/// Below the range that systems give to clients and to listeners without a port of their own (on Linux from 32768).
+/// Below the range that systems give to clients and to listeners without a port of their own (on
+/// Linux from 32768).
 const PORTS: RangeInclusive<u16> = 20_000..=29_999;
 const A_MINUTE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(50);

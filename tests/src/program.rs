@@ -8,7 +8,8 @@ use tokio::sync::OnceCell;
 use crate::process::{command, run};
 use crate::stack::root;
 
-/// The path of a binary: `neverlapse`, `probe` or `renewer`. The first call of a process builds them all.
+/// The path of a binary: `neverlapse`, `probe` or `renewer`. The first call of a process builds
+/// them all.
 pub async fn program(name: &str) -> Result<PathBuf> {
     BUILT.get_or_try_init(build).await?;
     Ok(root().join("target/debug").join(name))
@@ -18,8 +19,9 @@ async fn build() -> Result<()> {
     let mut build = command("cargo");
     build.current_dir(root()).args(["build", "--quiet", "--workspace"]);
     build.args(["--bin", "neverlapse", "--bin", "probe", "--bin", "renewer"]);
-    // Cargo unites the features of what it builds together, those of dev-dependencies only next to a test. So this
-    // finds almost everything that `cargo test --workspace` has built, instead of building a second set of dependencies.
+    // Cargo unites the features of what it builds together, those of dev-dependencies only next to
+    // a test. So this finds almost everything that `cargo test --workspace` has built, instead of
+    // building a second set of dependencies.
     build.args(["--test", "docs"]);
     run(&mut build).await.context("the programs for tests").map(drop)
 }

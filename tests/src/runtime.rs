@@ -1,4 +1,5 @@
-//! A Lambda Runtime API of our own, so that a built function can be run as a plain process, killed, and started again.
+//! A Lambda Runtime API of our own, so that a built function can be run as a plain process, killed,
+//! and started again.
 
 use std::path::Path;
 use std::sync::Arc;

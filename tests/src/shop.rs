@@ -1,4 +1,5 @@
-//! A handful of real servers, each in another state: what the demo and the end-to-end tests look at.
+//! A handful of real servers, each in another state: what the demo and the end-to-end tests look
+//! at.
 
 use neverlapse::timestamp::Timestamp;
 use std::fmt::Write;

@@ -153,7 +153,8 @@ impl Stack {
         self.emulator.account(id).await
     }
 
-    /// The environment that the template gives to the renewer, to run it as a plain process that finds AWS at `endpoint`.
+    /// The environment that the template gives to the renewer, to run it as a plain process that
+    /// finds AWS at `endpoint`.
     pub fn renewer_environment(&self, nameserver: SocketAddr, endpoint: &str) -> Vec<(String, String)> {
         let nameserver = nameserver.to_string();
         let own = [
@@ -273,8 +274,8 @@ pub fn root() -> PathBuf {
         .to_owned()
 }
 
-/// A release's folder, as `make release` makes it: the template that builds nothing, and the functions' zips beside it. The
-/// programs are those that the tests have built anyway.
+/// A release's folder, as `make release` makes it: the template that builds nothing, and the
+/// functions' zips beside it. The programs are those that the tests have built anyway.
 async fn released(folder: &Path) -> Result<PathBuf> {
     let template = run(command(root().join("packaging/template.sh")).arg(ARCHITECTURE)).await?;
     let file = folder.join("template.yaml");

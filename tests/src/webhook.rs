@@ -1,4 +1,5 @@
-//! A webhook, Slack's or a subscriber's of SNS, as far as it matters: takes JSON at a secret path, or refuses it.
+//! A webhook, Slack's or a subscriber's of SNS, as far as it matters: takes JSON at a secret path,
+//! or refuses it.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -26,7 +26,8 @@ pub struct WebHost {
 }
 
 impl WebHost {
-    /// A host for certificates of these names, on an address of the loopback network; nothing runs yet.
+    /// A host for certificates of these names, on an address of the loopback network; nothing runs
+    /// yet.
     pub fn new(address: Ipv4Addr, names: &[&str]) -> Result<Self> {
         let places = names
             .iter()
@@ -122,8 +123,8 @@ impl WebHost {
         self.server = None;
     }
 
-    /// Waits until it serves this certificate. After a reload, old workers may answer for a moment, or close a connection
-    /// that has not begun its handshake.
+    /// Waits until it serves this certificate. After a reload, old workers may answer for a moment,
+    /// or close a connection that has not begun its handshake.
     pub async fn serves(&self, current: &Current) -> Result<()> {
         let version = &current.facts.version;
         eventually(&format!("{version} being served"), async || {

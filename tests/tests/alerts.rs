@@ -1,4 +1,5 @@
-//! What the probe says and remembers, run after run: the built function, on a local AWS that fails where it is told to.
+//! What the probe says and remembers, run after run: the built function, on a local AWS that fails
+//! where it is told to.
 
 use neverlapse::timestamp::Timestamp;
 use std::sync::Arc;
@@ -26,7 +27,8 @@ async fn it_says_what_is_new_and_remembers_only_what_was_said() {
     let world = World::open().await;
     world.watch(&["soon", "expired", "silent", "healthy"]).await;
 
-    // What is certain is said at once, what may be the network's fault only when the next run sees it too, and nothing twice.
+    // What is certain is said at once, what may be the network's fault only when the next run sees
+    // it too, and nothing twice.
     let first = world.run_and_hear().await;
     assert!(
         first.subject.starts_with("CRITICAL: expired.shop.test:"),

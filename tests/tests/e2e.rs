@@ -127,7 +127,8 @@ async fn the_deployed_probe_looks_and_tells() {
     assert_eq!(content_type, "text/html; charset=utf-8");
     assert!(page.contains("<h1>3 of 6 endpoints are critical</h1>"), "{page}");
 
-    // Asked for one, it looks at one, with the roots that the inventory gives it; all forms of an event work.
+    // Asked for one, it looks at one, with the roots that the inventory gives it; all forms of an
+    // event work.
     let healthy = &shop.endpoints[0].0;
     for event in [
         json!({"endpoints": [healthy]}),

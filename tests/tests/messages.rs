@@ -1,4 +1,5 @@
-//! What people and programs hear of a whole life on the deployed stack, and that no secret is in any of it.
+//! What people and programs hear of a whole life on the deployed stack, and that no secret is in
+//! any of it.
 
 use neverlapse::timestamp::Timestamp;
 use std::time::Duration;
@@ -69,7 +70,8 @@ async fn each_kind_of_message_arrives_by_each_way_and_none_has_a_secret() {
         assert_eq!((&found["version"], &found["source"]), (&json!("1.0"), &json!("custom")));
     }
 
-    // A run that finds something, and asks for a renewal that fails: everybody hears of that at once, also where there is Slack alone.
+    // A run that finds something, and asks for a renewal that fails: everybody hears of that at
+    // once, also where there is Slack alone.
     let options = Options {
         external_account: true,
         ..Options::default()

@@ -1,5 +1,6 @@
-//! The template's policies against every call of AWS's API that the code makes (`policies/calls.toml`), for several sets of parameters,
-//! by an evaluator of IAM policies that runs in Node.
+//! The template's policies against every call of AWS's API that the code makes
+//! (`policies/calls.toml`), for several sets of parameters, by an evaluator of IAM policies that
+//! runs in Node.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -20,7 +21,8 @@ struct Simulation {
     longest: usize,
 }
 
-/// Whether a request is allowed. A call becomes several where the service that is called asks KMS; the first is the call itself.
+/// Whether a request is allowed. A call becomes several where the service that is called asks KMS;
+/// the first is the call itself.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Answer {

@@ -20,8 +20,8 @@ pub(crate) struct Alerts {
     pub(crate) weekly: bool,
 }
 
-/// Why an alert was not sent everywhere or not remembered. Nothing is lost by it: the next run sends
-/// it.
+/// Why an alert was not sent everywhere or not remembered. Nothing is lost by it: the next run
+/// sends it.
 #[derive(Debug, Error)]
 pub(crate) enum Error {
     #[error(transparent)]

@@ -21,7 +21,8 @@ use self::settings::Settings;
 
 #[tokio::main]
 async fn main() -> Result<(), lambda_runtime::Error> {
-    // The runtime's own subscriber leaves the time out, and without one Lambda takes every line for INFO.
+    // The runtime's own subscriber leaves the time out, and without one Lambda takes every line for
+    // INFO.
     let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into());
     fmt()
         .json()

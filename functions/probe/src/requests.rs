@@ -1,5 +1,5 @@
-//! Requests to the renewer: one per managed certificate and run, with what was observed. The renewer
-//! decides whether anything is due.
+//! Requests to the renewer: one per managed certificate and run, with what was observed. The
+//! renewer decides whether anything is due.
 
 use aws_sdk_sns::Client;
 use futures::stream::{self, StreamExt as _};

@@ -6,9 +6,9 @@
 //! inhibit each other in favour of one. The result is the [`News`], and the [`State`] to remember
 //! once people have heard it.
 //!
-//! [`digest()`] puts the news into words; [`compose()`] does both, whatever is in the report. Each channel gives these its own form and hands them
-//! over: [`sns`] to mail, phones and programs, [`amazon_q`] by way of SNS to chats, [`slack`] to a
-//! webhook.
+//! [`digest()`] puts the news into words; [`compose()`] does both, whatever is in the report. Each
+//! channel gives these its own form and hands them over: [`sns`] to mail, phones and programs,
+//! [`amazon_q`] by way of SNS to chats, [`slack`] to a webhook.
 
 pub mod channel;
 mod compose;

@@ -34,8 +34,8 @@ pub struct Receipt {
     pub fingerprint: String,
     /// How far the instance is with that version.
     pub stage: Stage,
-    /// Why it failed; in other stages what is to be known besides, such as why nobody could look whether it is served, or
-    /// what was damaged and is restored.
+    /// Why it failed; in other stages what is to be known besides, such as why nobody could look
+    /// whether it is served, or what was damaged and is restored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// The version that is installed, when that is another one.

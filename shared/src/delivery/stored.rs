@@ -273,8 +273,8 @@ fn in_words(error: impl Display) -> String {
 const CERTIFICATES_AT_ONCE: usize = 16;
 /// Of one certificate.
 const RECEIPTS_AT_ONCE: usize = 8;
-/// The most that are read of a certificate, in the order of their keys. A fleet of this size has its
-/// own ways to deliver.
+/// The most that are read of a certificate, in the order of their keys. A fleet of this size has
+/// its own ways to deliver.
 const RECEIPTS: usize = 5_000;
 /// The most that are read. The renewer keeps five.
 const VERSIONS: usize = 30;

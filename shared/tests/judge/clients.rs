@@ -113,8 +113,8 @@ impl Judgement {
     }
 
     /// Where it breaks the rule: what all clients accept is never critical, what all of them refuse
-    /// is critical, and where they differ, it is a warning that names those that refuse. Each of them
-    /// may refuse it for a reason of its own: then all of them are named.
+    /// is critical, and where they differ, it is a warning that names those that refuse. Each of
+    /// them may refuse it for a reason of its own: then all of them are named.
     pub(crate) fn disagreement(&self, opinions: &[Opinion]) -> Option<&'static str> {
         let named = self.named();
         let is_named = |opinion: &Opinion| named.contains(opinion.client);

@@ -1,6 +1,6 @@
-//! Independent judges: OpenSSL, Go and GnuTLS judge the same chains. What all of them accept is never
-//! critical for us, what all of them refuse is critical, and where they differ it is a warning that
-//! names those that refuse; the tables have the reason of each exception.
+//! Independent judges: OpenSSL, Go and GnuTLS judge the same chains. What all of them accept is
+//! never critical for us, what all of them refuse is critical, and where they differ it is a
+//! warning that names those that refuse; the tables have the reason of each exception.
 
 mod clients;
 mod mixes;

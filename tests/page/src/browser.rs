@@ -171,7 +171,8 @@ impl Visit {
         Ok(())
     }
 
-    /// Everything that it asked for beside itself, and everything that it complained about, since the last time.
+    /// Everything that it asked for beside itself, and everything that it complained about, since
+    /// the last time.
     pub async fn trouble(&mut self) -> Result<Vec<String>> {
         // Whatever was told before the answer to this is here by then.
         let _: bool = self.value("true").await?;

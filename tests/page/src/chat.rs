@@ -1,5 +1,5 @@
-//! How Slack shows our messages: Block Kit and its markdown as a web page, for the picture in the docs. It knows what our messages use,
-//! and no more.
+//! How Slack shows our messages: Block Kit and its markdown as a web page, for the picture in the
+//! docs. It knows what our messages use, and no more.
 
 use std::fmt::Write;
 
@@ -59,7 +59,8 @@ fn custom(notification: &Value) -> String {
     )
 }
 
-/// Slack's markdown: `*bold*`, `_italic_`, and code between backticks, each within a line. What Slack wants escaped, HTML does too.
+/// Slack's markdown: `*bold*`, `_italic_`, and code between backticks, each within a line. What
+/// Slack wants escaped, HTML does too.
 fn markdown(text: &str) -> String {
     text.lines().map(line).collect::<Vec<_>>().join("<br>")
 }

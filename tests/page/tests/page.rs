@@ -166,7 +166,8 @@ async fn ten_thousand_endpoints() {
         (names.len(), names[599].as_str()),
         (600, "host-00599.fleet.example:443")
     );
-    // Each key in the filter, each click on a header. What was measured is printed; a busy machine is no failure.
+    // Each key in the filter, each click on a header. What was measured is printed; a busy machine
+    // is no failure.
     let times: Vec<f64> = visit.value(TIMES).await.unwrap();
     println!("first filter, second filter, sort, opening: {times:?} ms");
     assert_eq!(times.len(), 4);
@@ -199,7 +200,8 @@ const TIMES: &str = r"
   ];
 })()";
 
-/// What somebody without a mouse meets: the way to the table, its filter, its headers, its rows, each with a ring around it.
+/// What somebody without a mouse meets: the way to the table, its filter, its headers, its rows,
+/// each with a ring around it.
 #[tokio::test]
 async fn everything_can_be_reached_by_keyboard() {
     let browser = Browser::start().await.unwrap();
@@ -247,7 +249,8 @@ async fn it_prints() {
     assert_eq!(controls, 0, "nothing to click on paper");
 }
 
-/// Contrast of every piece of text with what is behind it (WCAG 2, 1.4.3), names and scopes, on both screens and in both schemes.
+/// Contrast of every piece of text with what is behind it (WCAG 2, 1.4.3), names and scopes, on
+/// both screens and in both schemes.
 #[tokio::test]
 async fn everybody_can_read_it() {
     let browser = Browser::start().await.unwrap();

@@ -1,8 +1,9 @@
-//! What looking at 1,000 endpoints costs: the command as it ships, beside bare handshakes by the same TLS library,
-//! blackbox_exporter, and the Python loop that most articles print. All in one run, because machines differ and are busy.
+//! What looking at 1,000 endpoints costs: the command as it ships, beside bare handshakes by the
+//! same TLS library, blackbox_exporter, and the Python loop that most articles print. All in one
+//! run, because machines differ and are busy.
 //!
-//! The command does all of its work: it asks a name server, judges, and writes the report. The others read the names
-//! from a hosts file.
+//! The command does all of its work: it asks a name server, judges, and writes the report. The
+//! others read the names from a hosts file.
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};

@@ -1,5 +1,6 @@
-//! The demo: a local AWS, servers in every state, and one certificate on its whole way: seen, renewed, pulled, stuck, repaired, served.
-//! With the argument `play` it only sets all of this up, and leaves it running to try commands on.
+//! The demo: a local AWS, servers in every state, and one certificate on its whole way: seen,
+//! renewed, pulled, stuck, repaired, served. With the argument `play` it only sets all of this up,
+//! and leaves it running to try commands on.
 
 use std::fmt;
 use std::io::{IsTerminal as _, stdout};
@@ -344,7 +345,8 @@ impl Screen {
         }
     }
 
-    /// Subject and findings; all of the sections about `whole`, and of the others only what is wrong.
+    /// Subject and findings; all of the sections about `whole`, and of the others only what is
+    /// wrong.
     fn alert(&self, message: &Message, whole: &[&str]) {
         self.line(format!("Subject: {}", self.paint(BOLD, &message.subject)));
         let mut cut = false;

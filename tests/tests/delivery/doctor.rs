@@ -1,4 +1,5 @@
-//! `neverlapse doctor` on the deployed stack: nothing to say while it is healthy, and each thing that is broken is named, alone.
+//! `neverlapse doctor` on the deployed stack: nothing to say while it is healthy, and each thing
+//! that is broken is named, alone.
 
 use anyhow::{Context, Result, ensure};
 use neverlapse::bucket::version::current_key;

@@ -1,4 +1,5 @@
-//! What all proofs share: the deployed stack, an ACME server, a CA for what was served before, and the alerts.
+//! What all proofs share: the deployed stack, an ACME server, a CA for what was served before, and
+//! the alerts.
 
 use std::time::Duration;
 
@@ -53,7 +54,8 @@ impl Lab {
         })
     }
 
-    /// Three instances that serve a certificate with so many days left, which alone is in the inventory. Those before it are let go.
+    /// Three instances that serve a certificate with so many days left, which alone is in the
+    /// inventory. Those before it are let go.
     pub(crate) async fn cluster(&self, name: &str, days: i64, grace_hours: u16) -> Result<Cluster> {
         for key in self.stack.keys(PREFIX).await? {
             self.stack.remove(&key).await?;
@@ -107,7 +109,8 @@ impl Lab {
         Ok(())
     }
 
-    /// Makes a version as old as this: the pointer says when it was published, and nobody waits for a day here.
+    /// Makes a version as old as this: the pointer says when it was published, and nobody waits for
+    /// a day here.
     pub(crate) async fn published_hours_ago(&self, name: &str, hours: i64) -> Result<()> {
         let mut pointer = current(&self.stack, name).await?;
         pointer.published_at = Timestamp::now() - time::Duration::hours(hours);

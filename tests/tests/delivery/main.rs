@@ -1,6 +1,8 @@
-//! Delivery against the deployed stack: three nginx behind one name, the built `neverlapse pull`, and the alerts that arrive.
+//! Delivery against the deployed stack: three nginx behind one name, the built `neverlapse pull`,
+//! and the alerts that arrive.
 //!
-//! The stack is deployed once for all proofs, which run one after the other; `cargo test --test delivery rolled_back` runs one.
+//! The stack is deployed once for all proofs, which run one after the other; `cargo test --test
+//! delivery rolled_back` runs one.
 
 mod doctor;
 mod fixture;

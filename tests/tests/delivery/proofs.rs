@@ -50,7 +50,8 @@ pub(crate) async fn a_reload_that_fails_is_told_and_the_next_run_finishes(lab: &
     let [first, stuck, third] = &cluster.instances[..] else {
         anyhow::bail!("there are three");
     };
-    // Without a test before it, so that it is the reload that fails: nginx refuses what has nothing to do with certificates.
+    // Without a test before it, so that it is the reload that fails: nginx refuses what has nothing
+    // to do with certificates.
     let reload = format!("reload_command = {:?}\n", stuck.host.reload_command());
     stuck.configure(&lab.stack.bucket, &reload)?;
     stuck.host.configure("no_such_directive on;")?;
@@ -119,7 +120,8 @@ pub(crate) async fn who_never_pulls_is_told_after_the_grace(lab: &Lab) -> Result
         let ran = instance.pull().await?;
         ensure!(ran.code == 0, "{}: {ran:?}", instance.id);
     }
-    // The addresses disagree, which is told at once; that it is the third that has not pulled, only once its hour is over.
+    // The addresses disagree, which is told at once; that it is the third that has not pulled, only
+    // once its hour is over.
     let report = lab.probe().await?;
     ensure!(codes(&report).is_empty(), "within its grace: {:?}", codes(&report));
     lab.published_hours_ago(&cluster.name, 2).await?;
@@ -149,7 +151,8 @@ pub(crate) async fn who_never_pulls_is_told_after_the_grace(lab: &Lab) -> Result
 pub(crate) async fn an_address_that_another_process_serves_is_told_with_both_fingerprints(lab: &Lab) -> Result<()> {
     let mut cluster = lab.cluster("other.test", 80, 1).await?;
     let port = free_port()?;
-    // The first one's nginx stays where clients come; what the client looks after from now on is another one.
+    // The first one's nginx stays where clients come; what the client looks after from now on is
+    // another one.
     let left = cluster.instances.remove(0);
     let mut moved = Instance::new(&lab.stack, "web-1", &cluster.name, (left.place().ip(), port).into())?;
     moved.launch().await?;

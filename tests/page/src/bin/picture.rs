@@ -1,5 +1,5 @@
-//! Makes the pictures in docs anew: the report's page of an invented fleet and the alert about a corner of it in Slack, as a browser
-//! shows them.
+//! Makes the pictures in docs anew: the report's page of an invented fleet and the alert about a
+//! corner of it in Slack, as a browser shows them.
 
 use anyhow::{Context, Result};
 use neverlapse::alert::{Memory, Run, Sender, Watchlist, amazon_q, decide, digest, slack};
