@@ -42,18 +42,13 @@ pub(crate) struct Zone {
 pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
     let stack = Stack::find(&arguments.stack).await?;
     let inventory = stack.inventory().await?;
-    let is_watched = |endpoint: &Endpoint| {
-        inventory
-            .watched
-            .iter()
-            .any(|watched| watched.endpoint.host == endpoint.host)
-    };
+    let watched: BTreeSet<_> = inventory.watched.iter().map(|watched| &watched.endpoint.host).collect();
 
     let zones = zones(&stack.config).await?;
     let found: BTreeSet<_> = zones.iter().flat_map(|zone| &zone.endpoints).collect();
     let unwatched: Vec<_> = found
         .iter()
-        .filter(|endpoint| !is_watched(endpoint))
+        .filter(|endpoint| !watched.contains(&endpoint.host))
         .copied()
         .cloned()
         .collect();

@@ -106,8 +106,9 @@ fn notes(inventory: &Inventory) -> Vec<Problem> {
             notes.push(Problem { line: *line, message });
         }
         for endpoint in &certificate.served_at {
-            let has_sni = |watched: &&Watched| watched.endpoint == *endpoint && watched.sni.is_some();
-            if !endpoint.host.is_among(identifiers) && !inventory.watched.iter().any(|watched| has_sni(&watched)) {
+            let mut watched = inventory.watched.iter();
+            let has_sni = watched.any(|watched| watched.endpoint == *endpoint && watched.sni.is_some());
+            if !endpoint.host.is_among(identifiers) && !has_sni {
                 let message = format!(
                     "served_at names {endpoint}, but {name} is not for {} (expected one of its identifiers, or an [[endpoint]] with sni)",
                     endpoint.host

@@ -42,10 +42,6 @@ impl HostName {
     /// Takes letters, digits, hyphens and underscores, in labels of a length that the DNS allows
     /// (RFC 1035, 2.3.4).
     fn new(name: &str) -> Option<Self> {
-        let is_label = |label: &str| {
-            (1..=LABEL).contains(&label.len())
-                && (label.bytes()).all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
-        };
         // No top-level domain is a number, so 192.0.2.700 is a mistyped address.
         let is_like_an_address = (name.rsplit('.').next()).is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
         // One that consists of hyphens alone was a dash on a list.
@@ -54,6 +50,13 @@ impl HostName {
         let is_name = name.len() <= NAME && name.split('.').all(is_label) && is_a_word && !is_like_an_address;
         is_name.then(|| Self(name.to_ascii_lowercase()))
     }
+}
+
+fn is_label(label: &str) -> bool {
+    (1..=LABEL).contains(&label.len())
+        && label
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
 }
 
 impl AsRef<str> for HostName {

@@ -1,5 +1,7 @@
 //! What a run covers: the targets that an event means, by the inventory.
 
+use std::collections::BTreeSet;
+
 use neverlapse::bucket::store::Store;
 use neverlapse::chain::roots::Roots;
 use neverlapse::endpoint::Endpoint;
@@ -84,10 +86,10 @@ fn ignored(inventory: &Inventory, settings: &Settings) -> Option<Problem> {
     }
 
     let domains = Inventory::of_endpoints(&settings.domains, settings.thresholds);
-    let is_watched = |endpoint: &Endpoint| inventory.watched.iter().any(|watched| watched.endpoint == *endpoint);
+    let watched: BTreeSet<_> = inventory.watched.iter().map(|watched| &watched.endpoint).collect();
     let ignored: Vec<_> = (domains.watched.iter())
         .map(|watched| &watched.endpoint)
-        .filter(|endpoint| !is_watched(endpoint))
+        .filter(|endpoint| !watched.contains(endpoint))
         .collect();
     if ignored.is_empty() {
         return None;

@@ -67,22 +67,21 @@ fn compose_what_can_be(
 fn attempt(run: &Run<'_>, memory: &Memory, sender: &Sender, now: Timestamp) -> Result<Composed, Panicked> {
     isolated(|| {
         let (news, state) = decide(run, memory, now);
-        let put_into_words = |news: &News| {
-            let digest = digest(news, run.outcome.ok(), run.watchlist, sender, now);
-            // No channel may fail at it later, when nothing can be left out any more.
-            if let Some(digest) = &digest {
-                sns::bodies(digest, sender);
-                slack::message(digest, sender);
-            }
-            digest
-        };
         Composed {
-            digest: put_into_words(&news),
-            everything: put_into_words(&news.clone().with_everything_open()),
+            digest: put_into_words(&news, run, sender, now),
+            everything: put_into_words(&news.clone().with_everything_open(), run, sender, now),
             news,
             state,
         }
     })
+}
+
+fn put_into_words(news: &News, run: &Run<'_>, sender: &Sender, now: Timestamp) -> Option<Digest> {
+    let digest = digest(news, run.outcome.ok(), run.watchlist, sender, now)?;
+    // No channel may fail at it later, when nothing can be left out any more.
+    sns::bodies(&digest, sender);
+    slack::message(&digest, sender);
+    Some(digest)
 }
 
 impl Composed {

@@ -123,8 +123,9 @@ fn merge(ours: &mut Incident, theirs: Incident) {
         }
     }
 
-    let at = |notified: &Option<Notified>| notified.as_ref().map(|notified| notified.at);
-    if at(&ours.notified) < at(&theirs.notified) {
-        ours.notified = theirs.notified;
-    }
+    ours.notified = later(ours.notified.take(), theirs.notified);
+}
+
+fn later(ours: Option<Notified>, theirs: Option<Notified>) -> Option<Notified> {
+    [theirs, ours].into_iter().flatten().max_by_key(|notified| notified.at)
 }

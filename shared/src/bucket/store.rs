@@ -410,13 +410,9 @@ enum Unread {
 /// The content of an object, unless it is longer than allowed: by its own word, or in truth.
 async fn content(mut body: ByteStream, length: Option<i64>, limit: Option<u64>) -> Result<Vec<u8>, Unread> {
     let limit = limit.unwrap_or(u64::MAX);
-    let too_long = |bytes| {
-        let problem = format!("not what it should be: it has {bytes} bytes (expected at most {limit})");
-        Err(Unread::TooLong(problem))
-    };
     let length = length.and_then(|length| u64::try_from(length).ok()).unwrap_or(0);
     if length > limit {
-        return too_long(length);
+        return Err(too_long(length, limit));
     }
 
     let mut content = Vec::new();
@@ -424,10 +420,16 @@ async fn content(mut body: ByteStream, length: Option<i64>, limit: Option<u64>) 
         let part = part.map_err(|error| Unread::BrokenOff(causes(&error)))?;
         content.extend_from_slice(&part);
         if content.len() as u64 > limit {
-            return too_long(content.len() as u64);
+            return Err(too_long(content.len() as u64, limit));
         }
     }
     Ok(content)
+}
+
+fn too_long(bytes: u64, limit: u64) -> Unread {
+    Unread::TooLong(format!(
+        "not what it should be: it has {bytes} bytes (expected at most {limit})"
+    ))
 }
 
 fn is_missing(error: &SdkError<GetObjectError>) -> bool {

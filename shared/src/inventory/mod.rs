@@ -258,10 +258,8 @@ impl Managed {
 impl Profile {
     /// From the two keys that a person may write.
     fn of(required: Option<String>, preferred: Option<String>) -> Option<Self> {
-        let profile = |name, is_required| Self { name, is_required };
-        required
-            .map(|name| profile(name, true))
-            .or_else(|| preferred.map(|name| profile(name, false)))
+        let is_required = required.is_some();
+        required.or(preferred).map(|name| Self { name, is_required })
     }
 
     /// Whether a certificate of this profile, or of none, is what is wanted.

@@ -157,8 +157,8 @@ struct WrittenIssuer {
     preferred_profile: Option<String>,
 }
 
-/// What neverlapse watches and renews: `inventory.toml`, at the root of the bucket. The reader takes
-/// it apart key by key; this is its description for editors.
+/// What neverlapse watches and renews: `inventory.toml`, at the root of the bucket. The reader
+/// takes it apart key by key; this is its description for editors.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 #[expect(dead_code, reason = "it is described, not read")]
@@ -802,9 +802,11 @@ fn in_words(message: &str) -> String {
 /// The bare id of a hosted zone, which Route 53 prints with a prefix.
 fn zone_id(written: &str) -> Option<&str> {
     let id = written.trim_start_matches('/').trim_start_matches("hostedzone/");
-    let is_id = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit();
-    let is_bare = id.starts_with('Z') && (2..=32).contains(&id.len()) && id.bytes().all(is_id);
-    is_bare.then_some(id)
+    let has_length = (2..=32).contains(&id.len());
+    let has_letters = id
+        .bytes()
+        .all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit());
+    (id.starts_with('Z') && has_length && has_letters).then_some(id)
 }
 
 const DELIVER_WITHIN_HOURS: u16 = 24;

@@ -154,12 +154,12 @@ impl EndpointReport {
 
     /// Orders by status, worst first, then by time left, then by name.
     pub fn worst_first(&self, other: &Self) -> Ordering {
-        let time_left = |report: &Self| report.seconds_left.unwrap_or(i64::MAX);
-        other
-            .status
-            .cmp(&self.status)
-            .then_with(|| time_left(self).cmp(&time_left(other)))
-            .then_with(|| self.endpoint.cmp(&other.endpoint))
+        self.rank().cmp(&other.rank())
+    }
+
+    fn rank(&self) -> impl Ord {
+        let time_left = self.seconds_left.unwrap_or(i64::MAX);
+        (Reverse(self.status), time_left, &self.endpoint)
     }
 }
 

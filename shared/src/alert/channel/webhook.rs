@@ -46,7 +46,8 @@ pub async fn notify(store: &Store, digest: &Digest, sender: &Sender) -> Result<V
     };
     let (slack, others) = tokio::join!(slack, others);
 
-    let (mut notified, mut failed) = (Vec::new(), Vec::new());
+    let mut notified = Vec::new();
+    let mut failed = Vec::new();
     for outcome in slack.into_iter().chain(others) {
         match outcome {
             Ok(name) => notified.push(name),
@@ -63,7 +64,8 @@ pub async fn notify(store: &Store, digest: &Digest, sender: &Sender) -> Result<V
 /// The names of the webhooks that the bucket knows. Nothing is posted; the error says what is no
 /// webhook.
 pub async fn names(store: &Store) -> Result<Vec<String>, NotNotified> {
-    let (mut names, mut failed) = (Vec::new(), Vec::new());
+    let mut names = Vec::new();
+    let mut failed = Vec::new();
     match slack::address(store).await {
         Ok(address) => names.extend(address.map(|_| "Slack".to_owned())),
         Err(error) => failed.push(error.to_string()),

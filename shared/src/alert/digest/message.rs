@@ -135,8 +135,8 @@ impl Section {
 
     /// The severity in capitals, or that the place was taken out of the inventory.
     pub(in crate::alert) fn label(&self) -> String {
-        let is_removed = |entry: &Entry| entry.change == Change::NoLongerWatched;
-        if self.entries.iter().all(is_removed) && !self.entries.is_empty() {
+        let mut entries = self.entries.iter();
+        if !self.entries.is_empty() && entries.all(|entry| entry.change == Change::NoLongerWatched) {
             REMOVED.to_owned()
         } else {
             self.severity.to_string().to_uppercase()

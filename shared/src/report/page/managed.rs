@@ -135,22 +135,6 @@ fn reached(certificate: &CertificateReport, instance: &InstanceReport) -> Stage 
 }
 
 fn stages(certificate: &CertificateReport) -> Vec<Step> {
-    let all = certificate.instances.len();
-    let step = |name, stage| {
-        let there = certificate
-            .instances
-            .iter()
-            .filter(|instance| reached(certificate, instance) >= stage)
-            .count();
-        let (class, words) = match (all, there) {
-            (0, _) => ("", "no instance yet".to_owned()),
-            (all, there) if there == all => ("done", format!("{there} of {all}")),
-            (_, 0) => ("stuck", format!("0 of {all}")),
-            _ => ("part", format!("{there} of {all}")),
-        };
-        Step { class, name, words }
-    };
-
     let issued = match &certificate.current {
         Some(current) => Step {
             class: "done",
@@ -164,7 +148,7 @@ fn stages(certificate: &CertificateReport) -> Vec<Step> {
         },
     };
     // Where no client reports, the view from outside is all that there is.
-    let seen_outside = if all == 0 {
+    let seen_outside = if certificate.instances.is_empty() {
         served_at_addresses(certificate)
     } else {
         None
@@ -172,10 +156,27 @@ fn stages(certificate: &CertificateReport) -> Vec<Step> {
 
     vec![
         issued,
-        step("Pulled", Stage::Pulled),
-        step("Installed", Stage::Installed),
-        seen_outside.unwrap_or_else(|| step("Served", Stage::Served)),
+        step("Pulled", Stage::Pulled, certificate),
+        step("Installed", Stage::Installed, certificate),
+        seen_outside.unwrap_or_else(|| step("Served", Stage::Served, certificate)),
     ]
+}
+
+/// How many instances have come so far.
+fn step(name: &'static str, stage: Stage, certificate: &CertificateReport) -> Step {
+    let instances = certificate.instances.iter();
+    let all = instances.len();
+    let there = instances
+        .filter(|instance| reached(certificate, instance) >= stage)
+        .count();
+
+    let (class, words) = match (all, there) {
+        (0, _) => ("", "no instance yet".to_owned()),
+        (all, there) if there == all => ("done", format!("{there} of {all}")),
+        (_, 0) => ("stuck", format!("0 of {all}")),
+        _ => ("part", format!("{there} of {all}")),
+    };
+    Step { class, name, words }
 }
 
 /// At how many addresses the current version is served; none if no address is probed.

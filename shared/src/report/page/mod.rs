@@ -175,8 +175,10 @@ fn certificate(endpoint: &EndpointReport) -> Option<String> {
 
 /// The time as of which the run judged: `check --at` makes it another one than that of the run.
 fn as_of(report: &Report) -> Timestamp {
-    let judged = |endpoint: &EndpointReport| Some(endpoint.not_after? - Duration::seconds(endpoint.seconds_left?));
-    report.endpoints.iter().find_map(judged).unwrap_or(report.finished_at)
+    let mut endpoints = report.endpoints.iter();
+    endpoints
+        .find_map(|endpoint| Some(endpoint.not_after? - Duration::seconds(endpoint.seconds_left?)))
+        .unwrap_or(report.finished_at)
 }
 
 /// The worst of endpoints and managed certificates.
@@ -260,12 +262,15 @@ fn note(report: &Report, shown: usize) -> Option<String> {
 
 /// Scripts and styles by hash, the icon, and nothing else from anywhere.
 fn policy() -> String {
-    let hash = |text: &str| BASE64.encode(digest(&SHA256, text.as_bytes()).as_ref());
     format!(
         "default-src 'none'; script-src 'sha256-{}'; style-src 'sha256-{}'; img-src data:; base-uri 'none'; form-action 'none'",
         hash(SCRIPT),
         hash(STYLE)
     )
+}
+
+fn hash(text: &str) -> String {
+    BASE64.encode(digest(&SHA256, text.as_bytes()).as_ref())
 }
 
 /// A dot in the colour of the status, for the browser's tab.

@@ -250,38 +250,39 @@ impl View {
     }
 
     fn ticks(&self) -> Vec<Tick> {
-        let tick = |days: i64| Tick {
+        (0..=AHEAD).step_by(10).map(|days| self.tick(days)).collect()
+    }
+
+    fn tick(&self, days: i64) -> Tick {
+        let (date, distance) = match days {
+            0 => ("today".to_owned(), day_and_month(self.now)),
+            _ => (day_and_month(self.day(days)), format!("{days} d")),
+        };
+        Tick {
             class: match days {
                 AHEAD => "last",
                 10 | 30 | 50 | 70 | 90 => "half",
                 _ => "",
             },
             x: percent(self.x(self.day(days))),
-            date: if days == 0 {
-                "today".to_owned()
-            } else {
-                day_and_month(self.day(days))
-            },
-            days: if days == 0 {
-                day_and_month(self.now)
-            } else {
-                format!("{days} d")
-            },
-        };
-        (0..=AHEAD).step_by(10).map(tick).collect()
+            date,
+            days: distance,
+        }
+    }
+
+    /// A stretch of a lane, if any of it is in the picture.
+    fn part(&self, class: &'static str, from: Timestamp, to: Timestamp) -> Option<Part> {
+        let from = self.x(from);
+        let width = self.x(to) - from;
+        (width > 0.0).then(|| Part {
+            class,
+            x: percent(from),
+            width: percent(width),
+        })
     }
 
     fn lane(&self, life: &Life<'_>) -> Lane {
         let due = life.end - last_share(life.end - life.begin);
-        let part = |class, from, to| {
-            let (from, to) = (self.x(from), self.x(to));
-            (to > from).then(|| Part {
-                class,
-                x: percent(from),
-                width: percent(to - from),
-            })
-        };
-
         let others = life.endpoints.saturating_sub(1);
         Lane {
             name: cut(life.name),
@@ -289,7 +290,7 @@ impl View {
             is_managed: life.is_managed,
             status: life.status,
             words: self.words(life),
-            parts: [part("life", life.begin, due), part("due", due, life.end)]
+            parts: [self.part("life", life.begin, due), self.part("due", due, life.end)]
                 .into_iter()
                 .flatten()
                 .collect(),
