@@ -10,7 +10,7 @@ use super::config::Wanted;
 use super::handshake::Seen;
 use super::journal::Journal;
 use super::program::{Failure, Variables};
-use super::work::{Back, Work};
+use super::work::{Back, Work, renewed};
 
 /// Why certificates could not be installed, by their names.
 pub(crate) type Failures<'a> = BTreeMap<&'a str, String>;
@@ -115,21 +115,6 @@ async fn attempt<'a>(batch: &mut [&mut Work<'a>], budget: Budget, journal: Journ
         reload_old(wanted, &variables, budget, journal).await;
     }
     attempt
-}
-
-/// What commands are told about certificates, in the variables that certbot's hooks know.
-pub(super) fn renewed<'w, 'a: 'w>(works: impl IntoIterator<Item = &'w Work<'a>>) -> Variables {
-    let works: Vec<_> = works.into_iter().collect();
-    let identifiers: Vec<_> = works.iter().flat_map(|work| work.identifiers()).cloned().collect();
-
-    let mut variables = Variables::from([("RENEWED_DOMAINS", identifiers.join(" "))]);
-    // Certbot runs a hook for one certificate. With several there is none to name.
-    if let [work] = works[..]
-        && let Some(lineage) = work.wanted.live.parent()
-    {
-        variables.insert("RENEWED_LINEAGE", lineage.display().to_string());
-    }
-    variables
 }
 
 impl<'a> Attempt<'a> {

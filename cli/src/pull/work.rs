@@ -17,10 +17,10 @@ use super::condition::{self, Condition};
 use super::config::{Config, Wanted};
 use super::folder::Folder;
 use super::handshake::{self, Seen};
-use super::install::renewed;
 use super::layout::{COMBINED, Files, KEYSTORE};
 use super::outcome::Problem;
 use super::plan::{Circumstances, Plan, Pointer, unfinished};
+use super::program::Variables;
 use super::receipt::still_stands;
 use super::source::{Source, is_denied};
 use super::state::{Installed, Owner, Pending, Seen as Shown, State};
@@ -888,4 +888,18 @@ fn understood(json: &[u8]) -> Result<Current, String> {
         return Err(format!("version {:?} cannot be a folder", current.facts.version));
     }
     Ok(current)
+}
+/// What commands learn about certificates, in the variables that certbot's hooks know.
+pub(super) fn renewed<'w, 'a: 'w>(works: impl IntoIterator<Item = &'w Work<'a>>) -> Variables {
+    let works: Vec<_> = works.into_iter().collect();
+    let identifiers: Vec<_> = works.iter().flat_map(|work| work.identifiers()).cloned().collect();
+
+    let mut variables = Variables::from([("RENEWED_DOMAINS", identifiers.join(" "))]);
+    // Certbot runs a hook for one certificate. With several there is none to name.
+    if let [work] = works[..]
+        && let Some(lineage) = work.wanted.live.parent()
+    {
+        variables.insert("RENEWED_LINEAGE", lineage.display().to_string());
+    }
+    variables
 }

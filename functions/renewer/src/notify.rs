@@ -15,9 +15,8 @@ use crate::dns::change::Removal;
 use crate::dns::record::ZoneRecord;
 use crate::error::Error;
 use crate::history::History;
-use crate::outcome::{Outcome, Published};
+use crate::outcome::{Miss, Outcome, Published};
 use crate::progress::{Progress, asked, is_followed};
-use crate::renew::job::Miss;
 
 /// Remembers how each request ended, and sends the alerts that follow from it to Slack and to the
 /// topic.

@@ -5,8 +5,6 @@ use std::fmt;
 use neverlapse::bucket::version::Current;
 use neverlapse::timestamp::Timestamp;
 
-use crate::renew::job::Miss;
-
 /// The result of a request that did not fail: nothing has to be delivered again.
 #[derive(Debug)]
 pub(crate) enum Outcome {
@@ -43,6 +41,17 @@ pub(crate) struct Published {
     pub(crate) is_early: bool,
 }
 
+/// An issuer that did not issue.
+#[derive(Debug)]
+pub(crate) struct Miss {
+    pub(crate) issuer: String,
+    pub(crate) problem: String,
+    /// When it can be asked again, if it is only busy and says so.
+    pub(crate) retry_after: Option<Timestamp>,
+    /// Whether it refuses, and does so until a person changes something.
+    pub(crate) is_declined: bool,
+}
+
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -55,5 +64,11 @@ impl fmt::Display for Outcome {
             Self::Refused { problem } => write!(f, "it cannot be done: {problem}"),
             Self::DryRun { issuer } => write!(f, "the dry run succeeded at {issuer}"),
         }
+    }
+}
+
+impl fmt::Display for Miss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.issuer, self.problem)
     }
 }

@@ -1,7 +1,6 @@
 //! The order of one certificate: from one issuer after the other, until one of them issues.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::time::Duration;
 
 use instant_acme::{Account, CertificateIdentifier};
@@ -23,6 +22,7 @@ use crate::bucket::version;
 use crate::error::Error;
 use crate::history::History;
 use crate::key::PrivateKey;
+use crate::outcome::Miss;
 
 /// A certificate that is due, and everything that its order depends on.
 pub(crate) struct Job<'a> {
@@ -43,23 +43,6 @@ pub(crate) struct Ordered {
     pub(crate) issued: Issued,
     /// The issuers before the one that issued.
     pub(crate) missed: Vec<Miss>,
-}
-
-/// An issuer that did not issue.
-#[derive(Debug)]
-pub(crate) struct Miss {
-    issuer: String,
-    problem: String,
-    /// When it can be asked again, if it is only busy and says so.
-    retry_after: Option<Timestamp>,
-    /// Whether it refuses, and does so until a person changes something.
-    pub(crate) is_declined: bool,
-}
-
-impl fmt::Display for Miss {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.issuer, self.problem)
-    }
 }
 
 /// One issuer's turn: a new order, or one that an earlier renewer began.
