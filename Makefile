@@ -6,6 +6,8 @@ LOCAL := .local
 , := ,
 export PATH := $(CURDIR)/$(LOCAL)/sam/bin:$(CURDIR)/$(LOCAL)/lambda/bin:$(PATH)
 export SAM_CLI_TELEMETRY := 0
+# Zig is a Python package, and the first python3 of PATH is sam's, which does not have it.
+export CARGO_ZIGBUILD_PYTHON_PATH := $(CURDIR)/$(LOCAL)/lambda/bin/python3
 # What the last deployment had, so that another one does not put a program for one processor on the other.
 ARCHITECTURE ?= $(or $(shell sed -nE 's/.*Architecture=[\\"]*(arm64|x86_64).*/\1/p' samconfig.toml 2>/dev/null | head -n 1),arm64)
 MACHINE = $(if $(filter arm64,$(ARCHITECTURE)),aarch64,x86_64)
