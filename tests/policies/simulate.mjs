@@ -1,7 +1,10 @@
 // Renders template.yaml as CloudFormation would, for sets of parameters, and asks whether its policies allow calls.
-// Standard input: {"template": "…", "sets": [{"name", "partition", "region", "parameters", "certificates"}], "calls": [{"by", "do",
-// "on", "with", "only", "by-lambda", "head", "plain"}]}. Standard output: {"answers": [{"set", "call", "isFirst", "allowed",
-// "request"}], "grants": [{"set", "by", "statement", "grant", "used"}], "longest": characters of a managed policy}.
+// Standard input: {"template": "…", "readers": "…", "sets": [{"name", "partition", "region", "parameters", "certificates"}],
+// "calls": [{"by", "do", "on", "with", "only", "by-lambda", "head", "plain"}]}. A set may have more: "stack" is the stack's name;
+// "longest" takes the longest value of each parameter; "readersIn" is the region in which the template "readers" gives instances
+// their policies, in place of ReaderPolicy, for the "certificates", or for "patterns" that match them.
+// Standard output: {"answers": [{"set", "call", "isFirst", "allowed", "request"}], "grants": [{"set", "by", "statement", "grant",
+// "used"}], "sizes": [{"set", "of", "is", "size", "limit"}]}.
 import { readFileSync } from 'node:fs'
 import { runSimulation } from '@cloud-copilot/iam-simulate'
 import { parse } from 'yaml'
@@ -10,12 +13,15 @@ const ACCOUNT = '123456789012'
 // Whose instances have a policy like that of the stack.
 const GUEST = '210987654321'
 const VERSION = '20260903T060112Z-5f0c11d2'
+// What CloudFormation puts behind the name of a resource.
+const RANDOM = 'A1B2C3D4E5F6'
 
-const { template: path, sets, calls } = JSON.parse(readFileSync(0, 'utf8'))
-const template = parse(readFileSync(path, 'utf8'), { customTags: intrinsics() })
+const { template: path, readers: readersPath, sets, calls } = JSON.parse(readFileSync(0, 'utf8'))
+const [template, readers] = [path, readersPath].map((file) => parse(readFileSync(file, 'utf8'), { customTags: intrinsics() }))
 
 const answers = []
 const grants = []
+const sizes = []
 for (const set of sets) {
   const stack = render(set)
   const used = new Set()
@@ -45,10 +51,20 @@ for (const set of sets) {
     }))
   }
 }
-// IAM counts a managed policy's characters without white space.
-const managed = sets.flatMap((set) => Object.values(render(set).policies).flat()).filter(({ name }) => /^[A-Z]/.test(name))
-const longest = Math.max(...managed.map(({ policy }) => JSON.stringify(policy).length))
-process.stdout.write(JSON.stringify({ answers, grants, longest }))
+for (const set of sets) sizes.push(...measured(set.name, render(set)))
+process.stdout.write(JSON.stringify({ answers, grants, sizes }))
+
+// What AWS limits. IAM counts policies without white space, those in a role together; Lambda counts the environment as JSON.
+function measured(set, { policies, environments }) {
+  const length = (policy) => JSON.stringify(policy).length
+  const managed = Object.values(policies).flat().filter(({ isManaged }) => isManaged)
+  const inline = Object.entries(policies).map(([by, all]) => [by, all.filter(({ isManaged }) => !isManaged)])
+  return [
+    ...managed.map(({ name, policy }) => ({ of: name, is: 'managed policy', size: length(policy), limit: 6144 })),
+    ...inline.map(([by, all]) => ({ of: by, is: 'policies in a role', size: all.reduce((sum, { policy }) => sum + length(policy), 0), limit: 10240 })),
+    ...Object.entries(environments).map(([of, variables]) => ({ of, is: 'environment', size: length(variables), limit: 4096 }))
+  ].map((size) => ({ set, ...size }))
+}
 
 function all(policies) {
   return policies.flatMap(({ policy }) => policy.Statement.filter((one) => one.Effect === 'Allow')
@@ -103,30 +119,83 @@ function simulation({ action, resource, context }, by, policies, stack) {
 
 function render(set) {
   const { partition, region } = set
-  const suffix = partition === 'aws-cn' ? 'amazonaws.com.cn' : 'amazonaws.com'
-  const pseudo = {
-    'AWS::Partition': partition, 'AWS::Region': region, 'AWS::AccountId': ACCOUNT, 'AWS::URLSuffix': suffix,
-    'AWS::StackName': 'neverlapse', 'AWS::NoValue': undefined
-  }
-  const parameters = {}
-  for (const [name, parameter] of Object.entries(template.Parameters)) {
-    const value = String(set.parameters?.[name] ?? parameter.Default)
-    parameters[name] = parameter.Type === 'CommaDelimitedList' ? value.split(',') : value
-  }
+  const stackName = set.stack ?? 'neverlapse'
   const arns = {}
   for (const [id, { Type }] of Object.entries(template.Resources)) {
     const at = (service, rest, where = `${region}:${ACCOUNT}`) => `arn:${partition}:${service}:${where}:${rest}`
+    // The stack's name is cut where the whole would be longer than such a name may be.
+    const named = (longest) => `${stackName.slice(0, longest - id.length - RANDOM.length - 2)}-${id}-${RANDOM}`
     arns[id] = {
-      'AWS::S3::Bucket': () => at('s3', 'neverlapse-bucket-1', ':'),
+      'AWS::S3::Bucket': () => at('s3', named(63).toLowerCase(), ':'),
       'AWS::KMS::Key': () => at('kms', `key/${id === 'Key' ? '11111111' : '22222222'}-1111-4111-8111-111111111111`),
-      'AWS::SNS::Topic': () => at('sns', `neverlapse-${id}-1`),
-      'AWS::SQS::Queue': () => at('sqs', `neverlapse-${id}-1`),
-      'AWS::Serverless::Function': () => at('lambda', `function:neverlapse-${id}-1`),
-      'AWS::Logs::LogGroup': () => at('logs', `log-group:neverlapse-${id}-1:*`),
-      'AWS::IAM::Role': () => at('iam', `role/neverlapse-${id}-1`, `:${ACCOUNT}`),
-      'AWS::IAM::ManagedPolicy': () => at('iam', `policy/neverlapse-${id}-1`, `:${ACCOUNT}`)
+      'AWS::SNS::Topic': () => at('sns', named(256)),
+      'AWS::SQS::Queue': () => at('sqs', named(80)),
+      'AWS::Serverless::Function': () => at('lambda', `function:${named(64)}`),
+      'AWS::Logs::LogGroup': () => at('logs', `log-group:${named(512)}:*`),
+      'AWS::IAM::Role': () => at('iam', `role/${named(64)}`, `:${ACCOUNT}`),
+      'AWS::IAM::ManagedPolicy': () => at('iam', `policy/${named(128)}`, `:${ACCOUNT}`)
     }[Type]?.() ?? `${id}-1`
   }
+  const parameters = Object.fromEntries(Object.entries(template.Parameters).map(([name, parameter]) =>
+    [name, set.parameters?.[name] ?? (set.longest ? longest(parameter) : parameter.Default)]))
+  const { resolve, condition } = evaluator(template, { partition, region, stackName, parameters, arns })
+
+  const made = (id) => { const { Condition } = template.Resources[id]; return !Condition || condition(Condition) }
+  const managed = (id, by) => ({ by, name: id, isManaged: true, policy: resolve(template.Resources[id].Properties.PolicyDocument) })
+  const role = (id, by) => {
+    const { Policies, ManagedPolicyArns } = template.Resources[id].Properties
+    const attached = list(resolve(ManagedPolicyArns)).map((arn) => Object.keys(arns).find((name) => arns[name] === arn))
+    return [...resolve(Policies).map((one) => ({ by, name: one.PolicyName, policy: one.PolicyDocument })), ...attached.map((name) => managed(name, by))]
+  }
+  const services = { cloudwatch: 'cloudwatch.amazonaws.com', sns: 'sns.amazonaws.com' }
+  const userid = 'AROAEXAMPLEEXAMPLE:i-0a1b2c3d4e5f60718'
+  const resourcePolicies = Object.keys(template.Resources).filter(made).flatMap((id) => {
+    const properties = template.Resources[id].Properties
+    if (template.Resources[id].Type === 'AWS::KMS::Key') return [[arns[id], resolve(properties.KeyPolicy)]]
+    if (!/::(BucketPolicy|TopicPolicy|QueuePolicy)$/.test(template.Resources[id].Type)) return []
+    const owners = list(resolve(properties.Bucket ?? properties.Topics ?? properties.Queues))
+    return owners.map((owner) => [Object.values(arns).find((arn) => arn === owner || arn.split(':').pop() === owner), resolve(properties.PolicyDocument)])
+  })
+  const instance = (by) => set.readersIn ? readersOf(set, arns, by) : [managed('ReaderPolicy', by)]
+  const environment = (id) => Object.fromEntries(Object.entries(resolve(template.Resources[id].Properties.Environment.Variables)).map(([name, value]) => [name, String(value)]))
+  return {
+    arns, userid,
+    environments: { Probe: environment('Probe'), Renewer: environment('Renewer') },
+    functions: { probe: arns.Probe, renewer: arns.Renewer },
+    fill: (text) => text.replace(/\{(\w+)\}/g, (_, name) => ({ partition, region, account: ACCOUNT, userid, stack: stackName }[name] ?? arns[name] ?? '?')),
+    policies: {
+      probe: role('ProbeRole', 'probe'), renewer: role('RenewerRole', 'renewer'), schedule: role('ScheduleRole', 'schedule'),
+      instance: instance('instance'), guest: instance('guest'), operator: [managed('OperatorPolicy', 'operator')],
+      cloudwatch: [], sns: []
+    },
+    principal: (by) => services[by] ?? `arn:${partition}:iam::${by === 'guest' ? GUEST : ACCOUNT}:role/${by}`,
+    resourcePolicy: (action, resource) => resourcePolicies.find(([arn]) => resource === arn || (action.startsWith('s3:') && resource.startsWith(`${arn}/`)))?.[1]
+  }
+}
+
+// The policies that the readers' template puts into the role of instances.
+function readersOf(set, arns, by) {
+  const parameters = { Role: 'web', Certificates: (set.patterns ?? set.certificates).join(','), BucketName: arns.Bucket.split(':').pop(), KeyArn: arns.Key }
+  const { resolve } = evaluator(readers, { partition: set.partition, region: set.readersIn, stackName: 'web-readers', parameters, arns: {} })
+  const resources = Object.entries(readers.Resources).flatMap(([id, body]) => id.startsWith('Fn::ForEach::') ? unrolled(body, resolve) : [body])
+  return resources.map((resource) => resolve(resource.Properties)).map(({ PolicyName, PolicyDocument }) => ({ by, name: PolicyName, policy: PolicyDocument }))
+}
+
+// Fn::ForEach: the fragment for each of the values.
+function unrolled([name, values, fragment], resolve) {
+  const text = JSON.stringify(Object.values(fragment)[0])
+  return resolve(values).map((value) => JSON.parse(text.replaceAll(`\${${name}}`, value)))
+}
+
+// CloudFormation's functions, for one template with its parameters. The ARNs are those of its resources.
+function evaluator(template, { partition, region, stackName, parameters, arns }) {
+  const suffix = partition === 'aws-cn' ? 'amazonaws.com.cn' : 'amazonaws.com'
+  const pseudo = {
+    'AWS::Partition': partition, 'AWS::Region': region, 'AWS::AccountId': ACCOUNT, 'AWS::URLSuffix': suffix,
+    'AWS::StackName': stackName, 'AWS::NoValue': undefined
+  }
+  const values = Object.fromEntries(Object.entries(template.Parameters).map(([name, { Type }]) =>
+    [name, Type === 'CommaDelimitedList' ? String(parameters[name]).split(',') : String(parameters[name])]))
 
   function resolve(node) {
     if (Array.isArray(node)) return node.map(resolve).filter((one) => one !== undefined)
@@ -142,7 +211,7 @@ function render(set) {
   const condition = (name) => resolve(template.Conditions[name])
   const ref = (name) => {
     if (name in pseudo) return pseudo[name]
-    if (name in parameters) return parameters[name]
+    if (name in values) return values[name]
     if (!(name in arns)) throw new Error(`${name} is not known`)
     return template.Resources[name].Type === 'AWS::S3::Bucket' ? arns[name].split(':').pop() : arns[name]
   }
@@ -163,35 +232,13 @@ function render(set) {
     'Fn::And': (all) => all.map(resolve).every(Boolean),
     'Fn::Or': (all) => all.map(resolve).some(Boolean)
   }
+  return { resolve, condition }
+}
 
-  const made = (id) => { const { Condition } = template.Resources[id]; return !Condition || condition(Condition) }
-  const managed = (id, by) => ({ by, name: id, policy: resolve(template.Resources[id].Properties.PolicyDocument) })
-  const role = (id, by) => {
-    const { Policies, ManagedPolicyArns } = template.Resources[id].Properties
-    const attached = list(resolve(ManagedPolicyArns)).map((arn) => Object.keys(arns).find((name) => arns[name] === arn))
-    return [...resolve(Policies).map((one) => ({ by, name: one.PolicyName, policy: one.PolicyDocument })), ...attached.map((name) => managed(name, by))]
-  }
-  const services = { cloudwatch: 'cloudwatch.amazonaws.com', sns: 'sns.amazonaws.com' }
-  const userid = 'AROAEXAMPLEEXAMPLE:i-0a1b2c3d4e5f60718'
-  const resourcePolicies = Object.keys(template.Resources).filter(made).flatMap((id) => {
-    const properties = template.Resources[id].Properties
-    if (template.Resources[id].Type === 'AWS::KMS::Key') return [[arns[id], resolve(properties.KeyPolicy)]]
-    if (!/::(BucketPolicy|TopicPolicy|QueuePolicy)$/.test(template.Resources[id].Type)) return []
-    const owners = list(resolve(properties.Bucket ?? properties.Topics ?? properties.Queues))
-    return owners.map((owner) => [Object.values(arns).find((arn) => arn === owner || arn.split(':').pop() === owner), resolve(properties.PolicyDocument)])
-  })
-  return {
-    arns, userid,
-    functions: { probe: arns.Probe, renewer: arns.Renewer },
-    fill: (text) => text.replace(/\{(\w+)\}/g, (_, name) => ({ partition, region, account: ACCOUNT, userid }[name] ?? arns[name] ?? '?')),
-    policies: {
-      probe: role('ProbeRole', 'probe'), renewer: role('RenewerRole', 'renewer'), schedule: role('ScheduleRole', 'schedule'),
-      instance: [managed('ReaderPolicy', 'instance')], guest: [managed('ReaderPolicy', 'guest')], operator: [managed('OperatorPolicy', 'operator')],
-      cloudwatch: [], sns: []
-    },
-    principal: (by) => services[by] ?? `arn:${partition}:iam::${by === 'guest' ? GUEST : ACCOUNT}:role/${by}`,
-    resourcePolicy: (action, resource) => resourcePolicies.find(([arn]) => resource === arn || (action.startsWith('s3:') && resource.startsWith(`${arn}/`)))?.[1]
-  }
+// CloudFormation itself takes 4,096 characters.
+function longest({ Type, AllowedValues, MaxValue, MaxLength }) {
+  if (AllowedValues) return AllowedValues.reduce((one, other) => String(one).length < String(other).length ? other : one)
+  return Type === 'Number' ? MaxValue : 'x'.repeat(MaxLength ?? 4096)
 }
 
 // !Sub and its kin, as the long forms.

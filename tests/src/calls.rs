@@ -172,7 +172,7 @@ impl Call {
             "sns" => resource(&format!("{}{}", value("TopicArn"), value("SubscriptionArn"))),
             "sts" => ZONE_ROLE.to_owned(),
             "iam" => "{ReaderPolicy}".to_owned(),
-            _ => "arn:{partition}:cloudformation:{region}:{account}:stack/neverlapse/1".to_owned(),
+            _ => "arn:{partition}:cloudformation:{region}:{account}:stack/{stack}/1".to_owned(),
         };
     }
 

@@ -64,6 +64,7 @@ fn of_policy(policy: &Value) -> Vec<Line> {
         let mut statements = policy["Statement"].as_array().into_iter().flatten();
         statements.any(|statement| statement["Sid"] == sid && statement["Effect"] == "Deny")
     };
+
     let expected = [
         ("OnlyThroughTls", "objects can be read in clear over the network"),
         (
@@ -99,6 +100,7 @@ async fn examine_encryption(patient: &Patient, s3: &Client, bucket: &str) -> Opt
     let key = default
         .and_then(|default| default.kms_master_key_id)
         .unwrap_or_default();
+
     let expected = patient.resource("Key")?;
     (!key.ends_with(expected)).then(|| {
         Line::critical(
@@ -125,6 +127,7 @@ async fn examine_public_access(s3: &Client, bucket: &str) -> Option<Line> {
         ];
         all.iter().all(|one| *one == Some(true))
     });
+
     (!is_closed).then(|| {
         Line::critical(
             ABOUT,
@@ -148,16 +151,13 @@ async fn examine_key(patient: &Patient, id: &str) -> Line {
             "make deploy",
         );
     };
-    match patient
-        .services
-        .json(KMS, "TrentService.DescribeKey", &json!({"KeyId": key}))
-        .await
-    {
-        Ok(answer) => of_key(
-            about,
-            key,
-            answer["KeyMetadata"]["KeyState"].as_str().unwrap_or_default(),
-        ),
+
+    let query = json!({ "KeyId": key });
+    match patient.services.json(KMS, "TrentService.DescribeKey", &query).await {
+        Ok(answer) => {
+            let state = answer["KeyMetadata"]["KeyState"].as_str().unwrap_or_default();
+            of_key(about, key, state)
+        }
         Err(refused) => Line::unknown(about, refused),
     }
 }
@@ -172,14 +172,16 @@ fn of_key(about: impl Display, key: &str, state: &str) -> Line {
     Line::critical(about, format!("it is in the state {state}"), why, fix)
 }
 
-/// The key of each object under `accounts/`, among them external account keys that people put there.
+/// The key of each object under `accounts/`; external account keys are put there by people.
 async fn examine_accounts(patient: &Patient, s3: &Client, bucket: &str) -> Vec<Line> {
     let about = "accounts";
-    let (Ok(keys), Some(expected)) = (
-        patient.stack.store.keys("accounts/").await,
-        patient.resource("SecretsKey"),
-    ) else {
-        return vec![Line::unknown(about, "s3:ListBucket was refused")];
+    let keys = match patient.stack.store.keys("accounts/").await {
+        Ok(keys) => keys,
+        Err(error) => return vec![Line::unknown(about, error)],
+    };
+    // That there is none, a line of its own says.
+    let Some(expected) = patient.resource("SecretsKey") else {
+        return Vec::new();
     };
 
     let mut lines = Vec::new();

@@ -88,7 +88,8 @@ fn of_inventory(inventory: &Inventory) -> Vec<Line> {
         )
     }));
     if lines.is_empty() {
-        let (endpoints, certificates) = (inventory.watched.len(), inventory.certificates.len());
+        let endpoints = inventory.watched.len();
+        let certificates = inventory.certificates.len();
         lines.push(Line::ok(
             about,
             format!("{endpoints} endpoints, {certificates} certificates"),
@@ -99,7 +100,8 @@ fn of_inventory(inventory: &Inventory) -> Vec<Line> {
 
 /// What is wrong with a certificate, and how many instances report about it.
 async fn examine_certificate(patient: &Patient, certificate: &Managed) -> (Vec<Line>, usize) {
-    let (store, name) = (&patient.stack.store, &certificate.name);
+    let store = &patient.stack.store;
+    let name = &certificate.name;
     let about = format!("certificate {name}");
     let current = match store.document::<Current>(&current_key(name)).await {
         Ok(current) => current.map(|current| current.value),
@@ -180,6 +182,7 @@ fn of_versions(
 
 fn of_receipt(about: &str, name: &str, instance: &str, json: &[u8], now: Timestamp) -> Option<Line> {
     let people = instance_name(instance);
+
     match Receipt::read(name, instance, json) {
         Err(problem) => Some(Line::warning(
             about,
@@ -223,17 +226,15 @@ fn used(inventory: &Inventory) -> Vec<&Issuer> {
 
 async fn examine_issuer(patient: &Patient, issuer: &Issuer) -> Line {
     let about = format!("issuer {}", issuer.name);
-    match directory(patient, issuer).await {
-        Ok(()) => {}
-        Err(problem) => {
-            return Line::critical(
-                about,
-                format!("its directory {} cannot be read from here: {problem}", issuer.directory),
-                "if that is so from Lambda too, nothing is renewed",
-                "correct directory or ca in the inventory, or the network; neverlapse renew NAME --dry-run tries it from Lambda",
-            );
-        }
+    if let Err(problem) = directory(patient, issuer).await {
+        return Line::critical(
+            about,
+            format!("its directory {} cannot be read from here: {problem}", issuer.directory),
+            "if that is so from Lambda too, nothing is renewed",
+            "correct directory or ca in the inventory, or the network; neverlapse renew NAME --dry-run tries it from Lambda",
+        );
     }
+
     let account = format!("accounts/{}/", issuer.name);
     match patient.stack.store.keys(&account).await {
         Err(error) => Line::unknown(about, error),
@@ -306,6 +307,7 @@ fn of_readers(arn: &str, xml: &str, instances: usize) -> Line {
         .chain(texts(xml, "UserName"))
         .chain(texts(xml, "GroupName"))
         .collect();
+
     if attached.is_empty() && instances == 0 {
         return Line::warning(
             about,

@@ -1,5 +1,5 @@
-//! What a bug report needs, in one document. No secret is read for it: the objects that hold keys are not, and of the webhook's
-//! URL only that there is one.
+//! What a bug report needs, in one document. No secret is read for it: not the objects that hold
+//! keys, and of the webhook's URL only that there is one.
 
 use std::collections::BTreeMap;
 

@@ -30,6 +30,7 @@ pub(super) async fn examine(patient: &Patient) -> Vec<Line> {
 fn of_status(name: &str, status: &str) -> Line {
     let about = "stack";
     let events = format!("aws cloudformation describe-stack-events --stack-name {name}");
+
     match status {
         "CREATE_COMPLETE" | "UPDATE_COMPLETE" | "IMPORT_COMPLETE" => Line::ok(about, status),
         "UPDATE_ROLLBACK_COMPLETE" | "IMPORT_ROLLBACK_COMPLETE" => Line::warning(
@@ -117,7 +118,10 @@ async fn examine_function(patient: &Patient, function: &Function) -> Vec<Line> {
     };
 
     let architecture = patient.stack.parameter("Architecture").unwrap_or("arm64");
-    let mut wrong = of_configuration(&about, &configuration, architecture, function);
+    let mut wrong = of_configuration(&about, &configuration, architecture);
+    if let Some(expected) = patient.resource(function.role) {
+        wrong.extend(of_role(&about, &configuration, function.role, expected));
+    }
     let timeout = function
         .timeout_parameter
         .and_then(|parameter| patient.stack.parameter(parameter)?.parse().ok());
@@ -140,7 +144,8 @@ async fn examine_function(patient: &Patient, function: &Function) -> Vec<Line> {
     wrong.extend(examine_log(patient, function).await);
 
     if wrong.is_empty() {
-        let (memory, timeout) = (&configuration["MemorySize"], &configuration["Timeout"]);
+        let memory = &configuration["MemorySize"];
+        let timeout = &configuration["Timeout"];
         wrong.push(Line::ok(
             about,
             format!("{architecture}, {memory} MB, {timeout} s, no errors since yesterday"),
@@ -153,29 +158,29 @@ fn gone(about: &str) -> Line {
     Line::critical(about, "it does not exist", "nothing runs", "make deploy")
 }
 
-fn of_configuration(about: &str, configuration: &Value, architecture: &str, function: &Function) -> Vec<Line> {
+fn of_configuration(about: &str, configuration: &Value, architecture: &str) -> Vec<Line> {
     let text = |member: &str| configuration[member].as_str().unwrap_or_default();
-    let changed = "it was changed outside of the stack";
     let mut wrong = Vec::new();
 
-    if text("State") == "Failed" {
-        let found = format!("Lambda has given it up: {}", text("StateReason"));
-        wrong.push(Line::critical(
-            about,
-            found,
-            "Lambda cannot start it",
-            "correct what the reason says, then make deploy",
-        ));
-    }
-    if text("LastUpdateStatus") == "Failed" {
-        let found = format!("its last update failed: {}", text("LastUpdateStatusReason"));
-        wrong.push(Line::critical(
-            about,
-            found,
+    for (state, found, why) in [
+        ("State", "Lambda has given it up", "Lambda cannot start it"),
+        (
+            "LastUpdateStatus",
+            "its last update failed",
             "it may be another version than the stack's",
-            "make deploy",
-        ));
+        ),
+    ] {
+        if text(state) == "Failed" {
+            let found = format!("{found}: {}", text(&format!("{state}Reason")));
+            wrong.push(Line::critical(
+                about,
+                found,
+                why,
+                "correct what it says, then make deploy",
+            ));
+        }
     }
+
     let actual = configuration["Architectures"][0].as_str().unwrap_or("x86_64");
     if actual != architecture {
         wrong.push(Line::critical(
@@ -185,16 +190,19 @@ fn of_configuration(about: &str, configuration: &Value, architecture: &str, func
             format!("make deploy ARCHITECTURE={architecture}"),
         ));
     }
-    let role = text("Role");
-    if !role.contains(&format!("-{}-", function.role)) {
-        wrong.push(Line::critical(
-            about,
-            format!("its role is {role:?} (expected the stack's {})", function.role),
-            changed,
-            "make deploy",
-        ));
-    }
     wrong
+}
+
+fn of_role(about: &str, configuration: &Value, role: &str, expected: &str) -> Option<Line> {
+    let actual = configuration["Role"].as_str().unwrap_or_default();
+    (actual.rsplit('/').next() != Some(expected)).then(|| {
+        Line::critical(
+            about,
+            format!("its role is {actual:?} (expected the stack's {role}, {expected})"),
+            "it may do more than it should, or less, because it was changed outside of the stack",
+            "make deploy",
+        )
+    })
 }
 
 fn of_timeout(about: &str, name: &str, configuration: &Value, expected: u64) -> Option<Line> {
@@ -277,6 +285,7 @@ fn of_errors(about: &str, group: &str, events: &[Value]) -> Option<Line> {
             "make deploy, which builds for the stack's Architecture",
         ));
     }
+
     Some(Line::warning(
         about,
         format!(
@@ -315,11 +324,9 @@ async fn examine_mapping(patient: &Patient) -> Line {
             "make deploy",
         );
     };
-    match patient
-        .services
-        .get(LAMBDA, &format!("/2015-03-31/event-source-mappings/{id}"))
-        .await
-    {
+
+    let path = format!("/2015-03-31/event-source-mappings/{id}");
+    match patient.services.get(LAMBDA, &path).await {
         Ok(mapping) => of_mapping(about, id, &mapping),
         Err(refused) if refused.is_missing() => Line::critical(
             about,
@@ -377,23 +384,30 @@ fn of_schedule(about: &str, name: &str, schedule: &Value) -> Line {
 async fn examine_queues(patient: &Patient) -> Vec<Line> {
     let mut lines = Vec::new();
     for (about, id) in [("dead letters", "DeadLetters"), ("queue of requests", "RenewalQueue")] {
-        let Some(url) = patient.resource(id) else { continue };
+        let Some(url) = patient.resource(id) else {
+            lines.push(no_queue(about));
+            continue;
+        };
         let query = json!({"QueueUrl": url, "AttributeNames": ["All"]});
-        lines.push(
-            match patient.services.json(SQS, "AmazonSQS.GetQueueAttributes", &query).await {
-                Ok(answer) if id == "DeadLetters" => of_dead_letters(about, url, &answer["Attributes"]),
-                Ok(answer) => of_requests(about, url, &answer["Attributes"]),
-                Err(refused) if refused.is_missing() => Line::critical(
-                    about,
-                    "the queue does not exist",
-                    "requests, or what failed, are lost",
-                    "make deploy",
-                ),
-                Err(refused) => Line::unknown(about, refused),
-            },
-        );
+        let answer = patient.services.json(SQS, "AmazonSQS.GetQueueAttributes", &query).await;
+
+        lines.push(match answer {
+            Ok(answer) if id == "DeadLetters" => of_dead_letters(about, url, &answer["Attributes"]),
+            Ok(answer) => of_requests(about, url, &answer["Attributes"]),
+            Err(refused) if refused.is_missing() => no_queue(about),
+            Err(refused) => Line::unknown(about, refused),
+        });
     }
     lines
+}
+
+fn no_queue(about: &str) -> Line {
+    Line::critical(
+        about,
+        "the queue does not exist",
+        "requests, or what failed, are lost",
+        "make deploy",
+    )
 }
 
 fn of_dead_letters(about: &str, url: &str, attributes: &Value) -> Line {
@@ -447,6 +461,7 @@ pub(super) fn of_last_run(name: &str, finished_at: Option<Timestamp>, now: Times
             fix,
         );
     };
+
     if now - finished_at > Duration::hours(hours) {
         return Line::critical(
             about,
@@ -468,31 +483,25 @@ pub(super) fn of_clock(ahead: Option<Duration>) -> Line {
             let direction = if ahead.is_negative() { "behind" } else { "ahead" };
             let found = format!("{} s {direction} of AWS's", ahead.whole_seconds().abs());
             let why = "AWS refuses requests that are five minutes off, and certificates are judged by the time of this machine";
-            let status = if ahead.abs() > Duration::minutes(4) {
-                Severity::Critical
+            let fix = "chronyc makestep, or systemctl restart systemd-timesyncd";
+
+            if ahead.abs() > Duration::minutes(4) {
+                Line::critical(about, found, why, fix)
             } else {
-                Severity::Warning
-            };
-            Line {
-                status,
-                ..Line::warning(
-                    about,
-                    found,
-                    why,
-                    "chronyc makestep, or systemctl restart systemd-timesyncd",
-                )
+                Line::warning(about, found, why, fix)
             }
         }
     }
 }
 
-const OUTPUTS: [&str; 10] = [
+const OUTPUTS: [&str; 11] = [
     "BucketName",
     "AlertTopicArn",
     "RenewalTopicArn",
     "OperatorTopicArn",
     "ProbeFunctionName",
     "RenewerFunctionName",
+    "KeyArn",
     "SecretsKeyArn",
     "DeadLetterQueueUrl",
     "ReaderPolicyArn",
@@ -531,9 +540,16 @@ mod tests {
         }
 
         let inactive = json!({"State": "Failed", "StateReason": "the key is disabled", "LastUpdateStatus": "Failed", "Timeout": 300,
-            "Architectures": ["arm64"], "Role": "arn:aws:iam::1:role/n-ProbeRole-1"});
-        let wrong = of_configuration("function Probe", &inactive, "arm64", &FUNCTIONS[0]);
+            "Architectures": ["arm64"]});
+        let wrong = of_configuration("function Probe", &inactive, "arm64");
         assert_eq!(wrong.len(), 2, "{wrong:?}");
+        assert_eq!(wrong[0].found, "Lambda has given it up: the key is disabled");
+
+        for (role, is_own) in [("role/ours/n-ProbeRole-1", true), ("role/another", false)] {
+            let configuration = json!({ "Role": format!("arn:aws:iam::1:{role}") });
+            let line = of_role("function Probe", &configuration, "ProbeRole", "n-ProbeRole-1");
+            assert_eq!(line.is_none(), is_own, "{role}");
+        }
 
         let events = [json!({"message": "INIT_REPORT Status: error Error Type: Runtime.InvalidEntrypoint"})];
         let line = of_errors("function Probe", "group", &events).unwrap();

@@ -159,7 +159,11 @@ fn of_anybodys(topic: &str, endpoint: &str) -> Line {
 }
 
 async fn examine_request_topic(patient: &Patient, sns: &Client, about: &str, output: &str) -> Vec<Line> {
-    let (Ok(topic), Some(queue)) = (patient.stack.output(output), patient.resource("RenewalQueue")) else {
+    // That there is none, a line of its own says.
+    let Ok(topic) = patient.stack.output(output) else {
+        return Vec::new();
+    };
+    let Some(queue) = patient.resource("RenewalQueue") else {
         return Vec::new();
     };
     let subscriptions = match subscriptions(sns, topic).await {

@@ -1,5 +1,5 @@
-//! `neverlapse doctor`: looks at a deployed stack from all sides, and says what is wrong, why it matters, and which command
-//! corrects it. Reads only, unless it is to send a test alert.
+//! `neverlapse doctor`: looks at a deployed stack from all sides, and says what is wrong, why it
+//! matters, and which command corrects it. Reads only, unless it is to send a test alert.
 
 mod bucket;
 mod certificates;
@@ -108,11 +108,9 @@ impl Patient {
             .map_err(|error| anyhow!(aws::reason(&error)))
             .context("cannot list the stack's resources")?;
         let resources = listed.stack_resources().iter().filter_map(|resource| {
-            let (id, kind) = (resource.logical_resource_id()?, resource.resource_type()?);
-            Some((
-                id.to_owned(),
-                (kind.to_owned(), resource.physical_resource_id()?.to_owned()),
-            ))
+            let id = resource.logical_resource_id()?.to_owned();
+            let kind = resource.resource_type()?.to_owned();
+            Some((id, (kind, resource.physical_resource_id()?.to_owned())))
         });
         Ok(Self {
             services: Services::new(&stack.config)?,

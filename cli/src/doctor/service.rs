@@ -1,5 +1,6 @@
-//! Signed requests to services of AWS for which the command has no SDK crate. Each of those takes a minute to build and adds to
-//! the client on every instance; what is asked of them here is one call each.
+//! Signed requests to services of AWS for which the command has no SDK crate. Each of those takes a
+//! minute to build and adds to the client on every instance; what is asked of them here is one call
+//! each.
 
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
@@ -124,7 +125,8 @@ impl Services {
         let response = response.map_err(|error| Refused::unsent(innermost(&error)))?;
         self.note_time(response.headers());
 
-        let (status, kind) = (response.status(), header(response.headers(), "x-amzn-errortype"));
+        let status = response.status();
+        let kind = header(response.headers(), "x-amzn-errortype");
         let text = response
             .text()
             .await
