@@ -44,6 +44,9 @@ pub struct Way {
     proxy: Option<ProxyConfig>,
     /// Trusted besides the roots of AWS: those of a proxy that opens TLS, or of a private endpoint.
     roots: Vec<CertificateDer<'static>>,
+    /// Whether it is AWS in China, whose endpoints may chain to any public root: no document says to
+    /// which.
+    in_china: bool,
 }
 
 /// Why AWS cannot be reached as the environment says.
@@ -91,9 +94,11 @@ impl Way {
             .transpose()?;
 
         let roots = written("AWS_CA_BUNDLE").map(|file| bundle(&file).map_err(|reason| Error::Bundle { file, reason }));
+        let region = written("AWS_REGION").or_else(|| written("AWS_DEFAULT_REGION"));
         Ok(Self {
             proxy,
             roots: roots.transpose()?.unwrap_or_default(),
+            in_china: region.is_some_and(|region| region.starts_with("cn-")),
         })
     }
 }
@@ -147,7 +152,7 @@ pub fn https(way: &Way) -> SharedHttpClient {
     let store = TLS_SERVER_ROOT_CERTS
         .iter()
         .map(|root| root.as_ref())
-        .filter(|root| is_used_by_aws(root))
+        .filter(|root| way.in_china || is_used_by_aws(root))
         .chain(ours)
         .fold(TrustStore::empty(), |store, root| {
             store.with_pem_certificate(block(root))
@@ -256,6 +261,10 @@ mod tests {
             (&[("ALL_PROXY", "http://user:secret@proxy:3128")], true),
         ] {
             assert_eq!(way(variables).unwrap().proxy.is_some(), expected, "{variables:?}");
+        }
+
+        for (region, expected) in [("cn-north-1", true), ("eu-central-1", false)] {
+            assert_eq!(way(&[("AWS_REGION", region)]).unwrap().in_china, expected, "{region}");
         }
     }
 

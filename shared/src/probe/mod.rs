@@ -3,6 +3,7 @@
 mod address;
 mod attempt;
 pub mod legacy;
+mod pace;
 pub mod starttls;
 mod target;
 mod timeouts;
@@ -28,6 +29,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use self::address::{Probed, chosen, disagreements, reachable};
 use self::attempt::{Attempt, Handshakers, Peer};
 pub use self::attempt::{MAIL, MAIL_FROM_LAMBDA};
+use self::pace::Pace;
 pub use self::target::Target;
 pub use self::timeouts::Timeouts;
 use self::timeouts::{USUAL, timed_out};
@@ -63,7 +65,8 @@ pub struct Options {
     pub certificates: Certificates,
     /// The name to give mail servers, instead of the address that they see.
     pub ehlo: Option<Ehlo>,
-    /// Whether this is a Lambda function: AWS lets none connect to port 25.
+    /// Whether this is a Lambda function: AWS lets none connect to port 25, and bounds its questions
+    /// to name servers.
     pub in_lambda: bool,
 }
 
@@ -110,6 +113,8 @@ struct Shared {
     handshakers: Handshakers,
     crls: Crls,
     sockets: Semaphore,
+    /// The turns of look-ups, where they are bounded.
+    look_ups: Option<Pace>,
 }
 
 impl Prober {
@@ -123,6 +128,7 @@ impl Prober {
             }),
             crls: Crls::new(options.timeouts.handshake, resolver.clone()),
             sockets: Semaphore::new(options.sockets.max(1)),
+            look_ups: options.in_lambda.then(Pace::new),
             resolver,
             options,
         };
@@ -229,9 +235,13 @@ impl Prober {
             return Ok(target.addresses.clone());
         }
 
+        let host = &target.endpoint.host;
+        if let (Host::Name(_), Some(look_ups)) = (host, &self.shared.look_ups) {
+            look_ups.turn().await;
+        }
+
         let sockets = self.shared.options.sockets.clamp(1, resolve::SOCKETS) as u32;
         let _sockets = self.shared.sockets.acquire_many(sockets).await;
-        let host = &target.endpoint.host;
         let limit = self.shared.options.timeouts.dns;
         let failure = match timeout_at(Instant::now() + limit, self.look_up(host)).await {
             Ok(Ok(addresses)) => return Ok(addresses),
