@@ -106,7 +106,7 @@ async fn examine_encryption(patient: &Patient, s3: &Client, bucket: &str) -> Opt
         Line::critical(
             ABOUT,
             format!("it encrypts with {key:?} (expected the stack's Key, {expected:?})"),
-            "who may read private keys is no longer the key's to say",
+            "the stack's key no longer decides who may read private keys",
             "make deploy, then copy what was written meanwhile onto itself (aws s3 cp --recursive s3://… s3://…)",
         )
     })

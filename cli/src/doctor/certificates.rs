@@ -45,7 +45,11 @@ pub(super) async fn examine(patient: &Patient, report: Option<&Report>) -> Vec<L
         lines.extend(examine_readers(patient, instances).await);
     }
     lines.extend(examine_fleet(patient).await);
-    lines.extend(report.map(of_report));
+    if let Some(report) = report {
+        lines.push(of_report(report));
+        let has_ipv6 = patient.stack.parameter("Ipv6InSubnets") == Some("true");
+        lines.extend(of_ipv6(report, has_ipv6));
+    }
     lines
 }
 
@@ -187,7 +191,7 @@ fn of_receipt(about: &str, name: &str, instance: &str, json: &[u8], now: Timesta
         Err(problem) => Some(Line::warning(
             about,
             format!("the receipt of {people} cannot be read: {problem}"),
-            "nobody knows what that instance serves",
+            "it is not known what that instance serves",
             format!("neverlapse pull --now on {people}, of a current version"),
         )),
         Ok(receipt) if receipt.stage == receipt::Stage::Failed => Some(Line::critical(
@@ -378,6 +382,30 @@ fn of_report(report: &Report) -> Line {
     )
 }
 
+/// The IPv6 addresses that the last run had no route to.
+fn of_ipv6(report: &Report, has_ipv6: bool) -> Option<Line> {
+    let about = "IPv6";
+    let skipped = report.endpoints.iter().flat_map(|endpoint| &endpoint.skipped);
+    let skipped = skipped.filter(|skipped| skipped.address.is_ipv6()).count();
+    if skipped == 0 {
+        return None;
+    }
+
+    let found = format!("{skipped} addresses were skipped in the last run");
+    if has_ipv6 {
+        return Some(Line::warning(
+            about,
+            format!("{found}, although Ipv6InSubnets is true"),
+            "what they serve is not looked at",
+            "route ::/0 of these subnets to an egress-only internet gateway, and allow it in the security groups",
+        ));
+    }
+    Some(Line::ok(
+        about,
+        format!("{found}: Lambda has IPv6 only in subnets that have it (Ipv6InSubnets)"),
+    ))
+}
+
 const SMTP: u16 = 25;
 const SHOWN: usize = 5;
 const LENGTH: usize = 300;
@@ -395,6 +423,13 @@ mod tests {
         assert_eq!(of_association("id", &failed).status, Severity::Warning);
         let succeeded = json!({"Status": "Success", "AssociationStatusAggregatedCount": {"Success": 3}});
         assert_eq!(of_association("id", &succeeded).status, Severity::Ok);
+
+        let at = Timestamp::now();
+        let endpoint = json!({"endpoint": "a.example:443", "status": "ok", "findings": [], "observations": [],
+            "skipped": [{"address": "2001:db8::1", "reason": "no route"}, {"address": "192.0.2.1", "reason": "too many"}]});
+        let report = Report::new(at, at, vec![serde_json::from_value(endpoint).unwrap()]);
+        assert_eq!(of_ipv6(&report, true).unwrap().status, Severity::Warning);
+        assert!(of_ipv6(&report, false).unwrap().found.starts_with("1 addresses"));
 
         let xml = "<PolicyRoles><member><RoleName>web</RoleName><RoleId>A</RoleId></member></PolicyRoles>";
         assert_eq!(of_readers("arn", xml, 0).found, "attached to web");

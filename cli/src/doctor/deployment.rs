@@ -1,6 +1,5 @@
 //! The stack itself: its outputs, the functions, what starts them, and what they left behind.
 
-use neverlapse::finding::Severity;
 use neverlapse::text::{cut, printable};
 use neverlapse::timestamp::Timestamp;
 use serde_json::{Value, json};
@@ -35,7 +34,7 @@ fn of_status(name: &str, status: &str) -> Line {
         "CREATE_COMPLETE" | "UPDATE_COMPLETE" | "IMPORT_COMPLETE" => Line::ok(about, status),
         "UPDATE_ROLLBACK_COMPLETE" | "IMPORT_ROLLBACK_COMPLETE" => Line::warning(
             about,
-            format!("{status}: the last update failed and was taken back"),
+            format!("{status}: the last update failed and was rolled back"),
             "the stack is as it was before that update",
             format!("{events} says why; then make deploy"),
         ),
@@ -163,7 +162,7 @@ fn of_configuration(about: &str, configuration: &Value, architecture: &str) -> V
     let mut wrong = Vec::new();
 
     for (state, found, why) in [
-        ("State", "Lambda has given it up", "Lambda cannot start it"),
+        ("State", "Lambda cannot run it", "it does nothing"),
         (
             "LastUpdateStatus",
             "its last update failed",
@@ -319,7 +318,7 @@ async fn examine_mapping(patient: &Patient) -> Line {
     let Some(id) = patient.resource("RenewerRequests") else {
         return Line::critical(
             about,
-            "nothing gives the queue's requests to the renewer",
+            "no event source passes the queue's requests to the renewer",
             "nothing is renewed",
             "make deploy",
         );
@@ -330,7 +329,7 @@ async fn examine_mapping(patient: &Patient) -> Line {
         Ok(mapping) => of_mapping(about, id, &mapping),
         Err(refused) if refused.is_missing() => Line::critical(
             about,
-            "nothing gives the queue's requests to the renewer",
+            "no event source passes the queue's requests to the renewer",
             "nothing is renewed",
             "make deploy",
         ),
@@ -359,7 +358,7 @@ async fn examine_schedule(patient: &Patient, (id, name): (&str, &str)) -> Line {
     {
         Ok(schedule) => of_schedule(&about, name, &schedule),
         Err(refused) if refused.is_missing() => {
-            Line::critical(about, "it does not exist", "nobody starts the probe", "make deploy")
+            Line::critical(about, "it does not exist", "nothing starts the probe", "make deploy")
         }
         Err(refused) => Line::unknown(about, refused),
     }
@@ -371,7 +370,7 @@ fn of_schedule(about: &str, name: &str, schedule: &Value) -> Line {
         Some("DISABLED") => Line::critical(
             about,
             "it is disabled",
-            "nobody starts the probe",
+            "nothing starts the probe",
             format!(
                 "make deploy enables it; by hand: aws scheduler get-schedule --name {name}, and aws scheduler update-schedule with all \
                  that it answers and --state ENABLED"
@@ -416,7 +415,7 @@ fn of_dead_letters(about: &str, url: &str, attributes: &Value) -> Line {
         count => Line::warning(
             about,
             format!("{count} runs or renewals were given up"),
-            "what they were to do is not done, and the alarm says nothing of what comes after them",
+            "what they were to do is not done, and the alarm does not report the next ones",
             format!("aws sqs receive-message --queue-url {url} shows them; correct the cause, and delete them"),
         ),
     }
@@ -425,8 +424,8 @@ fn of_dead_letters(about: &str, url: &str, attributes: &Value) -> Line {
 fn of_requests(about: &str, url: &str, attributes: &Value) -> Line {
     let visibility = number(attributes, "VisibilityTimeout");
     if attributes["RedrivePolicy"].as_str().unwrap_or_default().is_empty() {
-        let why = "requests that always fail are tried for ever, and no alarm speaks";
-        return Line::critical(about, "it gives nothing up", why, "make deploy");
+        let why = "requests that always fail are tried until they expire, and no alarm reports them";
+        return Line::critical(about, "it has no dead-letter queue", why, "make deploy");
     }
     if visibility < VISIBILITY {
         return Line::warning(
@@ -517,6 +516,8 @@ const VISIBILITY: u64 = 3_600;
 
 #[cfg(test)]
 mod tests {
+    use neverlapse::finding::Severity;
+
     use super::*;
 
     #[test]
@@ -543,7 +544,7 @@ mod tests {
             "Architectures": ["arm64"]});
         let wrong = of_configuration("function Probe", &inactive, "arm64");
         assert_eq!(wrong.len(), 2, "{wrong:?}");
-        assert_eq!(wrong[0].found, "Lambda has given it up: the key is disabled");
+        assert_eq!(wrong[0].found, "Lambda cannot run it: the key is disabled");
 
         for (role, is_own) in [("role/ours/n-ProbeRole-1", true), ("role/another", false)] {
             let configuration = json!({ "Role": format!("arn:aws:iam::1:{role}") });

@@ -1,4 +1,4 @@
-//! What is to speak and be heard: topics, subscriptions, webhooks, alarms.
+//! What sends and receives messages: topics, subscriptions, webhooks, alarms.
 
 use aws_sdk_sns::Client;
 use aws_sdk_sns::types::Subscription;
@@ -66,12 +66,12 @@ async fn examine_alert_topic(patient: &Patient, sns: &Client, has_webhook: bool)
     lines.extend(examine_topic(patient, sns, about, topic).await);
     if lines.is_empty() {
         let heard: Vec<_> = subscriptions.iter().filter_map(Subscription::endpoint).collect();
-        lines.push(Line::ok(about, format!("heard by {}", heard.join(", "))));
+        lines.push(Line::ok(about, format!("received by {}", heard.join(", "))));
     }
     lines
 }
 
-/// Who hears an alert.
+/// Who receives an alert.
 fn of_subscribers(
     topic: &str,
     subscriptions: &[Subscription],
@@ -104,7 +104,7 @@ fn of_subscribers(
         lines.push(Line::critical(
             about,
             format!("{email} (AlertEmail) is not subscribed"),
-            "it hears nothing",
+            "it receives no alert",
             format!("aws sns subscribe --topic-arn {topic} --protocol email --notification-endpoint {email}"),
         ));
     }
@@ -112,15 +112,15 @@ fn of_subscribers(
         lines.push(Line::critical(
             about,
             "Amazon Q Developer is not subscribed, although SlackWorkspaceId is set",
-            "its Slack channel hears nothing",
+            "its Slack channel receives no alert",
             "make deploy, or add the topic to the channel's configuration in the console of Amazon Q Developer in chat applications",
         ));
     }
     if subscriptions.iter().all(|one| !is_confirmed(one)) && !has_webhook {
         lines.push(Line::critical(
             about,
-            "nobody hears them",
-            "a certificate expires without a word",
+            "no confirmed subscriber receives them",
+            "a certificate can expire without an alert",
             format!("aws sns subscribe --topic-arn {topic} --protocol email --notification-endpoint ADDRESS"),
         ));
     }
@@ -149,8 +149,8 @@ async fn examine_email(sns: &Client, topic: &str, subscription: &Subscription) -
 fn of_anybodys(topic: &str, endpoint: &str) -> Line {
     Line::warning(
         "alerts",
-        format!("whoever has a message to {endpoint} can end the subscription, by the link at its end"),
-        "scanners of mail follow such links, and nobody is told",
+        format!("anyone who has a message to {endpoint} can end the subscription, by the link at its end"),
+        "mail scanners follow such links, and no one is notified",
         format!(
             "subscribe again, and confirm by aws sns confirm-subscription --topic-arn {topic} --token TOKEN \
              --authenticate-on-unsubscribe true"
@@ -227,7 +227,7 @@ async fn examine_topic(patient: &Patient, sns: &Client, about: &str, topic: &str
         Line::warning(
             about,
             format!("their topic is encrypted with {key:?} (expected the stack's Key, {expected:?})"),
-            "messages name your hosts, and who may read them is no longer the stack's to say",
+            "messages name your hosts, and the stack's key no longer decides who may read them",
             format!("aws sns set-topic-attributes --topic-arn {topic} --attribute-name KmsMasterKeyId --attribute-value {expected}"),
         )
     })
@@ -275,7 +275,7 @@ fn of_alarm(id: &str, name: &str, alarm: Option<&Value>, topic: &str) -> Line {
         return Line::critical(
             about,
             "it does not exist",
-            "nobody hears when neverlapse itself fails",
+            "no one is notified when neverlapse itself fails",
             "make deploy",
         );
     };
@@ -288,7 +288,7 @@ fn of_alarm(id: &str, name: &str, alarm: Option<&Value>, topic: &str) -> Line {
         return Line::critical(
             about,
             "its actions are disabled",
-            "it changes colour, and tells nobody",
+            "it changes its state, and notifies no one",
             fix,
         );
     }
@@ -296,7 +296,7 @@ fn of_alarm(id: &str, name: &str, alarm: Option<&Value>, topic: &str) -> Line {
         return Line::critical(
             about,
             "it does not publish to the stack's AlertTopic",
-            "it tells nobody",
+            "it notifies no one",
             "make deploy",
         );
     }
@@ -312,7 +312,7 @@ fn of_alarm(id: &str, name: &str, alarm: Option<&Value>, topic: &str) -> Line {
     }
 }
 
-/// What an alarm's speaking means.
+/// What it means that an alarm is in alarm.
 fn meaning(id: &str) -> &'static str {
     match id {
         "NoHeartbeat" => "nobody watches these certificates",
@@ -348,13 +348,13 @@ mod tests {
             found,
             [
                 "ops@example.com has not confirmed its subscription",
-                "nobody hears them"
+                "no confirmed subscriber receives them"
             ]
         );
 
         let ended = [subscription("Deleted", "email", "ops@example.com")];
         let lines = of_subscribers("topic", &ended, Some("ops@example.com"), false, true);
-        assert_eq!(lines.len(), 1, "Slack hears them: {lines:?}");
+        assert_eq!(lines.len(), 1, "Slack receives them: {lines:?}");
         assert_eq!(lines[0].found, "ops@example.com is not subscribed any more");
 
         let confirmed = [subscription("arn:aws:sns:r:1:t:s", "email", "ops@example.com")];

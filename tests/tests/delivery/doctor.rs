@@ -351,7 +351,7 @@ impl<'l> Ward<'l> {
             ),
             fault(
                 "queue of requests",
-                "it gives nothing up",
+                "it has no dead-letter queue",
                 [set("RedrivePolicy", "")],
                 [set("RedrivePolicy", &redrive)],
             ),
@@ -367,7 +367,7 @@ impl<'l> Ward<'l> {
         let mut faults = Vec::new();
 
         for (about, topic, found) in [
-            ("alerts", "AlertTopic", "nobody hears them"),
+            ("alerts", "AlertTopic", "no confirmed subscriber receives them"),
             (
                 "requests of the probe",
                 "RenewalTopic",
