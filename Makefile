@@ -17,7 +17,7 @@ GLIBC := 2.17
 STACK ?= neverlapse
 REGION ?= $(or $(AWS_REGION),$(AWS_DEFAULT_REGION),eu-central-1)
 
-.PHONY: help setup demo play check test units suites lint fuzz picture bench build deploy client publish-client release clean
+.PHONY: help setup demo play check test units suites lint fuzz picture bench build deploy client publish-client release release-test clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -149,6 +149,11 @@ publish-client: client $(LOCAL)/aws/.done ## put it into the bucket of STACK, wi
 
 release: $(LOCAL)/lambda/.done $(LOCAL)/nfpm/.done $(LOCAL)/audit/.done ## zips, template, clients, packages, schemas, SBOM and checksums, in target/release-VERSION
 	PATH="$(CURDIR)/$(LOCAL)/nfpm/bin:$(CURDIR)/$(LOCAL)/audit/bin:$$PATH" packaging/release.sh $(GLIBC)
+
+RELEASE ?= $(lastword $(sort $(wildcard target/release-*)))
+release-test: $(addprefix $(LOCAL)/,sam/.done ministack/.done aws/.done) ## from the folder RELEASE to the first alert on a local AWS, without Rust
+	@[ -n "$(RELEASE)" ] || { echo "there is no release: run make release first" >&2; exit 1; }
+	packaging/release-test.sh $(RELEASE)
 
 clean: ## remove what was built and installed here
 	rm -rf target .aws-sam $(LOCAL) tests/policies/node_modules
