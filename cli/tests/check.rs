@@ -301,8 +301,8 @@ async fn mistakes_are_unknown_and_say_what_is_accepted() {
             "'0' for '--concurrency <N>': expected a whole number, from 1 to 50000",
         ),
         (
-            vec!["check", "https://a.b/path"],
-            "\"/path\" is no part of an endpoint (expected host[:port]",
+            vec!["check", "https://a..b/path"],
+            "\"a..b\" is not a domain name (expected host[:port]",
         ),
         (
             vec!["check", "a.b", "--nameserver", "dns"],

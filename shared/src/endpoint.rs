@@ -11,7 +11,9 @@ use tokio_rustls::rustls::pki_types::ServerName;
 ///
 /// It is parsed from what people write: `example.com`, `example.com:8443`, `[2001:db8::1]:443`,
 /// `https://example.com/`, `smtps://mail.example.com` or, with STARTTLS,
-/// `smtp://mail.example.com:587`. It prints in one canonical form, which can be parsed again.
+/// `smtp://mail.example.com:587`. Of a URL that was pasted, the parts that say nothing about the
+/// certificate are left out: user, path, query and fragment. It prints in one canonical form, which
+/// can be parsed again.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Endpoint {
     /// Name or address.
@@ -119,11 +121,14 @@ impl FromStr for Endpoint {
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
         let error = |problem: String| ParseError {
-            text: text.to_owned(),
+            text: without_secrets(text),
             problem,
         };
 
-        let (scheme, rest) = text.trim().split_once("://").unwrap_or(("tls", text.trim()));
+        let (scheme, rest) = match text.trim().split_once("://") {
+            Some((scheme, rest)) => (scheme, without_user(authority(rest))),
+            None => ("tls", authority(text.trim())),
+        };
         // RFC 3986, 3.1: schemes are written in either case.
         let scheme = scheme.to_ascii_lowercase();
         let implicit = IMPLICIT.iter().find(|(name, _)| *name == scheme).map(|(_, port)| *port);
@@ -132,10 +137,6 @@ impl FromStr for Endpoint {
             None => Some(scheme.parse().map_err(|_| error(unknown_scheme(&scheme)))?),
         };
 
-        let rest = rest.strip_suffix('/').unwrap_or(rest);
-        if let Some(at) = rest.find('/') {
-            return Err(error(format!("{:?} is no part of an endpoint", &rest[at..])));
-        }
         let (host, port) = split(rest).map_err(error)?;
         let port = port.map(parse_port).transpose().map_err(error)?;
         Ok(Self::new(host.parse().map_err(error)?, port.or(implicit), starttls))
@@ -278,6 +279,23 @@ fn unknown_scheme(scheme: &str) -> String {
     format!("{scheme:?} is not a known protocol (with STARTTLS: {starttls}; with TLS from the start: {implicit})")
 }
 
+/// The host and port of a URL without its scheme (RFC 3986, 3.2).
+fn authority(text: &str) -> &str {
+    text.split(['/', '?', '#']).next().unwrap_or_default()
+}
+
+fn without_user(authority: &str) -> &str {
+    authority.rsplit_once('@').map_or(authority, |(_, host)| host)
+}
+
+/// A URL as a message may show it: without what may be a password.
+fn without_secrets(text: &str) -> String {
+    match text.split_once("://") {
+        Some((scheme, rest)) if rest.contains('@') => format!("{scheme}://…@{}", without_user(rest)),
+        _ => text.to_owned(),
+    }
+}
+
 /// The host without brackets, and the port if there is one.
 fn split(text: &str) -> Result<(&str, Option<&str>), String> {
     if let Some(bracketed) = text.strip_prefix('[') {
@@ -359,6 +377,11 @@ mod tests {
             ("foo-.example.com", "foo-.example.com:443"),
             ("-foo.a--b.example.com:8443", "-foo.a--b.example.com:8443"),
             ("amqps://mq.example.com", "mq.example.com:5671"),
+            ("https://example.com:8443/login?next=/a:b@c#top", "example.com:8443"),
+            ("https://example.com/?a=b", "example.com:443"),
+            ("example.com/login", "example.com:443"),
+            ("https://me:pass@word@example.com/", "example.com:443"),
+            ("postgres://app@[2001:db8::1]/shop", "postgres://[2001:db8::1]:5432"),
         ] {
             let endpoint: Endpoint = text.parse().unwrap_or_else(|error| panic!("{error}"));
             assert_eq!(endpoint.to_string(), canonical);
@@ -412,7 +435,6 @@ mod tests {
             ("exa mple", "\"exa mple\" is not a domain name"),
             ("--", "\"--\" is not a domain name"),
             ("192.0.2.700", "\"192.0.2.700\" is not a domain name"),
-            ("https://example.com/path", "\"/path\" is no part of an endpoint"),
             ("[::1", "the bracket is not closed"),
             ("[::1]x", "\"x\" after the bracket is not a port"),
             (
@@ -426,6 +448,11 @@ mod tests {
                 error,
                 format!("invalid endpoint {text:?}: {problem} (expected {EXPECTED})")
             );
+        }
+        for url in ["https://me:secret@a..b/path", "https://me:secret/secret@host"] {
+            let error = url.parse::<Endpoint>().unwrap_err().to_string();
+            assert!(error.starts_with("invalid endpoint \"https://…@"), "{error}");
+            assert!(!error.contains("secret"), "{error}");
         }
     }
 }

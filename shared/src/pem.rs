@@ -5,6 +5,7 @@ use thiserror::Error;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 
 use crate::der;
+use crate::text::from_utf_16;
 
 /// Why a file has no certificates.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -36,13 +37,15 @@ pub enum Error {
 ///
 /// It takes what OpenSSL takes: the labels `X509 CERTIFICATE` and `TRUSTED CERTIFICATE`, text, any
 /// length of line. It also takes what copying does to a file: a byte order mark, UTF-16,
-/// indentation, and line breaks that are missing. A file in DER is one certificate.
+/// indentation, and line breaks that are missing. A file in DER is one certificate, or a bundle of
+/// them (PKCS #7), as Windows exports it.
 pub fn certificates(file: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
     if der::only(file).is_some_and(|element| element.tag == SEQUENCE) {
-        return Ok(vec![file.to_vec().into()]);
+        return Ok(bundled(file).unwrap_or_else(|| vec![file.to_vec().into()]));
     }
 
-    let text = text(file);
+    // Bytes of another encoding can be in comments only, so they do not matter.
+    let text = from_utf_16(file).unwrap_or_else(|| String::from_utf8_lossy(file).into_owned());
     let mut pieces = text.split("-----");
     let mut certificates = Vec::new();
     let mut labels = Vec::new();
@@ -61,13 +64,25 @@ pub fn certificates(file: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> 
             return Err(Error::Unfinished { number });
         }
         let der = decode(body).map_err(|reason| Error::Damaged { number, reason })?;
-        certificates.push(der.into());
+        certificates.extend(bundled(&der).unwrap_or_else(|| vec![der.into()]));
     }
 
     if certificates.is_empty() {
         return Err(Error::Empty { labels });
     }
     Ok(certificates)
+}
+
+/// The certificates in a bundle, which is a SignedData without signatures (RFC 2315, 9.1); none if
+/// it is none.
+fn bundled(der: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
+    let mut whole = der::elements(der::only(der)?.contents);
+    whole.next().filter(|kind| kind.contents == SIGNED_DATA)?;
+    let content = der::only(whole.next()?.contents)?;
+    let certificates = der::elements(content.contents).find(|part| part.tag == CERTIFICATES)?;
+
+    let certificates = der::elements(certificates.contents).map(|one| one.der.to_vec().into());
+    Some(certificates.collect())
 }
 
 /// The certificate in the lines between two markers.
@@ -80,28 +95,19 @@ fn decode(body: &str) -> Result<Vec<u8>, &'static str> {
     Ok(first.der.to_vec())
 }
 
-/// The file as text. Bytes of another encoding can be in comments only, so they do not matter.
-fn text(file: &[u8]) -> String {
-    let units: fn([u8; 2]) -> u16 = match file {
-        [0xff, 0xfe, ..] => u16::from_le_bytes,
-        [0xfe, 0xff, ..] => u16::from_be_bytes,
-        _ => return String::from_utf8_lossy(file).into_owned(),
-    };
-    let units: Vec<_> = file.as_chunks().0.iter().copied().map(units).collect();
-    String::from_utf16_lossy(&units)
-}
-
 fn found(labels: &[String]) -> String {
     match labels.first().map(String::as_str) {
         None => String::new(),
-        Some("PKCS7") => ", but a PKCS #7 bundle: convert it with `openssl pkcs7 -print_certs`".to_owned(),
         Some(label) => format!(", but a {label}"),
     }
 }
 
-const LABELS: [&str; 3] = ["CERTIFICATE", "X509 CERTIFICATE", "TRUSTED CERTIFICATE"];
+const LABELS: [&str; 4] = ["CERTIFICATE", "X509 CERTIFICATE", "TRUSTED CERTIFICATE", "PKCS7"];
 
 const SEQUENCE: u8 = 0x30;
+const CERTIFICATES: u8 = 0xa0;
+/// 1.2.840.113549.1.7.2
+const SIGNED_DATA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 7, 2];
 
 #[cfg(test)]
 mod tests {
@@ -155,6 +161,26 @@ mod tests {
     }
 
     #[test]
+    fn a_bundle_of_pkcs_7() {
+        let parts = [
+            &der::encode(2, &[1])[..],
+            &der::encode(0x31, &[]),
+            &der::encode(
+                SEQUENCE,
+                &der::encode(6, &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 7, 1]),
+            ),
+            &der::encode(CERTIFICATES, &DER.repeat(2)),
+            &der::encode(0x31, &[]),
+        ];
+        let content = der::encode(0xa0, &der::encode(SEQUENCE, &parts.concat()));
+        let bundle = der::encode(SEQUENCE, &[der::encode(6, SIGNED_DATA), content].concat());
+        let pem = pem("PKCS7").replace(&BASE64.encode(&DER), &BASE64.encode(&bundle));
+        for file in [&bundle[..], pem.as_bytes()] {
+            assert_eq!(certificates(file), Ok(vec![DER.to_vec().into(); 2]));
+        }
+    }
+
+    #[test]
     fn two_without_a_line_break_between_them() {
         let glued = pem("CERTIFICATE").trim_end().repeat(2);
         assert_eq!(certificates(glued.as_bytes()).unwrap().len(), 2);
@@ -178,11 +204,6 @@ mod tests {
             (
                 &pem("PRIVATE KEY"),
                 "no certificate in it, but a PRIVATE KEY (expected PEM with -----BEGIN CERTIFICATE-----)",
-            ),
-            (
-                &pem("PKCS7"),
-                "no certificate in it, but a PKCS #7 bundle: convert it with `openssl pkcs7 -print_certs` \
-                 (expected PEM with -----BEGIN CERTIFICATE-----)",
             ),
             (
                 &cut,

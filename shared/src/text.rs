@@ -39,6 +39,22 @@ pub fn printable_json(json: String) -> String {
     escaped
 }
 
+/// Whether a file begins as UTF-16 does, by its byte order mark.
+pub fn is_utf_16(file: &[u8]) -> bool {
+    matches!(file, [0xff, 0xfe, ..] | [0xfe, 0xff, ..])
+}
+
+/// The text of a file in UTF-16, with its byte order mark; none if it is not.
+pub fn from_utf_16(file: &[u8]) -> Option<String> {
+    let units: fn([u8; 2]) -> u16 = match file {
+        [0xff, 0xfe, ..] => u16::from_le_bytes,
+        [0xfe, 0xff, ..] => u16::from_be_bytes,
+        _ => return None,
+    };
+    let units: Vec<_> = file.as_chunks().0.iter().copied().map(units).collect();
+    Some(String::from_utf16_lossy(&units))
+}
+
 /// At most `longest` characters of the text, with `…` after them if there were more.
 pub fn cut(text: &str, longest: usize) -> String {
     match text.char_indices().nth(longest) {

@@ -1,12 +1,14 @@
 //! A file of endpoints, one per line.
 
+use std::borrow::Cow;
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Read, stdin};
+use std::io::{self, BufRead, BufReader, Cursor, Read, stdin};
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use neverlapse::endpoint::{Endpoint, ParseError};
+use neverlapse::text::{from_utf_16, is_utf_16};
 
 use super::problems::Problems;
 
@@ -51,8 +53,12 @@ impl EndpointFile {
     }
 }
 
-fn endpoints(reader: impl BufRead, name: String, problems: Arc<Problems>) -> impl Iterator<Item = Endpoint> {
-    let lines = Lines { reader, failed: false };
+fn endpoints(reader: Box<dyn BufRead + Send>, name: String, problems: Arc<Problems>) -> impl Iterator<Item = Endpoint> {
+    let lines = Lines {
+        reader,
+        has_begun: false,
+        failed: false,
+    };
     lines.zip(1_u64..).filter_map(move |(line, number)| {
         let endpoint = line.and_then(|line| parse(&line));
         endpoint
@@ -67,18 +73,60 @@ fn parse(line: &[u8]) -> Result<Option<Endpoint>, String> {
     let text = text.trim_start_matches(BYTE_ORDER_MARK);
     match text.split('#').next().unwrap_or_default().trim() {
         "" => Ok(None),
-        text => text.parse().map(Some).map_err(|error: ParseError| error.to_string()),
+        text => with_colon(text)
+            .parse()
+            .map(Some)
+            .map_err(|error: ParseError| error.to_string()),
+    }
+}
+
+/// `host port` and `host,port`, as the lists of other tools and spreadsheets have it, in our form.
+fn with_colon(text: &str) -> Cow<'_, str> {
+    match text.split_once([' ', '\t', ',']) {
+        Some((host, port)) if port.trim().parse::<u16>().is_ok() => format!("{host}:{}", port.trim()).into(),
+        _ => text.into(),
     }
 }
 
 /// The lines of a file that may hold anything: no line takes more memory than [`LONGEST`], and
 /// after the first read error there are no more.
-struct Lines<R> {
-    reader: R,
+struct Lines {
+    reader: Box<dyn BufRead + Send>,
+    has_begun: bool,
     failed: bool,
 }
 
-impl<R: BufRead> Iterator for Lines<R> {
+impl Lines {
+    /// The next line with its end, or as much of it as is not too long; and whether that is all of
+    /// it.
+    fn read(&mut self) -> io::Result<(Vec<u8>, bool)> {
+        if !self.has_begun {
+            self.begin()?;
+        }
+        let mut line = Vec::new();
+        self.reader.by_ref().take(LONGEST).read_until(b'\n', &mut line)?;
+        let is_whole = line.ends_with(b"\n") || (line.len() as u64) < LONGEST;
+        if !is_whole {
+            self.reader.skip_until(b'\n')?;
+        }
+        Ok((line, is_whole))
+    }
+
+    /// UTF-8 is read as it comes, and UTF-16, as Windows writes lists, whole.
+    fn begin(&mut self) -> io::Result<()> {
+        self.has_begun = true;
+        if !is_utf_16(self.reader.fill_buf()?) {
+            return Ok(());
+        }
+        let mut file = Vec::new();
+        self.reader.read_to_end(&mut file)?;
+        let text = from_utf_16(&file).unwrap_or_default();
+        self.reader = Box::new(Cursor::new(text.into_bytes()));
+        Ok(())
+    }
+}
+
+impl Iterator for Lines {
     type Item = Result<Vec<u8>, String>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -86,17 +134,10 @@ impl<R: BufRead> Iterator for Lines<R> {
             return None;
         }
 
-        let mut line = Vec::new();
-        let mut read = self.reader.by_ref().take(LONGEST).read_until(b'\n', &mut line);
-        let is_whole = line.ends_with(b"\n") || (line.len() as u64) < LONGEST;
-        if read.is_ok() && !is_whole {
-            read = self.reader.skip_until(b'\n');
-        }
-
-        match read {
-            Ok(_) if line.is_empty() => None,
-            Ok(_) if is_whole => Some(Ok(line)),
-            Ok(_) => Some(Err(format!("longer than {LONGEST} bytes (expected {EXPECTED})"))),
+        match self.read() {
+            Ok((line, _)) if line.is_empty() => None,
+            Ok((line, true)) => Some(Ok(line)),
+            Ok((_, false)) => Some(Err(format!("longer than {LONGEST} bytes (expected {EXPECTED})"))),
             Err(error) => {
                 self.failed = true;
                 Some(Err(format!("cannot read on: {error}")))
@@ -128,17 +169,38 @@ mod tests {
 
     fn read(text: &[u8]) -> (Vec<String>, Vec<String>) {
         let problems = Problems::new(ProgressBar::hidden());
-        let endpoints = endpoints(text, "names.txt".to_owned(), problems.clone());
+        let reader = Box::new(Cursor::new(text.to_vec()));
+        let endpoints = endpoints(reader, "names.txt".to_owned(), problems.clone());
         let endpoints = endpoints.map(|endpoint| endpoint.to_string()).collect();
         (endpoints, problems.first())
     }
 
     #[test]
     fn a_file_as_people_and_spreadsheets_write_it() {
-        let text = "\u{feff}a.example\r\n\n# all of them\n  b.example:8443\t# the second\r\nsmtp://c.example";
+        let text = "\u{feff}a.example\r\n\n# all of them\n  b.example:8443\t# the second\r\nsmtp://c.example\n\
+                    d.example 8443\ne.example,\t8443\nhttps://f.example/login\n";
         let (endpoints, problems) = read(text.as_bytes());
-        assert_eq!(endpoints, ["a.example:443", "b.example:8443", "smtp://c.example:25"]);
+        let expected = [
+            "a.example:443",
+            "b.example:8443",
+            "smtp://c.example:25",
+            "d.example:8443",
+            "e.example:8443",
+            "f.example:443",
+        ];
+        assert_eq!(endpoints, expected);
         assert_eq!(problems, Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_file_in_utf_16() {
+        let text = "\u{feff}a.example\r\nbücher.example:8443 # ok\r\n";
+        for to_bytes in [u16::to_le_bytes, u16::to_be_bytes] {
+            let file: Vec<u8> = text.encode_utf16().flat_map(to_bytes).collect();
+            let (endpoints, problems) = read(&file);
+            assert_eq!(endpoints, ["a.example:443", "xn--bcher-kva.example:8443"]);
+            assert_eq!(problems, Vec::<String>::new());
+        }
     }
 
     #[test]
@@ -173,7 +235,7 @@ mod tests {
             }
         }
         let problems = Problems::new(ProgressBar::hidden());
-        let found = endpoints(BufReader::new(Broken), "x".to_owned(), problems.clone()).count();
+        let found = endpoints(Box::new(BufReader::new(Broken)), "x".to_owned(), problems.clone()).count();
         assert_eq!(
             (found, problems.first()),
             (0, vec!["x line 1: cannot read on: is a directory".to_owned()])

@@ -169,6 +169,11 @@ pub(super) struct WrittenInventory {
     /// Critical when fewer days are left, or less than a tenth of the certificate's lifetime.
     /// Default: 3, or the stack's parameter CriticalDays.
     critical_days: Option<u32>,
+    /// Limit for each address of every endpoint, all steps together. Default: 15.
+    #[schemars(range(min = 1, max = 300))]
+    timeout_seconds: Option<u64>,
+    /// The name to send mail servers in EHLO. Default: the address that they see.
+    ehlo: Option<String>,
     /// Endpoints to watch: `example.com`, `example.com:8443`, `smtp://mail.example.com:587`.
     #[serde(default)]
     endpoints: Vec<String>,
@@ -231,6 +236,8 @@ impl Reader<'_> {
             Ok(thresholds) => self.inventory.thresholds = thresholds,
             Err(problem) => self.report(problem),
         }
+        let timeout = self.setting(&mut table, "timeout_seconds", timeout);
+        let ehlo = self.setting(&mut table, "ehlo", ehlo);
 
         for (name, value) in self.tables(&mut table, "issuer") {
             if let Err(problem) = self.issuer(&name, value) {
@@ -270,6 +277,11 @@ impl Reader<'_> {
             if let Err(problem) = written.and_then(|written| self.certificate(written, line)) {
                 self.report(problem.within("[[certificate]]"));
             }
+        }
+
+        for watched in &mut self.inventory.watched {
+            watched.timeout = watched.timeout.or(timeout);
+            watched.ehlo = watched.ehlo.take().or_else(|| ehlo.clone());
         }
 
         for (key, _) in table {
@@ -601,6 +613,17 @@ impl Reader<'_> {
         }
     }
 
+    /// A setting of the whole inventory, as `understood` from what is written.
+    fn setting<W: for<'de> Deserialize<'de>, T>(
+        &mut self,
+        table: &mut DeTable<'_>,
+        key: &'static str,
+        understood: fn(Spanned<W>) -> Result<T, WrittenProblem>,
+    ) -> Option<T> {
+        let written = self.take::<Spanned<W>>(table, key)?;
+        understood(written).map_err(|problem| self.report(problem)).ok()
+    }
+
     fn array<'t>(&mut self, table: &mut DeTable<'t>, key: &'static str) -> Vec<Spanned<DeValue<'t>>> {
         let Some(value) = table.remove(key) else {
             return Vec::new();
@@ -813,7 +836,7 @@ const DELIVER_WITHIN_HOURS: u16 = 24;
 const ZONE_ID: &str = "Z and up to 31 capitals and digits, with or without /hostedzone/ in front";
 /// A run of the probe has 15 minutes for everything.
 const LONGEST_TIMEOUT: u64 = 300;
-const TOP_LEVEL: &str = "warn_days, critical_days, endpoints, [[endpoint]], [[certificate]], [issuer.NAME] or [[zone]]";
+const TOP_LEVEL: &str = "warn_days, critical_days, timeout_seconds, ehlo, endpoints, [[endpoint]], [[certificate]], [issuer.NAME] or [[zone]]";
 const HOST: &str = "a name or an address alone, because port or starttls is a key next to it";
 const NAME: &str = "a name or an address, without a port";
 /// Of a line that is not TOML.
@@ -822,6 +845,34 @@ const FOUND_SHOWN: usize = 40;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn settings_of_the_whole_inventory_are_for_entries_without_their_own() {
+        let inventory = Inventory::parse(
+            "timeout_seconds = 40\nehlo = \"probe.example\"\nendpoints = [\"a.example\"]\n\
+             [[endpoint]]\nhost = \"b.example\"\ntimeout_seconds = 5\n[[certificate]]\nidentifiers = [\"c.example\"]\n",
+        );
+        assert_eq!(inventory.problems, []);
+        let settings: BTreeMap<_, _> = inventory
+            .watched
+            .iter()
+            .map(|watched| (watched.endpoint.host.to_string(), watched.timeout))
+            .collect();
+        let expected = [("a", 40), ("b", 5), ("c", 40)]
+            .map(|(name, seconds)| (format!("{name}.example"), Some(Duration::from_secs(seconds))));
+        assert_eq!(settings, BTreeMap::from(expected));
+        let is_named = |watched: &Watched| {
+            watched
+                .ehlo
+                .as_ref()
+                .is_some_and(|ehlo| ehlo.as_ref() == "probe.example")
+        };
+        assert!(inventory.watched.iter().all(is_named));
+
+        let bad = Inventory::parse("timeout_seconds = 0\nehlo = \"a b\"\nendpoints = [\"a.example\"]\n");
+        assert_eq!(bad.problems.len(), 2, "{:?}", bad.problems);
+        assert_eq!(bad.watched.len(), 1);
+    }
 
     #[test]
     fn the_example_in_the_documentation() {
@@ -870,7 +921,7 @@ mod tests {
         for (text, expected) in [
             (
                 "warn_dayz = 3",
-                "line 1: unknown key \"warn_dayz\" (expected warn_days, critical_days, endpoints, [[endpoint]], [[certificate]], [issuer.NAME] or [[zone]])",
+                "line 1: unknown key \"warn_dayz\" (expected warn_days, critical_days, timeout_seconds, ehlo, endpoints, [[endpoint]], [[certificate]], [issuer.NAME] or [[zone]])",
             ),
             (
                 "warn_days = \"x\"",
