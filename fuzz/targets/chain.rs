@@ -48,6 +48,7 @@ fn judged(chain: &[CertificateDer<'_>]) -> Verdict {
             thresholds: Thresholds::default(),
             now: hostile::NOW,
             key_use: KeyUse::Signs,
+            has_staple: None,
         },
     )
 }

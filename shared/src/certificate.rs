@@ -1,5 +1,6 @@
 //! What an X.509 certificate says of itself (RFC 5280), in the words that reports use.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use data_encoding::HEXLOWER;
@@ -9,6 +10,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::public_key::PublicKey;
 use x509_parser::time::ASN1Time;
+use x509_parser::x509::AlgorithmIdentifier;
 
 use crate::distinguished_name::text;
 use crate::text::sha256;
@@ -65,8 +67,8 @@ pub fn describe(certificate: &X509Certificate<'_>, der: &[u8], role: Role) -> Ce
         not_before: time_of(certificate.validity().not_before),
         not_after: time_of(certificate.validity().not_after),
         names: names(certificate),
-        key: key(certificate),
-        signature: signature(certificate),
+        key: Key::of(certificate).to_string(),
+        signature: Signature::of(certificate).to_string(),
         role,
     }
 }
@@ -153,42 +155,127 @@ fn attributes(name: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Its public key: `ecdsa-p256`, `rsa-2048`, `ed25519`, or the algorithm's OID.
-pub(crate) fn key(certificate: &X509Certificate<'_>) -> String {
-    let info = certificate.public_key();
-    let curve = info
-        .algorithm
-        .parameters
-        .as_ref()
-        .and_then(|any| any.as_oid().ok())
-        .map(|oid| oid.to_id_string());
+/// A certificate's public key: prints as `ecdsa-p256`, `rsa-2048`, `ed25519`, or the algorithm's
+/// OID.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Key {
+    Rsa {
+        bits: usize,
+    },
+    /// RSA for signatures by PSS alone (RFC 4055, 1.2).
+    RsaPss,
+    Ecdsa(Curve),
+    Dsa,
+    Ed25519,
+    Ed448,
+    /// By its OID.
+    Other(String),
+}
 
-    match info.parsed() {
-        Ok(PublicKey::RSA(rsa)) => format!("rsa-{}", rsa.key_size()),
-        Ok(PublicKey::EC(_)) => match curve.as_deref() {
-            Some("1.2.840.10045.3.1.7") => "ecdsa-p256".to_owned(),
-            Some("1.3.132.0.34") => "ecdsa-p384".to_owned(),
-            Some("1.3.132.0.35") => "ecdsa-p521".to_owned(),
-            Some("1.2.840.10045.3.1.1") => "ecdsa-p192".to_owned(),
-            Some("1.3.132.0.33") => "ecdsa-p224".to_owned(),
-            Some(other) => format!("ecdsa-{other}"),
-            None => "ecdsa".to_owned(),
-        },
-        Ok(PublicKey::DSA(_)) => "dsa".to_owned(),
-        _ => match info.algorithm.algorithm.to_id_string().as_str() {
-            "1.3.101.112" => "ed25519".to_owned(),
-            "1.3.101.113" => "ed448".to_owned(),
-            other => other.to_owned(),
-        },
+/// A curve of ECDSA.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Curve {
+    P192,
+    P224,
+    P256,
+    P384,
+    P521,
+    /// By its OID, if it is named.
+    Other(Option<String>),
+}
+
+impl Key {
+    pub(crate) fn of(certificate: &X509Certificate<'_>) -> Self {
+        let info = certificate.public_key();
+        if info.algorithm.algorithm.to_id_string() == "1.2.840.113549.1.1.10" {
+            return Self::RsaPss;
+        }
+        match info.parsed() {
+            Ok(PublicKey::RSA(rsa)) => Self::Rsa { bits: rsa.key_size() },
+            Ok(PublicKey::EC(_)) => Self::Ecdsa(Curve::of(&info.algorithm)),
+            Ok(PublicKey::DSA(_)) => Self::Dsa,
+            _ => match info.algorithm.algorithm.to_id_string().as_str() {
+                "1.3.101.112" => Self::Ed25519,
+                "1.3.101.113" => Self::Ed448,
+                other => Self::Other(other.to_owned()),
+            },
+        }
+    }
+
+    /// Whether clients at today's default levels refuse it, or will.
+    pub(crate) fn is_weak(&self) -> bool {
+        match self {
+            Self::Rsa { bits } => *bits < 2_048,
+            Self::Ecdsa(curve) => matches!(curve, Curve::P192 | Curve::P224),
+            Self::Dsa => true,
+            Self::RsaPss | Self::Ed25519 | Self::Ed448 | Self::Other(_) => false,
+        }
     }
 }
 
-/// The algorithm of its signature, or that algorithm's OID.
-pub(crate) fn signature(certificate: &X509Certificate<'_>) -> String {
-    let oid = certificate.signature_algorithm.algorithm.to_id_string();
-    match SIGNATURES.iter().find(|(known, _)| *known == oid) {
-        Some((_, name)) => (*name).to_owned(),
-        None => oid,
+impl Curve {
+    fn of(algorithm: &AlgorithmIdentifier<'_>) -> Self {
+        let named = algorithm.parameters.as_ref().and_then(|any| any.as_oid().ok());
+        let oid = named.map(|oid| oid.to_id_string());
+        match oid.as_deref() {
+            Some("1.2.840.10045.3.1.1") => Self::P192,
+            Some("1.3.132.0.33") => Self::P224,
+            Some("1.2.840.10045.3.1.7") => Self::P256,
+            Some("1.3.132.0.34") => Self::P384,
+            Some("1.3.132.0.35") => Self::P521,
+            _ => Self::Other(oid),
+        }
+    }
+
+    /// Whether all of today's clients have it.
+    pub(crate) fn is_usual(&self) -> bool {
+        matches!(self, Self::P256 | Self::P384)
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rsa { bits } => write!(f, "rsa-{bits}"),
+            Self::RsaPss => f.write_str("rsa-pss"),
+            Self::Ecdsa(Curve::P192) => f.write_str("ecdsa-p192"),
+            Self::Ecdsa(Curve::P224) => f.write_str("ecdsa-p224"),
+            Self::Ecdsa(Curve::P256) => f.write_str("ecdsa-p256"),
+            Self::Ecdsa(Curve::P384) => f.write_str("ecdsa-p384"),
+            Self::Ecdsa(Curve::P521) => f.write_str("ecdsa-p521"),
+            Self::Ecdsa(Curve::Other(Some(oid))) => write!(f, "ecdsa-{oid}"),
+            Self::Ecdsa(Curve::Other(None)) => f.write_str("ecdsa"),
+            Self::Dsa => f.write_str("dsa"),
+            Self::Ed25519 => f.write_str("ed25519"),
+            Self::Ed448 => f.write_str("ed448"),
+            Self::Other(oid) => f.write_str(oid),
+        }
+    }
+}
+
+/// The algorithm of a certificate's signature: prints as `ecdsa-sha256`, `rsa-sha256`, or its OID.
+pub(crate) struct Signature {
+    oid: String,
+}
+
+impl Signature {
+    pub(crate) fn of(certificate: &X509Certificate<'_>) -> Self {
+        Self {
+            oid: certificate.signature_algorithm.algorithm.to_id_string(),
+        }
+    }
+
+    /// Whether it is by MD5 or SHA-1, with which signatures were forged.
+    pub(crate) fn is_broken(&self) -> bool {
+        BROKEN_SIGNATURES.iter().any(|(oid, _)| *oid == self.oid)
+    }
+}
+
+impl fmt::Display for Signature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut known = BROKEN_SIGNATURES.iter().chain(&SIGNATURES);
+        let name = known.find(|(oid, _)| *oid == self.oid);
+        f.write_str(name.map_or(self.oid.as_str(), |(_, name)| name))
     }
 }
 
@@ -196,17 +283,40 @@ pub(crate) fn time_of(time: ASN1Time) -> Timestamp {
     Timestamp::from_unix(time.timestamp())
 }
 
-const SIGNATURES: [(&str, &str); 12] = [
+const BROKEN_SIGNATURES: [(&str, &str); 5] = [
     ("1.2.840.113549.1.1.4", "rsa-md5"),
     ("1.2.840.113549.1.1.5", "rsa-sha1"),
+    ("1.3.14.3.2.29", "rsa-sha1"),
+    ("1.2.840.10040.4.3", "dsa-sha1"),
+    ("1.2.840.10045.4.1", "ecdsa-sha1"),
+];
+const SIGNATURES: [(&str, &str); 9] = [
     ("1.2.840.113549.1.1.11", "rsa-sha256"),
     ("1.2.840.113549.1.1.12", "rsa-sha384"),
     ("1.2.840.113549.1.1.13", "rsa-sha512"),
     ("1.2.840.113549.1.1.10", "rsa-pss"),
-    ("1.2.840.10040.4.3", "dsa-sha1"),
-    ("1.2.840.10045.4.1", "ecdsa-sha1"),
     ("1.2.840.10045.4.3.2", "ecdsa-sha256"),
     ("1.2.840.10045.4.3.3", "ecdsa-sha384"),
     ("1.2.840.10045.4.3.4", "ecdsa-sha512"),
     ("1.3.101.112", "ed25519"),
+    ("1.3.101.113", "ed448"),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weak_keys() {
+        for (key, name, weak) in [
+            (Key::Rsa { bits: 1_024 }, "rsa-1024", true),
+            (Key::Rsa { bits: 2_048 }, "rsa-2048", false),
+            (Key::Ecdsa(Curve::P192), "ecdsa-p192", true),
+            (Key::Ecdsa(Curve::P256), "ecdsa-p256", false),
+            (Key::Dsa, "dsa", true),
+            (Key::Ed25519, "ed25519", false),
+        ] {
+            assert_eq!((key.to_string().as_str(), key.is_weak()), (name, weak));
+        }
+    }
+}

@@ -27,7 +27,7 @@ pub struct Observation {
     /// The other certificates that the server sent, in its order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub issuers: Vec<Certificate>,
-    /// What the leaf's CRL says; none if the chain leads to no trusted root.
+    /// What revocation lists say; none if the chain leads to no trusted root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revocation: Option<Revocation>,
     /// The other certificate of a server that has two: one with an ECDSA key, and one with an RSA
@@ -51,7 +51,7 @@ pub struct Other {
     /// The other certificates that were sent with it, in the server's order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub issuers: Vec<Certificate>,
-    /// What the leaf's CRL says; none if the chain leads to no trusted root.
+    /// What revocation lists say; none if the chain leads to no trusted root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revocation: Option<Revocation>,
 }
@@ -83,7 +83,8 @@ pub struct Tls {
     pub key_exchange: Option<String>,
 }
 
-/// What revocation lists (RFC 5280, 5) say about a leaf.
+/// What revocation lists (RFC 5280, 5) say about a leaf, and whether its issuers could be checked
+/// too.
 ///
 /// Only `Revoked` is a finding; the facts of the revocation are in that
 /// ([`crate::finding::Kind::Revoked`]). `Unknown` never alerts, because a CA's list server that is
@@ -94,9 +95,9 @@ pub struct Tls {
 pub enum Revocation {
     /// A current, signed list does not have it.
     Good,
-    /// A current, signed list has it.
+    /// A signed list has it.
     Revoked,
-    /// No list could be fetched, or none that can be believed.
+    /// No list could be fetched, or none that can be believed: its own, or that of an issuer.
     Unknown {
         /// In words.
         reason: String,
@@ -115,4 +116,7 @@ pub struct Skipped {
     pub address: IpAddr,
     /// In words.
     pub reason: String,
+    /// Whether this network carries no IPv6 to it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_ipv6: bool,
 }

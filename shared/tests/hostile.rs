@@ -412,7 +412,11 @@ async fn a_large_hello_that_is_lost_is_named_and_a_small_one_shows_the_certifica
         for (what, answer, reason) in [
             ("hangs", None, "no answer within "),
             ("closes", Some(&b""[..]), "the server closed the connection"),
-            ("alerts", Some(b"\x15\x03\x01\x00\x02\x02\x32"), "the alert DecodeError"),
+            (
+                "alerts",
+                Some(b"\x15\x03\x01\x00\x02\x02\x32"),
+                "the alert decode_error (50)",
+            ),
         ] {
             let config = pki.config(pki.leaf(9), &[version], None);
             let port = serve(move |stream| {
@@ -585,7 +589,7 @@ async fn every_alert_is_a_failed_handshake() {
             finding.message
         );
         if (level, code) == (2, 40) {
-            let words = "the TLS handshake failed: the server refused it with the alert HandshakeFailure";
+            let words = "the TLS handshake failed: the server refused it with the alert handshake_failure (40)";
             assert_eq!(finding.message, words);
         }
     }
@@ -658,6 +662,7 @@ fn no_certificate_makes_it_panic() {
             thresholds: Thresholds::default(),
             now: Timestamp::now(),
             key_use: KeyUse::Signs,
+            has_staple: None,
         };
         judge(&chain, &criteria)
     };

@@ -7,11 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use neverlapse::chain::roots::Roots;
-use neverlapse::finding::{Severity, Thresholds};
-use neverlapse::probe::legacy::{self, Legacy};
+use neverlapse::finding::{Kind, Severity, Thresholds};
+use neverlapse::probe::legacy;
 use neverlapse::probe::{Options, Prober, Target};
 use neverlapse::report::EndpointReport;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, CustomExtension, DnType, IsCa, KeyPair, KeyUsagePurpose,
+    SanType,
+};
 use time::OffsetDateTime;
 use tokio::net::TcpStream;
 
@@ -27,12 +30,15 @@ async fn rsa_key_exchange_still_shows_the_chain() {
         let server = Server::start(&pki, &["-tls1_2", "-cipher", cipher]);
         let mut stream = TcpStream::connect(server.address).await.unwrap();
         let shown = legacy::fetch(&mut stream, Some("old.example")).await.unwrap();
-        let expected = Legacy {
-            version: "TLSv1.2".to_owned(),
-            cipher_suite: name.to_owned(),
-            certificates: vec![pki.leaf.der().clone(), pki.root.der().clone()],
-        };
-        assert_eq!(shown, expected, "{cipher}");
+        assert_eq!(
+            (shown.choice.version(), shown.choice.cipher_suite()),
+            ("TLSv1.2".into(), name.into())
+        );
+        assert_eq!(
+            shown.certificates,
+            [pki.leaf.der().clone(), pki.root.der().clone()],
+            "{cipher}"
+        );
         // It serves one client at a time.
         drop(stream);
         is_legacy_and_nothing_else(&pki, &server, "TLSv1.2", Some(name)).await;
@@ -92,14 +98,21 @@ async fn a_certificate_that_rustls_does_not_take_is_shown() {
             "-newkey ed448",
             "-addext subjectAltName=DNS:old.example",
             "ed448",
-            &["handshake_failed"][..],
+            &["some_clients_refuse"][..],
+        ),
+        (
+            "RSA for PSS alone",
+            "-newkey rsa-pss",
+            "-addext subjectAltName=DNS:old.example",
+            "rsa-pss",
+            &["some_clients_refuse"],
         ),
         (
             "RSA of 1024 bits",
             "-newkey rsa:1024",
             "-addext subjectAltName=DNS:old.example",
             "rsa-1024",
-            &["handshake_failed", "weak_key"],
+            &["weak_key"],
         ),
         ("no names", "-newkey rsa:2048", "", "rsa-2048", &["some_clients_refuse"]),
     ] {
@@ -126,6 +139,37 @@ async fn a_certificate_that_rustls_does_not_take_is_shown() {
         codes.sort_unstable();
         assert_eq!(codes, expected, "{what}: {report:?}");
         assert_eq!(report.observations[0].leaf.as_ref().unwrap().key, key_type, "{what}");
+    }
+}
+
+/// More than the library reads was a failed handshake, and a promise of OCSP that is not kept was
+/// fine.
+#[tokio::test]
+async fn what_some_clients_do_not_take_is_a_warning_that_names_them() {
+    let many_names = |leaf: &mut CertificateParams| {
+        let names = (0..3_000).map(|number| format!("{number}-long.sans.example"));
+        let names = names.map(|name| SanType::DnsName(name.try_into().unwrap()));
+        leaf.subject_alt_names.extend(names);
+    };
+    let promise = |leaf: &mut CertificateParams| {
+        let id = [1, 3, 6, 1, 5, 5, 7, 1, 24];
+        leaf.custom_extensions
+            .push(CustomExtension::from_oid_content(&id, vec![0x30, 3, 2, 1, 5]));
+    };
+    for (change, options, expected) in [
+        (&many_names as &dyn Fn(&mut _), &["-tls1_2"][..], &["rustls"][..]),
+        (&many_names, &[], &["rustls"]),
+        (&promise, &["-tls1_2"], &["GnuTLS", "Firefox"]),
+        (&promise, &[], &["GnuTLS", "Firefox"]),
+    ] {
+        let pki = Pki::with(change);
+        let server = Server::start(&pki, options);
+        let report = probe(&pki.root.pem(), &server).await;
+        let findings: Vec<_> = report.all_findings().map(|(_, finding)| &finding.kind).collect();
+        assert!(
+            matches!(findings[..], [Kind::SomeClientsRefuse { clients, .. }] if clients == expected),
+            "{expected:?} {options:?}: {findings:?}"
+        );
     }
 }
 
@@ -169,6 +213,10 @@ struct Pki {
 
 impl Pki {
     fn new() -> Self {
+        Self::with(&|_| {})
+    }
+
+    fn with(change: &dyn Fn(&mut CertificateParams)) -> Self {
         let key = || KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
         let now = OffsetDateTime::now_utc();
         let mut root = CertificateParams::default();
@@ -178,6 +226,7 @@ impl Pki {
         let root = CertifiedIssuer::self_signed(root, key()).unwrap();
         let mut leaf = CertificateParams::new(["old.example".to_owned()]).unwrap();
         (leaf.not_before, leaf.not_after) = (now - Duration::from_secs(3_600), now + Duration::from_secs(90 * 86_400));
+        change(&mut leaf);
         let key = key();
         let leaf = leaf.signed_by(&key, &root).unwrap();
         Self { root, leaf, key }

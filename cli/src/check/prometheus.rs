@@ -48,7 +48,8 @@ impl Metrics {
         state.status = state.status.max(report.status);
         state.not_after = state.not_after.into_iter().chain(not_after).min();
 
-        for (address, finding) in report.all_findings() {
+        let findings = report.all_findings();
+        for (address, finding) in findings.filter(|(_, finding)| finding.severity > Severity::Ok) {
             self.findings.insert(Found {
                 endpoint: report.endpoint.clone(),
                 address,
@@ -106,6 +107,7 @@ impl Metrics {
             name,
             "What is wrong with an endpoint; without an address, with the endpoint as a whole.",
         )?;
+
         for found in &self.findings {
             let address = found.address.map(|address| address.to_string()).unwrap_or_default();
             let labels: [(_, &dyn Display); 4] = [

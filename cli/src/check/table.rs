@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use comfy_table::Cell;
 use neverlapse::certificate::Certificate;
 use neverlapse::finding::Severity;
+use neverlapse::observation::{Observation, Revocation};
 use neverlapse::report::{EndpointReport, Left, Merged};
 use neverlapse::text::{printable, some_of};
 use neverlapse::timestamp::Timestamp;
@@ -21,6 +22,8 @@ use crate::terminal::Terminal;
 pub(crate) struct Table {
     worst: BTreeMap<Rank, Row>,
     seen: u64,
+    /// How many endpoints have addresses that were left out because there is no IPv6 here.
+    without_ipv6: u64,
 }
 
 /// Where an endpoint stands in the table: status, worst first; seconds left; name. The number
@@ -50,6 +53,7 @@ impl Table {
             number: self.seen,
         };
         self.seen += 1;
+        self.without_ipv6 += u64::from(report.skipped.iter().any(|skipped| skipped.no_ipv6));
         // A row costs more than a rank, so that of a mild endpoint is not even made.
         if self.worst.len() == ROWS && self.worst.last_key_value().is_some_and(|(mildest, _)| *mildest < rank) {
             return;
@@ -84,9 +88,18 @@ impl Table {
         if !self.worst.is_empty() {
             writeln!(out, "{}", grid.trim_fmt())?;
         }
-        match self.seen - self.worst.len() as u64 {
+        let more = self.seen - self.worst.len() as u64;
+        if more > 0 {
+            writeln!(out, "+{more} more, none of them worse (--format jsonl has them all)")?;
+        }
+        // This is about here and not about them, so it is said once.
+        match self.without_ipv6 {
             0 => Ok(()),
-            more => writeln!(out, "+{more} more, none of them worse (--format jsonl has them all)"),
+            1 => writeln!(out, "IPv6 was not checked at 1 endpoint: there is no IPv6 from here"),
+            endpoints => writeln!(
+                out,
+                "IPv6 was not checked at {endpoints} endpoints: there is no IPv6 from here"
+            ),
         }
     }
 }
@@ -109,8 +122,8 @@ impl Row {
     }
 }
 
-/// Every finding on a line of its own, then the issuer of the certificate, then the addresses that
-/// were skipped.
+/// Every finding on a line of its own, then the issuer of the certificate, why it is not known
+/// whether it is revoked, and the addresses that were skipped.
 fn lines(report: &EndpointReport) -> Vec<String> {
     let mut lines: Vec<_> = report.merged().iter().map(|merged| line(merged, report)).collect();
 
@@ -118,8 +131,21 @@ fn lines(report: &EndpointReport) -> Vec<String> {
         lines.push(cut(&format!("{}, issued by {}", leaf.key, leaf.issuer)));
     }
 
+    let seen = report.observations.iter().flat_map(Observation::leaves_and_revocation);
+    let unknown: BTreeSet<_> = seen
+        .filter_map(|(_, revocation)| match revocation {
+            Some(Revocation::Unknown { reason }) => Some(reason),
+            Some(Revocation::Good | Revocation::Revoked | Revocation::Skipped { .. }) | None => None,
+        })
+        .collect();
+    lines.extend(
+        unknown
+            .iter()
+            .map(|reason| cut(&format!("revocation not known: {reason}"))),
+    );
+
     let mut skipped = BTreeMap::<&str, Vec<IpAddr>>::new();
-    for left_out in &report.skipped {
+    for left_out in report.skipped.iter().filter(|left_out| !left_out.no_ipv6) {
         skipped.entry(&left_out.reason).or_default().push(left_out.address);
     }
     for (reason, addresses) in skipped {
@@ -141,10 +167,10 @@ fn leaves(report: &EndpointReport) -> Vec<&Certificate> {
 /// A finding, with its severity and addresses where these are not the whole endpoint's.
 fn line(merged: &Merged<'_>, report: &EndpointReport) -> String {
     let finding = merged.finding;
-    let severity = if finding.severity == report.status {
-        String::new()
-    } else {
-        format!("{}: ", finding.severity)
+    let severity = match finding.severity {
+        Severity::Ok => "note: ".to_owned(),
+        severity if severity == report.status => String::new(),
+        severity => format!("{severity}: "),
     };
     let place = if merged.is_somewhere {
         let addresses: BTreeSet<_> = merged.addresses.iter().map(SocketAddr::ip).collect();
@@ -242,6 +268,36 @@ mod tests {
         ];
         assert_eq!(lines, expected, "{page}");
         assert!(!page.contains('\u{1b}'));
+    }
+
+    #[test]
+    fn that_there_is_no_ipv6_is_said_once() {
+        let without = |name: &str| {
+            report(
+                json!({"endpoint": name, "status": "ok", "findings": [], "observations": [],
+                "skipped": [{"address": "2001:db8::1", "reason": "no IPv6 route from here", "no_ipv6": true}]}),
+            )
+        };
+        let page = print(&[without("a:443"), without("b:443")], Terminal::default());
+        let lines: Vec<_> = page.lines().filter(|line| line.contains("IPv6")).collect();
+        assert_eq!(
+            lines,
+            ["IPv6 was not checked at 2 endpoints: there is no IPv6 from here"]
+        );
+    }
+
+    #[test]
+    fn why_a_revocation_is_not_known_is_said() {
+        let mut seen = observation("192.0.2.7:443", "CN=issuer", &[]);
+        seen["revocation"] = json!({"state": "unknown", "reason": "http://ca.example/1.crl: HTTP 404 Not Found"});
+        let page = print(
+            &[report(
+                json!({"endpoint": "a:443", "status": "ok", "findings": [], "observations": [seen.clone(), seen]}),
+            )],
+            Terminal::default(),
+        );
+        let line = "revocation not known: http://ca.example/1.crl: HTTP 404 Not Found";
+        assert_eq!(page.matches(line).count(), 1, "{page}");
     }
 
     #[test]

@@ -52,7 +52,8 @@ pub(super) fn everything(outcome: Result<&Report, &str>, watchlist: &Watchlist) 
 fn of_report(report: &Report) -> Vec<Found> {
     let mut all = Vec::new();
     for endpoint in &report.endpoints {
-        for (address, finding) in endpoint.all_findings() {
+        let findings = endpoint.all_findings();
+        for (address, finding) in findings.filter(|(_, finding)| finding.severity > Severity::Ok) {
             let place = Place::Endpoint(endpoint.endpoint.clone());
             all.push(Found::of(place, finding, address, endpoint.not_after));
         }
@@ -188,6 +189,7 @@ fn facts(kind: &Kind) -> String {
         | Kind::NameMismatch { .. }
         | Kind::InvalidChain { .. }
         | Kind::KeyUsage { .. }
+        | Kind::LongLifetime { .. }
         | Kind::LegacyTls { .. }
         | Kind::AddressesDisagree { .. }
         | Kind::DnsFailed { .. }

@@ -1,9 +1,10 @@
 //! How clients build a path that do not go back: OpenSSL and GnuTLS take one certificate of an
-//! issuer's name, and refuse the chain if that was the wrong one (RFC 4158, 2.4, wants them to go on).
+//! issuer's name, and refuse the chain if that was the wrong one (RFC 4158, 2.4, wants them to go
+//! on).
 
 use x509_parser::certificate::X509Certificate;
 
-use super::issuer::{Sent, authority_key, has_signed, subject_key, validity};
+use super::issuer::{KeyMatch, Sent, has_signed, validity};
 use super::path::is_self_issued;
 use crate::chain::roots::Roots;
 use crate::der;
@@ -19,6 +20,8 @@ pub(super) struct Material<'a> {
     pub(super) dated: &'a [Sent<'a>],
     /// The path that was found, from the leaf's issuer upwards.
     pub(super) path: Vec<&'a Sent<'a>>,
+    /// Whether the server sent an OCSP response, if that is known.
+    pub(super) has_staple: Option<bool>,
     /// As of when, as a Unix time.
     pub(super) now: i64,
 }
@@ -26,21 +29,23 @@ pub(super) struct Material<'a> {
 /// Which of the certificates of an issuer's name a client takes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Choice {
-    /// A trusted one; else the first one that was sent and is valid now, or the first at all.
-    TrustedThenValid,
-    /// The first one that was sent; a trusted one if there is none.
-    First,
+    /// As OpenSSL: the first trusted one; else the first one that was sent. One that is valid now,
+    /// if there is any.
+    TrustedThenSent,
+    /// As GnuTLS: the first one that was sent; else the last trusted one that is valid now.
+    SentThenTrusted,
 }
 
-/// The clients that take a wrong certificate, and the name of the issuer of which there are several.
+/// The clients that take a wrong certificate, and the name of the issuer of which there are
+/// several.
 pub(super) fn misled(material: &Material<'_>) -> Vec<(&'static [&'static str], String)> {
     // What all of them refuse needs no more words.
     let is_valid = |(_, certificate): &&Sent<'_>| material.is_valid(certificate);
     if !material.path.iter().all(is_valid) {
         return Vec::new();
     }
-    let openssl = material.first_wrong(Choice::TrustedThenValid);
-    let gnutls = material.first_wrong(Choice::First);
+    let openssl = material.first_wrong(Choice::TrustedThenSent);
+    let gnutls = material.first_wrong(Choice::SentThenTrusted);
     match (openssl, gnutls) {
         (Some(issuer), Some(other)) if issuer == other => vec![(&["OpenSSL", "curl", "GnuTLS"], issuer)],
         (openssl, gnutls) => {
@@ -82,9 +87,8 @@ impl<'a> Material<'a> {
         choice: Choice,
     ) -> Option<&'a X509Certificate<'a>> {
         let is_issuer = |issuer: &&X509Certificate<'_>| {
-            let keys = (authority_key(child), subject_key(issuer));
             is_same(issuer.subject().as_raw(), child.issuer().as_raw())
-                && !matches!(keys, (Some(wanted), Some(found)) if wanted != found)
+                && KeyMatch::of(child, issuer) != KeyMatch::Other
         };
         let certificates = |all: &'a [Sent<'a>]| all.iter().map(|(_, certificate)| certificate);
         let trusted: Vec<_> = certificates(self.dated).filter(is_issuer).collect();
@@ -96,18 +100,20 @@ impl<'a> Material<'a> {
         match choice {
             // A public root that has signed it ends the path, whatever was sent.
             _ if self.is_signed_by_public_root(child) => None,
-            Choice::TrustedThenValid => [trusted, sent].iter().find_map(|some| {
+            Choice::TrustedThenSent => [trusted, sent].iter().find_map(|some| {
                 some.iter()
                     .copied()
                     .find(|issuer| self.is_valid(issuer))
                     .or(some.first().copied())
             }),
-            // Of a trusted key, it needs no certificate.
-            Choice::First => {
-                let first = sent.first().copied()?;
-                let is_trusted = |root: &&X509Certificate<'_>| root.public_key().raw == first.public_key().raw;
-                (!trusted.iter().any(is_trusted)).then_some(first)
-            }
+            Choice::SentThenTrusted => match sent.first().copied() {
+                Some(first) => {
+                    // Of a trusted key, it needs no certificate.
+                    let is_trusted = |root: &&X509Certificate<'_>| root.public_key().raw == first.public_key().raw;
+                    (!trusted.iter().any(is_trusted)).then_some(first)
+                }
+                None => trusted.into_iter().rev().find(|root| self.is_valid(root)),
+            },
         }
     }
 

@@ -7,7 +7,7 @@ use x509_parser::oid_registry::Oid;
 use x509_parser::x509::{X509Name, X509Version};
 
 use super::builders::{Material, misled};
-use super::issuer::{DEPTH, Sent, authority_key, subject_key};
+use super::issuer::{DEPTH, KeyMatch, Sent};
 use super::{constraints, policy};
 use crate::der;
 use crate::distinguished_name::text;
@@ -31,7 +31,7 @@ pub(super) fn differences(material: &Material<'_>, issuers: &[&Sent<'_>], root: 
     for (_, issuer) in issuers {
         found.extend(allows_any_use_only(issuer).then(|| {
             let reason = format!("{} is for any use, and does not name servers", text(issuer.subject()));
-            (&["OpenSSL", "curl", "GnuTLS", "Chrome", "Firefox"][..], reason)
+            (&["OpenSSL", "curl", "GnuTLS", "Firefox"][..], reason)
         }));
     }
     found.extend(root.into_iter().flat_map(of_the_root));
@@ -53,6 +53,15 @@ pub(super) fn differences(material: &Material<'_>, issuers: &[&Sent<'_>], root: 
         ));
     }
 
+    let promises_staple = tls_features(leaf).iter().any(|feature| feature == STATUS_REQUEST);
+    if promises_staple && material.has_staple == Some(false) {
+        found.push((
+            &["GnuTLS", "Firefox"],
+            "the leaf promises an OCSP response with every handshake (TLS feature), and the server sends none"
+                .to_owned(),
+        ));
+    }
+
     let from_the_root: Vec<_> = below_root.iter().rev().copied().collect();
     if !policy::are_satisfied(&from_the_root) {
         found.push((
@@ -61,10 +70,11 @@ pub(super) fn differences(material: &Material<'_>, issuers: &[&Sent<'_>], root: 
         ));
     }
     found.extend(in_number(issuers, material.sent));
+    found.extend(in_size(material));
     for (clients, issuer) in misled(material) {
         found.push((
             clients,
-            format!("another certificate of the issuer {issuer} comes first, and they look at no other"),
+            format!("there are several certificates of the issuer {issuer}, and they take a wrong one"),
         ));
     }
 
@@ -90,6 +100,7 @@ fn in_its_encoding(certificate: &X509Certificate<'_>) -> Vec<Refusal> {
     if has_repeated_extension(certificate) {
         found.push((&["Go", "GnuTLS", "Chrome"], format!("{subject} has an extension twice")));
     }
+
     if certificate.raw_serial().first().is_some_and(|first| *first >= 0x80) {
         found.push((&["Go"], format!("the serial number of {subject} is negative")));
     }
@@ -109,7 +120,7 @@ fn of_the_leaf(leaf: &X509Certificate<'_>) -> Vec<Refusal> {
     let mut found: Vec<Refusal> = Vec::new();
     if allows_any_use_only(leaf) {
         found.push((
-            &["OpenSSL", "curl", "Chrome", "Firefox"],
+            &["OpenSSL", "curl", "Firefox"],
             format!("{} is for any use, and does not name servers", text(leaf.subject())),
         ));
     }
@@ -126,10 +137,12 @@ fn of_the_leaf(leaf: &X509Certificate<'_>) -> Vec<Refusal> {
 fn of_the_root(root: &X509Certificate<'_>) -> Vec<Refusal> {
     let subject = text(root.subject());
     let mut found: Vec<Refusal> = Vec::new();
+
     let is_version_3 = root.version() == X509Version::V3;
     if is_version_3 && root.basic_constraints().is_ok_and(|constraints| constraints.is_none()) {
         found.push((&["Go"], format!("the root {subject} does not say that it is a CA")));
     }
+
     let usage = root.extended_key_usage().ok().flatten();
     if let Some(usage) = usage
         && !usage.value.server_auth
@@ -144,9 +157,8 @@ fn of_the_root(root: &X509Certificate<'_>) -> Vec<Refusal> {
             format!("the root {subject} is not for servers (extended key usage)"),
         ));
     }
-    let names_another_key =
-        authority_key(root).is_some_and(|wanted| subject_key(root).is_some_and(|found| found != wanted));
-    if names_another_key || names_another_issuer_certificate(root, root) {
+
+    if KeyMatch::of(root, root) == KeyMatch::Other || names_another_issuer_certificate(root, root) {
         found.push((
             &["OpenSSL", "curl"],
             format!("the root {subject} names another root than itself as its issuer (key identifiers)"),
@@ -172,8 +184,8 @@ fn between(certificate: &X509Certificate<'_>, issuer: &X509Certificate<'_>, is_r
         ));
     }
 
-    match (authority_key(certificate), subject_key(issuer)) {
-        (Some(wanted), Some(own)) if wanted != own => found.push((
+    match KeyMatch::of(certificate, issuer) {
+        KeyMatch::Other => found.push((
             &["OpenSSL", "curl", "GnuTLS"],
             format!("{subject} names another key of its issuer than {above} has (key identifiers)"),
         )),
@@ -195,6 +207,7 @@ fn by_constraints(leaf: &X509Certificate<'_>, above: &[&Sent<'_>]) -> Vec<Refusa
             "an issuer may not issue for the subject or a URI of it (name constraints)".to_owned(),
         ));
     }
+
     if constraints::exclude_other_forms(above) {
         found.push((
             &["GnuTLS"],
@@ -248,6 +261,27 @@ fn in_number(issuers: &[&Sent<'_>], sent: &[Sent<'_>]) -> Vec<Refusal> {
     found
 }
 
+/// A Certificate message that is longer than some clients take.
+fn in_size(material: &Material<'_>) -> Option<Refusal> {
+    let sent = material.sent.iter().map(|(der, _)| der.len());
+    // Each certificate has its length before it, and so has the whole list (RFC 5246, 7.4.2).
+    let bytes = sent
+        .chain([material.leaf.as_ref().len()])
+        .map(|length| length + 3)
+        .sum::<usize>()
+        + 3;
+    let clients: &[_] = if bytes > GNUTLS_READS {
+        &["rustls", "OpenSSL", "curl", "Chrome", "Firefox", "GnuTLS"]
+    } else if bytes > OPENSSL_READS {
+        &["rustls", "OpenSSL", "curl", "Chrome"]
+    } else if bytes > RUSTLS_READS {
+        &["rustls"]
+    } else {
+        return None;
+    };
+    Some((clients, format!("the certificates in it have {bytes} bytes together")))
+}
+
 /// The critical extensions that not every client accepts, with those that do not.
 fn critical_extensions<'a>(certificate: &'a X509Certificate<'_>) -> Vec<(&'static [&'static str], &'a str)> {
     let critical = certificate.extensions().iter().filter(|extension| extension.critical);
@@ -275,7 +309,8 @@ fn critical_extensions<'a>(certificate: &'a X509Certificate<'_>) -> Vec<(&'stati
         .collect()
 }
 
-/// Whether the serial number in an authority key identifier is not the issuer's (RFC 5280, 4.2.1.1).
+/// Whether the serial number in an authority key identifier is not the issuer's (RFC 5280,
+/// 4.2.1.1).
 fn names_another_issuer_certificate(certificate: &X509Certificate<'_>, issuer: &X509Certificate<'_>) -> bool {
     certificate.extensions().iter().any(|extension| {
         matches!(extension.parsed_extension(), ParsedExtension::AuthorityKeyIdentifier(identifier)
@@ -317,13 +352,21 @@ fn allows_any_use_only(certificate: &X509Certificate<'_>) -> bool {
     usage.is_some_and(|usage| usage.value.any && !usage.value.server_auth)
 }
 
+/// Most bytes of a Certificate message: rustls's limit of a handshake message;
+/// SSL_MAX_CERT_LIST_DEFAULT of OpenSSL and BoringSSL; MAX_HANDSHAKE_DATA_SIZE of GnuTLS, and about
+/// the same in NSS.
+const RUSTLS_READS: usize = 0xffff;
+const OPENSSL_READS: usize = 100 * 1_024;
+const GNUTLS_READS: usize = 128 * 1_024;
 /// DEFAULT_MAX_VERIFY_DEPTH of GnuTLS 3.7.
 const GNUTLS_SORTS: usize = 16;
 const TLS_FEATURE: &str = "1.3.6.1.5.5.7.1.24";
+/// The TLS extension of that number (RFC 6066, 8).
+const STATUS_REQUEST: &[u8] = &[5];
 
-/// Critical extensions that some clients refuse. tests/judge asks OpenSSL, Go and GnuTLS about them;
-/// what is said of Chrome and Firefox is not measured there.
-const REFUSED: [(&str, &str, &[&str]); 9] = [
+/// Critical extensions that some clients refuse. tests/judge asks OpenSSL, Go and GnuTLS about
+/// them; Chromium 156 was asked once, by hand, and Firefox never.
+const REFUSED: [(&str, &str, &[&str]); 10] = [
     (
         "2.5.29.18",
         "issuerAltName",
@@ -332,16 +375,21 @@ const REFUSED: [(&str, &str, &[&str]); 9] = [
     (
         "2.5.29.14",
         "subjectKeyIdentifier",
-        &["OpenSSL", "curl", "Go", "Firefox"],
+        &["OpenSSL", "curl", "Go", "Chrome", "Firefox"],
     ),
     (
         "2.5.29.35",
         "authorityKeyIdentifier",
-        &["OpenSSL", "curl", "Go", "Firefox"],
+        &["OpenSSL", "curl", "Go", "Chrome", "Firefox"],
     ),
     ("2.5.29.33", "policyMappings", &["GnuTLS"]),
     ("2.5.29.36", "policyConstraints", &["GnuTLS"]),
-    ("1.3.6.1.5.5.7.1.1", "authorityInfoAccess", &["OpenSSL", "curl", "Go"]),
+    ("2.5.29.31", "cRLDistributionPoints", &["Chrome"]),
+    (
+        "1.3.6.1.5.5.7.1.1",
+        "authorityInfoAccess",
+        &["OpenSSL", "curl", "Go", "Chrome"],
+    ),
     (
         "1.3.6.1.5.5.7.1.24",
         "TLS feature",

@@ -56,7 +56,7 @@ pub(crate) fn candidates<'a>(leaf: &'a X509Certificate<'a>, known: &'a [Sent<'a>
             namesakes.sort_by_cached_key(|(_, issuer)| {
                 (
                     !has_signed(issuer.public_key().raw, child),
-                    key_distance(child, issuer),
+                    KeyMatch::of(child, issuer),
                     Reverse(validity(issuer).1),
                 )
             });
@@ -101,16 +101,25 @@ pub(crate) fn is_signature_of(key: &[u8], algorithm: &[u8], message: &[u8], sign
         .any(|known| key.verify_signature(*known, message, signature).is_ok())
 }
 
-/// Whether key identifiers speak for an issuer, say nothing, or speak against it: 0, 1 or 2.
-pub(super) fn key_distance(certificate: &X509Certificate<'_>, issuer: &X509Certificate<'_>) -> u8 {
-    match (authority_key(certificate), subject_key(issuer)) {
-        (Some(wanted), Some(found)) if wanted == found => 0,
-        (Some(_), Some(_)) => 2,
-        _ => 1,
+/// What key identifiers say about whether a certificate is that of an issuer, most likely first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum KeyMatch {
+    Same,
+    NotSaid,
+    Other,
+}
+
+impl KeyMatch {
+    pub(super) fn of(certificate: &X509Certificate<'_>, issuer: &X509Certificate<'_>) -> Self {
+        match (authority_key(certificate), subject_key(issuer)) {
+            (Some(wanted), Some(found)) if wanted == found => Self::Same,
+            (Some(_), Some(_)) => Self::Other,
+            _ => Self::NotSaid,
+        }
     }
 }
 
-pub(super) fn authority_key<'a>(certificate: &'a X509Certificate<'_>) -> Option<&'a [u8]> {
+fn authority_key<'a>(certificate: &'a X509Certificate<'_>) -> Option<&'a [u8]> {
     certificate
         .extensions()
         .iter()
@@ -120,7 +129,7 @@ pub(super) fn authority_key<'a>(certificate: &'a X509Certificate<'_>) -> Option<
         })
 }
 
-pub(super) fn subject_key<'a>(certificate: &'a X509Certificate<'_>) -> Option<&'a [u8]> {
+fn subject_key<'a>(certificate: &'a X509Certificate<'_>) -> Option<&'a [u8]> {
     certificate
         .extensions()
         .iter()

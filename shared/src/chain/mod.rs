@@ -5,6 +5,7 @@ mod builders;
 mod clients;
 mod constraints;
 pub(crate) mod issuer;
+mod lifetime;
 pub(crate) mod path;
 mod policy;
 mod rewrite;
@@ -15,12 +16,13 @@ use webpki::EndEntityCert;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
+use x509_parser::x509::AttributeTypeAndValue;
 
 use self::builders::Material;
 use self::clients::differences;
 use self::issuer::{Sent, candidates, parsed};
 use self::path::{Path, is_self_issued, key_usage};
-use crate::certificate::{Certificate, Role, describe, time_of};
+use crate::certificate::{Certificate, Key, Role, Signature, describe, time_of};
 use crate::chain::roots::Roots;
 use crate::distinguished_name::text;
 use crate::endpoint::is_for;
@@ -41,6 +43,8 @@ pub struct Criteria<'a> {
     pub now: Timestamp,
     /// What the server does with the leaf's key.
     pub key_use: KeyUse,
+    /// Whether the server sent an OCSP response with its certificate, if that is known.
+    pub has_staple: Option<bool>,
 }
 
 /// What a server does with the leaf's key in a handshake.
@@ -75,6 +79,9 @@ pub struct Verdict {
     pub leaf: Option<Certificate>,
     /// The other certificates that can be parsed, in the server's order.
     pub issuers: Vec<Certificate>,
+    /// The issuers that the path goes through, from the leaf's upwards, without the root. Some may
+    /// not have been sent.
+    pub path: Vec<CertificateDer<'static>>,
     /// What is wrong.
     pub findings: Vec<Finding>,
     /// Whether there is a path to a trusted root, expired or not.
@@ -86,6 +93,7 @@ impl Verdict {
         Self {
             leaf: None,
             issuers: Vec::new(),
+            path: Vec::new(),
             findings,
             trusted: false,
         }
@@ -99,8 +107,8 @@ pub fn judge(chain: &[CertificateDer<'_>], criteria: &Criteria<'_>) -> Verdict {
     };
     let leaf = match X509Certificate::from_der(leaf_der) {
         Ok((_, leaf)) => leaf,
-        Err(error) => {
-            let reason = format!("the leaf is not a certificate that can be parsed ({error})");
+        Err(_) => {
+            let reason = "the leaf is not encoded as RFC 5280 wants it".to_owned();
             return Verdict::without_leaf(vec![critical(Kind::InvalidChain { reason }, criteria.now)]);
         }
     };
@@ -129,7 +137,7 @@ pub fn judge(chain: &[CertificateDer<'_>], criteria: &Criteria<'_>) -> Verdict {
     findings.extend(name(leaf_der, &leaf, &described, criteria));
     let is_pinned = criteria.roots.pins(leaf_der);
     findings.extend(issuers_validity(&described, is_pinned, path.above_leaf(), criteria));
-    let weaknesses = weaknesses((leaf_der, &leaf), &path, criteria.now);
+    let weaknesses = weaknesses(&leaf, &path, criteria.now);
 
     // The verifier refuses SHA-1 as "unsupported"; weak_signature explains it better.
     let is_explained = weaknesses
@@ -138,6 +146,11 @@ pub fn judge(chain: &[CertificateDer<'_>], criteria: &Criteria<'_>) -> Verdict {
     findings.extend(weaknesses);
     findings.extend(unfit_key_usage(&leaf, criteria));
     let trusted = path.is_trusted();
+    if trusted {
+        let is_public = !is_pinned && path.root.is_none();
+        let kind = lifetime::too_long(&leaf, is_public);
+        findings.extend(kind.map(|kind| Finding::new(kind, Severity::Ok, criteria.now)));
+    }
     if trusted && !is_pinned {
         let material = Material {
             leaf: &leaf,
@@ -145,6 +158,7 @@ pub fn judge(chain: &[CertificateDer<'_>], criteria: &Criteria<'_>) -> Verdict {
             roots: criteria.roots,
             dated: &dated,
             path: path.above_leaf().collect(),
+            has_staple: criteria.has_staple,
             now: criteria.now.unix(),
         };
         let kinds = differences(&material, &path.issuers, path.root);
@@ -154,6 +168,8 @@ pub fn judge(chain: &[CertificateDer<'_>], criteria: &Criteria<'_>) -> Verdict {
                 .map(|kind| Finding::new(kind, Severity::Warning, criteria.now)),
         );
     }
+    let issuers_in_path = path.issuers.iter().map(|(der, _)| (*der).clone().into_owned());
+    let issuers_in_path = issuers_in_path.collect();
     if let Some(problem) = path.problem
         && !(problem.unsupported_signature && is_explained)
     {
@@ -163,6 +179,7 @@ pub fn judge(chain: &[CertificateDer<'_>], criteria: &Criteria<'_>) -> Verdict {
     Verdict {
         leaf: Some(described),
         issuers,
+        path: issuers_in_path,
         findings,
         trusted,
     }
@@ -195,7 +212,8 @@ fn name(
     leaf: &Certificate,
     criteria: &Criteria<'_>,
 ) -> Option<Finding> {
-    // The verifier does not read a leaf with certain critical extensions, which say nothing of names.
+    // The verifier does not read a leaf with certain critical extensions, which say nothing of
+    // names.
     let is_for_name = |leaf: EndEntityCert<'_>| leaf.verify_is_valid_for_subject_name(criteria.name).is_ok();
     let rewritten = rewrite::leaf(der);
     let mut readable = rewritten
@@ -227,23 +245,26 @@ fn name(
     Some(critical(kind, criteria.now))
 }
 
-/// Who refuses a leaf that has a name as its common name only; none if it does not have it, or if no
-/// client would look at it. RFC 9525, 6.3, has no common names any more, but old clients do.
+/// Who refuses a leaf that has a name as its common name only; none if it does not have it, or if
+/// no client would look at it. RFC 9525, 6.3, has no common names any more, but old clients do.
 fn refusing_common_name(leaf: &X509Certificate<'_>, name: &ServerName<'_>) -> Option<&'static [&'static str]> {
     let ServerName::DnsName(name) = name else { return None };
-    let mut common_names = leaf.subject().iter_common_name();
-    if !common_names.any(|common| common.as_str().is_ok_and(|common| is_for(common, name.as_ref()))) {
+    let common_names: Vec<_> = leaf.subject().iter_common_name().collect();
+    let is_right = |common: &&AttributeTypeAndValue<'_>| common.as_str().is_ok_and(|text| is_for(text, name.as_ref()));
+    if !common_names.iter().any(is_right) {
         return None;
     }
 
     let alternatives = leaf.subject_alternative_name().ok()?;
     let names = alternatives.map_or(&[][..], |alternatives| &alternatives.value.general_names);
     let has = |is_of_form: fn(&GeneralName<'_>) -> bool| names.iter().any(is_of_form);
+    let is_last_wrong = !common_names.last().is_some_and(is_right);
     if has(|name| matches!(name, GeneralName::DNSName(_))) {
         None
-    } else if has(|name| matches!(name, GeneralName::IPAddress(_))) {
+    } else if has(|name| matches!(name, GeneralName::IPAddress(_))) || is_last_wrong {
+        // Of several common names, curl takes the last, and GnuTLS takes none.
         Some(&["curl", "Go", "GnuTLS", "Chrome", "Firefox"])
-    } else if !names.is_empty() {
+    } else if !names.is_empty() || common_names.len() > 1 {
         Some(&["Go", "GnuTLS", "Chrome", "Firefox"])
     } else {
         Some(&["Go", "Chrome", "Firefox"])
@@ -304,32 +325,28 @@ fn issuers_validity<'a>(
     findings
 }
 
-fn weaknesses(
-    (leaf_der, leaf): (&CertificateDer<'_>, &X509Certificate<'_>),
-    path: &Path<'_>,
-    now: Timestamp,
-) -> Vec<Finding> {
-    let issuers = path.issuers.iter().map(|(der, issuer)| (*der, issuer));
+fn weaknesses(leaf: &X509Certificate<'_>, path: &Path<'_>, now: Timestamp) -> Vec<Finding> {
+    let above = path.above_leaf().map(|(_, issuer)| issuer);
     let mut findings = Vec::new();
-    for (der, parsed) in std::iter::once((leaf_der, leaf)).chain(issuers) {
-        let certificate = describe(parsed, der, Role::Path);
-        let subject = if certificate.subject.is_empty() {
-            "the leaf".to_owned()
-        } else {
-            certificate.subject
+    for certificate in std::iter::once(leaf).chain(above) {
+        let subject = match text(certificate.subject()) {
+            subject if subject.is_empty() => "the leaf".to_owned(),
+            subject => subject,
         };
 
-        if is_weak_key(&certificate.key) {
+        let key = Key::of(certificate);
+        if key.is_weak() {
             let kind = Kind::WeakKey {
                 subject: subject.clone(),
-                key: certificate.key,
+                key: key.to_string(),
             };
             findings.push(Finding::new(kind, Severity::Warning, now));
         }
 
         // A self-signature proves nothing to anyone, so its algorithm does not matter.
-        let signature = certificate.signature;
-        if !is_self_issued(parsed) && is_weak_signature(&signature) {
+        let signature = Signature::of(certificate);
+        if !is_self_issued(certificate) && signature.is_broken() {
+            let signature = signature.to_string();
             findings.push(critical(Kind::WeakSignature { subject, signature }, now));
         }
     }
@@ -338,7 +355,8 @@ fn weaknesses(
 
 /// A leaf whose key may not do what the server does with it (RFC 8446, 4.4.2.2).
 ///
-/// OpenSSL and curl want it to be of some use for TLS, whatever that is, and Go does not look at it.
+/// OpenSSL and curl want it to be of some use for TLS, whatever that is, and Go does not look at
+/// it.
 fn unfit_key_usage(leaf: &X509Certificate<'_>, criteria: &Criteria<'_>) -> Option<Finding> {
     let usage = key_usage(leaf)?;
     let is_for_other_use = usage.key_encipherment() || usage.key_agreement();
@@ -353,17 +371,6 @@ fn unfit_key_usage(leaf: &X509Certificate<'_>, criteria: &Criteria<'_>) -> Optio
         usage: usage.to_string().to_lowercase(),
     };
     Some(Finding::new(kind, Severity::Warning, criteria.now))
-}
-
-fn is_weak_key(key: &str) -> bool {
-    let bits = |prefix: &str| key.strip_prefix(prefix).and_then(|bits| bits.parse::<u32>().ok());
-    bits("rsa-").is_some_and(|bits| bits < 2048)
-        || bits("ecdsa-p").is_some_and(|bits| bits < 256)
-        || key.starts_with("dsa")
-}
-
-fn is_weak_signature(signature: &str) -> bool {
-    signature.contains("sha1") || signature.contains("md5")
 }
 
 fn critical(kind: Kind, now: Timestamp) -> Finding {
@@ -440,6 +447,7 @@ mod tests {
                 thresholds: Thresholds::default(),
                 now,
                 key_use: KeyUse::Signs,
+                has_staple: None,
             },
         )
     }
@@ -758,20 +766,6 @@ mod tests {
                 key_exchange: None,
             };
             assert_eq!(KeyUse::of(&tls), expected, "{cipher_suite}");
-        }
-    }
-
-    #[test]
-    fn weak_keys() {
-        for (key, weak) in [
-            ("rsa-1024", true),
-            ("rsa-2048", false),
-            ("ecdsa-p192", true),
-            ("ecdsa-p256", false),
-            ("dsa", true),
-            ("ed25519", false),
-        ] {
-            assert_eq!(is_weak_key(key), weak, "{key}");
         }
     }
 }

@@ -10,7 +10,7 @@ use x509_parser::extensions::KeyUsage as X509KeyUsage;
 
 use crate::certificate::{Role, time_of};
 use crate::chain::constraints;
-use crate::chain::issuer::{CANDIDATES, DEPTH, NAMESAKES, Sent, has_signed, key_distance, validity};
+use crate::chain::issuer::{CANDIDATES, DEPTH, KeyMatch, NAMESAKES, Sent, has_signed, validity};
 use crate::chain::rewrite::{self, Rewritten};
 use crate::chain::roots::Roots;
 use crate::der;
@@ -37,8 +37,8 @@ pub(super) struct Problem {
 }
 
 impl<'a> Path<'a> {
-    /// Looks for a path through `candidates`, all of which are among `known`. `dated` are the parsed
-    /// certificates of [`Roots::dated`].
+    /// Looks for a path through `candidates`, all of which are among `known`. `dated` are the
+    /// parsed certificates of [`Roots::dated`].
     pub(super) fn to_trusted_root(
         leaf: (&'a CertificateDer<'a>, &'a X509Certificate<'a>),
         candidates: &'a [CertificateDer<'a>],
@@ -141,7 +141,8 @@ impl<'a> PathSearch<'a> {
     /// The first path to one of `anchors`, the last of which have the certificates `dated`.
     ///
     /// The path has to stand now if the leaf is valid now, and otherwise at some time inside the
-    /// leaf's validity, so that an expiry (of leaf, issuer or root) does not look like a wrong path.
+    /// leaf's validity, so that an expiry (of leaf, issuer or root) does not look like a wrong
+    /// path.
     fn find(&self, anchors: &[TrustAnchor<'_>], dated: &'a [Sent<'a>]) -> Result<Found<'a>, NoPath> {
         let as_sent = View {
             leaf: self.leaf_der,
@@ -394,7 +395,7 @@ impl<'a> PathSearch<'a> {
                     is_same(candidate.subject().as_raw(), child.issuer().as_raw())
                         && !walked.iter().any(|(seen, _)| seen == der)
                 })
-                .min_by_key(|(_, candidate)| key_distance(child, candidate));
+                .min_by_key(|(_, candidate)| KeyMatch::of(child, candidate));
             let Some(next) = next else { break };
             child = &next.1;
             walked.push(next);
@@ -542,7 +543,13 @@ fn reason(error: &Error, walk: &[&Sent<'_>], now: Timestamp) -> String {
             "name constraints that cannot be understood"
         }
         (error, _) if is_unsupported_signature(error) => "a signature in it is of a kind that clients do not accept",
-        (error, _) => return format!("a certificate in it is not encoded as RFC 5280 wants it ({error:?})"),
+        (Error::BadDerTime, _) => "a date in it is not encoded as RFC 5280 wants it",
+        (Error::InvalidCertValidity, _) => "a certificate in it ends before it begins",
+        (Error::InvalidSerialNumber, _) => "a serial number in it is not one that RFC 5280 allows",
+        (Error::ExtensionValueInvalid | Error::MalformedExtensions, _) => {
+            "an extension in it is not encoded as RFC 5280 wants it"
+        }
+        _ => "a certificate in it is not encoded as RFC 5280 wants it",
     };
     words.to_owned()
 }

@@ -3,13 +3,18 @@
 //! webpki refuses critical extensions that other clients process or ignore, compares names byte by
 //! byte, and knows name constraints of two types only. It is given certificates without those
 //! extensions and with names in one form. Signatures are still verified over what was signed. What
-//! is left out here is for [`super::constraints`], [`super::policy`] and [`super::clients`] to judge.
+//! is left out here is for [`super::constraints`], [`super::policy`] and [`super::clients`] to
+//! judge.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use aws_lc_rs::signature::{
+    RSA_PKCS1_1024_8192_SHA256_FOR_LEGACY_USE_ONLY, RSA_PKCS1_1024_8192_SHA512_FOR_LEGACY_USE_ONLY, RsaParameters,
+    UnparsedPublicKey,
+};
 use tokio_rustls::rustls::pki_types::{
-    AlgorithmIdentifier, CertificateDer, InvalidSignature, SignatureVerificationAlgorithm, TrustAnchor,
+    AlgorithmIdentifier, CertificateDer, InvalidSignature, SignatureVerificationAlgorithm, TrustAnchor, alg_id,
 };
 use webpki::ALL_VERIFICATION_ALGS;
 use x509_parser::certificate::X509Certificate;
@@ -20,7 +25,8 @@ use crate::distinguished_name::{canonical, canonical_name};
 /// A leaf, its possible issuers and the trusted roots, rewritten.
 pub(super) struct Rewritten {
     pub(super) leaf: CertificateDer<'static>,
-    /// The leaf once more with each other part of its names, if they are more than the verifier reads.
+    /// The leaf once more with each other part of its names, if they are more than the verifier
+    /// reads.
     pub(super) more_leaves: Vec<CertificateDer<'static>>,
     /// In the order of the originals.
     pub(super) candidates: Vec<CertificateDer<'static>>,
@@ -73,7 +79,8 @@ impl Rewritten {
 impl SignatureVerificationAlgorithm for OverOriginals {
     fn verify_signature(&self, key: &[u8], message: &[u8], signature: &[u8]) -> Result<(), InvalidSignature> {
         let original = self.originals.get(message).map_or(message, Vec::as_slice);
-        self.algorithm.verify_signature(key, original, signature)
+        (self.algorithm.verify_signature(key, original, signature))
+            .or_else(|error| verify_by_short_key(self.algorithm, key, original, signature).ok_or(error))
     }
 
     fn public_key_alg_id(&self) -> AlgorithmIdentifier {
@@ -83,6 +90,22 @@ impl SignatureVerificationAlgorithm for OverOriginals {
     fn signature_alg_id(&self) -> AlgorithmIdentifier {
         self.algorithm.signature_alg_id()
     }
+}
+
+/// Verifies a signature by an RSA key of 1,024 bits or more: webpki wants 2,048. Clients differ
+/// about such keys, and the chain has a finding about each.
+fn verify_by_short_key(
+    algorithm: &dyn SignatureVerificationAlgorithm,
+    key: &[u8],
+    message: &[u8],
+    signature: &[u8],
+) -> Option<()> {
+    let parameters: &'static RsaParameters = match algorithm.signature_alg_id() {
+        id if id == alg_id::RSA_PKCS1_SHA256 => &RSA_PKCS1_1024_8192_SHA256_FOR_LEGACY_USE_ONLY,
+        id if id == alg_id::RSA_PKCS1_SHA512 => &RSA_PKCS1_1024_8192_SHA512_FOR_LEGACY_USE_ONLY,
+        _ => return None,
+    };
+    UnparsedPublicKey::new(parameters, key).verify(message, signature).ok()
 }
 
 /// A leaf alone, rewritten: once for each part of its names.
@@ -99,8 +122,8 @@ enum Place {
     Above,
 }
 
-/// A leaf, rewritten. webpki reads certificates of at most 64 KiB, and others read longer ones: what
-/// makes them long is names.
+/// A leaf, rewritten. webpki reads certificates of at most 64 KiB, and others read longer ones:
+/// what makes them long is names.
 fn parts(leaf: &CertificateDer<'_>, originals: &mut Originals) -> Vec<CertificateDer<'static>> {
     (0..=leaf.len() / PART)
         .map(|part| rewritten(leaf, Place::Leaf { part }, originals))
@@ -127,7 +150,6 @@ fn signed_part(certificate: &[u8]) -> Option<(Element<'_>, &[u8])> {
 
 fn signed_part_rewritten(tbs: Element<'_>, place: Place) -> Vec<u8> {
     let mut new = Vec::new();
-    let mut sequences = 0;
     // A leaf of version 1 is as good as one of version 3 without extensions; an issuer is not.
     let has_version = der::elements(tbs.contents)
         .next()
@@ -135,6 +157,8 @@ fn signed_part_rewritten(tbs: Element<'_>, place: Place) -> Vec<u8> {
     if place != Place::Above && !has_version {
         new.extend(der::encode(VERSION, &[2, 1, 2]));
     }
+
+    let mut sequences = 0;
     for field in der::elements(tbs.contents) {
         if field.tag == SEQUENCE {
             sequences += 1;
@@ -147,6 +171,7 @@ fn signed_part_rewritten(tbs: Element<'_>, place: Place) -> Vec<u8> {
             _ => new.extend_from_slice(field.der),
         }
     }
+
     der::encode(tbs.tag, &new)
 }
 

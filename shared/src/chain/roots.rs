@@ -16,11 +16,11 @@ use crate::pem;
 
 /// A set of trust anchors (RFC 5280, 6.1.1): [`Roots::public`], and more by [`Roots::with_pem`].
 ///
-/// Certificates from PEM files are private roots. They count like the public ones, and besides: their
-/// dates count, as they do to OpenSSL, Go and GnuTLS; a leaf that is one of them is trusted as it is;
-/// and revocation lists of their CAs may be in a private network. A file may also have intermediates
-/// with their root: those are issuers, as if the server had sent them. An intermediate without its root
-/// is trusted itself.
+/// Certificates from PEM files are private roots. They count like the public ones, and besides:
+/// their dates count, as they do to OpenSSL, Go and GnuTLS; a leaf that is one of them is trusted
+/// as it is; and revocation lists of their CAs may be in a private network. A file may also have
+/// intermediates with their root: those are issuers, as if the server had sent them. An
+/// intermediate without its root is trusted itself.
 #[derive(Clone, Debug)]
 pub struct Roots {
     /// The public ones, then those of `dated`, in their order.

@@ -1,7 +1,8 @@
 //! A revocation list as CAs publish it (RFC 5280, 5), read as far as one certificate needs it.
 //!
-//! webpki reads lists of the strict profile only: version 2, with a distribution point wherever there
-//! is a scope. Private CAs also publish others, and every client that reads lists reads those.
+//! webpki reads lists of the strict profile only: version 2, with a distribution point wherever
+//! there is a scope. Private CAs also publish others, and every client that reads lists reads
+//! those.
 
 use thiserror::Error;
 use x509_parser::prelude::FromDer;
@@ -29,10 +30,26 @@ pub(super) struct List<'a> {
 struct Scope<'a> {
     /// The GeneralNames of its distribution point.
     points: Option<&'a [u8]>,
-    /// Only those of CAs, or attribute certificates.
-    is_for_others: bool,
+    /// Which kind of certificates, if it is one kind only.
+    only: Option<Holders>,
     is_partial: bool,
     is_indirect: bool,
+}
+
+/// Whose certificates are on a list of one kind of them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Holders {
+    Users,
+    CertificationAuthorities,
+    Attributes,
+}
+
+/// A certificate that is looked for.
+pub(super) struct Wanted<'a> {
+    pub(super) serial: &'a [u8],
+    pub(super) is_ca: bool,
+    /// The names of its distribution points, each as DER.
+    pub(super) points: &'a [&'a [u8]],
 }
 
 /// An entry for a certificate that is revoked.
@@ -116,23 +133,18 @@ impl<'a> List<'a> {
         })
     }
 
-    /// The entry of a certificate of this list's issuer, if it is revoked. `points` are the names of
-    /// the certificate's own distribution points, each as DER.
-    pub(super) fn entry(&self, serial: &[u8], points: &[&[u8]], now: Timestamp) -> Result<Option<Entry>, Problem> {
-        let is_in_scope = self
-            .scope
-            .points
-            .is_none_or(|names| der::elements(names).any(|name| points.contains(&name.der)));
+    /// The entry of a certificate of this list's issuer, if it is revoked.
+    pub(super) fn entry(&self, wanted: &Wanted<'_>, now: Timestamp) -> Result<Option<Entry>, Problem> {
         if self.scope.is_indirect {
             return Err(Problem::Indirect);
         }
-        if self.scope.is_for_others || !is_in_scope {
+        if !self.scope.has(wanted) {
             return Err(Problem::NotForThis);
         }
 
         // What has once been on a signed list is proof, however old the list is, and whatever it
         // leaves out.
-        let entry = der::elements(self.entries).find_map(|entry| revoked(entry, serial));
+        let entry = der::elements(self.entries).find_map(|entry| revoked(entry, wanted.serial));
         if entry.is_some() {
             return Ok(entry);
         }
@@ -143,6 +155,22 @@ impl<'a> List<'a> {
             return Err(Problem::SomeReasons);
         }
         Ok(None)
+    }
+}
+
+impl Scope<'_> {
+    /// Whether a list with this scope is about a certificate.
+    fn has(&self, wanted: &Wanted<'_>) -> bool {
+        let is_of_kind = match self.only {
+            None => true,
+            Some(Holders::Users) => !wanted.is_ca,
+            Some(Holders::CertificationAuthorities) => wanted.is_ca,
+            Some(Holders::Attributes) => false,
+        };
+        let is_at_point = self
+            .points
+            .is_none_or(|names| der::elements(names).any(|name| wanted.points.contains(&name.der)));
+        is_of_kind && is_at_point
     }
 }
 
@@ -180,8 +208,9 @@ fn revoked(entry: Element<'_>, serial: &[u8]) -> Option<Entry> {
 }
 
 fn scope(field: Element<'_>) -> Result<Scope<'_>, Problem> {
-    let mut scope = Scope::default();
     let list = der::only(field.contents).ok_or(Problem::NotAList)?;
+    let mut scope = Scope::default();
+
     for (id, is_critical, value) in extensions(list) {
         match id {
             DELTA => return Err(Problem::Delta),
@@ -194,9 +223,10 @@ fn scope(field: Element<'_>) -> Result<Scope<'_>, Problem> {
                             let names = der::only(part.contents).filter(|names| names.tag == FULL_NAME);
                             scope.points = Some(names.map_or(&[][..], |names| names.contents));
                         }
-                        // onlyContainsUserCerts is about a leaf.
-                        0x81 => {}
-                        0x82 | 0x85 => scope.is_for_others |= is_true,
+                        0x81 if is_true => scope.only = Some(Holders::Users),
+                        0x82 if is_true => scope.only = Some(Holders::CertificationAuthorities),
+                        0x85 if is_true => scope.only = Some(Holders::Attributes),
+                        0x81 | 0x82 | 0x85 => {}
                         0x83 => scope.is_partial = true,
                         0x84 => scope.is_indirect = is_true,
                         _ => return Err(Problem::NotAList),

@@ -8,6 +8,7 @@ mod words;
 use std::time::Duration;
 
 use data_encoding::HEXLOWER;
+use futures::future::{join, join_all};
 use reqwest::Url;
 use tokio::time::Instant;
 use tokio_rustls::rustls::pki_types::CertificateDer;
@@ -16,7 +17,7 @@ use x509_parser::extensions::{DistributionPointName, GeneralName, ParsedExtensio
 use x509_parser::prelude::FromDer;
 
 use self::fetch::Fetcher;
-use self::list::{Entry, List, Problem};
+use self::list::{Entry, List, Problem, Wanted};
 use self::reach::Reach;
 use crate::chain::issuer::{has_signed, is_signature_of, parsed};
 use crate::chain::path::key_usage;
@@ -37,16 +38,50 @@ pub struct Crls {
     fetcher: Fetcher,
 }
 
-/// Whether a leaf is revoked, with the facts that a finding needs.
+/// What lists say about a chain: its leaf, and the issuers that its path goes through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathStatus {
+    leaf: Status,
+    issuers: Vec<IssuerStatus>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct IssuerStatus {
+    subject: String,
+    status: Status,
+}
+
+impl PathStatus {
+    /// A finding for each certificate that is revoked.
+    pub fn findings(&self, now: Timestamp) -> Vec<Finding> {
+        let issuers = self.issuers.iter().map(|issuer| &issuer.status);
+        let all = std::iter::once(&self.leaf).chain(issuers);
+        all.filter_map(|status| status.finding(now)).collect()
+    }
+
+    /// The leaf's status. That it is good is not known while that of an issuer is not.
+    pub fn revocation(self) -> Revocation {
+        let unknown = self.issuers.iter().find_map(|issuer| match &issuer.status {
+            Status::Unknown { reason } => Some(format!("the issuer {}: {reason}", issuer.subject)),
+            Status::Good | Status::Revoked { .. } | Status::Skipped { .. } => None,
+        });
+        match (self.leaf, unknown) {
+            (Status::Good, Some(reason)) => Revocation::Unknown { reason },
+            (leaf, _) => leaf.into(),
+        }
+    }
+}
+
+/// Whether a certificate is revoked, with the facts that a finding needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Status {
     /// A current, signed list does not have it.
     Good,
     /// A signed list has it.
     Revoked {
-        /// The leaf's subject.
+        /// The certificate's subject.
         subject: String,
-        /// The leaf's serial in lower-case hex.
+        /// Its serial in lower-case hex.
         serial: String,
         /// When it was revoked, or now if the list does not say.
         revoked_at: Timestamp,
@@ -76,7 +111,7 @@ impl Status {
         }
     }
 
-    /// The finding of a revoked leaf; anything else is none.
+    /// The finding of a revoked certificate; anything else is none.
     pub fn finding(&self, now: Timestamp) -> Option<Finding> {
         let Self::Revoked {
             subject,
@@ -117,21 +152,40 @@ impl Crls {
         }
     }
 
-    /// Checks a leaf against the lists that it names, until one of them answers.
+    /// Checks a leaf and the issuers that its path goes through. `sent` is everything that came
+    /// with the leaf.
     ///
-    /// Call it only for chains that lead to a trusted root: then a CA chose the URLs, and not the
+    /// Call it only for paths that lead to a trusted root: then CAs chose the URLs, and not the
     /// person who runs the server.
-    pub async fn check(
+    pub async fn check_path(
         &self,
         leaf: &CertificateDer<'_>,
+        issuers: &[CertificateDer<'_>],
+        sent: &[CertificateDer<'_>],
+        roots: &Roots,
+        now: Timestamp,
+    ) -> PathStatus {
+        let issuers = issuers.iter().map(async |issuer| IssuerStatus {
+            subject: X509Certificate::from_der(issuer)
+                .map_or_else(|_| String::new(), |(_, issuer)| text(issuer.subject())),
+            status: self.check(issuer, sent, roots, now).await,
+        });
+        let (leaf, issuers) = join(self.check(leaf, sent, roots, now), join_all(issuers)).await;
+        PathStatus { leaf, issuers }
+    }
+
+    /// Checks a certificate against the lists that it names, until one of them answers.
+    async fn check(
+        &self,
+        certificate: &CertificateDer<'_>,
         sent: &[CertificateDer<'_>],
         roots: &Roots,
         now: Timestamp,
     ) -> Status {
-        let Ok((_, parsed_leaf)) = X509Certificate::from_der(leaf) else {
-            return Status::unknown("the leaf cannot be parsed");
+        let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
+            return Status::unknown("the certificate cannot be parsed");
         };
-        let validity = parsed_leaf.validity();
+        let validity = parsed.validity();
         let from = validity.not_before.timestamp();
         let to = validity.not_after.timestamp();
 
@@ -146,9 +200,9 @@ impl Crls {
 
         let began = Instant::now();
         let mut status = Status::skipped("the certificate names no revocation list that can be fetched");
-        for url in distribution_points(&parsed_leaf, self.fetcher.reach(roots)) {
+        for url in distribution_points(&parsed, self.fetcher.reach(roots)) {
             status = match self.fetcher.list(url, roots).await {
-                Ok(list) => judge(&list, leaf, sent, roots, now),
+                Ok(list) => judge(&list, certificate, sent, roots, now),
                 Err(reason) => Status::Unknown { reason },
             };
             if matches!(status, Status::Good | Status::Revoked { .. }) || began.elapsed() >= self.fetcher.timeout {
@@ -159,21 +213,21 @@ impl Crls {
     }
 }
 
-/// The status of a leaf by one list, which counts only if the leaf's issuer has signed it. `sent`
-/// are the certificates that came with the leaf.
+/// The status of a certificate by one list, which counts only if the certificate's issuer has
+/// signed it. `sent` are the certificates that came with the leaf.
 pub fn judge(
     list: &[u8],
-    leaf: &CertificateDer<'_>,
+    certificate: &CertificateDer<'_>,
     sent: &[CertificateDer<'_>],
     roots: &Roots,
     now: Timestamp,
 ) -> Status {
-    let Ok((_, leaf)) = X509Certificate::from_der(leaf) else {
-        return Status::unknown("the leaf cannot be parsed");
+    let Ok((_, certificate)) = X509Certificate::from_der(certificate) else {
+        return Status::unknown("the certificate cannot be parsed");
     };
     let check = Check {
-        leaf: &leaf,
-        keys: &issuer_keys(&leaf, sent, roots),
+        certificate: &certificate,
+        keys: &issuer_keys(&certificate, sent, roots),
         now,
     };
     check
@@ -181,7 +235,7 @@ pub fn judge(
         .unwrap_or_else(|problem| Status::unknown(problem.to_string()))
 }
 
-/// A key that has signed the leaf.
+/// A key that has signed the certificate.
 struct IssuerKey {
     /// A SubjectPublicKeyInfo.
     der: Vec<u8>,
@@ -189,16 +243,16 @@ struct IssuerKey {
     may_sign_lists: bool,
 }
 
-/// The keys that have signed the leaf, from all certificates that may have them.
-fn issuer_keys(leaf: &X509Certificate<'_>, sent: &[CertificateDer<'_>], roots: &Roots) -> Vec<IssuerKey> {
+/// The keys that have signed a certificate, from all certificates that may have them.
+fn issuer_keys(child: &X509Certificate<'_>, sent: &[CertificateDer<'_>], roots: &Roots) -> Vec<IssuerKey> {
     let mut keys = Vec::new();
     for certificates in [sent, roots.issuers(), roots.dated()] {
         let known = parsed(certificates);
         let issuers = known
             .iter()
             .map(|(_, issuer)| issuer)
-            .filter(|issuer| is_same(issuer.subject().as_raw(), leaf.issuer().as_raw()))
-            .filter(|issuer| has_signed(issuer.public_key().raw, leaf));
+            .filter(|issuer| is_same(issuer.subject().as_raw(), child.issuer().as_raw()))
+            .filter(|issuer| has_signed(issuer.public_key().raw, child));
         keys.extend(issuers.map(|issuer| IssuerKey {
             der: issuer.public_key().raw.to_vec(),
             may_sign_lists: key_usage(issuer).is_none_or(|usage| usage.crl_sign()),
@@ -207,12 +261,12 @@ fn issuer_keys(leaf: &X509Certificate<'_>, sent: &[CertificateDer<'_>], roots: &
 
     // A public root has no key usage that is known.
     if keys.is_empty() {
-        let name = der::only(leaf.issuer().as_raw()).map_or(&[][..], |name| name.contents);
+        let name = der::only(child.issuer().as_raw()).map_or(&[][..], |name| name.contents);
         let anchors = roots.anchors().iter().filter(|anchor| anchor.subject.as_ref() == name);
         keys.extend(
             anchors
                 .map(|anchor| der::encode(0x30, &anchor.subject_public_key_info))
-                .filter(|key| has_signed(key, leaf))
+                .filter(|key| has_signed(key, child))
                 .map(|der| IssuerKey {
                     der,
                     may_sign_lists: true,
@@ -222,9 +276,9 @@ fn issuer_keys(leaf: &X509Certificate<'_>, sent: &[CertificateDer<'_>], roots: &
     keys
 }
 
-/// A leaf to look for on lists, and what the lists' signatures are verified with.
+/// A certificate to look for on lists, and what the lists' signatures are verified with.
 struct Check<'a> {
-    leaf: &'a X509Certificate<'a>,
+    certificate: &'a X509Certificate<'a>,
     keys: &'a [IssuerKey],
     now: Timestamp,
 }
@@ -232,7 +286,7 @@ struct Check<'a> {
 impl Check<'_> {
     fn judge(&self, list: &[u8]) -> Result<Status, Problem> {
         let list = List::parse(list)?;
-        if !is_same(list.issuer, self.leaf.issuer().as_raw()) {
+        if !is_same(list.issuer, self.certificate.issuer().as_raw()) {
             return Err(Problem::NotForThis);
         }
         if self.keys.is_empty() {
@@ -249,14 +303,18 @@ impl Check<'_> {
             return Err(Problem::WrongSignature);
         }
 
-        let points = self.points();
-        let entry = list.entry(self.leaf.raw_serial(), &points, self.now)?;
+        let wanted = Wanted {
+            serial: self.certificate.raw_serial(),
+            is_ca: self.certificate.is_ca(),
+            points: &self.points(),
+        };
+        let entry = list.entry(&wanted, self.now)?;
         Ok(entry.map_or(Status::Good, |entry| self.revoked(&entry)))
     }
 
-    /// The names of the leaf's distribution points.
+    /// The names of the certificate's distribution points.
     fn points(&self) -> Vec<&[u8]> {
-        self.leaf
+        self.certificate
             .extensions()
             .iter()
             .filter(|extension| matches!(extension.parsed_extension(), ParsedExtension::CRLDistributionPoints(_)))
@@ -264,20 +322,21 @@ impl Check<'_> {
             .collect()
     }
 
-    /// The leaf by its entry on a list (RFC 5280, 5.3).
+    /// The certificate by its entry on a list (RFC 5280, 5.3).
     fn revoked(&self, entry: &Entry) -> Status {
         Status::Revoked {
-            subject: text(self.leaf.subject()),
-            serial: HEXLOWER.encode(self.leaf.raw_serial()),
+            subject: text(self.certificate.subject()),
+            serial: HEXLOWER.encode(self.certificate.raw_serial()),
             revoked_at: entry.revoked_at.unwrap_or(self.now),
             reason: entry.reason.and_then(words::reason).map(str::to_owned),
         }
     }
 }
 
-/// The URLs of the leaf's lists (RFC 5280, 4.2.1.13), as far as they may be requested.
-fn distribution_points(leaf: &X509Certificate<'_>, reach: Reach) -> Vec<Url> {
-    leaf.extensions()
+/// The URLs of a certificate's lists (RFC 5280, 4.2.1.13), as far as they may be requested.
+fn distribution_points(certificate: &X509Certificate<'_>, reach: Reach) -> Vec<Url> {
+    certificate
+        .extensions()
         .iter()
         .filter_map(|extension| match extension.parsed_extension() {
             ParsedExtension::CRLDistributionPoints(points) => Some(&points.points),
@@ -303,8 +362,8 @@ const POINTS: usize = 4;
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Mutex};
 
     use rcgen::{
         BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, CrlDistributionPoint,
@@ -490,6 +549,78 @@ mod tests {
             match expected {
                 Some(expected) => assert_eq!(Revocation::from(status), expected),
                 None => assert!(matches!(status, Status::Unknown { .. }), "{status:?}"),
+            }
+        }
+    }
+
+    /// A leaf was `good` although the CA above it had been withdrawn.
+    #[tokio::test]
+    async fn an_issuer_that_is_revoked_is_a_finding() {
+        let root = authority("Root");
+        let (roots_listener, roots_url) = listen().await;
+        let mut params = ca("Intermediate", &USAGES);
+        params.serial_number = Some(SerialNumber::from_slice(&[9]));
+        params.crl_distribution_points = vec![CrlDistributionPoint { uris: vec![roots_url] }];
+        (params.not_before, params.not_after) = ((NOW - DAY).into(), (NOW + 900_i32 * DAY).into());
+        let between = CertifiedIssuer::signed_by(params, KeyPair::generate().unwrap(), &root).unwrap();
+        let (listener, url) = listen().await;
+        let of_leaf = list(&between, &[]);
+        serve(listener, move |_| ok(&of_leaf));
+
+        let of_root = Arc::new(Mutex::new(Vec::new()));
+        let answer = of_root.clone();
+        serve(roots_listener, move |_| answer.lock().unwrap().clone());
+        let (leaf, path) = (leaf(&between, &[&url], 90), [between.der().clone()]);
+        let only = |kind: u8| (28, true, [0x30, 3, kind, 1, 0xff]);
+        let (for_users, for_cas) = (only(0x81), only(0x82));
+        for (what, body, subjects, revocation) in [
+            (
+                "listed",
+                ok(&list(&root, &[&[9]])),
+                &["CN=Intermediate"][..],
+                Some(Revocation::Good),
+            ),
+            ("not listed", ok(&list(&root, &[&[7]])), &[], Some(Revocation::Good)),
+            (
+                "listed among CAs",
+                ok(&by_hand(&root, &[&[9]], None, &[(for_cas.0, for_cas.1, &for_cas.2)])),
+                &["CN=Intermediate"],
+                Some(Revocation::Good),
+            ),
+            (
+                "listed among users",
+                ok(&by_hand(
+                    &root,
+                    &[&[9]],
+                    None,
+                    &[(for_users.0, for_users.1, &for_users.2)],
+                )),
+                &[],
+                None,
+            ),
+            (
+                "no list",
+                b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_vec(),
+                &[],
+                None,
+            ),
+        ] {
+            *of_root.lock().unwrap() = body;
+            let status = crls().check_path(&leaf, &path, &path, &trusting(&root), NOW).await;
+            let found = status.findings(NOW);
+            let revoked: Vec<_> = found
+                .iter()
+                .filter_map(|finding| match &finding.kind {
+                    Kind::Revoked { subject, .. } => Some(subject.as_str()),
+                    _ => None,
+                })
+                .collect();
+            assert_eq!(revoked, subjects, "{what}");
+            match (status.revocation(), revocation) {
+                (Revocation::Unknown { reason }, None) => {
+                    assert!(reason.starts_with("the issuer CN=Intermediate: "), "{what}: {reason}");
+                }
+                (said, expected) => assert_eq!(Some(said), expected, "{what}"),
             }
         }
     }
@@ -885,7 +1016,7 @@ mod tests {
         let (_, parsed) = X509Certificate::from_der(&leaf).unwrap();
         let list = list(&ours, &[&[7], SERIAL]);
         let check = Check {
-            leaf: &parsed,
+            certificate: &parsed,
             keys: &issuer_keys(&parsed, &[], &roots),
             now: NOW,
         };

@@ -29,6 +29,7 @@ pub enum Code {
     IssuerNotYetValid,
     SomeClientsRefuse,
     KeyUsage,
+    LongLifetime,
     WeakKey,
     WeakSignature,
     Revoked,
@@ -97,6 +98,7 @@ impl Code {
             Self::IssuerNotYetValid => "issuer_not_yet_valid",
             Self::SomeClientsRefuse => "some_clients_refuse",
             Self::KeyUsage => "key_usage",
+            Self::LongLifetime => "long_lifetime",
             Self::WeakKey => "weak_key",
             Self::WeakSignature => "weak_signature",
             Self::Revoked => "revoked",
@@ -143,6 +145,7 @@ impl Code {
             | Self::IssuerNotYetValid
             | Self::SomeClientsRefuse
             | Self::KeyUsage
+            | Self::LongLifetime
             | Self::WeakKey
             | Self::WeakSignature
             | Self::Revoked

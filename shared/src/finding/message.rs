@@ -1,6 +1,6 @@
 //! Each kind of finding in a sentence.
 
-use super::{Kind, Served, Span};
+use super::{Kind, LifetimeRule, Served, Span};
 use crate::text::{instance_name, some_of};
 use crate::timestamp::Timestamp;
 
@@ -69,6 +69,23 @@ impl Kind {
                     refuse(clients)
                 )
             }
+            Self::LongLifetime {
+                days,
+                most_days,
+                rule: LifetimeRule::CaBrowserForum,
+                since,
+            } => format!(
+                "its lifetime of {days} d is longer than the {most_days} d that the CA/Browser Forum allows since {}",
+                since.utc().date()
+            ),
+            Self::LongLifetime {
+                days,
+                most_days,
+                rule: LifetimeRule::Apple,
+                ..
+            } => format!(
+                "its lifetime of {days} d is longer than the {most_days} d that Apple's systems accept, whatever its CA is"
+            ),
             Self::WeakKey { subject, key } => format!("the key of {subject} is too weak: {key}"),
             Self::WeakSignature { subject, signature } => {
                 format!("{subject} is signed with {signature}, which is broken")

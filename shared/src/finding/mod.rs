@@ -122,6 +122,14 @@ pub enum Kind {
     /// The key usage of the leaf does not allow what the server does with its key; some clients
     /// look at it.
     KeyUsage { clients: Vec<String>, usage: String },
+    /// The leaf lives longer than a rule of its day of issue allows. For information: not all
+    /// clients follow these rules, and the CA issued it nevertheless.
+    LongLifetime {
+        days: i64,
+        most_days: i64,
+        rule: LifetimeRule,
+        since: Timestamp,
+    },
     /// A key in the path that is too weak.
     WeakKey { subject: String, key: String },
     /// A signature in the path by an algorithm that is broken.
@@ -218,6 +226,16 @@ pub enum Kind {
     NotJudged { reason: String },
 }
 
+/// Who limits the lifetime of certificates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LifetimeRule {
+    /// For certificates under public roots.
+    CaBrowserForum,
+    /// For what Apple's systems accept, private roots included.
+    Apple,
+}
+
 /// Which addresses of an endpoint serve which certificate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Served {
@@ -274,6 +292,7 @@ impl Kind {
             Self::IssuerNotYetValid { .. } => &Code::IssuerNotYetValid,
             Self::SomeClientsRefuse { .. } => &Code::SomeClientsRefuse,
             Self::KeyUsage { .. } => &Code::KeyUsage,
+            Self::LongLifetime { .. } => &Code::LongLifetime,
             Self::WeakKey { .. } => &Code::WeakKey,
             Self::WeakSignature { .. } => &Code::WeakSignature,
             Self::Revoked { .. } => &Code::Revoked,

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
-    /// Nothing wrong.
+    /// Nothing wrong. A finding that is no more than this is for information, and never alerts.
     Ok,
     /// Someone should act within days.
     Warning,

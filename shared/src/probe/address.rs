@@ -30,11 +30,13 @@ pub(super) fn chosen(addresses: Vec<IpAddr>) -> (Vec<IpAddr>, Vec<Skipped>) {
         .map(|address| Skipped {
             address,
             reason: "no IPv6 route from here".to_owned(),
+            no_ipv6: true,
         })
         .collect();
     skipped.extend(surplus.into_iter().map(|address| Skipped {
         address,
         reason: format!("more than {ADDRESSES} addresses"),
+        no_ipv6: false,
     }));
     (chosen, skipped)
 }
@@ -56,6 +58,7 @@ pub(super) fn reachable(probed: Vec<Probed>) -> (Vec<Observation>, Vec<Skipped>)
             Some(error) => skipped.push(Skipped {
                 address: one.observation.address.ip(),
                 reason: format!("no IPv6 connection from here: {error}"),
+                no_ipv6: true,
             }),
         }
     }

@@ -12,13 +12,13 @@ use tokio::time::{Instant, sleep};
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
-use x509_parser::public_key::PublicKey;
 
 use super::legacy::{self, Legacy};
 use super::starttls;
 use super::target::Target;
 use super::timeouts::{STEP, Timeouts};
 use super::tls::{self, Handshaker, Witness};
+use crate::certificate::{Curve, Key};
 use crate::ehlo::Ehlo;
 use crate::endpoint::Host;
 use crate::finding::{Kind, Phase};
@@ -59,6 +59,8 @@ pub(super) struct Attempt {
     pub(super) tls: Option<Tls>,
     /// Whether not all of today's clients can agree with this server.
     pub(super) is_legacy: bool,
+    /// Whether an OCSP response came with the chain, if it was asked for.
+    pub(super) has_staple: Option<bool>,
     pub(super) failure: Option<Failure>,
 }
 
@@ -128,7 +130,7 @@ impl Peer<'_> {
         }
         match self.legacy_handshake().await {
             Some(Ok(legacy)) if legacy.certificates.first() != attempt.chain.first() => {
-                let is_legacy = !legacy.is_modern();
+                let is_legacy = !legacy.choice.is_modern();
                 Attempt {
                     is_legacy,
                     ..Attempt::legacy(legacy)
@@ -143,14 +145,14 @@ impl Peer<'_> {
         self.second_look(None).await
     }
 
-    /// Asks as an old client, and if that is answered otherwise than the usual hello was, as today's
-    /// clients with a small hello. `first` is how the usual one ended, if it has ended.
+    /// Asks as an old client, and if that is answered otherwise than the usual hello was, as
+    /// today's clients with a small hello. `first` is how the usual one ended, if it has ended.
     async fn second_look(&self, first: Option<&Attempt>) -> SecondLook {
         // Older servers show their certificate in clear.
         let legacy = self.legacy_handshake().await;
         let may_be_size = first.is_none_or(Attempt::may_be_refused_for_size);
         let is_another_answer = match &legacy {
-            Some(Ok(legacy)) => legacy.is_modern(),
+            Some(Ok(legacy)) => legacy.choice.is_modern(),
             Some(Err(legacy::Error::Alert(code))) => first.and_then(Attempt::alert) != Some(*code),
             _ => false,
         };
@@ -171,10 +173,9 @@ impl Peer<'_> {
             return None;
         }
         let leaf = chosen.chain.first()?;
-        let handshaker = if has_rsa_key(leaf)? {
-            &self.handshakers.ecdsa
-        } else {
-            &self.handshakers.rsa
+        let handshaker = match key_of(leaf)? {
+            Key::Rsa { .. } => &self.handshakers.ecdsa,
+            _ => &self.handshakers.rsa,
         };
 
         let mut other = self.handshake(handshaker).await;
@@ -185,7 +186,8 @@ impl Peer<'_> {
             }
             other = self.handshake(handshaker).await;
         }
-        let is_other = has_rsa_key(other.chain.first()?)? != has_rsa_key(leaf)?;
+        let is_rsa = |leaf| Some(matches!(key_of(leaf)?, Key::Rsa { .. }));
+        let is_other = is_rsa(other.chain.first()?)? != is_rsa(leaf)?;
         is_other.then_some(other)
     }
 
@@ -207,6 +209,7 @@ impl Peer<'_> {
                 chain: capture.chain,
                 tls: capture.tls,
                 is_legacy: false,
+                has_staple: Some(capture.has_staple),
                 failure: capture.failure.map(|failure| Failure {
                     kind: Kind::HandshakeFailed { reason: failure.reason },
                     cause: Cause::Handshake(failure.cause),
@@ -284,10 +287,10 @@ impl Peer<'_> {
     }
 }
 
-/// Whether a certificate's key is an RSA key; none if it cannot be read.
-fn has_rsa_key(leaf: &CertificateDer<'_>) -> Option<bool> {
+/// The kind of a certificate's key; none if the certificate cannot be read.
+fn key_of(leaf: &CertificateDer<'_>) -> Option<Key> {
     let (_, leaf) = X509Certificate::from_der(leaf).ok()?;
-    Some(matches!(leaf.public_key().parsed(), Ok(PublicKey::RSA(_))))
+    Some(Key::of(&leaf))
 }
 
 impl Handshakers {
@@ -307,20 +310,22 @@ impl Attempt {
             chain,
             tls: None,
             is_legacy: false,
+            has_staple: None,
             failure: Some(failure),
         }
     }
 
     fn legacy(legacy: Legacy) -> Self {
         let tls = Tls {
-            version: legacy.version,
-            cipher_suite: legacy.cipher_suite,
+            version: legacy.choice.version(),
+            cipher_suite: legacy.choice.cipher_suite(),
             key_exchange: None,
         };
         Self {
             chain: legacy.certificates,
             tls: Some(tls),
             is_legacy: true,
+            has_staple: None,
             failure: None,
         }
     }
@@ -378,14 +383,23 @@ impl Attempt {
                 chain: small.chain.clone(),
                 tls: small.tls.clone(),
                 is_legacy: false,
+                has_staple: small.has_staple,
                 failure: Some(Failure::from(kind)),
             };
         }
 
         let has_refused_both = self.alert().is_some() && second.small.is_some_and(|small| small.alert().is_some());
+        // Noise may look like a long message, too.
+        let is_too_large = failure.cause == Cause::Handshake(tls::Cause::TooLarge)
+            && matches!(&second.legacy, Some(Ok(legacy)) if legacy.bytes() > tls::LONGEST_MESSAGE);
         match second.legacy {
+            // It is no fault of the server that the library does not read its certificates.
+            Some(Ok(legacy)) if is_too_large && legacy.choice.is_modern() => Self {
+                is_legacy: false,
+                ..Self::legacy(legacy)
+            },
             // It could have agreed with today's clients: the handshake failed for another reason.
-            Some(Ok(legacy)) if legacy.is_modern() => Self {
+            Some(Ok(legacy)) if legacy.choice.is_modern() => Self {
                 is_legacy: false,
                 failure: self.failure.map(|failure| Failure {
                     cause: if has_refused_both {
@@ -411,17 +425,41 @@ impl Attempt {
 
     /// Takes the failure away if all that it means is that the server wants a curve that this probe
     /// does not have: with a key of a usual kind, there are clients that connect.
-    pub(super) fn judged_by_key(mut self, key: Option<&str>) -> Self {
-        let has_usual_key = key.is_some_and(|key| {
-            ["rsa-2", "rsa-3", "rsa-4", "ecdsa-p"]
-                .iter()
-                .any(|kind| key.starts_with(kind))
-        });
+    pub(super) fn judged_by_key(mut self) -> Self {
+        let key = self.chain.first().and_then(key_of);
+        let has_usual_key = match key {
+            Some(Key::Rsa { bits }) => (2_048..=4_096).contains(&bits),
+            Some(Key::Ecdsa(curve)) => curve.is_usual(),
+            Some(Key::Dsa | Key::Ed25519 | Key::Ed448 | Key::RsaPss | Key::Other(_)) | None => false,
+        };
         if has_usual_key && (self.failure.as_ref()).is_some_and(|failure| failure.cause == Cause::NothingInCommon) {
             self.failure = None;
             self.is_legacy = true;
         }
         self
+    }
+
+    /// Who does not take the kind of key that the server signs with, if that is all that is wrong:
+    /// then a failure that came of it is taken away. Chromium was asked by hand.
+    pub(super) fn take_unusual_key(&mut self) -> Option<Kind> {
+        let key = self.chain.first().and_then(key_of)?;
+        let failed = match &self.failure {
+            None => false,
+            Some(failure) if failure.cause == Cause::NothingInCommon => true,
+            Some(_) => return None,
+        };
+        let clients: &[_] = match (&key, failed) {
+            (Key::Ed25519 | Key::Ecdsa(Curve::P521), false) => &["Chrome"],
+            (Key::Ecdsa(Curve::P521), true) => &["Chrome", "rustls"],
+            (Key::Ed448 | Key::RsaPss, true) => &["Go", "Chrome", "Firefox", "rustls"],
+            _ => return None,
+        };
+
+        self.failure = None;
+        Some(Kind::SomeClientsRefuse {
+            clients: clients.iter().map(|client| (*client).to_owned()).collect(),
+            reason: format!("the server signs with a key of the kind {key}"),
+        })
     }
 
     /// The better of two tries: the next one, unless it failed too and saw less, or was cut short.

@@ -12,20 +12,47 @@ use tokio_rustls::rustls::pki_types::CertificateDer;
 /// What a server showed to an old client.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Legacy {
-    /// `TLSv1.0`, `TLSv1.1`, `TLSv1.2` or `SSLv3`.
-    pub version: String,
-    /// By its IANA name where we know it.
-    pub cipher_suite: String,
+    /// What it chose.
+    pub choice: Choice,
     /// Leaf first.
     pub certificates: Vec<CertificateDer<'static>>,
 }
 
 impl Legacy {
+    /// The length of all certificates together.
+    pub fn bytes(&self) -> usize {
+        self.certificates.iter().map(|der| der.len()).sum()
+    }
+}
+
+/// The version and the cipher suite that a server chose (RFC 5246, 7.4.1.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// 0x0303 is TLS 1.2, 0x0300 is SSL 3.0.
+    pub version: u16,
+    /// Its number at IANA.
+    pub cipher_suite: u16,
+}
+
+impl Choice {
     /// Whether today's clients could have agreed on this version and suite. Then the server is not
-    /// old, and their handshake failed for another reason: a lost connection, or a curve.
-    pub fn is_modern(&self) -> bool {
-        let suite = &self.cipher_suite;
-        self.version == "TLSv1.2" && suite.starts_with("TLS_ECDHE_") && suite.contains("_GCM_")
+    /// old, and their handshake failed for another reason: a lost connection, a size, or a curve.
+    pub fn is_modern(self) -> bool {
+        self.version == TLS_1_2 && MODERN.iter().any(|(code, _)| *code == self.cipher_suite)
+    }
+
+    /// `TLSv1.0`, `TLSv1.1`, `TLSv1.2` or `SSLv3`.
+    pub fn version(self) -> String {
+        match self.version {
+            SSL_3 => "SSLv3".to_owned(),
+            tls => format!("TLSv1.{}", tls - TLS_1_0),
+        }
+    }
+
+    /// The suite by its IANA name where we know it.
+    pub fn cipher_suite(self) -> String {
+        let name = suites().find(|(code, _)| *code == self.cipher_suite);
+        name.map_or_else(|| format!("{:#06x}", self.cipher_suite), |(_, name)| name.to_owned())
     }
 }
 
@@ -42,7 +69,7 @@ pub enum Error {
     #[error("the server does not speak TLS: it answered {0:?}")]
     NotTls(String),
     /// A fatal alert, by its number.
-    #[error("the server refused it with the alert {}", alert(*.0))]
+    #[error("the server refused it with the alert {}", alert_name(*.0))]
     Alert(u8),
     /// A handshake that breaks a rule.
     #[error("the server's handshake cannot be read: {0}")]
@@ -130,13 +157,9 @@ fn parse(mut bytes: &[u8]) -> Result<Option<Legacy>, Error> {
         match kind {
             SERVER_HELLO => hello = Some(server_hello(body).ok_or(Error::Garbled("a ServerHello"))?),
             CERTIFICATE => {
-                let (version, cipher_suite) = hello.ok_or(Error::Garbled("a Certificate before the ServerHello"))?;
+                let choice = hello.ok_or(Error::Garbled("a Certificate before the ServerHello"))?;
                 let certificates = certificates(body).ok_or(Error::Garbled("a Certificate"))?;
-                return Ok(Some(Legacy {
-                    version,
-                    cipher_suite,
-                    certificates,
-                }));
+                return Ok(Some(Legacy { choice, certificates }));
             }
             SERVER_HELLO_DONE => return Err(Error::Garbled("no Certificate")),
             _ => {}
@@ -162,25 +185,19 @@ fn message(bytes: &[u8]) -> Result<Option<Message<'_>>, Error> {
         .map(|(body, rest)| Message { kind, body, rest }))
 }
 
-/// The version and the cipher suite that the server chose (RFC 5246, 7.4.1.3).
-fn server_hello(body: &[u8]) -> Option<(String, String)> {
+/// What the server chose.
+fn server_hello(body: &[u8]) -> Option<Choice> {
     // version (2), random (32), session id with its length before it, cipher suite (2)
-    let (version, rest) = body.split_at_checked(2)?;
+    let (version, rest) = body.split_first_chunk::<2>()?;
     let rest = rest.get(32..)?;
     let (session, rest) = rest.split_first()?;
-    let suite = rest.get(usize::from(*session)..)?.get(..2)?;
+    let suite = rest.get(usize::from(*session)..)?.first_chunk::<2>()?;
 
-    let version = match version {
-        [3, 0] => "SSLv3".to_owned(),
-        [3, minor @ 1..=3] => format!("TLSv1.{}", minor - 1),
-        _ => return None,
+    let choice = Choice {
+        version: u16::from_be_bytes(*version),
+        cipher_suite: u16::from_be_bytes(*suite),
     };
-    let suite = u16::from_be_bytes([suite[0], suite[1]]);
-    let name = SUITES
-        .iter()
-        .find(|(code, _)| *code == suite)
-        .map(|(_, name)| (*name).to_owned());
-    Some((version, name.unwrap_or_else(|| format!("{suite:#06x}"))))
+    (SSL_3..=TLS_1_2).contains(&choice.version).then_some(choice)
 }
 
 /// The list in a Certificate message, which must not be empty (RFC 5246, 7.4.2).
@@ -201,7 +218,7 @@ fn certificates(body: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
 }
 
 /// An alert's name (RFC 5246, 7.2) and number.
-fn alert(code: u8) -> String {
+pub(super) fn alert_name(code: u8) -> String {
     let known = ALERTS.iter().find(|(known, _)| *known == code);
     known.map_or_else(|| code.to_string(), |(_, name)| format!("{name} ({code})"))
 }
@@ -212,7 +229,7 @@ fn uint24(bytes: &[u8]) -> Option<(usize, &[u8])> {
 }
 
 /// A ClientHello that offers TLS 1.2 and whatever old servers know. The suites of modern servers
-/// come first, so that these can be recognized ([`Legacy::is_modern`]).
+/// come first, so that these can be recognized ([`Choice::is_modern`]).
 fn client_hello(server_name: Option<&str>) -> Vec<u8> {
     let mut extensions = Vec::new();
     if let Some(name) = server_name {
@@ -225,9 +242,8 @@ fn client_hello(server_name: Option<&str>) -> Vec<u8> {
 
     // Strict servers talk only to clients that know RFC 5746. A suite that is not a real one
     // signals it.
-    let suites: Vec<u8> = SUITES
-        .iter()
-        .map(|(code, _)| *code)
+    let suites: Vec<u8> = suites()
+        .map(|(code, _)| code)
         .chain([RENEGOTIATION_INFO])
         .flat_map(u16::to_be_bytes)
         .collect();
@@ -245,6 +261,11 @@ fn client_hello(server_name: Option<&str>) -> Vec<u8> {
     .concat();
     let message = [&[1, 0][..], &sized(&body)].concat();
     [&[22, 3, 1][..], &sized(&message)].concat()
+}
+
+/// All suites that are offered, those of modern servers first.
+fn suites() -> impl Iterator<Item = (u16, &'static str)> {
+    MODERN.into_iter().chain(OLD)
 }
 
 fn extension(extensions: &mut Vec<u8>, kind: u16, body: &[u8]) {
@@ -268,9 +289,10 @@ const SIGNATURE_ALGORITHMS: u16 = 13;
 /// x25519, secp256r1, secp384r1, secp521r1, x448, brainpool of 256, 384 and 512 bits, secp256k1:
 /// all that a server may insist on. The handshake does not get as far as their use.
 const GROUPS: [u8; 18] = [0, 29, 0, 23, 0, 24, 0, 25, 0, 30, 0, 26, 0, 27, 0, 28, 0, 22];
-/// Hash and signature in pairs: RSA and ECDSA with SHA-2, RSA-PSS and EdDSA, then SHA-1.
-const SIGNATURES: [u8; 28] = [
-    4, 1, 4, 3, 5, 1, 5, 3, 6, 1, 6, 3, 8, 4, 8, 5, 8, 6, 8, 7, 8, 8, 2, 1, 2, 3, 2, 2,
+/// Hash and signature in pairs: RSA and ECDSA with SHA-2, RSA-PSS by either kind of key and EdDSA,
+/// then SHA-1.
+const SIGNATURES: [u8; 34] = [
+    4, 1, 4, 3, 5, 1, 5, 3, 6, 1, 6, 3, 8, 4, 8, 5, 8, 6, 8, 7, 8, 8, 8, 9, 8, 10, 8, 11, 2, 1, 2, 3, 2, 2,
 ];
 const RECORD: usize = 16_384 + 2_048;
 const HANDSHAKE: usize = 131_072;
@@ -278,11 +300,17 @@ const RECORDS: usize = 512;
 const FIRST_LINE: usize = 60;
 const CERTIFICATES: usize = 64;
 const RENEGOTIATION_INFO: u16 = 0x00ff;
-const SUITES: [(u16, &str); 36] = [
+const SSL_3: u16 = 0x0300;
+const TLS_1_0: u16 = 0x0301;
+const TLS_1_2: u16 = 0x0303;
+/// With forward secrecy by ECDHE, and AEAD: today's clients offer them all.
+const MODERN: [(u16, &str); 4] = [
     (0xc02f, "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"),
     (0xc02b, "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"),
     (0xc030, "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384"),
     (0xc02c, "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"),
+];
+const OLD: [(u16, &str); 33] = [
     (0xc028, "TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA384"),
     (0xc024, "TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA384"),
     (0xc027, "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA256"),
@@ -291,6 +319,7 @@ const SUITES: [(u16, &str); 36] = [
     (0xc00a, "TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA"),
     (0xc013, "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA"),
     (0xc009, "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA"),
+    (0xccaa, "TLS_DHE_RSA_WITH_CHACHA20_POLY1305_SHA256"),
     (0x009f, "TLS_DHE_RSA_WITH_AES_256_GCM_SHA384"),
     (0x009e, "TLS_DHE_RSA_WITH_AES_128_GCM_SHA256"),
     (0x006b, "TLS_DHE_RSA_WITH_AES_256_CBC_SHA256"),
@@ -358,8 +387,10 @@ mod tests {
             CertificateDer::from(b"two".to_vec()),
         ];
         Legacy {
-            version: "TLSv1.0".to_owned(),
-            cipher_suite: "TLS_RSA_WITH_3DES_EDE_CBC_SHA".to_owned(),
+            choice: Choice {
+                version: TLS_1_0,
+                cipher_suite: 0x000a,
+            },
             certificates,
         }
     }
@@ -432,19 +463,25 @@ mod tests {
     #[test]
     fn modern_is_what_rustls_would_have_agreed_to() {
         for (version, suite, modern) in [
-            ("TLSv1.2", "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", true),
-            ("TLSv1.2", "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA", false),
-            ("TLSv1.2", "TLS_RSA_WITH_AES_128_GCM_SHA256", false),
-            ("TLSv1.2", "TLS_DHE_RSA_WITH_AES_128_GCM_SHA256", false),
-            ("TLSv1.0", "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA", false),
+            (TLS_1_2, "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", true),
+            (TLS_1_2, "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA", false),
+            (TLS_1_2, "TLS_RSA_WITH_AES_128_GCM_SHA256", false),
+            (TLS_1_2, "TLS_DHE_RSA_WITH_AES_128_GCM_SHA256", false),
+            (TLS_1_0, "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA", false),
         ] {
-            let legacy = Legacy {
-                version: version.to_owned(),
-                cipher_suite: suite.to_owned(),
-                certificates: Vec::new(),
-            };
-            assert_eq!(legacy.is_modern(), modern, "{version} {suite}");
+            let (cipher_suite, _) = suites().find(|(_, name)| *name == suite).unwrap();
+            let choice = Choice { version, cipher_suite };
+            assert_eq!(choice.is_modern(), modern, "{version:#x} {suite}");
+            assert_eq!(choice.cipher_suite(), suite);
         }
+        let unknown = Choice {
+            version: SSL_3,
+            cipher_suite: 0x1234,
+        };
+        assert_eq!(
+            (unknown.version(), unknown.cipher_suite()),
+            ("SSLv3".into(), "0x1234".into())
+        );
     }
 
     #[test]

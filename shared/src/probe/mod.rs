@@ -35,7 +35,7 @@ pub use self::timeouts::Timeouts;
 use self::timeouts::{USUAL, timed_out};
 use self::tls::Handshaker;
 use crate::chain::{Criteria, KeyUse, Verdict, judge};
-use crate::crl::{Crls, Status};
+use crate::crl::{Crls, PathStatus};
 use crate::ehlo::Ehlo;
 use crate::endpoint::Host;
 use crate::finding::{Finding, Kind, Phase, Severity};
@@ -340,18 +340,21 @@ impl Prober {
                 thresholds: target.thresholds,
                 now,
                 key_use: attempt.tls.as_ref().map_or(KeyUse::Signs, KeyUse::of),
+                has_staple: attempt.has_staple,
             },
         );
         if requested.server_name().is_none() {
             judge_odd_name(&mut verdict, requested, now);
         }
-        let attempt = attempt.judged_by_key(verdict.leaf.as_ref().map(|leaf| leaf.key.as_str()));
+        let mut attempt = attempt.judged_by_key();
+        let unusual_key = attempt.take_unusual_key();
         let status = self.revocation(target, &attempt, &verdict, now).await;
 
         let mut findings = Vec::new();
         findings.extend(attempt.failure.map(|failure| Finding::network(failure.kind)));
+        findings.extend(unusual_key.map(|kind| Finding::new(kind, Severity::Warning, now)));
         findings.extend(verdict.findings);
-        findings.extend(status.as_ref().and_then(|status| status.finding(now)));
+        findings.extend(status.as_ref().map_or_else(Vec::new, |status| status.findings(now)));
         if attempt.is_legacy
             && let Some(tls) = &attempt.tls
         {
@@ -372,7 +375,7 @@ impl Prober {
             tls: attempt.tls,
             leaf: verdict.leaf,
             issuers: verdict.issuers,
-            revocation: status.map(Into::into),
+            revocation: status.map(PathStatus::revocation),
             other: None,
             findings,
             elapsed_ms: 0,
@@ -380,20 +383,24 @@ impl Prober {
         }
     }
 
-    /// Whether the leaf is revoked, by the lists that a trusted CA names; none if it was
-    /// not checked.
+    /// Whether a certificate of the path is revoked, by the lists that trusted CAs name; none if
+    /// that was not checked.
     async fn revocation(
         &self,
         target: &Target,
         attempt: &Attempt,
         verdict: &Verdict,
         now: Timestamp,
-    ) -> Option<Status> {
+    ) -> Option<PathStatus> {
         let (leaf, sent) = attempt.chain.split_first()?;
         if !verdict.trusted || !self.shared.options.revocation {
             return None;
         }
-        Some(self.shared.crls.check(leaf, sent, &target.roots, now).await)
+        let check = self
+            .shared
+            .crls
+            .check_path(leaf, &verdict.path, sent, &target.roots, now);
+        Some(check.await)
     }
 
     fn now(&self) -> Timestamp {

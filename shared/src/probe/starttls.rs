@@ -7,6 +7,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::ehlo::Ehlo;
 use crate::endpoint::StartTls;
+use crate::text::{cut, printable};
 
 /// Why a server did not switch to TLS. Its own words are cut and escaped, so that they can be
 /// printed.
@@ -234,12 +235,7 @@ async fn line<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Vec<u8>, Error> {
 
 /// A server's answer, fit for a terminal and a message.
 fn words(answer: &[u8]) -> String {
-    let text = String::from_utf8_lossy(answer);
-    let mut words: String = text.chars().take(WORDS).flat_map(char::escape_debug).collect();
-    if text.chars().nth(WORDS).is_some() {
-        words.push('…');
-    }
-    words
+    printable(&cut(&String::from_utf8_lossy(answer), WORDS)).replace('"', "\\\"")
 }
 
 /// The contents of one BER SEQUENCE.

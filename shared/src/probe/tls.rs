@@ -1,5 +1,6 @@
 //! The handshake: takes the chain whatever it is, and leaves judging to [`crate::chain`].
 
+use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,6 +25,8 @@ use webpki::{EndEntityCert, RawPublicKeyEntity};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
+use super::legacy::alert_name;
+use crate::certificate::Key;
 use crate::inventory::KeyType;
 use crate::observation::Tls;
 
@@ -34,6 +37,8 @@ pub struct Capture {
     pub chain: Vec<CertificateDer<'static>>,
     /// The agreed parameters, as far as they were agreed.
     pub tls: Option<Tls>,
+    /// Whether an OCSP response came with the chain.
+    pub has_staple: bool,
     /// Why the handshake failed; none if all that was missing is a client certificate.
     pub failure: Option<Failure>,
 }
@@ -52,6 +57,8 @@ pub struct Failure {
 pub enum Cause {
     /// The bytes were not TLS at all.
     NotTls,
+    /// The certificates are more than the library reads, which other clients read.
+    TooLarge,
     /// The server sent a fatal alert, of this number.
     Alert(u8),
     /// The connection ended before the server had sent anything.
@@ -163,6 +170,8 @@ impl Handshaker {
 #[derive(Debug, Default)]
 pub struct Witness {
     chain: Mutex<Vec<CertificateDer<'static>>>,
+    /// Whether it sent an OCSP response, for which every hello asks.
+    has_staple: AtomicBool,
     /// Whether the server proved that it holds the leaf's key.
     key_proved: AtomicBool,
     /// Whether it signed with another key.
@@ -200,6 +209,7 @@ impl Witness {
         Capture {
             chain: self.chain(),
             tls,
+            has_staple: self.has_staple.load(Ordering::Relaxed),
             failure,
         }
     }
@@ -253,23 +263,57 @@ impl Failure {
         let closed = if has_heard { Cause::Other } else { Cause::Closed };
         let (reason, cause) = match (tls_error, error.kind()) {
             (Some(Error::AlertReceived(alert)), _) => {
-                let reason = format!("the server refused it with the alert {alert:?}");
-                (reason, Cause::Alert((*alert).into()))
+                let number = (*alert).into();
+                let reason = format!("the server refused it with the alert {}", alert_name(number));
+                (reason, Cause::Alert(number))
             }
             (
                 Some(Error::InvalidMessage(
                     InvalidMessage::HandshakePayloadTooLarge | InvalidMessage::CertificatePayloadTooLarge,
                 )),
                 _,
-            ) => (TOO_LARGE.to_owned(), Cause::Other),
-            (Some(error @ Error::InvalidMessage(_)), _) => (error.to_string(), Cause::NotTls),
-            (Some(error), _) => (error.to_string(), Cause::Other),
+            ) => (TOO_LARGE.to_owned(), Cause::TooLarge),
+            (Some(error @ Error::InvalidMessage(_)), _) => (sentence(error), Cause::NotTls),
+            (Some(error), _) => (sentence(error), Cause::Other),
             (None, io::ErrorKind::UnexpectedEof) => ("the server closed the connection".to_owned(), closed),
             (None, io::ErrorKind::ConnectionReset) => ("the server reset the connection".to_owned(), closed),
             (None, _) => (error.to_string(), Cause::Other),
         };
         Self { reason, cause }
     }
+}
+
+/// The library's error in words: it prints the names of its variants.
+fn sentence(error: &Error) -> String {
+    match error {
+        Error::PeerIncompatible(why) => format!("the server and this probe have nothing in common: {}", spelled(why)),
+        Error::PeerMisbehaved(how) => format!("the server breaks the protocol: {}", spelled(how)),
+        Error::InvalidMessage(what) => format!("a message of the server cannot be read: {}", spelled(what)),
+        Error::InappropriateMessage { .. } | Error::InappropriateHandshakeMessage { .. } => {
+            "the server sent a message out of order".to_owned()
+        }
+        Error::InvalidCertificate(CertificateError::BadSignature) => {
+            "the server does not sign with the key of its certificate".to_owned()
+        }
+        Error::InvalidCertificate(why) => format!("the server's certificate cannot be used: {}", spelled(why)),
+        Error::NoCertificatesPresented => "the server shows no certificate".to_owned(),
+        Error::DecryptError => "what the server sent cannot be decrypted".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// The name of a variant as words: `NoCipherSuitesInCommon` is "no cipher suites in common".
+fn spelled(variant: &impl fmt::Debug) -> String {
+    let name = format!("{variant:?}");
+    let name = name.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
+    let mut words = String::new();
+    for c in name.chars() {
+        if c.is_uppercase() && !words.is_empty() {
+            words.push(' ');
+        }
+        words.extend(c.to_lowercase());
+    }
+    words
 }
 
 #[derive(Debug)]
@@ -283,9 +327,15 @@ impl Verifier {
     /// Notes whether a signature of the handshake is right, by whichever version's rules.
     fn note(
         &self,
+        leaf: &CertificateDer<'_>,
         verify: impl FnOnce(&WebPkiSupportedAlgorithms) -> Result<HandshakeSignatureValid, Error>,
     ) -> Result<HandshakeSignatureValid, Error> {
         let verified = verify(&self.provider.signature_verification_algorithms);
+        // The library takes every signature by a short key for a wrong one. Other clients verify
+        // it, and the chain has a finding about the key.
+        if verified.is_err() && has_short_rsa_key(leaf) {
+            return Ok(HandshakeSignatureValid::assertion());
+        }
         self.witness.key_proved.store(verified.is_ok(), Ordering::Relaxed);
         // A leaf that the library cannot read refutes nothing.
         let is_refuted = matches!(verified, Err(Error::InvalidCertificate(CertificateError::BadSignature)));
@@ -301,12 +351,15 @@ impl ServerCertVerifier for Verifier {
         leaf: &CertificateDer<'_>,
         issuers: &[CertificateDer<'_>],
         _: &ServerName<'_>,
-        _: &[u8],
+        ocsp_response: &[u8],
         _: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let chain = std::iter::once(leaf)
             .chain(issuers)
             .map(|certificate| certificate.clone().into_owned());
+        self.witness
+            .has_staple
+            .store(!ocsp_response.is_empty(), Ordering::Relaxed);
         *self.witness.chain.lock().unwrap_or_else(PoisonError::into_inner) = chain.collect();
         Ok(ServerCertVerified::assertion())
     }
@@ -317,7 +370,7 @@ impl ServerCertVerifier for Verifier {
         leaf: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.note(|algorithms| match raw_key(leaf) {
+        self.note(leaf, |algorithms| match raw_key(leaf) {
             Some(key) => verify_tls12_signature_with_raw_key(message, &key, signed, algorithms),
             None => verify_tls12_signature(message, leaf, signed, algorithms),
         })
@@ -329,7 +382,7 @@ impl ServerCertVerifier for Verifier {
         leaf: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.note(|algorithms| match raw_key(leaf) {
+        self.note(leaf, |algorithms| match raw_key(leaf) {
             Some(key) => verify_tls13_signature_with_raw_key(message, &key, signed, algorithms),
             None => verify_tls13_signature(message, leaf, signed, algorithms),
         })
@@ -358,8 +411,14 @@ fn is_of(scheme: SignatureScheme, key: KeyType) -> bool {
     }
 }
 
-/// The key of a leaf that webpki does not read, as with critical certificate policies. Whether clients
-/// read it is for [`crate::chain`] to judge; here the question is who holds its key.
+/// Whether a leaf has an RSA key of fewer bits than the library takes.
+fn has_short_rsa_key(leaf: &CertificateDer<'_>) -> bool {
+    let parsed = X509Certificate::from_der(leaf);
+    parsed.is_ok_and(|(_, leaf)| matches!(Key::of(&leaf), Key::Rsa { bits: ..2_048 }))
+}
+
+/// The key of a leaf that webpki does not read, as with critical certificate policies. Whether
+/// clients read it is for [`crate::chain`] to judge; here the question is who holds its key.
 fn raw_key(leaf: &CertificateDer<'_>) -> Option<SubjectPublicKeyInfoDer<'static>> {
     if EndEntityCert::try_from(leaf).is_ok() {
         return None;
@@ -406,4 +465,41 @@ fn parameters(connection: &ClientConnection) -> Option<Tls> {
     })
 }
 
+/// The bytes of a handshake message that the library reads at most.
+pub(crate) const LONGEST_MESSAGE: usize = 0xffff;
 const TOO_LARGE: &str = "the server sends certificates of more than 64 KiB, which this probe does not read";
+
+#[cfg(test)]
+mod tests {
+    use tokio_rustls::rustls::{AlertDescription, PeerIncompatible, PeerMisbehaved};
+
+    use super::*;
+
+    #[test]
+    fn the_librarys_errors_are_sentences() {
+        for (error, expected) in [
+            (
+                Error::AlertReceived(AlertDescription::DecodeError),
+                "the server refused it with the alert decode_error (50)",
+            ),
+            (
+                Error::PeerIncompatible(PeerIncompatible::NoCipherSuitesInCommon),
+                "the server and this probe have nothing in common: no cipher suites in common",
+            ),
+            (
+                Error::PeerMisbehaved(PeerMisbehaved::IllegalTlsInnerPlaintext),
+                "the server breaks the protocol: illegal tls inner plaintext",
+            ),
+            (
+                Error::InvalidMessage(InvalidMessage::MissingData("ServerHello")),
+                "a message of the server cannot be read: missing data",
+            ),
+            (
+                Error::InvalidCertificate(CertificateError::BadSignature),
+                "the server does not sign with the key of its certificate",
+            ),
+        ] {
+            assert_eq!(Failure::new(&io::Error::other(error), true).reason, expected);
+        }
+    }
+}

@@ -86,6 +86,7 @@ pub(crate) fn ours(exhibit: &Exhibit) -> Judgement {
         },
         now: exhibit.at.into(),
         key_use: KeyUse::Signs,
+        has_staple: None,
     };
     let findings = judge(&exhibit.chain, &criteria).findings;
     let worst = findings.iter().map(|finding| finding.severity).max();

@@ -39,6 +39,7 @@ pub(super) fn in_short(incident: &Incident) -> Cow<'static, str> {
         Code::IssuerNotYetValid => "an issuer is not yet valid",
         Code::SomeClientsRefuse => "some clients refuse it",
         Code::KeyUsage => "the key is not for signing",
+        Code::LongLifetime => "long lifetime",
         Code::WeakKey => "weak key",
         Code::WeakSignature => "weak signature",
         Code::Revoked => "revoked",
@@ -103,6 +104,7 @@ pub(super) fn resolution(incident: &Incident) -> Cow<'static, str> {
         | Code::IssuerNotYetValid
         | Code::SomeClientsRefuse
         | Code::KeyUsage
+        | Code::LongLifetime
         | Code::WeakKey
         | Code::WeakSignature
         | Code::Revoked
@@ -172,6 +174,7 @@ pub(super) fn advice(incident: &Incident, managed: Option<Managed<'_>>, source: 
             "if such clients use this server, have the certificate reissued without the fault described above"
         }
         (Code::KeyUsage, _) => "have it reissued with the key usage digitalSignature",
+        (Code::LongLifetime, _) => "have the next one issued for less time; until then, nothing",
         (Code::WeakKey, _) => "have it reissued with an ECDSA P-256 key, or an RSA key of at least 2048 bits",
         (Code::WeakSignature, _) => "have it reissued with a signature by SHA-256 or better",
         (Code::Revoked, _) => "renew it with a new key now, and ask the issuer why it was revoked",
