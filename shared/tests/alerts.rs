@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use neverlapse::alert::{
     Change, Digest, Memory, News, Place, Run, Sender, State, Watchlist, amazon_q, decide, digest, slack, sns,
 };
-use neverlapse::finding::{Finding, Kind, Phase, Severity};
+use neverlapse::finding::{Finding, Kind, LifetimeRule, Phase, Severity};
 use neverlapse::inventory::Inventory;
 use neverlapse::observation::Observation;
 use neverlapse::report::{CertificateReport, EndpointReport, Report};
@@ -189,13 +189,13 @@ CRITICAL  api.example:443
 WARNING  shop.example:443
   - the certificate expires in 8 d, on 2026-12-02 06:00 UTC (at 192.0.2.1:443)
     new: first seen in this run
-    What to do: fix the cause of the failed renewal; `neverlapse renew shop.example --force` then tries at once
-  neverlapse renews it (as certificate shop.example), but the last try failed: letsencrypt: CAA record for shop.example prevents issuance (urn:ietf:params:acme:error:caa). Next try: 2026-11-24 12:00 UTC.
+    What to do: see certificate shop.example: what is wrong with it is the cause, and what to do is said there
+  neverlapse renews it (as certificate shop.example), but the last try failed.
 
 WARNING  certificate shop.example
   - the renewal has failed 7 times since 2026-11-23 04:00 UTC: letsencrypt: CAA record for shop.example prevents issuance (urn:ietf:params:acme:error:caa) (next try: 2026-11-24 12:00 UTC)
     new: first seen in this run
-    What to do: fix the cause named above; `neverlapse renew shop.example --force` then tries at once. If the cause is a rate limit, only wait: another try before it ends is refused too
+    What to do: fix the cause named above; `neverlapse renew shop.example --force` then tries at once
   - i-0a1b2c3d4e5f60713 (web-3) has failed to install version 20260903T060112Z-5f0c11d2 since 2026-11-23 04:00 UTC: `nginx -t` failed: cannot load certificate key: permission denied
     new: first seen in this run
     What to do: fix the cause named above, and run `neverlapse pull --now` on the instance. If the server no longer reads the files of neverlapse, point its configuration at them again, or remove the certificate from pull.toml
@@ -213,6 +213,64 @@ Also open, and reported before:
 The full report: s3://bucket/reports/latest.html (`neverlapse report` fetches it)
 neverlapse, stack prod in eu-central-1, account 123456789012
 ";
+
+/// With a rate limit, the advice was to try again with --force.
+#[test]
+fn a_rate_limit_is_waited_for() {
+    let inventory = Inventory::parse("[[certificate]]\nidentifiers = [\"shop.example\"]\n");
+    let mut certificate = stuck_certificate(NOW);
+    certificate.renewal.wait_until = Some(timestamp!(2026-11-24 18:30 UTC));
+    let mut report = report(vec![lapsing("shop.example:443", NOW, Duration::days(8))]);
+    report.certificates = vec![certificate];
+
+    let text = said(&report, &Watchlist::of(&inventory))
+        .unwrap()
+        .text(&sender(), sns::LIMIT);
+    let wait = "What to do: wait until 2026-11-24 18:30 UTC: the CA takes no order before";
+    assert!(text.contains(wait), "{text}");
+    assert!(!text.contains("--force"), "{text}");
+}
+
+#[test]
+fn what_is_for_information_is_no_alert() {
+    let kind = Kind::LongLifetime {
+        days: 398,
+        most_days: 200,
+        rule: LifetimeRule::CaBrowserForum,
+        since: timestamp!(2026-03-15 00:00 UTC),
+    };
+    let note = Finding::new(kind, Severity::Ok, NOW);
+    let report = report(vec![endpoint("a.example:443", vec![note])]);
+    let (news, state) = turn(&report, &Memory::Blank);
+    assert!(news.is_empty() && state.incidents.is_empty(), "{news:?}");
+}
+
+#[test]
+fn a_lack_of_ipv6_is_said_once() {
+    let mut endpoint = lapsing("a.example:443", NOW, Duration::days(2));
+    endpoint.skipped = serde_json::from_str(r#"[{"address": "2001:db8::1", "reason": "", "no_ipv6": true}]"#).unwrap();
+    let expiring = report(vec![endpoint.clone()]);
+    let fine = report(vec![lapsing("a.example:443", NOW, Duration::days(80))]);
+    let mut memory = Memory::Blank;
+    for (report, expected) in [(&expiring, true), (&expiring, false), (&fine, false), (&expiring, true)] {
+        let (news, state) = turn(report, &memory);
+        assert_eq!(news.lacks_ipv6, expected);
+        memory = Memory::Known(state);
+    }
+    let text = said(&expiring, &Watchlist::default())
+        .unwrap()
+        .text(&sender(), sns::LIMIT);
+    assert!(
+        text.contains("IPv6 is not checked at a.example:443: this network has none"),
+        "{text}"
+    );
+
+    // It waits for something else to say.
+    endpoint.findings.clear();
+    endpoint.observations.iter_mut().for_each(|seen| seen.findings.clear());
+    let (news, state) = turn(&report(vec![endpoint]), &Memory::Blank);
+    assert!(news.is_empty() && !state.ipv6_noted);
+}
 
 #[test]
 fn what_an_address_hid_is_not_over() {

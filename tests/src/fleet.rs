@@ -444,6 +444,7 @@ fn managed(report: &Report, now: Timestamp) -> Vec<CertificateReport> {
     refused.renewal = RenewalReport {
         problem: Some(problem.to_owned()),
         next_try: Some(next_try),
+        wait_until: None,
         planned: None,
     };
     let kind = Kind::RenewalFailed {

@@ -71,6 +71,9 @@ pub fn decide(run: &Run<'_>, memory: &Memory, now: Timestamp) -> (News, State) {
         draft.add_all_fine();
     }
 
+    let lacks_ipv6 = seen.as_ref().map_or(before.ipv6_noted, RunIndex::lacks_ipv6);
+    draft.add_lack_of_ipv6(lacks_ipv6, before.ipv6_noted);
+
     let Draft { mut news, state, .. } = draft;
     news.sort();
     (news, state)
@@ -171,6 +174,13 @@ impl Draft {
             self.news.all_fine = true;
             self.state.fine_at = Some(self.now);
         }
+    }
+
+    /// Adds to whatever else there is to say that IPv6 is not checked, once for as long as it
+    /// lasts.
+    fn add_lack_of_ipv6(&mut self, lacks_ipv6: bool, is_noted: bool) {
+        self.news.lacks_ipv6 = lacks_ipv6 && !is_noted && !self.news.is_empty();
+        self.state.ipv6_noted = lacks_ipv6 && (is_noted || self.news.lacks_ipv6);
     }
 
     fn notify(&mut self, change: Change, incident: Incident) {

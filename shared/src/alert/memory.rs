@@ -27,6 +27,9 @@ pub struct State {
     /// Slack missed a message, and is owed everything that is open.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub slack_missed: bool,
+    /// People were notified that addresses are left out for lack of IPv6, and they still are.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ipv6_noted: bool,
 }
 
 impl Document for State {
@@ -94,6 +97,7 @@ impl Default for State {
             incidents: BTreeMap::new(),
             fine_at: None,
             slack_missed: false,
+            ipv6_noted: false,
         }
     }
 }
@@ -110,6 +114,7 @@ impl State {
         }
         self.fine_at = self.fine_at.max(other.fine_at);
         self.slack_missed |= other.slack_missed;
+        self.ipv6_noted |= other.ipv6_noted;
         self
     }
 }

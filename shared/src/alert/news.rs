@@ -19,6 +19,8 @@ pub struct News {
     pub open: Vec<Incident>,
     /// It is time to say that everything is fine, and it is.
     pub all_fine: bool,
+    /// Addresses are left out for lack of IPv6, and people have not heard of that.
+    pub lacks_ipv6: bool,
 }
 
 /// One incident with what happened to it.

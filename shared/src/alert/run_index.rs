@@ -61,6 +61,20 @@ impl<'r> RunIndex<'r> {
         self.endpoints.count()
     }
 
+    /// Whether addresses were left out for lack of IPv6.
+    pub(super) fn lacks_ipv6(&self) -> bool {
+        !self.without_ipv6().is_empty()
+    }
+
+    /// The endpoints of which addresses were left out for lack of IPv6.
+    pub(super) fn without_ipv6(&self) -> Vec<&'r str> {
+        let endpoints = self.report.endpoints.iter();
+        endpoints
+            .filter(|endpoint| endpoint.skipped.iter().any(|skipped| skipped.no_ipv6))
+            .map(|endpoint| endpoint.endpoint.as_str())
+            .collect()
+    }
+
     /// Whether nothing at all answered for an endpoint: no name server, or nobody at its addresses.
     /// One that has no such name in DNS was answered for, and so was one that spoke, whatever it
     /// said.

@@ -157,6 +157,7 @@ impl World {
             renewal: RenewalReport {
                 problem: self.is_stuck.then(|| problem.to_owned()),
                 next_try: self.is_stuck.then_some(next_try),
+                wait_until: self.is_stuck.then_some(next_try),
                 planned: None,
             },
             findings: if self.is_stuck { findings.to_vec() } else { Vec::new() },

@@ -104,6 +104,7 @@ pub fn join(known: &Known<'_>, now: Timestamp) -> CertificateReport {
         renewal: RenewalReport {
             problem: failure.map(|failure| failure.problem.clone()),
             next_try: failure.map(|failure| failure.next_try),
+            wait_until: failure.and_then(|_| stored.record()?.all_asked_to_wait(&certificate.issuers, now)),
             planned: current.map(|current| planned(current, stored.record())),
         },
         ..CertificateReport::new(

@@ -129,6 +129,13 @@ impl Renewal {
         (wait.until > now).then_some(wait.until)
     }
 
+    /// Until when all of these issuers asked to wait: the end of the first wait, if none of them may
+    /// be asked before.
+    pub fn all_asked_to_wait(&self, issuers: &[String], now: Timestamp) -> Option<Timestamp> {
+        let waits: Option<Vec<_>> = issuers.iter().map(|issuer| self.asked_to_wait(issuer, now)).collect();
+        waits?.into_iter().min()
+    }
+
     /// Records that an issuer asked to wait, in place of what it asked before.
     pub fn wait(&mut self, issuer: &str, until: Timestamp) {
         self.waits.retain(|wait| wait.issuer != issuer);
@@ -205,6 +212,15 @@ mod tests {
             ("zerossl", Duration::MINUTE, None),
         ] {
             assert_eq!(renewal.asked_to_wait(issuer, NOW + after), expected, "{issuer}");
+        }
+
+        for (issuers, expected) in [
+            (&["letsencrypt"][..], Some(NOW + Duration::HOUR)),
+            (&["letsencrypt", "zerossl"], None),
+            (&[], None),
+        ] {
+            let issuers: Vec<_> = issuers.iter().map(|issuer| (*issuer).to_owned()).collect();
+            assert_eq!(renewal.all_asked_to_wait(&issuers, NOW), expected, "{issuers:?}");
         }
 
         let written = serde_json::to_string(&renewal).unwrap();

@@ -173,6 +173,9 @@ pub struct RenewalReport {
     /// The earliest next try after that problem.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_try: Option<Timestamp>,
+    /// Until when every issuer of it asked to wait (Retry-After), as for a rate limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_until: Option<Timestamp>,
     /// When it is to be renewed if nothing changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub planned: Option<Timestamp>,

@@ -11,6 +11,7 @@ use crate::bucket::store::INVENTORY;
 use crate::finding::Code;
 use crate::inventory::Source;
 use crate::renewal::Renewal;
+use crate::timestamp::Timestamp;
 
 /// The message, with its subject where it leaves that out.
 pub(super) fn sentence(incident: &Incident) -> Cow<'_, str> {
@@ -123,6 +124,8 @@ pub(super) struct Managed<'a> {
     /// What to do when it expires although neverlapse renews it: that depends on how far the
     /// renewal is.
     pub(super) step: String,
+    /// Until when every issuer of it asked to wait.
+    pub(super) wait_until: Option<Timestamp>,
 }
 
 /// What to do about it, in words that need no manual.
@@ -193,11 +196,17 @@ pub(super) fn advice(incident: &Incident, managed: Option<Managed<'_>>, source: 
                 "check the server's TLS configuration and its log; `neverlapse check {place}` shows the same from where you are"
             );
         }
+        (
+            Code::RenewalFailed,
+            Some(Managed {
+                wait_until: Some(until),
+                ..
+            }),
+        ) => {
+            return format!("wait until {until}: the CA takes no order before, and neverlapse tries again then");
+        }
         (Code::RenewalFailed, _) => {
-            return format!(
-                "fix the cause named above; `neverlapse renew {place} --force` then tries at once. If the cause is a rate limit, \
-                 only wait: another try before it ends is refused too"
-            );
+            return format!("fix the cause named above; `neverlapse renew {place} --force` then tries at once");
         }
         (Code::NotRenewed, _) => {
             return format!(

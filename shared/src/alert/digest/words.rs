@@ -13,7 +13,7 @@ use crate::alert::watchlist::Watchlist;
 use crate::certificate::common_name;
 use crate::finding::{Code, Severity, Span};
 use crate::report::{CertificateReport, Counts, EndpointReport, Left, Report, Stage};
-use crate::text::printable;
+use crate::text::{printable, some_of};
 use crate::timestamp::Timestamp;
 
 /// Puts the news of a run into words, if there are any. A run that failed has no report.
@@ -298,17 +298,12 @@ impl Words<'_> {
             return format!("neverlapse renews it (as certificate {name}) when it is due, and reports if that fails.");
         };
 
-        let renewal = &certificate.renewal;
-        if let Some(problem) = &renewal.problem {
-            let next = renewal
-                .next_try
-                .map_or_else(String::new, |next| format!(" Next try: {next}."));
-            let problem = printable(problem);
-            let problem = problem.trim_end_matches('.');
-            return format!("neverlapse renews it (as certificate {name}), but the last try failed: {problem}.{next}");
+        // The cause and what to do about it are said once, at the certificate.
+        if certificate.renewal.problem.is_some() {
+            return format!("neverlapse renews it (as certificate {name}), but the last try failed.");
         }
 
-        match (certificate.not_after(), renewal.planned) {
+        match (certificate.not_after(), certificate.renewal.planned) {
             (Some(new), _) if is_renewed(certificate, endpoint) => format!(
                 "neverlapse has renewed it (as certificate {name}): the new version is valid until {new}, but is not served here yet."
             ),
@@ -325,23 +320,33 @@ impl Words<'_> {
             Place::Endpoint(endpoint) => self.watchlist.certificate_at(endpoint),
             Place::Inventory | Place::Probe => None,
         };
+        let cause = managed.filter(|name| {
+            let is_of_endpoint = matches!(incident.place, Place::Endpoint(_));
+            is_of_endpoint
+                && self
+                    .certificate(name)
+                    .is_some_and(|found| is_cause(found, &incident.code))
+        });
+        if let Some(name) = cause {
+            return format!("see certificate {name}: what is wrong with it is the cause, and what to do is said there");
+        }
+
         let managed = managed.map(|name| Managed {
             name,
             step: self.managed_step(name, self.endpoint(&incident.place)),
+            wait_until: self.certificate(name).and_then(|found| found.renewal.wait_until),
         });
         advice(incident, managed, self.watchlist.source(), self.sender)
     }
 
-    /// What to do about a certificate that expires although neverlapse renews it: whatever keeps it
-    /// from being renewed or served.
+    /// What to do about a certificate that expires although neverlapse renews it and nothing else
+    /// is wrong with it.
     fn managed_step(&self, name: &str, endpoint: Option<&EndpointReport>) -> String {
-        let certificate = self.certificate(name);
-        let is_failing = certificate.is_some_and(|certificate| certificate.renewal.problem.is_some());
-        let is_renewed =
-            (certificate.zip(endpoint)).is_some_and(|(certificate, endpoint)| is_renewed(certificate, endpoint));
-        if is_failing {
-            format!("fix the cause of the failed renewal; `neverlapse renew {name} --force` then tries at once")
-        } else if is_renewed {
+        let is_renewed = self
+            .certificate(name)
+            .zip(endpoint)
+            .is_some_and(|(certificate, endpoint)| is_renewed(certificate, endpoint));
+        if is_renewed {
             format!(
                 "run `neverlapse pull --now` on the servers behind this name; `neverlapse status {name}` shows which of them still serve the old one"
             )
@@ -352,10 +357,15 @@ impl Words<'_> {
         }
     }
 
-    /// What else is open.
     fn notes(&self, news: &News) -> Vec<String> {
+        let ipv6 = self.seen.as_ref().filter(|_| news.lacks_ipv6).map(lack_of_ipv6);
+        self.also_open(news).into_iter().chain(ipv6).collect()
+    }
+
+    /// What else is open.
+    fn also_open(&self, news: &News) -> Option<String> {
         if news.open.is_empty() {
-            return Vec::new();
+            return None;
         }
 
         let mut note = "Also open, and reported before:".to_owned();
@@ -373,7 +383,7 @@ impl Words<'_> {
             let more = news.open.len() - ALSO_OPEN;
             let _ = write!(note, "\n  +{more} more; {}", self.sender.elsewhere());
         }
-        vec![note]
+        Some(note)
     }
 
     /// The endpoint that expires next.
@@ -417,9 +427,39 @@ fn served(endpoint: &EndpointReport, says_end: bool) -> Option<String> {
     (!known.is_empty()).then(|| format!("The certificate is {}.", known.join(", ")))
 }
 
+/// Whether what is wrong with a managed certificate is why an endpoint that serves it has a
+/// finding.
+fn is_cause(certificate: &CertificateReport, code: &Code) -> bool {
+    use Code::{
+        AddressesDisagree, Expired, ExpiresSoon, IncompleteChain, InvalidChain, IssuerExpired, IssuerExpiresSoon,
+        IssuerNotYetValid, KeyUsage, NameMismatch, NotYetValid, Revoked, SelfSigned, SomeClientsRefuse, UntrustedRoot,
+        WeakKey, WeakSignature,
+    };
+    let mut findings = certificate.findings.iter().map(|finding| finding.kind.code());
+    match code {
+        Expired | ExpiresSoon | AddressesDisagree => findings.next().is_some(),
+        // The current version may be better, and is not served there.
+        NotYetValid | NameMismatch | SelfSigned | UntrustedRoot | IncompleteChain | InvalidChain | IssuerExpired
+        | IssuerExpiresSoon | IssuerNotYetValid | SomeClientsRefuse | KeyUsage | WeakKey | WeakSignature | Revoked => {
+            findings.any(|found| matches!(found, Code::WrongCertificate | Code::NotPulled | Code::InstallFailed))
+        }
+        _ => false,
+    }
+}
+
 /// Whether there is a newer one than what an endpoint serves.
 fn is_renewed(certificate: &CertificateReport, endpoint: &EndpointReport) -> bool {
     (certificate.not_after().zip(endpoint.not_after)).is_some_and(|(new, served)| served < new)
+}
+
+/// Where IPv6 is not checked, and what to do if it should be.
+fn lack_of_ipv6(seen: &RunIndex<'_>) -> String {
+    let endpoints = seen.without_ipv6();
+    format!(
+        "IPv6 is not checked at {}: this network has none. If the functions are to use IPv6, give them subnets that have \
+         it (parameters SubnetIds and Ipv6InSubnets). This is said once.",
+        some_of(&endpoints, ALSO_OPEN)
+    )
 }
 
 /// Those of the counts that are not zero.
