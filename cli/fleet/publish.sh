@@ -31,7 +31,7 @@ for configuration in "$@"; do
   name=$(basename "$configuration")
   [[ $name =~ ^[A-Za-z0-9_-][A-Za-z0-9._-]*\.toml$ ]] || fail "\"$name\" is no name for a configuration (expected such as web.toml)"
   [ ! -e "$release/$name" ] || fail "there are two configurations named \"$name\""
-  # A mistake in it would fail on every instance that gets it.
+  # An error in it would fail on every instance that gets it.
   if [ "$(uname -s)" = Linux ]; then
     "$binaries/neverlapse-$(uname -m)" validate --pull "$configuration" >&2 ||
       fail "\"$configuration\" is not published, for the reason above"

@@ -156,7 +156,7 @@ fn print(inventory: &Inventory, terminal: Terminal, out: &mut impl Write) -> io:
 
     let mut issuers = headed(terminal, ["ISSUER", "DIRECTORY"]);
     for (name, issuer) in &inventory.issuers {
-        // Those that are built in matter only where they are used.
+        // Those that are built in count only where they are used.
         if inventory.certificates.iter().any(|user| user.issuers.contains(name)) || !issuer.contact.is_empty() {
             issuers.add_row(issuer_row(name, issuer));
         }

@@ -28,7 +28,7 @@ pub(crate) struct Lineage {
     renewal: Renewal,
 }
 
-/// `renewal/{name}.conf`, as far as it matters here.
+/// `renewal/{name}.conf`, as far as it is needed here.
 #[derive(Debug, Default)]
 pub(crate) struct Renewal {
     values: BTreeMap<String, String>,
@@ -152,7 +152,7 @@ impl Lineage {
 
         let key = KeyType::deserialize(description.key.as_str().into_deserializer()).map_err(|_: NotKnown| {
             anyhow!(
-                "its key is {} (expected ecdsa-p256, ecdsa-p384, rsa-2048 or rsa-4096); have neverlapse order it anew",
+                "its key is {} (expected ecdsa-p256, ecdsa-p384, rsa-2048 or rsa-4096); have neverlapse order a new one",
                 description.key
             )
         })?;

@@ -113,7 +113,7 @@ impl Paths {
             bail!("certbot has renewed it since: neverlapse adopt it again, then run neverlapse pull");
         }
         let theirs = fs::metadata(self.lineage.join(PRIVKEY))
-            .with_context(|| format!("cannot look at {}", self.lineage.join(PRIVKEY).display()))?;
+            .with_context(|| format!("cannot read {}", self.lineage.join(PRIVKEY).display()))?;
         let ours = fs::metadata(self.ours.join(PRIVKEY))?;
         if let Some(reason) = cannot_read(&theirs, &ours) {
             bail!(

@@ -1,4 +1,4 @@
-//! What a `pull.toml` means, or every mistake in it: for `neverlapse validate`, before it goes to a
+//! What a `pull.toml` means, or every error in it: for `neverlapse validate`, before it goes to a
 //! fleet.
 
 use neverlapse::text::printable;
@@ -23,9 +23,9 @@ pub(crate) fn is_configuration(text: &str) -> bool {
 pub(crate) fn describe(text: &str, place: &str) -> bool {
     let config = match Config::parse(text) {
         Ok(config) => config,
-        Err(mistakes) => {
-            for mistake in mistakes {
-                eprintln!("error: {place}: {}", printable(&format!("{mistake:#}")));
+        Err(errors) => {
+            for error in errors {
+                eprintln!("error: {place}: {}", printable(&format!("{error:#}")));
             }
             return false;
         }
@@ -41,7 +41,7 @@ pub(crate) fn describe(text: &str, place: &str) -> bool {
         println!("{}", printable(&meaning(wanted)));
     }
     println!(
-        "a pull.toml with {} and no mistakes",
+        "a pull.toml with {} and no errors",
         match config.certificates.len() {
             1 => "1 certificate".to_owned(),
             number => format!("{number} certificates"),
@@ -55,10 +55,10 @@ fn notes(wanted: &Wanted) -> Vec<String> {
     let mut notes = Vec::new();
 
     if wanted.reload.is_none() {
-        notes.push("no server is told about new versions (expected reload_command)".to_owned());
+        notes.push("no server is reloaded for new versions (expected reload_command)".to_owned());
     }
     if wanted.verify.is_empty() {
-        notes.push("nobody looks whether it is served (expected verify = \"127.0.0.1:443\" or the like)".to_owned());
+        notes.push("nothing checks whether it is served (expected verify = \"127.0.0.1:443\" or the like)".to_owned());
     }
     notes.extend(
         wanted
@@ -78,7 +78,7 @@ fn meaning(wanted: &Wanted) -> String {
     }
     if !wanted.verify.is_empty() {
         let places: Vec<_> = wanted.verify.iter().map(ToString::to_string).collect();
-        meaning += &format!(", looks at {}", places.join(", "));
+        meaning += &format!(", checks {}", places.join(", "));
     }
     match wanted.window {
         Some(window) => meaning + &format!(", changes at {window} UTC"),

@@ -48,7 +48,7 @@ pub(crate) struct Wanted {
     pub(crate) identifiers: Vec<String>,
     pub(crate) layout: Layout,
     /// The owner or group that this host does not have: its files cannot be laid out. That is no
-    /// mistake in the configuration, which may be for another host.
+    /// error in the configuration, which may be for another host.
     pub(crate) no_account: Option<String>,
     /// Made as well, if one is wanted.
     pub(crate) keystore: Option<Keystore>,
@@ -90,32 +90,32 @@ impl Config {
     /// Reads and understands a file. An error names key, value and accepted form.
     pub(crate) fn read(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path).with_context(|| format!("cannot read --config {}", path.display()))?;
-        Self::parse(&text).map_err(|mistakes| {
-            let mistakes: Vec<_> = mistakes.iter().map(|mistake| format!("{mistake:#}")).collect();
-            anyhow!("{}: {}", path.display(), mistakes.join("; "))
+        Self::parse(&text).map_err(|errors| {
+            let errors: Vec<_> = errors.iter().map(|error| format!("{error:#}")).collect();
+            anyhow!("{}: {}", path.display(), errors.join("; "))
         })
     }
 
-    /// Understands a file, or answers with every mistake in it.
+    /// Understands a file, or answers with every error in it.
     pub(crate) fn parse(text: &str) -> Result<Self, Vec<Error>> {
         let mut written: Written = toml::from_str(text).map_err(|error| vec![error.into()])?;
-        let mut mistakes = written.mistakes();
+        let mut errors = written.errors();
 
         let mut names = BTreeSet::new();
         let mut certificates = Vec::new();
         for certificate in written.certificate.take().unwrap_or_default() {
             let entry = format!("[[certificate]] name = {:?}", certificate.name);
             if !names.insert(certificate.name.clone()) {
-                mistakes.push(anyhow!("{entry}: there are two of them"));
+                errors.push(anyhow!("{entry}: there are two of them"));
             }
             match certificate.wanted(&written) {
                 Ok(wanted) => certificates.push(wanted),
-                Err(error) => mistakes.push(error.context(entry)),
+                Err(error) => errors.push(error.context(entry)),
             }
         }
 
-        if !mistakes.is_empty() {
-            return Err(mistakes);
+        if !errors.is_empty() {
+            return Err(errors);
         }
         Ok(Self {
             bucket: written.bucket.filter(|bucket| !bucket.is_empty()),
@@ -159,12 +159,12 @@ struct Written {
 
 impl Written {
     /// What is wrong with what is written for all certificates.
-    fn mistakes(&self) -> Vec<Error> {
-        let mut mistakes = Vec::new();
+    fn errors(&self) -> Vec<Error> {
+        let mut errors = Vec::new();
 
         // An empty list has to be written: an empty file may be an accident.
         if self.certificate.is_none() {
-            mistakes.push(anyhow!(
+            errors.push(anyhow!(
                 "nothing to install (expected [[certificate]] with a name, or certificate = [] to remove this \
                  instance's receipts)"
             ));
@@ -172,7 +172,7 @@ impl Written {
         for (key, path) in [("folder", &self.folder), ("state", &self.state)] {
             if !path.is_absolute() {
                 let path = path.display();
-                mistakes.push(anyhow!(
+                errors.push(anyhow!(
                     "{key} = \"{path}\" is not absolute (expected such as {DEFAULT_FOLDER:?})"
                 ));
             }
@@ -182,7 +182,7 @@ impl Written {
             && !(path.is_absolute() && path.extension().is_some_and(|extension| extension == "prom"))
         {
             let path = path.display();
-            mistakes.push(anyhow!(
+            errors.push(anyhow!(
                 "metrics_file = \"{path}\" is not read by node_exporter (expected such as \
                  \"/var/lib/prometheus/node-exporter/neverlapse.prom\")"
             ));
@@ -190,25 +190,25 @@ impl Written {
 
         let hours = self.runs_every_hours;
         if !(1..=24 * 30).contains(&hours) {
-            mistakes.push(anyhow!("runs_every_hours = {hours} cannot be (expected 1 to 720)"));
+            errors.push(anyhow!("runs_every_hours = {hours} cannot be (expected 1 to 720)"));
         }
         if let Some(bucket) = self.bucket.as_ref().filter(|bucket| !may_be_bucket(bucket)) {
-            mistakes.push(anyhow!(
+            errors.push(anyhow!(
                 "bucket = {bucket:?} is not the name of a bucket (expected such as \"my-bucket\", or an access point's \
                  ARN; a folder is read by --from DIR)"
             ));
         }
         if let Some(region) = self.region.as_ref().filter(|region| !is_region(region)) {
-            mistakes.push(anyhow!(
+            errors.push(anyhow!(
                 "region = {region:?} is not a region (expected such as \"eu-west-1\")"
             ));
         }
         if let Some(instance) = self.instance.as_ref().filter(|instance| !is_name(instance)) {
-            mistakes.push(anyhow!(
+            errors.push(anyhow!(
                 "instance = {instance:?} cannot be a file name (expected letters, digits, - _ .)"
             ));
         }
-        mistakes
+        errors
     }
 }
 
@@ -506,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_name_key_value_and_accepted_form() {
+    fn errors_name_key_value_and_accepted_form() {
         for (text, expected) in [
             (
                 "",
@@ -566,8 +566,8 @@ mod tests {
                 "runs_every_hours = 0 cannot be (expected 1 to 720)",
             ),
         ] {
-            let mistakes = Config::parse(text).unwrap_err();
-            let error = format!("{:#}", mistakes[0]);
+            let errors = Config::parse(text).unwrap_err();
+            let error = format!("{:#}", errors[0]);
             assert!(error.contains(expected), "{error}\nexpected: {expected}");
         }
     }
@@ -586,7 +586,7 @@ mod tests {
     }
 
     #[test]
-    fn every_mistake_is_found() {
+    fn every_error_is_found() {
         let text = "bucket = \"s3://x\"\nstate = \"x\"\n[[certificate]]\nname = \"a\"\nwindow = \"x\"\n\
                     [[certificate]]\nname = \"b\"\nverify = \"x:y\"";
         assert_eq!(Config::parse(text).unwrap_err().len(), 4);

@@ -49,7 +49,7 @@ impl Folder {
         Ok(folder)
     }
 
-    /// Opens what is there of them, to look at it. Nothing is created or changed.
+    /// Opens what is there of them, for reading. Nothing is created or changed.
     pub(crate) fn look(root: &Path, name: &str) -> Result<Self> {
         let mut folder = Self {
             name: name.to_owned(),
@@ -81,7 +81,7 @@ impl Folder {
                 "{}/live/{name} is there and is no symlink of ours; move it away",
                 root.display()
             ),
-            Err(error) => Err(error).with_context(|| format!("cannot look at live/{name}")),
+            Err(error) => Err(error).with_context(|| format!("cannot read live/{name}")),
         }
     }
 
@@ -162,7 +162,7 @@ impl Folder {
             Errno::NOENT => "its folder is missing".to_owned(),
             error => format!("its folder cannot be opened: {}", io::Error::from(error)),
         })?;
-        let found = fstat(&opened).map_err(|error| format!("its folder cannot be looked at: {error}"))?;
+        let found = fstat(&opened).map_err(|error| format!("its folder cannot be read: {error}"))?;
 
         let files = names.iter().map(|name| (*name, read_whole(opened.as_fd(), name)));
         Ok(Found {
@@ -405,7 +405,7 @@ fn read_whole(folder: impl AsFd, name: &str) -> Result<FoundFile, String> {
         Errno::LOOP => "is a symlink".to_owned(),
         error => format!("cannot be opened: {}", io::Error::from(error)),
     })?;
-    let found = fstat(&opened).map_err(|error| format!("cannot be looked at: {error}"))?;
+    let found = fstat(&opened).map_err(|error| format!("cannot be read: {error}"))?;
     if !FileType::from_raw_mode(found.st_mode).is_file() {
         return Err("is no regular file".to_owned());
     }

@@ -26,7 +26,7 @@ pub(crate) fn guarded(folder: &Path) -> Result<OwnedFd> {
 
 /// Checks that nobody but root and this user can replace what is in a folder.
 pub(crate) fn safe(folder: impl AsFd, name: &dyn Display, may_be_sticky: bool) -> Result<Stat> {
-    let found = fstat(folder).with_context(|| format!("cannot look at {name}"))?;
+    let found = fstat(folder).with_context(|| format!("cannot read {name}"))?;
 
     ensure!(
         is_ours(&found),

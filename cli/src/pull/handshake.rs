@@ -31,7 +31,7 @@ use super::relay::{Place, Relay};
 pub(crate) enum Seen {
     /// Every place serves it.
     Served,
-    /// Nobody could look at a place, and no place that was seen serves another certificate.
+    /// A place could not be checked, and no place that was seen serves another certificate.
     Unknown {
         reason: String,
         /// Whether there was no connection at all: the server may be down.
@@ -360,7 +360,7 @@ fn server_name(wanted: &Wanted, facts: &Facts) -> Host {
 }
 
 fn prober(endpoint: &Endpoint, key: Option<KeyType>) -> Result<Prober, String> {
-    // An address needs no name server: whatever the system's configuration says must not matter.
+    // An address needs no name server: whatever the system's configuration says makes no difference.
     let nameserver = match &endpoint.host {
         Host::Ip(_) => Some(SocketAddr::new(std::net::Ipv4Addr::LOCALHOST.into(), 53)),
         Host::Name(_) => None,

@@ -116,7 +116,7 @@ fn check_password(file: &Path) -> Result<()> {
     // Without NONBLOCK, a pipe in its place would block the run.
     let opened = openat(&folder, name, FILE.union(OFlags::NONBLOCK), Mode::empty()).context("it cannot be opened")?;
 
-    let found = fstat(&opened).context("it cannot be looked at")?;
+    let found = fstat(&opened).context("it cannot be read")?;
     let mode = found.st_mode & 0o7777;
     ensure!(
         FileType::from_raw_mode(found.st_mode).is_file(),

@@ -115,7 +115,7 @@ impl Layout {
         } else if found.owner != owner {
             Some(format!("{name} belonged to user {} (expected {owner})", found.owner))
         } else {
-            // Where no group is configured, it matters for what only a group may read.
+            // Where no group is configured, it counts for what only a group may read.
             let is_for_a_group = mode & 0o070 != 0 && mode & 0o007 == 0;
             let ours = is_for_a_group.then(|| getegid().as_raw());
             let group = self.group.or(ours).filter(|group| *group != found.group)?;

@@ -74,7 +74,7 @@ pub(crate) struct Arguments {
     /// Take versions from a folder that is laid out like the bucket, and leave receipts there
     #[arg(long, value_name = "DIR")]
     from: Option<PathBuf>,
-    /// Download and verify, look at what is served now, say what would be done, and change nothing
+    /// Download and verify, check what is served now, say what would be done, and change nothing
     #[arg(long)]
     dry_run: bool,
     /// Change at once, outside of the window and however often it has failed

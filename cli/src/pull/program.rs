@@ -23,7 +23,7 @@ pub(crate) struct Program {
     pub(crate) words: Vec<String>,
 }
 
-/// What a command is told in its environment.
+/// What a command finds in its environment.
 pub(crate) type Variables = BTreeMap<&'static str, String>;
 
 /// Why a command did not succeed.
@@ -257,8 +257,8 @@ mod tests {
         let long = Duration::from_secs(60);
         assert_eq!(shell("exit 0").run(&Variables::new(), long).await, Ok(()));
         let variables = Variables::from([("RENEWED_DOMAINS", "a b".to_owned())]);
-        let told = shell("[ \"$RENEWED_DOMAINS\" = 'a b' ]").run(&variables, long).await;
-        assert_eq!(told, Ok(()));
+        let found = shell("[ \"$RENEWED_DOMAINS\" = 'a b' ]").run(&variables, long).await;
+        assert_eq!(found, Ok(()));
         for (program, expected) in [
             (
                 shell("echo out; echo; echo err >&2; exit 7"),

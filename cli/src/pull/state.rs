@@ -56,7 +56,7 @@ pub(crate) struct Installed {
     /// Whether the server served it when it was last probed; `None` without `verify`, or if nobody
     /// could look.
     pub(crate) served: Option<bool>,
-    /// Whether its files were restored, and the server has not been told since.
+    /// Whether its files were restored, and the server has not been reloaded since.
     #[serde(default)]
     pub(crate) unloaded: bool,
     /// Why nobody could look.
@@ -108,7 +108,7 @@ impl State {
 
         match read {
             Ok(_) => {
-                Self::parse(&json).with_context(|| format!("{} is damaged; remove it to begin anew", path.display()))
+                Self::parse(&json).with_context(|| format!("{} is damaged; remove it to start over", path.display()))
             }
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),

@@ -59,7 +59,7 @@ impl Window {
     }
 }
 
-/// Whether a certificate has so little time left that no window matters.
+/// Whether a certificate has so little time left that no window counts.
 pub(crate) fn is_urgent(not_before: Timestamp, not_after: Timestamp, now: Timestamp) -> bool {
     not_after - now < URGENT.min((not_after - not_before) / 4)
 }

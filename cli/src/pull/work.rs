@@ -137,7 +137,7 @@ impl<'a> Work<'a> {
         let pointer = Pointer::judge(&self.state, &current);
         let reason = match pointer {
             Pointer::OutOfDate { known } => Some(format!(
-                "{} shows an out-of-date current.json (sequence {}, {known} is known here); if the bucket was made anew, remove {}",
+                "{} shows an out-of-date current.json (sequence {}, {known} is known here); if the bucket was created again, remove {}",
                 self.source,
                 current.sequence,
                 self.state_file.display()
@@ -269,7 +269,7 @@ impl<'a> Work<'a> {
         let places: Vec<_> = self.wanted.verify.iter().map(ToString::to_string).collect();
 
         let run = (!commands.is_empty()).then(|| format!("run {}", commands.join(", then ")));
-        let look = (!places.is_empty()).then(|| format!("look whether {} serves it", places.join(", ")));
+        let look = (!places.is_empty()).then(|| format!("check whether {} serves it", places.join(", ")));
         let steps: Vec<_> = run.into_iter().chain(look).collect();
         (!steps.is_empty()).then(|| format!("would then {}", steps.join(", and ")))
     }
@@ -588,7 +588,7 @@ impl<'a> Work<'a> {
             files.insert(KEYSTORE, keystore);
         }
 
-        // Written down first: this run may be cut off before the server is told. Where that cannot be
+        // Written down first: this run may be cut off before the server has loaded it. Where that cannot be
         // written, hardly anything can.
         self.set_unloaded(true);
         let _ = self.save();
@@ -659,7 +659,7 @@ impl<'a> Work<'a> {
             Seen::Served => Some(true),
             Seen::Mixed(_) | Seen::Another(_) => Some(false),
             Seen::Unknown { reason, .. } => {
-                installed.unseen = Some(format!("could not look whether it is served: {reason}"));
+                installed.unseen = Some(format!("could not check whether it is served: {reason}"));
                 None
             }
         };
@@ -762,7 +762,7 @@ impl<'a> Work<'a> {
             }
             // It has never been seen: a server that is down may need another start.
             Seen::Unknown { is_down: true, .. } => self.plan(current, folder, None),
-            // A reload makes nothing visible that cannot be looked at.
+            // A reload does not make a place visible.
             Seen::Unknown { is_down: false, .. } => {
                 self.state.pending = None;
                 Plan::Nothing

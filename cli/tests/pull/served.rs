@@ -149,13 +149,15 @@ async fn could_not_look_was_taken_for_not_served() {
     let new = bench.publish(80);
     let ran = bench.pull_with(&["--now"]).await;
     assert!(
-        ran.code == 1 && ran.err.contains("could not look whether it is served") && ran.err.contains(&port.to_string()),
+        ran.code == 1
+            && ran.err.contains("could not check whether it is served")
+            && ran.err.contains(&port.to_string()),
         "{ran:?}"
     );
     assert!(!ran.err.contains(&format!("{place} ")), "{ran:?}");
     bench.serves(&new).await;
     bench.reported(Stage::Installed, &new);
-    assert!(bench.receipt().reason.unwrap().contains("could not look"));
+    assert!(bench.receipt().reason.unwrap().contains("could not check"));
     assert_eq!(bench.pull().await.code, 1, "it looks again");
     assert_eq!(bench.live_version(), new.facts.version);
 
@@ -195,7 +197,7 @@ async fn a_port_that_nobody_can_look_at_kept_the_new_version_from_clients() {
         bench.reconfigure(at_that_port);
         let new = bench.publish(80);
         let ran = bench.pull().await;
-        ran.says(1, "could not look");
+        ran.says(1, "could not check");
         bench.serves(&new).await;
         bench.reported(Stage::Installed, &new);
         assert_eq!(bench.live_version(), new.facts.version);
