@@ -205,12 +205,21 @@ fn what_cannot_be_used_is_named() {
         assert!(code == 3 && said.contains(expected), "{said}");
     }
 
-    // A session of `aws login`.
+    // Profiles, also those that lead to one that is missing or is a session of `aws login`.
     fs::write(
         host.folder.path().join("aws"),
-        "[default]\nregion = us-east-1\nlogin_session = arn:aws:iam::123456789012:user/me\n",
+        "[default]\nregion = us-east-1\nlogin_session = arn:aws:iam::123456789012:user/me\n\
+         [profile web]\nrole_arn = arn:aws:iam::123456789012:role/web\nsource_profile = default\n\
+         [profile mail]\nrole_arn = arn:aws:iam::123456789012:role/mail\nsource_profile = gone\n",
     )
     .unwrap();
-    let (code, said) = host.pull(&[]);
-    assert!(code != 0 && said.contains("aws login"), "{said}");
+    for (profile, expected) in [
+        ("default", "the profile \"default\" is a session of `aws login`"),
+        ("web", "the profile \"default\" is a session of `aws login`"),
+        ("mail", "there is no profile \"gone\""),
+        ("nobody", "there is no profile \"nobody\""),
+    ] {
+        let (code, said) = host.pull(&[("AWS_PROFILE", profile)]);
+        assert!(code == 3 && said.contains(expected), "{said}");
+    }
 }

@@ -1,5 +1,6 @@
 //! AWS clients: one HTTPS stack, credentials and region from wherever the SDK finds them.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 use std::{error, iter};
 
@@ -28,9 +29,7 @@ use crate::text::causes;
 /// local stack.
 pub async fn config() -> Result<SdkConfig, Error> {
     let way = Way::from_environment(|name| std::env::var(name).ok())?;
-    if is_login_session().await {
-        return Err(Error::LoginSession);
-    }
+    check_profile().await?;
     let config = aws_config::defaults(BehaviorVersion::latest())
         .http_client(https(&way))
         .timeout_config(timeouts())
@@ -60,12 +59,17 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// Its credentials cannot be read.
+    /// It, or one that its `source_profile` leads to, has credentials that cannot be read.
     #[error(
-        "the profile is a session of `aws login`, which is not read directly (expected another profile with \
-         credential_process = aws configure export-credentials --profile PROFILE --format process)"
+        "the profile {0:?} is a session of `aws login`, which is not read directly (expected another profile with \
+         credential_process = aws configure export-credentials --profile {0} --format process)"
     )]
-    LoginSession,
+    LoginSession(String),
+    /// It is asked for, and nowhere.
+    #[error(
+        "there is no profile {0:?} (AWS_PROFILE and source_profile name one of ~/.aws/config or ~/.aws/credentials)"
+    )]
+    NoProfile(String),
     /// The file that it names cannot be used.
     #[error("AWS_CA_BUNDLE = {file:?} is of no use: {reason} (expected a PEM file with roots)")]
     Bundle {
@@ -203,14 +207,37 @@ fn lacks_credentials(error: &(dyn error::Error + 'static)) -> bool {
     causes.any(|cause| matches!(cause.downcast_ref(), Some(CredentialsError::CredentialsNotLoaded(_))))
 }
 
-/// Whether credentials would come from a session of `aws login`. The SDK reads those only with a
-/// second cryptography library.
-async fn is_login_session() -> bool {
+/// Follows the profile that credentials would come from. The SDK says nothing understandable about
+/// one that is missing, and reads a session of `aws login` only with a second cryptography library.
+async fn check_profile() -> Result<(), Error> {
     if std::env::var_os("AWS_ACCESS_KEY_ID").is_some() {
-        return false;
+        return Ok(());
     }
-    let profiles = profile::load(&Fs::real(), &Env::real(), &EnvConfigFiles::default(), None).await;
-    profiles.is_ok_and(|profiles| profiles.get("login_session").is_some())
+    // What cannot be parsed is for the SDK to say.
+    let loaded = profile::load(&Fs::real(), &Env::real(), &EnvConfigFiles::default(), None).await;
+    let Ok(profiles) = loaded else {
+        return Ok(());
+    };
+
+    let mut name = profiles.selected_profile();
+    let mut followed = BTreeSet::new();
+    // A profile may be its own source, with credentials of its own.
+    while followed.insert(name) {
+        let Some(profile) = profiles.get_profile(name) else {
+            return match name {
+                "default" => Ok(()),
+                name => Err(Error::NoProfile(name.to_owned())),
+            };
+        };
+        if profile.get("login_session").is_some() {
+            return Err(Error::LoginSession(name.to_owned()));
+        }
+        match profile.get("source_profile") {
+            Some(source) => name = source,
+            None => break,
+        }
+    }
+    Ok(())
 }
 
 fn is_used_by_aws(root: &[u8]) -> bool {
