@@ -1,27 +1,30 @@
 //! Random short histories of one certificate on one host: versions come and are rolled back, files are damaged, tests and reloads fail,
-//! the server is started again, the bucket is away, and runs are cut off at every step.
+//! the server is started again, the bucket or a version in it is away, and runs are cut off at every step.
 //!
 //! Whatever happens, the next run that nothing disturbs ends with the current version whole on the disk, loaded by the server, and a
 //! receipt that says so.
 
-use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::PathBuf;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
 
 use neverlapse::bucket::receipt::Stage;
-use neverlapse::bucket::version::{CERT, CHAIN, Current, FILES, FULLCHAIN, PRIVKEY, file_key};
+use neverlapse::bucket::version::{Current, FILES, FULLCHAIN, PRIVKEY, file_key};
 use neverlapse::timestamp::Timestamp;
 use neverlapse_tests::depot::Depot;
 use neverlapse_tests::pki::{Authority, Leaf};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
+use rustix::process::geteuid;
 use time::Duration;
 
 use super::budget::Budget;
+use super::condition::names;
 use super::config::Config;
 use super::install::{Failures, install};
 use super::journal::Journal;
+use super::layout::COMBINED;
 use super::plan::Plan;
 use super::receipt::{Reporter, receipt};
 use super::source::Source;
@@ -44,13 +47,29 @@ enum Event {
 
 #[derive(Clone, Copy, Debug)]
 enum Damage {
-    Remove(&'static str),
-    Empty(&'static str),
-    Swap(&'static str),
-    OpenToAll(&'static str),
+    File(&'static str, Harm),
+    OpenFolder,
     RemoveFolder,
     RemoveLink,
     LinkToAnother,
+    LinkToNothing,
+    /// What a run of ours would write, left by somebody else.
+    Leftovers,
+}
+
+/// What happens to a file.
+#[derive(Clone, Copy, Debug)]
+enum Harm {
+    Remove,
+    Empty,
+    Truncate,
+    /// The key of another certificate is in its place.
+    Swap,
+    MoveBehindSymlink,
+    BecomeFolder,
+    OpenToAll,
+    CloseToAll,
+    GiveAway,
 }
 
 /// What disturbs a run.
@@ -60,6 +79,8 @@ enum Fault {
     TestFails,
     ReloadFails,
     BucketAway,
+    /// The pointer is there, and the version that it names is gone.
+    VersionAway,
     /// It is cut off.
     AfterPreparing,
     AfterBeginning,
@@ -68,39 +89,73 @@ enum Fault {
     AfterInstalling,
 }
 
-const EVENTS: [Event; 28] = [
-    Event::Publish,
-    Event::Publish,
-    Event::Publish,
-    Event::RollBack,
-    Event::Damage(Damage::Remove(PRIVKEY)),
-    Event::Damage(Damage::Remove(FULLCHAIN)),
-    Event::Damage(Damage::Empty(PRIVKEY)),
-    Event::Damage(Damage::Empty(CHAIN)),
-    Event::Damage(Damage::Swap(CERT)),
-    Event::Damage(Damage::Swap(PRIVKEY)),
-    Event::Damage(Damage::OpenToAll(PRIVKEY)),
-    Event::Damage(Damage::RemoveFolder),
-    Event::Damage(Damage::RemoveLink),
-    Event::Damage(Damage::LinkToAnother),
-    Event::Restart,
-    Event::Restart,
-    Event::ForgetState,
-    Event::Hours(1),
-    Event::Hours(30),
-    Event::Run(Fault::Nothing),
-    Event::Run(Fault::TestFails),
-    Event::Run(Fault::ReloadFails),
-    Event::Run(Fault::BucketAway),
-    Event::Run(Fault::AfterPreparing),
-    Event::Run(Fault::AfterBeginning),
-    Event::Run(Fault::AfterSwitching),
-    Event::Run(Fault::AfterReloading),
-    Event::Run(Fault::AfterInstalling),
+impl Event {
+    fn any(files: &[&'static str], random: &mut StdRng) -> Self {
+        match random.random_range(0..10) {
+            0 | 1 => Self::Publish,
+            2 => Self::RollBack,
+            3..6 => Self::Damage(Damage::any(files, random)),
+            6 => *[
+                Self::Restart,
+                Self::ForgetState,
+                Self::Hours(1),
+                Self::Hours(30),
+                // A clock that is put right.
+                Self::Hours(-5),
+            ]
+            .choose(random)
+            .unwrap(),
+            _ => Self::Run(*FAULTS.choose(random).unwrap()),
+        }
+    }
+}
+
+impl Damage {
+    fn any(files: &[&'static str], random: &mut StdRng) -> Self {
+        match random.random_range(0..12) {
+            0 => Self::OpenFolder,
+            1 => Self::RemoveFolder,
+            2 => Self::RemoveLink,
+            3 => Self::LinkToAnother,
+            4 => Self::LinkToNothing,
+            5 => Self::Leftovers,
+            _ => Self::File(files.choose(random).unwrap(), *HARMS.choose(random).unwrap()),
+        }
+    }
+}
+
+const HARMS: [Harm; 9] = [
+    Harm::Remove,
+    Harm::Empty,
+    Harm::Truncate,
+    Harm::Swap,
+    Harm::MoveBehindSymlink,
+    Harm::BecomeFolder,
+    Harm::OpenToAll,
+    Harm::CloseToAll,
+    Harm::GiveAway,
 ];
+
+const FAULTS: [Fault; 10] = [
+    Fault::Nothing,
+    Fault::TestFails,
+    Fault::ReloadFails,
+    Fault::BucketAway,
+    Fault::VersionAway,
+    Fault::AfterPreparing,
+    Fault::AfterBeginning,
+    Fault::AfterSwitching,
+    Fault::AfterReloading,
+    Fault::AfterInstalling,
+];
+
+/// What a configuration may ask for besides the files of a version.
+const LAYOUTS: [&str; 3] = ["", "combined = true", "combined = true\nkey_mode = \"0400\""];
+const KEYSTORE_TOO: &str = "combined = true\npkcs12_password_file = \"PASSWORD\"";
 
 struct Host<'l> {
     folder: tempfile::TempDir,
+    files: Vec<&'static str>,
     depot: Depot,
     config: Config,
     leaves: &'l [Leaf],
@@ -109,7 +164,7 @@ struct Host<'l> {
 }
 
 impl<'l> Host<'l> {
-    fn new(leaves: &'l [Leaf], now: Timestamp) -> Self {
+    fn new(layout: &str, leaves: &'l [Leaf], now: Timestamp) -> Self {
         // Nothing here is to survive the machine.
         let memory = PathBuf::from("/dev/shm");
         let folder = match memory.is_dir() {
@@ -121,11 +176,17 @@ impl<'l> Host<'l> {
         let config = format!(
             "folder = \"{root}/tls\"\nstate = \"{root}/state\"\ntest_command = \"test ! -e {root}/no-test\"\n\
              reload_command = \"test ! -e {root}/no-reload && cat {root}/tls/live/shop/fullchain.pem \
-             {root}/tls/live/shop/privkey.pem >{root}/loaded\"\n[[certificate]]\nname = \"shop\""
+             {root}/tls/live/shop/privkey.pem >{root}/loaded\"\n[[certificate]]\nname = \"shop\"\n{}",
+            layout.replace("PASSWORD", &format!("{root}/password"))
         );
         fs::create_dir(folder.path().join("state")).unwrap();
+        fs::write(folder.path().join("password"), "password").unwrap();
+        fs::set_permissions(folder.path().join("password"), Permissions::from_mode(0o600)).unwrap();
+
+        let config = Config::parse(&config).unwrap();
         Self {
-            config: Config::parse(&config).unwrap(),
+            files: names(Some(&config.certificates[0].layout)),
+            config,
             folder,
             depot: Depot::new().unwrap(),
             leaves,
@@ -163,12 +224,17 @@ impl<'l> Host<'l> {
 
     fn damage(&self, damage: Damage) {
         let live = self.live();
+        let link = |to: &str| {
+            if live.is_symlink() {
+                fs::remove_file(&live).unwrap();
+                symlink(format!("../versions/shop/{to}"), &live).unwrap();
+            }
+        };
         match damage {
-            Damage::Remove(file) => drop(fs::remove_file(live.join(file))),
-            Damage::Empty(file) if live.join(file).exists() => drop(fs::write(live.join(file), "")),
-            Damage::Swap(file) if live.join(file).exists() => drop(fs::write(live.join(file), &self.leaves[0].key)),
-            Damage::OpenToAll(file) => {
-                let _ = fs::set_permissions(live.join(file), fs::Permissions::from_mode(0o666));
+            Damage::File(file, harm) if live.join(file).is_file() => self.harm(&live.join(file), harm),
+            Damage::File(..) => {}
+            Damage::OpenFolder => {
+                let _ = fs::set_permissions(live, Permissions::from_mode(0o755));
             }
             Damage::RemoveFolder => {
                 if let Ok(folder) = fs::canonicalize(live) {
@@ -179,16 +245,53 @@ impl<'l> Host<'l> {
             Damage::LinkToAnother => {
                 let versions = self.config.folder.join("versions/shop");
                 let other = fs::read_dir(versions).ok().and_then(|mut all| all.next()?.ok());
-                if let Some(other) = other.filter(|_| live.is_symlink()) {
-                    fs::remove_file(&live).unwrap();
-                    symlink(
-                        format!("../versions/shop/{}", other.file_name().to_str().unwrap()),
-                        live,
-                    )
-                    .unwrap();
+                if let Some(other) = other {
+                    link(other.file_name().to_str().unwrap());
                 }
             }
-            Damage::Empty(_) | Damage::Swap(_) => {}
+            Damage::LinkToNothing => link("20200101T000000Z-00000000"),
+            Damage::Leftovers => self.leave(),
+        }
+    }
+
+    fn harm(&self, path: &Path, harm: Harm) {
+        match harm {
+            Harm::Remove => fs::remove_file(path).unwrap(),
+            Harm::Empty => fs::write(path, "").unwrap(),
+            Harm::Truncate => fs::write(path, &fs::read(path).unwrap()[..40]).unwrap(),
+            Harm::Swap => fs::write(path, &self.leaves[0].key).unwrap(),
+            Harm::MoveBehindSymlink => {
+                let moved = self.folder.path().join("moved");
+                fs::copy(path, &moved).unwrap();
+                fs::remove_file(path).unwrap();
+                symlink(moved, path).unwrap();
+            }
+            Harm::BecomeFolder => {
+                fs::remove_file(path).unwrap();
+                fs::create_dir(path).unwrap();
+            }
+            Harm::OpenToAll => fs::set_permissions(path, Permissions::from_mode(0o666)).unwrap(),
+            Harm::CloseToAll => fs::set_permissions(path, Permissions::from_mode(0o000)).unwrap(),
+            // Nobody but root can.
+            Harm::GiveAway => drop(chown(path, Some(65_534), Some(65_534))),
+        }
+    }
+
+    fn leave(&self) {
+        let (live, versions) = (
+            self.config.folder.join("live"),
+            self.config.folder.join("versions/shop"),
+        );
+        if !live.exists() {
+            return;
+        }
+        for name in [".shop.next", ".shop.back"] {
+            let _ = symlink("../versions/shop/nothing", live.join(name));
+        }
+        for current in &self.published {
+            let staged = versions.join(format!(".{}.new", current.facts.version));
+            let _ = fs::create_dir(&staged);
+            let _ = fs::write(staged.join(PRIVKEY), "half of a ke");
         }
     }
 
@@ -209,14 +312,20 @@ impl<'l> Host<'l> {
             Fault::ReloadFails => fs::write(&no_reload, "").unwrap(),
             _ => {}
         }
-        let away = fault == Fault::BucketAway;
-        let source = Source::Folder(if away {
-            "/nowhere".into()
-        } else {
-            self.depot.path().to_owned()
+        let source = Source::Folder(match fault {
+            Fault::BucketAway => "/nowhere".into(),
+            _ => self.depot.path().to_owned(),
         });
+        let versions = self.depot.object("certificates/shop/versions");
+        let away = self.folder.path().join("away");
+        if fault == Fault::VersionAway {
+            fs::rename(&versions, &away).unwrap();
+        }
 
         self.run_from(&source, fault).await;
+        if fault == Fault::VersionAway {
+            fs::rename(away, versions).unwrap();
+        }
         for flag in [no_test, no_reload] {
             let _ = fs::remove_file(flag);
         }
@@ -267,8 +376,21 @@ impl<'l> Host<'l> {
             let expected = fs::read(self.depot.object(&key)).unwrap();
             assert!(live(file) == expected, "{file} is not as it was published: {history}");
         }
-        let mode = fs::metadata(self.live().join(PRIVKEY)).unwrap().permissions().mode() & 0o7777;
-        assert_eq!(mode, 0o600, "{history}");
+        let combined = live(COMBINED);
+        assert!(
+            !self.files.contains(&COMBINED) || combined == [live(FULLCHAIN), live(PRIVKEY)].concat(),
+            "{history}"
+        );
+        let layout = &self.config.certificates[0].layout;
+        for file in &self.files {
+            let found = fs::symlink_metadata(self.live().join(file)).unwrap();
+            assert!(found.is_file(), "{file}: {history}");
+            assert_eq!(
+                (found.mode() & 0o7777, found.uid()),
+                (layout.mode(file), geteuid().as_raw()),
+                "{file}: {history}"
+            );
+        }
 
         let loaded = fs::read(self.folder.path().join("loaded")).unwrap_or_default();
         assert!(
@@ -312,13 +434,18 @@ async fn whatever_happened_the_next_run_that_nothing_disturbs_puts_it_right() {
         .collect();
 
     let first: u64 = std::env::var("SEED").map_or(0, |seed| seed.parse().unwrap());
-    let number: u64 = std::env::var("HISTORIES").map_or(120, |number| number.parse().unwrap());
+    let number: u64 = std::env::var("HISTORIES").map_or(200, |number| number.parse().unwrap());
     for seed in first..first + number {
         let mut random = StdRng::seed_from_u64(seed);
-        let mut host = Host::new(&leaves, now);
+        // A keystore takes four programs a run.
+        let layout = match seed % 16 {
+            0 => KEYSTORE_TOO,
+            other => LAYOUTS[other as usize % 3],
+        };
+        let mut host = Host::new(layout, &leaves, now);
         let mut history = vec![Event::Publish];
         for _ in 0..random.random_range(2..9) {
-            history.push(*EVENTS.choose(&mut random).unwrap());
+            history.push(Event::any(&host.files, &mut random));
         }
         for event in &history {
             host.meets(*event, &mut random).await;
