@@ -3,13 +3,14 @@
 
 use std::fs;
 use std::net::Ipv4Addr;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use neverlapse::bucket::receipt::Stage;
-use neverlapse::bucket::version::{CERT, CHAIN, Current, FULLCHAIN, PRIVKEY, current_key};
+use neverlapse::bucket::version::{CERT, Current, FULLCHAIN, PRIVKEY, current_key};
 use neverlapse::timestamp::Timestamp;
+use neverlapse_tests::certbot::Lineage;
 use neverlapse_tests::depot::Depot;
 use neverlapse_tests::pki::{Authority, Leaf};
 use neverlapse_tests::webhost::WebHost;
@@ -37,52 +38,22 @@ impl Host {
         (host, leaf)
     }
 
-    /// What certbot does: `archive/`, symlinks in `live/`, and how to renew it.
+    /// What certbot does.
     fn certbot_renews(&self, number: u32, days: i64) -> Leaf {
         let not_after = Timestamp::now() + Duration::days(days);
         let leaf = self.authority.leaf(NAME, not_after).unwrap();
-        let chain = leaf.fullchain.strip_prefix(&leaf.certificate).unwrap();
-        let (archive, live) = (self.certbot("archive").join(NAME), self.certbot("live").join(NAME));
-        fs::create_dir_all(&archive).unwrap();
-        fs::create_dir_all(&live).unwrap();
-        for (file, content) in [
-            (CERT, &*leaf.certificate),
-            (CHAIN, chain),
-            (FULLCHAIN, &leaf.fullchain),
-            (PRIVKEY, &leaf.key),
-        ] {
-            let numbered = file.replace(".pem", &format!("{number}.pem"));
-            fs::write(archive.join(&numbered), content).unwrap();
-            let mode = if file == PRIVKEY { 0o600 } else { 0o644 };
-            fs::set_permissions(archive.join(&numbered), fs::Permissions::from_mode(mode)).unwrap();
-            let _ = fs::remove_file(live.join(file));
-            symlink(format!("../../archive/{NAME}/{numbered}"), live.join(file)).unwrap();
-        }
-
-        fs::create_dir_all(self.certbot("renewal")).unwrap();
-        let conf = format!(
-            "version = 2.11.0\n[renewalparams]\naccount = 0a1b\nauthenticator = webroot\n\
-             server = https://ca.test/directory\nrenew_hook = {}\n[[webroot_map]]\n{NAME} = /var/www\n",
-            self.web.reload_command()
-        );
-        fs::write(self.renewal(), conf).unwrap();
-        let account = self.certbot("accounts/ca.test/directory/0a1b");
-        fs::create_dir_all(&account).unwrap();
-        fs::write(
-            account.join("regr.json"),
-            r#"{"body": {}, "uri": "https://ca.test/account/7"}"#,
-        )
-        .unwrap();
+        self.lineage().renew(number, &leaf).unwrap();
         leaf
     }
 
     /// nginx's configuration names `live/` here.
-    fn certbot(&self, path: &str) -> PathBuf {
-        self.web.folder().join(path)
-    }
-
-    fn renewal(&self) -> PathBuf {
-        self.certbot("renewal").join(format!("{NAME}.conf"))
+    fn lineage(&self) -> Lineage {
+        Lineage {
+            root: self.web.folder(),
+            name: NAME.to_owned(),
+            directory: "https://ca.test/directory".to_owned(),
+            hook: self.web.reload_command(),
+        }
     }
 
     fn ours(&self) -> PathBuf {
@@ -238,8 +209,8 @@ async fn from_certbot_and_back_without_an_outage() {
     assert_eq!(ran.code, 0, "{ran:?}");
     host.web.could_start().await.unwrap();
     assert_eq!(host.links("--link").code, 0, "twice");
-    assert!(!host.renewal().exists(), "certbot would renew it");
-    let privkey = fs::read_to_string(host.certbot("live").join(NAME).join(PRIVKEY)).unwrap();
+    assert!(!host.lineage().renewal().exists(), "certbot would renew it");
+    let privkey = fs::read_to_string(host.lineage().live().join(PRIVKEY)).unwrap();
     assert_eq!(privkey, leaf.key);
 
     // 4. From now on pull reloads nginx.
@@ -269,13 +240,13 @@ async fn from_certbot_and_back_without_an_outage() {
     let ran = host.links("--unlink");
     assert_eq!(ran.code, 0, "{ran:?}");
     host.web.could_start().await.unwrap();
-    assert!(host.renewal().exists());
+    assert!(host.lineage().renewal().exists());
     assert!(
-        fs::read_link(host.certbot("live").join(NAME).join(CERT))
+        fs::read_link(host.lineage().live().join(CERT))
             .unwrap()
             .starts_with("../../archive")
     );
-    assert_eq!(fs::read_dir(host.certbot("live")).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(host.lineage().root.join("live")).unwrap().count(), 1);
 }
 
 #[tokio::test]
@@ -308,7 +279,7 @@ async fn what_certbot_renewed_meanwhile_is_adopted_again() {
         .leaf(NAME, Timestamp::now() + Duration::days(90))
         .unwrap();
     host.certbot_renews(4, 90);
-    fs::write(host.certbot("live").join(NAME).join(PRIVKEY), other.key).unwrap();
+    fs::write(host.lineage().live().join(PRIVKEY), other.key).unwrap();
     let ran = host.publishes();
     assert!(
         ran.code == 1 && ran.err.contains("the private key does not belong"),
@@ -319,12 +290,12 @@ async fn what_certbot_renewed_meanwhile_is_adopted_again() {
     // Who could read certbot's key can read ours.
     host.certbot_renews(5, 88);
     assert_eq!(host.pull(&[]).code, 0);
-    let key = fs::canonicalize(host.certbot("live").join(NAME).join(PRIVKEY)).unwrap();
+    let key = fs::canonicalize(host.lineage().live().join(PRIVKEY)).unwrap();
     std::os::unix::fs::chown(&key, None, Some(65534)).unwrap();
     fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).unwrap();
     let ran = host.links("--link");
     assert!(ran.code == 1 && ran.err.contains("group 65534"), "{ran:?}");
-    assert!(!host.certbot("live").join(NAME).is_symlink());
+    assert!(!host.lineage().live().is_symlink());
 }
 
 #[tokio::test]
@@ -426,7 +397,7 @@ fn a_pull_toml_is_told_from_an_inventory() {
         (
             "bucket = \"x\"\nreload_command = \"true\"\n[[certificate]]\nname = \"a\"\nverify = \"127.0.0.1\"\n",
             0,
-            "reloads by `true`, looks at 127.0.0.1:443",
+            "reloads by `true`, checks 127.0.0.1:443",
         ),
     ] {
         fs::write(&file, text).unwrap();

@@ -21,8 +21,8 @@ use serde_json::{Value, json};
 pub(crate) struct Lab {
     pub(crate) stack: Stack,
     _dns: Dns,
-    pebble: Pebble,
-    authority: Authority,
+    pub(crate) pebble: Pebble,
+    pub(crate) authority: Authority,
     inbox: Inbox,
 }
 

@@ -4,6 +4,7 @@
 //! The stack is deployed once for all proofs, which run one after the other; `cargo test --test
 //! delivery rolled_back` runs one.
 
+mod adopted;
 mod doctor;
 mod fixture;
 mod proofs;
@@ -49,6 +50,7 @@ fn main() -> Result<ExitCode> {
         proofs::an_address_that_another_process_serves_is_told_with_both_fingerprints,
         proofs::rolled_back_it_is_installed_as_told,
         proofs::one_that_is_taken_out_of_the_inventory_is_told_until_it_is_let_go,
+        adopted::from_certbot_into_the_bucket_renewed_and_back,
     ];
 
     let conclusion = libtest_mimic::run(&arguments, trials);
