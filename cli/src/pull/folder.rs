@@ -147,7 +147,7 @@ impl Folder {
         };
 
         for file in &files {
-            if !is_as_laid_out(opened.as_fd(), file, layout).unwrap_or(false) {
+            if !is_as_laid_out(opened.as_fd(), file, layout) {
                 exchange(&opened, file, layout).with_context(|| self.cannot_write(file.name))?;
             }
         }
@@ -346,10 +346,9 @@ impl Folder {
 
     /// Opens a full folder to those who may read it, and gives it its name once it is on the disk.
     fn publish(&self, opened: &OwnedFd, layout: &Layout, staging: &str, folder: &str) -> io::Result<()> {
-        if layout.owner.is_some() || layout.group.is_some() {
-            own(opened, layout)?;
-            fchmod(opened, Mode::from_raw_mode(layout.folder_mode()))?;
-        }
+        own(opened, layout)?;
+        // Also where it is for nobody else: a folder above may have given it its own setgid bit.
+        fchmod(opened, Mode::from_raw_mode(layout.folder_mode()))?;
 
         fsync(opened)?;
         let versions = self.versions()?;
@@ -362,9 +361,9 @@ impl Folder {
         let Ok(opened) = self.version(folder) else {
             return false;
         };
-        files
-            .iter()
-            .all(|file| is_as_laid_out(opened.as_fd(), file, layout).unwrap_or(false))
+        let is_closed =
+            fstat(&opened).is_ok_and(|found| is_for_whom(layout, "the folder", access(&found), layout.folder_mode()));
+        is_closed && files.iter().all(|file| is_as_laid_out(opened.as_fd(), file, layout))
     }
 
     fn remove(&self, folder: &str) -> Result<()> {
@@ -429,19 +428,14 @@ fn access(found: &Stat) -> Access {
     }
 }
 
-fn is_as_laid_out(folder: impl AsFd, file: &LaidOut, layout: &Layout) -> io::Result<bool> {
-    let opened = openat(folder, file.name, FILE.union(OFlags::NONBLOCK), Mode::empty())?;
-    let found = fstat(&opened)?;
-    let is_accessible_to_the_same = found.st_mode & 0o7777 == file.mode
-        && layout.owner.is_none_or(|owner| owner == found.st_uid)
-        && layout.group.is_none_or(|group| group == found.st_gid);
-    if !is_accessible_to_the_same {
-        return Ok(false);
-    }
+fn is_as_laid_out(folder: impl AsFd, file: &LaidOut, layout: &Layout) -> bool {
+    read_whole(folder, file.name)
+        .is_ok_and(|found| found.content == file.content && is_for_whom(layout, file.name, found.access, file.mode))
+}
 
-    let mut content = Vec::new();
-    File::from(opened).read_to_end(&mut content)?;
-    Ok(content == file.content)
+/// Whether a file or folder belongs to those, and can be read by those, for whom a layout has it.
+fn is_for_whom(layout: &Layout, name: &str, found: Access, mode: u32) -> bool {
+    layout.access_problem(name, found, mode, geteuid().as_raw()).is_none()
 }
 
 /// Writes a file next to the one that is there, and renames it over that.

@@ -317,7 +317,7 @@ impl<'l> Host<'l> {
             _ => self.depot.path().to_owned(),
         });
         let versions = self.depot.object("certificates/shop/versions");
-        let away = self.folder.path().join("away");
+        let away = versions.with_extension("away");
         if fault == Fault::VersionAway {
             fs::rename(&versions, &away).unwrap();
         }
