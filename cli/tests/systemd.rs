@@ -89,7 +89,10 @@ impl Machine {
             };
             machine.writes(
                 &format!("/etc/systemd/system/neverlapse-{unit}.service.d/from.conf"),
-                &format!("[Service]\n{line}=\n{line}={pull}{end}\nReadWritePaths={DEPOT}\n"),
+                // This is quicker than any timer.
+                &format!(
+                    "[Unit]\nStartLimitIntervalSec=0\n[Service]\n{line}=\n{line}={pull}{end}\nReadWritePaths={DEPOT}\n"
+                ),
             );
         }
         machine.runs("systemctl daemon-reload");
@@ -322,11 +325,45 @@ fn under_a_real_systemd() {
         machine.runs(&format!("systemctl stop {unit}"));
     }
 
+    commands_of_all_kinds_pass_in_the_unit(&mut machine);
     places_that_need_more_than_a_connection(&mut machine);
     a_server_that_a_hook_started_outlives_the_unit(&mut machine);
     the_boot_timer_runs_it_at_once(&mut machine);
     what_was_masked_stays_so(&machine);
     it_says_goodbye(&machine);
+}
+
+/// What people write besides the rows of the table.
+fn commands_of_all_kinds_pass_in_the_unit(machine: &mut Machine) {
+    machine.forgets();
+    machine.writes(
+        "/root/reload.sh",
+        "#!/bin/sh\nexec systemctl try-reload-or-restart nginx\n",
+    );
+    machine.runs("chmod 755 /root/reload.sh; cp /root/reload.sh /home/");
+    for command in [
+        "/root/reload.sh",
+        "/home/reload.sh",
+        "runuser -u www-data -- id",
+        // It compiles in memory, as Node and Lua do.
+        "java -version",
+        "chroot / true",
+        "postfix check",
+        "hostname -I",
+        "systemd-run --quiet --wait true",
+        "kill -HUP $(cat /run/systemd-test.pid)",
+    ] {
+        machine.runs("sleep 600 >/dev/null 2>&1 & echo $! >/run/systemd-test.pid");
+        machine.configures(&format!("reload_command = \"{command}\""));
+        let current = machine.publishes(60);
+        machine.pulls_by_the_unit();
+        let receipt = machine.depot.receipt(NAME, "web-1").unwrap();
+        assert_eq!(
+            (receipt.stage, &receipt.version, &receipt.reason),
+            (Stage::Installed, &current.facts.version, &None),
+            "{command}"
+        );
+    }
 }
 
 fn places_that_need_more_than_a_connection(machine: &mut Machine) {
