@@ -23,7 +23,7 @@ const NEVERLAPSE: &str = env!("CARGO_BIN_EXE_neverlapse");
 const NAME: &str = "shop.test";
 /// Of the keystore.
 const PASSWORD: &str = "word by word";
-/// Where that machine sees it. The unit has a `/tmp` of its own.
+/// Where that machine sees it.
 const DEPOT: &str = "/srv/depot";
 
 /// A machine with systemd as its first process, and a depot that it sees.
@@ -351,8 +351,13 @@ fn commands_of_all_kinds_pass_in_the_unit(machine: &mut Machine) {
         "postfix check",
         "hostname -I",
         "systemd-run --quiet --wait true",
+        "test $HOME = /root",
+        // A server that is started here has this umask, and its socket there.
+        "test $(umask) = 0022",
+        "test -e /tmp/server.sock",
         "kill -HUP $(cat /run/systemd-test.pid)",
     ] {
+        machine.runs("touch /tmp/server.sock");
         machine.runs("sleep 600 >/dev/null 2>&1 & echo $! >/run/systemd-test.pid");
         machine.configures(&format!("reload_command = \"{command}\""));
         let current = machine.publishes(60);
