@@ -10,12 +10,11 @@ use aws_sdk_route53::types::{
 use futures::future::try_join_all;
 use lambda_runtime::tracing::warn;
 use neverlapse::aws::reason;
+use neverlapse::dns::zone::{HostedZone, Zones};
 use rand::RngExt as _;
 use tokio::time::{Instant, sleep};
 
-use super::plain;
 use super::record::ZoneRecord;
-use super::zone::{HostedZone, Zones};
 use crate::error::Error;
 
 /// Values to add and to remove, by the zone's id, then by name.
@@ -110,8 +109,8 @@ async fn change(zone: &HostedZone, edits: &BTreeMap<String, Edit>) -> Result<Opt
     for attempt in 0..TRIES {
         let mut changes = Vec::new();
         for (name, edit) in edits {
-            let old = records(zone, name).await?;
-            changes.extend(swap(name, edit, old.as_ref())?);
+            let old = zone.record_sets(name, RrType::Txt).await?;
+            changes.extend(swap(name, edit, &old)?);
         }
         if changes.is_empty() {
             return Ok(None);
@@ -186,42 +185,24 @@ async fn in_sync(zone: &HostedZone, change: &str, deadline: Instant) {
     );
 }
 
-/// The CNAME that is written at this very name, if there is one: not what a wildcard makes up.
-pub(super) async fn cname(zone: &HostedZone, name: &str) -> Result<Option<String>, Error> {
-    let found = record_set_of(zone, name, RrType::Cname).await?;
-    Ok(found.and_then(|set| Some(plain(&set.resource_records().first()?.value))))
-}
-
-/// A name's TXT records, if it has any.
-async fn records(zone: &HostedZone, name: &str) -> Result<Option<ResourceRecordSet>, Error> {
-    record_set_of(zone, name, RrType::Txt).await
-}
-
-async fn record_set_of(zone: &HostedZone, name: &str, kind: RrType) -> Result<Option<ResourceRecordSet>, Error> {
-    let request = zone
-        .client
-        .list_resource_record_sets()
-        .hosted_zone_id(&zone.id)
-        .start_record_name(name)
-        .start_record_type(kind.clone())
-        .max_items(1);
-    let page = request.send().await;
-    let page = page.map_err(|error| failed(zone, "read", &reason(&error)))?;
-
-    // The list begins at this name, but may begin with another one if there is no such set.
-    let first = page.resource_record_sets.into_iter().next();
-    Ok(first.filter(|set| set.r#type == kind && plain(&set.name) == name))
-}
-
-/// DELETE of exactly what was read and CREATE of what is wanted, or nothing if that is the same.
-fn swap(name: &str, edit: &Edit, old: Option<&ResourceRecordSet>) -> Result<Vec<Change>, Error> {
-    if old.is_some_and(|old| old.set_identifier.is_some() || old.alias_target.is_some()) {
-        return Err(Error::Internal(format!(
-            "the TXT records of {name} have a routing policy (expected a simple record): somebody else proves control of this name that \
-             way. Delete them if nobody does any more; else point {name} by CNAME at another name, which both can write"
-        )));
+/// What makes a name's record sets have our values: DELETE of exactly what was read and CREATE of
+/// what is wanted, or nothing if that is the same.
+fn swap(name: &str, edit: &Edit, old: &[ResourceRecordSet]) -> Result<Vec<Change>, Error> {
+    let is_multivalue = |set: &ResourceRecordSet| set.multi_value_answer == Some(true);
+    match old {
+        [] => swap_simple(name, edit, None),
+        [one] if one.set_identifier.is_none() && one.alias_target.is_none() => swap_simple(name, edit, Some(one)),
+        several if several.iter().all(is_multivalue) => swap_multivalue(name, edit, several),
+        _ => Err(Error::Internal(format!(
+            "the TXT records of {name} have a routing policy (expected a simple record, or multivalue answers): somebody else proves \
+             control of this name that way. Delete them if nobody does any more; else point {name} by CNAME at another name, which both \
+             can write"
+        ))),
     }
+}
 
+/// All values are in one record set.
+fn swap_simple(name: &str, edit: &Edit, old: Option<&ResourceRecordSet>) -> Result<Vec<Change>, Error> {
     let before: Vec<_> = old
         .map(ResourceRecordSet::resource_records)
         .unwrap_or_default()
@@ -248,10 +229,41 @@ fn swap(name: &str, edit: &Edit, old: Option<&ResourceRecordSet>) -> Result<Vec<
     Ok(changes)
 }
 
-/// Values as Route 53 writes them. Ours are base64url (RFC 8555, 8.4), so nothing in them needs
-/// escaping.
+/// Each value is a record set of its own, as other ACME clients write them; a simple one cannot be
+/// beside them.
+fn swap_multivalue(name: &str, edit: &Edit, old: &[ResourceRecordSet]) -> Result<Vec<Change>, Error> {
+    let has =
+        |set: &ResourceRecordSet, value: &String| set.resource_records().iter().any(|record| record.value == *value);
+    let mut changes = Vec::new();
+    for value in quoted(&edit.remove) {
+        let ours = old
+            .iter()
+            .filter(|set| has(set, &value) && set.resource_records().len() == 1);
+        for set in ours {
+            changes.push(one_change(ChangeAction::Delete, set.clone())?);
+        }
+    }
+    for value in &edit.add {
+        let record = quoted_one(value);
+        if old.iter().any(|set| has(set, &record)) {
+            continue;
+        }
+        let mut set = record_set(name, vec![record], TTL)?;
+        set.set_identifier = Some(value.clone());
+        set.multi_value_answer = Some(true);
+        changes.push(one_change(ChangeAction::Create, set)?);
+    }
+    Ok(changes)
+}
+
 fn quoted(values: &BTreeSet<String>) -> Vec<String> {
-    values.iter().map(|value| format!("{value:?}")).collect()
+    values.iter().map(|value| quoted_one(value)).collect()
+}
+
+/// A value as Route 53 writes it. Ours are base64url (RFC 8555, 8.4), so nothing in them needs
+/// escaping.
+fn quoted_one(value: &str) -> String {
+    format!("{value:?}")
 }
 
 fn record_set(name: &str, values: Vec<String>, ttl: i64) -> Result<ResourceRecordSet, Error> {
@@ -272,13 +284,6 @@ fn one_change(action: ChangeAction, set: ResourceRecordSet) -> Result<Change, Er
 
 fn not_built(error: BuildError) -> Error {
     Error::Internal(format!("cannot make a change for Route 53: {error}"))
-}
-
-fn failed(zone: &HostedZone, what: &str, reason: &str) -> Error {
-    Error::Internal(format!(
-        "cannot {what} hosted zone {} ({}): {reason}",
-        zone.id, zone.name
-    ))
 }
 
 const TTL: i64 = 60;
@@ -321,20 +326,66 @@ mod tests {
             (Some(set(&["a"], 60)), edit(&["a"], &[]), vec![]),
             (None, edit(&[], &["a"]), vec![]),
         ] {
-            let written: Vec<_> = swap("_acme-challenge.example.com", &edit, old.as_ref())
-                .unwrap()
-                .iter()
-                .map(|change| {
-                    let set = change.resource_record_set.as_ref().unwrap();
-                    let values: Vec<_> = set
-                        .resource_records()
-                        .iter()
-                        .map(|record| record.value.as_str())
-                        .collect();
-                    format!("{} {} {}", change.action, set.ttl.unwrap(), values.join(" "))
-                })
-                .collect();
-            assert_eq!(written, expected);
+            let old: Vec<_> = old.into_iter().collect();
+            assert_eq!(written(&edit, &old), expected);
         }
+    }
+
+    fn written(edit: &Edit, old: &[ResourceRecordSet]) -> Vec<String> {
+        let changes = swap("_acme-challenge.example.com", edit, old).unwrap();
+        changes
+            .iter()
+            .map(|change| {
+                let set = change.resource_record_set.as_ref().unwrap();
+                let values: Vec<_> = set
+                    .resource_records()
+                    .iter()
+                    .map(|record| record.value.as_str())
+                    .collect();
+                let identifier = set.set_identifier.iter().map(|id| format!(" as {id}"));
+                let identifier: String = identifier.collect();
+                format!(
+                    "{} {} {}{identifier}",
+                    change.action,
+                    set.ttl.unwrap(),
+                    values.join(" ")
+                )
+            })
+            .collect()
+    }
+
+    /// Another client had written multivalue answers, and ours failed for ever.
+    #[test]
+    fn beside_multivalue_answers_each_value_is_one_more() {
+        let multivalue = |value: &str, id: &str, ttl| {
+            let mut set = set(&[value], ttl);
+            set.set_identifier = Some(id.to_owned());
+            set.multi_value_answer = Some(true);
+            set
+        };
+        let theirs = multivalue("theirs", "lego", 300);
+        let ours = multivalue("a", "a", 60);
+        for (old, edit, expected) in [
+            (
+                vec![theirs.clone()],
+                edit(&["a", "b"], &[]),
+                vec!["CREATE 60 \"a\" as a", "CREATE 60 \"b\" as b"],
+            ),
+            (vec![theirs.clone(), ours.clone()], edit(&["a"], &[]), vec![]),
+            (
+                vec![theirs.clone(), ours],
+                edit(&[], &["a"]),
+                vec!["DELETE 60 \"a\" as a"],
+            ),
+            (vec![theirs], edit(&[], &["a"]), vec![]),
+        ] {
+            assert_eq!(written(&edit, &old), expected);
+        }
+
+        let mut weighted = set(&["theirs"], 300);
+        weighted.set_identifier = Some("one".to_owned());
+        weighted.weight = Some(1);
+        let error = swap("_acme-challenge.example.com", &edit(&["a"], &[]), &[weighted]).unwrap_err();
+        assert!(error.to_string().contains("have a routing policy"), "{error}");
     }
 }

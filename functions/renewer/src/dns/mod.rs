@@ -3,9 +3,3 @@
 pub(crate) mod change;
 pub(crate) mod lookup;
 pub(crate) mod record;
-pub(crate) mod zone;
-
-/// A name as we compare it: lower case, without the last dot.
-fn plain(name: &str) -> String {
-    name.trim_end_matches('.').to_ascii_lowercase()
-}

@@ -8,30 +8,33 @@ use aws_config::retry::RetryConfig;
 use aws_config::sts::AssumeRoleProvider;
 use aws_sdk_route53::Client;
 use aws_sdk_route53::config::SharedCredentialsProvider;
-use neverlapse::aws::reason;
-use neverlapse::inventory;
+use aws_sdk_route53::types::{ResourceRecordSet, RrType};
 
-use super::plain;
-use crate::error::Error;
+use super::{Error, plain};
+use crate::aws::reason;
+use crate::inventory;
 
 /// The hosted zones that we can write.
-pub(crate) struct Zones {
+#[derive(Debug)]
+pub struct Zones {
     zones: Vec<HostedZone>,
     unreachable: Vec<UnreachableZone>,
 }
 
 /// A hosted zone, and a client of the account that it is in.
 #[derive(Clone, Debug)]
-pub(crate) struct HostedZone {
+pub struct HostedZone {
     /// Such as `Z0123456789`.
-    pub(crate) id: String,
+    pub id: String,
     /// Lower case, without the last dot.
-    pub(crate) name: String,
+    pub name: String,
     private: bool,
-    pub(super) client: Client,
+    /// Of the account that it is in.
+    pub client: Client,
 }
 
 /// A zone behind a role that could not be used, or that does not lead to it.
+#[derive(Debug)]
 struct UnreachableZone {
     name: String,
     problem: String,
@@ -39,10 +42,10 @@ struct UnreachableZone {
 
 impl HostedZone {
     /// The name servers that Route 53 gave the zone (its delegation set).
-    pub(super) async fn name_servers(&self) -> Result<Vec<String>, Error> {
+    pub async fn name_servers(&self) -> Result<Vec<String>, Error> {
         let found = self.client.get_hosted_zone().id(&self.id).send().await;
         let found = found.map_err(|error| {
-            Error::Internal(format!(
+            Error(format!(
                 "cannot ask for the name servers of hosted zone {} ({}): {}",
                 self.id,
                 self.name,
@@ -52,13 +55,55 @@ impl HostedZone {
         let servers = found.delegation_set.map(|set| set.name_servers).unwrap_or_default();
         Ok(servers.iter().map(|server| plain(server)).collect())
     }
+
+    /// The CNAME that is written at this very name, if there is one: not what a wildcard makes up.
+    pub async fn cname(&self, name: &str) -> Result<Option<String>, Error> {
+        let found = self.record_sets(name, RrType::Cname).await?;
+        let record = found.first().and_then(|set| set.resource_records().first());
+        Ok(record.map(|record| plain(&record.value)))
+    }
+
+    /// A name's record sets of one type: one, or several if they have a routing policy.
+    pub async fn record_sets(&self, name: &str, kind: RrType) -> Result<Vec<ResourceRecordSet>, Error> {
+        let request = self
+            .client
+            .list_resource_record_sets()
+            .hosted_zone_id(&self.id)
+            .start_record_name(name)
+            .start_record_type(kind.clone());
+        let mut found = Vec::new();
+        let mut start = None;
+        loop {
+            // Usually there is none or one; the list goes on with other names.
+            let page = request
+                .clone()
+                .max_items(if start.is_none() { FIRST_PAGE } else { NEXT_PAGE })
+                .set_start_record_identifier(start)
+                .send()
+                .await
+                .map_err(|error| {
+                    let reason = reason(&error);
+                    Error(format!("cannot read hosted zone {} ({}): {reason}", self.id, self.name))
+                })?;
+            let is_its = |set: &ResourceRecordSet| set.r#type == kind && plain(&set.name) == name;
+            found.extend(page.resource_record_sets.into_iter().filter(is_its));
+
+            let goes_on = page.is_truncated
+                && page.next_record_type.as_ref() == Some(&kind)
+                && page.next_record_name.as_deref().map(plain).as_deref() == Some(name);
+            match page.next_record_identifier {
+                Some(next) if goes_on => start = Some(next),
+                _ => return Ok(found),
+            }
+        }
+    }
 }
 
 impl Zones {
     /// Lists our own zones, and those behind the roles that the inventory names. A zone that the
     /// inventory puts behind a role is looked for there only. A role that cannot be used fails only
     /// what needs its zones.
-    pub(crate) async fn list(config: &SdkConfig, written: &[inventory::Zone]) -> Result<Self, Error> {
+    pub async fn list(config: &SdkConfig, written: &[inventory::Zone]) -> Result<Self, Error> {
         // Route 53 takes five requests a second from an account, and many renewers may be at it.
         let retries = RetryConfig::standard()
             .with_max_attempts(10)
@@ -105,9 +150,9 @@ impl Zones {
         Ok(zones)
     }
 
-    /// Of several zones with one name, only the one that the inventory names by its id counts. The id
-    /// of a zone above it means that this name has no zone of its own in the world's eyes. An id that
-    /// leads nowhere fails what needs the zone.
+    /// Of several zones with one name, only the one that the inventory names by its id counts. The
+    /// id of a zone above it means that this name has no zone of its own in the world's eyes. An id
+    /// that leads nowhere fails what needs the zone.
     fn choose(&mut self, name: &str, id: &str) {
         let id = bare_id(id);
         let is_chosen = |zone: &HostedZone| zone.id == id && is_in(name, &zone.name);
@@ -142,7 +187,7 @@ impl Zones {
     }
 
     /// The longest public zone that holds `name`.
-    pub(crate) fn of(&self, name: &str) -> Result<&HostedZone, Error> {
+    pub fn of(&self, name: &str) -> Result<&HostedZone, Error> {
         let public: Vec<_> = self
             .zones
             .iter()
@@ -157,9 +202,7 @@ impl Zones {
             .iter()
             .find(|zone| is_in(name, &zone.name) && Some(zone.name.len()) > longest);
         if let Some(UnreachableZone { name: zone, problem }) = nearer {
-            return Err(Error::Internal(format!(
-                "cannot reach hosted zone {zone} for {name}: {problem}"
-            )));
+            return Err(Error(format!("cannot reach hosted zone {zone} for {name}: {problem}")));
         }
 
         let best: Vec<_> = public
@@ -168,21 +211,21 @@ impl Zones {
             .collect();
         match best.as_slice() {
             [zone] => Ok(zone),
-            [] => Err(Error::Internal(self.none(name))),
-            several => Err(Error::Internal(ambiguous(several))),
+            [] => Err(Error(self.none(name))),
+            several => Err(Error(ambiguous(several))),
         }
     }
 
     /// The zone with this id.
-    pub(crate) fn by_id(&self, id: &str) -> Result<&HostedZone, Error> {
+    pub fn by_id(&self, id: &str) -> Result<&HostedZone, Error> {
         self.zones
             .iter()
             .find(|zone| zone.id == id)
-            .ok_or_else(|| Error::Internal(format!("hosted zone {id} is not there any more")))
+            .ok_or_else(|| Error(format!("hosted zone {id} is not there any more")))
     }
 
     /// Whether a zone was deleted, with everything in it.
-    pub(crate) fn is_gone(&self, id: &str) -> bool {
+    pub fn is_gone(&self, id: &str) -> bool {
         self.unreachable.is_empty() && self.by_id(id).is_err()
     }
 
@@ -250,8 +293,8 @@ async fn zones_of(client: &Client, whose: &str) -> Result<Vec<HostedZone>, Error
     let mut pages = client.list_hosted_zones().into_paginator().send();
     let mut zones = Vec::new();
     while let Some(page) = pages.next().await {
-        let page = page
-            .map_err(|error| Error::Internal(format!("cannot list the hosted zones of {whose}: {}", reason(&error))))?;
+        let page =
+            page.map_err(|error| Error(format!("cannot list the hosted zones of {whose}: {}", reason(&error))))?;
         zones.extend(page.hosted_zones.into_iter().map(|zone| HostedZone {
             id: bare_id(&zone.id).to_owned(),
             name: plain(&zone.name),
@@ -263,6 +306,8 @@ async fn zones_of(client: &Client, whose: &str) -> Result<Vec<HostedZone>, Error
 }
 
 const SHOWN: usize = 20;
+const FIRST_PAGE: i32 = 2;
+const NEXT_PAGE: i32 = 100;
 
 #[cfg(test)]
 mod tests {
@@ -321,8 +366,8 @@ mod tests {
         }
     }
 
-    /// `aws route53 list-hosted-zones` prints `/hostedzone/Z4`; that and a typing error made the zone
-    /// vanish.
+    /// `aws route53 list-hosted-zones` prints `/hostedzone/Z4`; that and a typing error made the
+    /// zone vanish.
     #[test]
     fn an_id_with_its_prefix_is_the_same_and_one_that_leads_nowhere_is_an_error() {
         for (name, id, expected) in [
