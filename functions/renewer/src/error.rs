@@ -1,13 +1,15 @@
 //! Why a renewal stopped, and whether another issuer could help.
 
 use neverlapse::bucket::store;
+use neverlapse::dns;
 use neverlapse::timestamp::Timestamp;
 use thiserror::Error;
 
 /// Why a renewal stopped.
 ///
 /// The variant decides what happens next: only [`Error::CaUnavailable`] and [`Error::CaDeclined`]
-/// move on to the next issuer, and [`Error::should_notify`] says which of them people are notified of.
+/// move on to the next issuer, and [`Error::should_notify`] says which of them people are notified
+/// of.
 #[derive(Debug, Error)]
 pub(crate) enum Error {
     /// A failure of our own, or of AWS: another issuer would not help.
@@ -21,6 +23,13 @@ pub(crate) enum Error {
     CaUnavailable {
         problem: String,
         /// When the CA may be asked again, if it said so.
+        retry_after: Option<Timestamp>,
+    },
+    /// All issuers are in trouble, and people were notified of it when another certificate met it.
+    #[error("{problem}")]
+    IssuersInTrouble {
+        problem: String,
+        /// When the first of them may be asked again, if all said so.
         retry_after: Option<Timestamp>,
     },
     /// Nobody knows whether anything is due, because the bucket cannot be read.
@@ -65,7 +74,9 @@ impl Error {
     /// request. Nobody waits for a request `by_probe`.
     pub(crate) fn should_notify(&self, by_probe: bool, deliveries: u32) -> bool {
         match self {
-            Self::Internal(_) | Self::CaDeclined(_) | Self::CaUnavailable { .. } => true,
+            Self::Internal(_) | Self::CaDeclined(_) | Self::CaUnavailable { .. } | Self::IssuersInTrouble { .. } => {
+                true
+            }
             // The probe reads the same objects, and reports that once for all certificates.
             Self::BucketUnreadable(_) => !by_probe,
             // It goes on with the next delivery. If it happens again and again, it is a failure
@@ -84,13 +95,61 @@ impl Error {
                 problem: format!("{what}: {problem}"),
                 retry_after,
             },
-            other @ (Self::BucketUnreadable(_) | Self::OutOfTime(_) | Self::LeaseLost) => other,
+            other @ (Self::IssuersInTrouble { .. }
+            | Self::BucketUnreadable(_)
+            | Self::OutOfTime(_)
+            | Self::LeaseLost) => other,
+        }
+    }
+
+    /// When the CA may be asked again, if it said so.
+    pub(crate) fn retry_after(&self) -> Option<Timestamp> {
+        match self {
+            Self::CaUnavailable { retry_after, .. } | Self::IssuersInTrouble { retry_after, .. } => *retry_after,
+            Self::Internal(_)
+            | Self::CaDeclined(_)
+            | Self::BucketUnreadable(_)
+            | Self::OutOfTime(_)
+            | Self::LeaseLost => None,
+        }
+    }
+}
+
+/// Why an order at one issuer failed.
+#[derive(Debug)]
+pub(crate) struct IssuerError {
+    pub(crate) error: Error,
+    /// Whether the issuer answers so whatever is ordered: it is down, or refuses our account.
+    pub(crate) is_general: bool,
+}
+
+impl IssuerError {
+    /// An error that every certificate meets at this issuer.
+    pub(crate) fn general(error: Error) -> Self {
+        Self {
+            error,
+            is_general: true,
+        }
+    }
+}
+
+impl From<Error> for IssuerError {
+    fn from(error: Error) -> Self {
+        Self {
+            error,
+            is_general: false,
         }
     }
 }
 
 impl From<store::Error> for Error {
     fn from(error: store::Error) -> Self {
+        Self::Internal(error.to_string())
+    }
+}
+
+impl From<dns::Error> for Error {
+    fn from(error: dns::Error) -> Self {
         Self::Internal(error.to_string())
     }
 }

@@ -103,7 +103,10 @@ fn tried(result: &Result<(String, Outcome), RequestError>) -> Option<bool> {
         Ok((_, Outcome::Published(_))) => Some(false),
         Ok(_) | Err(RequestError::Unreadable(_)) => None,
         Err(RequestError::Failed(error)) => match error {
-            Error::Internal(_) | Error::CaDeclined(_) | Error::CaUnavailable { .. } => Some(true),
+            Error::Internal(_)
+            | Error::CaDeclined(_)
+            | Error::CaUnavailable { .. }
+            | Error::IssuersInTrouble { .. } => Some(true),
             Error::BucketUnreadable(_) | Error::OutOfTime(_) | Error::LeaseLost => None,
         },
     }

@@ -127,8 +127,8 @@ impl Notifier {
         self.send(Severity::Warning, &subject, &text).await;
     }
 
-    /// Answers a person, by an alert and where `neverlapse renew` reads it. Nobody else waits for an
-    /// answer.
+    /// Answers a person, by an alert and where `neverlapse renew` reads it. Nobody else waits for
+    /// an answer.
     async fn answer(&self, request: &Request, severity: Severity, stage: Stage, text: &str) {
         if request.requested_by != RequestedBy::Person {
             return;
@@ -205,8 +205,9 @@ impl Notifier {
                 renewal.failure.take()
             })
             .await?;
-        let failure = before.filter(|failure| failure.since < current.published_at);
-        if failure.is_none() && missed.is_empty() && answer.is_none() {
+        // Nobody was notified of a failure that another certificate had met before.
+        let failure = before.filter(|failure| failure.since < current.published_at && !failure.is_known);
+        if failure.is_none() && missed.iter().all(Miss::is_known) && answer.is_none() {
             return Ok(());
         }
 
@@ -245,19 +246,20 @@ impl Notifier {
     }
 
     /// People are notified of the first failure at once, and whoever asked of theirs; the probe's
-    /// digest reports that it lasts.
+    /// digest reports that it lasts. Trouble of all issuers is notified by the certificate that met
+    /// it first.
     async fn failed(&self, request: &Request, deliveries: u32, error: &Error) {
         let name = &request.name;
         let by_probe = request.requested_by == RequestedBy::Probe;
         let now = Timestamp::now();
         let current = self.history.current(name).await;
         let current = current.as_ref().map(|found| found.as_ref().map(|found| &found.value));
-        let retry_after = match error {
-            Error::CaUnavailable { retry_after, .. } => *retry_after,
-            _ => None,
-        };
+        let is_known = matches!(error, Error::IssuersInTrouble { .. });
         let next = |before: Option<&Failure>| {
-            let next = Failure::next(before, error.to_string(), retry_after, now);
+            let next = Failure {
+                is_known: is_known && before.is_none_or(|before| before.is_known),
+                ..Failure::next(before, error.to_string(), error.retry_after(), now)
+            };
             match current {
                 Ok(Some(current)) => next.before_the_end(current.facts.not_after, now),
                 Ok(None) | Err(_) => next,
@@ -267,26 +269,27 @@ impl Notifier {
         let remembered = self
             .history
             .remember(name, |renewal| {
+                let is_first = renewal.failure.as_ref().is_none_or(|before| before.is_known);
                 let failure = next(renewal.failure.as_ref());
                 renewal.failure = Some(failure.clone());
                 if is_followed(request) {
                     renewal.asked = Some(asked(request, Stage::Failed, error.to_string()));
                 }
-                failure
+                (failure, is_first)
             })
             .await;
-        let failure = match remembered {
-            Ok(failure) => failure,
+        let (failure, is_first) = match remembered {
+            Ok(remembered) => remembered,
             // Each try of each certificate would send an alert, because none would know of the one
             // before. The queue gives the request up, and an alarm reports that once.
             Err(unnoted) if by_probe => {
                 error!(name, fault = %error, %unnoted, "a renewal failed, and that cannot be remembered");
                 return;
             }
-            Err(_) => next(None),
+            Err(_) => (next(None), true),
         };
 
-        if failure.count == 1 || (!by_probe && deliveries == 1) {
+        if (is_first && !is_known) || (!by_probe && deliveries == 1) {
             let state = remaining(current, now);
             let subject = format!("WARNING: renewal of {name} failed, {state}");
             let text = failure_text(name, &failure, current, &state);

@@ -50,6 +50,22 @@ pub(crate) struct Miss {
     pub(crate) retry_after: Option<Timestamp>,
     /// Whether it refuses, and does so until a person changes something.
     pub(crate) is_declined: bool,
+    /// Whether every certificate meets it there, and if so, whether people were notified already.
+    pub(crate) trouble: Option<News>,
+}
+
+/// Whether trouble with an issuer is news.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum News {
+    New,
+    Known,
+}
+
+impl Miss {
+    /// Whether people were notified of it when another certificate met it.
+    pub(crate) fn is_known(&self) -> bool {
+        self.trouble == Some(News::Known)
+    }
 }
 
 impl fmt::Display for Outcome {
@@ -69,6 +85,14 @@ impl fmt::Display for Outcome {
 
 impl fmt::Display for Miss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.issuer, self.problem)
+        write!(f, "{}: {}", self.issuer, self.problem)?;
+        if self.trouble == Some(News::New) {
+            write!(
+                f,
+                "\n  note: other certificates meet the same at {}; no alert is sent for each of them",
+                self.issuer
+            )?;
+        }
+        Ok(())
     }
 }

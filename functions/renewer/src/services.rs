@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 
 use aws_config::SdkConfig;
 use neverlapse::bucket::store::Store;
+use neverlapse::dns::zone::Zones;
 use neverlapse::inventory;
 
 use crate::acme::account::Accounts;
 use crate::bucket::lease::Leases;
+use crate::bucket::trouble::Troubles;
 use crate::dns::lookup::Lookup;
-use crate::dns::zone::Zones;
 use crate::error::Error;
 
 /// The bucket, Route 53 and DNS.
@@ -37,9 +38,13 @@ impl Services {
         }
     }
 
+    pub(crate) fn troubles(&self) -> Troubles<'_> {
+        Troubles { store: &self.store }
+    }
+
     /// The hosted zones that can be written, as the inventory says how to reach them.
     pub(crate) async fn zones(&self, written: &[inventory::Zone]) -> Result<Zones, Error> {
-        Zones::list(&self.config, written).await
+        Ok(Zones::list(&self.config, written).await?)
     }
 
     pub(crate) fn lookup(&self) -> Result<Lookup, Error> {

@@ -152,6 +152,8 @@ pub struct Issuer {
     pub profile: Option<String>,
     /// Likewise, one to order only if the CA offers it.
     pub preferred_profile: Option<String>,
+    /// The common name of the root at which the chain is to end, if the CA offers such a chain.
+    pub preferred_chain: Option<String>,
 }
 
 /// How to reach a hosted zone of another account, or one whose name is not unique.
@@ -296,6 +298,7 @@ impl Issuer {
             staging_directory: None,
             profile: None,
             preferred_profile: None,
+            preferred_chain: None,
         }
     }
 }

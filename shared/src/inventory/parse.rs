@@ -155,6 +155,9 @@ struct WrittenIssuer {
     profile: Option<String>,
     /// Likewise, one to order only if the CA offers it.
     preferred_profile: Option<String>,
+    /// The common name of the root at which the chain is to end, such as `ISRG Root X1`, if the CA
+    /// offers such a chain.
+    preferred_chain: Option<String>,
 }
 
 /// What neverlapse watches and renews: `inventory.toml`, at the root of the bucket. The reader
@@ -321,6 +324,7 @@ impl Reader<'_> {
         issuer.staging_directory = written.staging_directory.or(issuer.staging_directory);
         issuer.profile = written.profile.or(issuer.profile);
         issuer.preferred_profile = written.preferred_profile.or(issuer.preferred_profile);
+        issuer.preferred_chain = written.preferred_chain.or(issuer.preferred_chain);
         self.inventory.issuers.insert(name.to_owned(), issuer);
         Ok(())
     }

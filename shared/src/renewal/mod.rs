@@ -307,8 +307,8 @@ mod tests {
         super::decide(&BTreeMap::new(), certificate, current, renewal, request, now)
     }
 
-    /// The URL of an issuer was changed from staging to production under the same name, and the fake
-    /// certificate stayed.
+    /// The URL of an issuer was changed from staging to production under the same name, and the
+    /// fake certificate stayed.
     #[test]
     fn another_directory_under_the_same_name_is_another_issuer() {
         let issuer = |directory: &str, staging: bool| {

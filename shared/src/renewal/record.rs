@@ -41,7 +41,8 @@ pub struct Renewal {
 /// A person's request, and how far it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Asked {
-    /// When it was made, by which whoever made it finds it here: [`Request::at`](super::request::Request::at).
+    /// When it was made, by which whoever made it finds it here:
+    /// [`Request::at`](super::request::Request::at).
     pub at: Timestamp,
     /// When this was noted.
     pub noted_at: Timestamp,
@@ -85,6 +86,10 @@ pub struct Failure {
     pub problem: String,
     /// The earliest next try.
     pub next_try: Timestamp,
+    /// Whether it is nothing but trouble of the issuers that people were notified of when another
+    /// certificate met it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_known: bool,
 }
 
 /// An issuer that asked to wait (Retry-After).
@@ -160,6 +165,7 @@ impl Failure {
             at: now,
             problem,
             next_try: retry_after.map_or(next_try, |after| after.max(next_try)),
+            is_known: false,
         }
     }
 

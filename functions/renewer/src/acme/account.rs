@@ -2,6 +2,7 @@
 //! again because something could not be read.
 
 use std::fmt;
+use std::ops::Deref;
 
 use data_encoding::BASE64URL_NOPAD;
 use instant_acme::Account;
@@ -60,10 +61,24 @@ impl fmt::Debug for Stored {
     }
 }
 
+/// An account that can be used: by the library, and by [`Directory`] with its key.
+pub(crate) struct OpenAccount {
+    account: Account,
+    pub(super) key: Key,
+}
+
+impl Deref for OpenAccount {
+    type Target = Account;
+
+    fn deref(&self) -> &Account {
+        &self.account
+    }
+}
+
 impl Accounts<'_> {
     /// The account at `issuer`, whose name is the folder that it is kept in; made if the bucket has
     /// none.
-    pub(crate) async fn open(&self, issuer: &Issuer, http: &Http) -> Result<Account, Error> {
+    pub(crate) async fn open(&self, issuer: &Issuer, http: &Http) -> Result<OpenAccount, Error> {
         let Found { key: place, mut stored } = self.stored(issuer).await?;
         if stored.value.next_key.is_some() {
             stored = self.finish_rollover(&place, stored, http).await?;
@@ -95,7 +110,10 @@ impl Accounts<'_> {
             };
             self.write(&place, &value, Expecting::Tag(&stored.tag)).await?;
         }
-        Ok(opened)
+        Ok(OpenAccount {
+            account: opened,
+            key: Key::from_pkcs8(&key)?,
+        })
     }
 
     /// Replaces the account's key. The new key is stored as the next one, sent to the CA, and then
@@ -148,8 +166,9 @@ impl Accounts<'_> {
     /// What is stored, or a new key that is stored first. Two renewers that find nothing both end
     /// with the same key.
     ///
-    /// An issuer whose directory has changed is another CA. The account at the one before stays where
-    /// it is, because its certificates may have to be revoked; the new one has a folder of its own.
+    /// An issuer whose directory has changed is another CA. The account at the one before stays
+    /// where it is, because its certificates may have to be revoked; the new one has a folder of
+    /// its own.
     async fn stored(&self, issuer: &Issuer) -> Result<Found, Error> {
         let mut last = String::new();
         for key in [key_of(issuer), key_of_directory(issuer)] {

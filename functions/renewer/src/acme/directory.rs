@@ -1,10 +1,10 @@
-//! A CA's directory, and the two requests of an account's life that must survive a crash:
-//! newAccount and keyChange (RFC 8555, 7.3 and 7.3.5).
+//! A CA's directory, and the requests that the library does not make: newAccount and keyChange (RFC
+//! 8555, 7.3 and 7.3.5) in a way that survives a crash, and other chains of a certificate (7.4.2).
 //!
-//! Their key has to be stored before the CA hears of it. The library can make an account for a
-//! given key (`AccountBuilder::create_from_key`), but then sends neither contact nor external
-//! account binding; and `Account::update_key` generates the new key inside the call. So these two
-//! are signed here, and everything else is the library's.
+//! The key of the former two has to be stored before the CA hears of it. The library can make an
+//! account for a given key (`AccountBuilder::create_from_key`), but then sends neither contact nor
+//! external account binding; and `Account::update_key` generates the new key inside the call. So
+//! these are signed here, and everything else is the library's.
 
 use bytes::Bytes;
 use http::Response;
@@ -13,7 +13,8 @@ use instant_acme::Problem;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::http::Http;
+use super::account::OpenAccount;
+use super::http::{Http, REPLAY_NONCE};
 use super::jws::{ExternalAccount, Key};
 use super::problem::{ProblemType, Step};
 use crate::error::Error;
@@ -30,7 +31,7 @@ pub(crate) struct Directory {
 
 impl Directory {
     pub(crate) async fn fetch(url: &str, http: &Http) -> Result<Self, Error> {
-        let response = http.get(url).await?;
+        let response = http.directory(url).await?;
         let response = accepted(response, http)?;
         serde_json::from_slice(response.body())
             .map_err(|error| Error::unavailable(format!("{url} is no ACME directory: {error}")))
@@ -51,7 +52,9 @@ impl Directory {
         }
 
         let header = json!({ "jwk": key.jwk() });
-        let response = self.post(&self.new_account, key, header, &payload, http).await?;
+        let response = self
+            .post(&self.new_account, key, header, &payload.to_string(), http)
+            .await?;
         let location = response.headers().get(LOCATION).and_then(|url| url.to_str().ok());
         location
             .map(str::to_owned)
@@ -67,10 +70,18 @@ impl Directory {
         };
 
         let inner_header = json!({ "alg": "ES256", "jwk": new.jwk(), "url": url });
-        let inner = new.sign(&inner_header, &json!({ "account": account, "oldKey": old.jwk() }))?;
-        self.post(url, old, json!({ "kid": account }), &inner, http)
+        let proof = json!({ "account": account, "oldKey": old.jwk() });
+        let inner = new.sign(&inner_header, &proof.to_string())?;
+        self.post(url, old, json!({ "kid": account }), &inner.to_string(), http)
             .await
             .map(drop)
+    }
+
+    /// Asks for a resource as an account (POST-as-GET, RFC 8555, 6.3).
+    pub(crate) async fn post_as_get(&self, url: &str, account: &OpenAccount, http: &Http) -> Result<Bytes, Error> {
+        let header = json!({ "kid": account.id() });
+        let response = self.post(url, &account.key, header, "", http).await?;
+        Ok(response.into_body())
     }
 
     /// Posts a payload that `key` signs. `header` says whose the key is: `jwk` or `kid`.
@@ -79,7 +90,7 @@ impl Directory {
         url: &str,
         key: &Key,
         mut header: Value,
-        payload: &Value,
+        payload: &str,
         http: &Http,
     ) -> Result<Response<Bytes>, Error> {
         header["alg"] = "ES256".into();
@@ -97,10 +108,10 @@ impl Directory {
     }
 
     async fn nonce(&self, http: &Http) -> Result<String, Error> {
-        let response = accepted(http.head(&self.new_nonce).await?, http)?;
+        let response = accepted(http.nonce(&self.new_nonce).await?, http)?;
         let nonce = response
             .headers()
-            .get("Replay-Nonce")
+            .get(REPLAY_NONCE)
             .and_then(|nonce| nonce.to_str().ok());
         nonce.map(str::to_owned).ok_or_else(|| Error::CaUnavailable {
             problem: format!("{} gave no nonce (HTTP {})", self.new_nonce, response.status()),

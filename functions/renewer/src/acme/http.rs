@@ -3,12 +3,12 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use instant_acme::{BodyWrapper, BytesResponse, HttpClient};
 use neverlapse::bucket::store::Store;
@@ -29,6 +29,16 @@ use crate::error::Error;
 pub(crate) struct Http {
     client: reqwest::Client,
     last: Arc<Mutex<LastAnswer>>,
+    spare: Arc<Mutex<Spare>>,
+}
+
+/// What one part of a renewal was told and the next one asks for: an account that is made here is
+/// then the library's, which asks for the directory and a nonce on its own.
+#[derive(Default)]
+struct Spare {
+    /// The directory, by its URL.
+    directory: Option<(String, Bytes)>,
+    nonce: Option<HeaderValue>,
 }
 
 /// What the server's last answer said beside its body.
@@ -37,6 +47,7 @@ struct LastAnswer {
     is_error: bool,
     retry_after: Option<Timestamp>,
     location: Option<String>,
+    alternates: Vec<String>,
 }
 
 impl Http {
@@ -55,6 +66,7 @@ impl Http {
         Ok(Self {
             client,
             last: Arc::default(),
+            spare: Arc::default(),
         })
     }
 
@@ -82,6 +94,12 @@ impl Http {
         last.location.filter(|_| !last.is_error)
     }
 
+    /// The URLs of other chains for the certificate that the server has just handed out (RFC 8555,
+    /// 7.4.2).
+    pub(crate) fn alternates(&self) -> Vec<String> {
+        self.last().alternates
+    }
+
     fn last(&self) -> LastAnswer {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -99,13 +117,50 @@ impl Http {
         self.request(Method::GET, url, Vec::new()).await
     }
 
-    pub(crate) async fn head(&self, url: &str) -> Result<Response<Bytes>, Error> {
-        self.request(Method::HEAD, url, Vec::new()).await
+    /// The directory at `url`, asked for once.
+    pub(crate) async fn directory(&self, url: &str) -> Result<Response<Bytes>, Error> {
+        if let Some(known) = self.known_directory(url) {
+            return Ok(Response::new(known));
+        }
+
+        let response = self.get(url).await?;
+        if response.status().is_success() {
+            self.spare().directory = Some((url.to_owned(), response.body().clone()));
+        }
+        Ok(response)
+    }
+
+    /// The answer of newNonce: the nonce that came with the last answer to [`Http::post`], or a new
+    /// one.
+    pub(crate) async fn nonce(&self, url: &str) -> Result<Response<Bytes>, Error> {
+        match self.spare_nonce() {
+            Some(response) => Ok(response),
+            None => self.request(Method::HEAD, url, Vec::new()).await,
+        }
     }
 
     /// Posts a JWS (RFC 8555, 6.2).
     pub(crate) async fn post(&self, url: &str, jws: &Value) -> Result<Response<Bytes>, Error> {
-        self.request(Method::POST, url, jws.to_string().into_bytes()).await
+        let response = self.request(Method::POST, url, jws.to_string().into_bytes()).await?;
+        self.spare().nonce = response.headers().get(REPLAY_NONCE).cloned();
+        Ok(response)
+    }
+
+    fn known_directory(&self, url: &str) -> Option<Bytes> {
+        let spare = self.spare();
+        let (known, directory) = spare.directory.as_ref()?;
+        (known == url).then(|| directory.clone())
+    }
+
+    fn spare_nonce(&self) -> Option<Response<Bytes>> {
+        let nonce = self.spare().nonce.take()?;
+        let mut response = Response::new(Bytes::new());
+        response.headers_mut().insert(REPLAY_NONCE, nonce);
+        Some(response)
+    }
+
+    fn spare(&self) -> MutexGuard<'_, Spare> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn request(&self, method: Method, url: &str, body: Vec<u8>) -> Result<Response<Bytes>, Error> {
@@ -140,6 +195,7 @@ impl Http {
                 .get(LOCATION)
                 .and_then(|url| url.to_str().ok())
                 .map(str::to_owned),
+            alternates: problem::links(&headers, "alternate"),
         });
 
         let mut body = read(response).await?;
@@ -163,12 +219,21 @@ impl HttpClient for Http {
             // The library takes an error for the directory that it asked for, or says of a nonce no
             // more than that it failed.
             let is_unsigned = request.method() != Method::POST;
-            let (parts, body) = request.into_parts();
-            let Ok(body) = body.collect().await;
-            let request = Request::from_parts(parts, body.to_bytes().to_vec());
-
-            let response = http.send(request).await;
-            let response = response.map_err(|reason| instant_acme::Error::Other(reason.into()))?;
+            let known = match *request.method() {
+                Method::GET => http.known_directory(&request.uri().to_string()).map(Response::new),
+                Method::HEAD => http.spare_nonce(),
+                _ => None,
+            };
+            let response = match known {
+                Some(response) => response,
+                None => {
+                    let (parts, body) = request.into_parts();
+                    let Ok(body) = body.collect().await;
+                    let request = Request::from_parts(parts, body.to_bytes().to_vec());
+                    let response = http.send(request).await;
+                    response.map_err(|reason| instant_acme::Error::Other(reason.into()))?
+                }
+            };
             let (parts, body) = response.into_parts();
             if is_unsigned && is_error(parts.status) {
                 return Err(instant_acme::Error::Api(serde_json::from_slice(&body)?));
@@ -262,6 +327,8 @@ fn no_client(error: &dyn std::error::Error) -> Error {
     Error::Internal(format!("cannot make an HTTPS client: {error}"))
 }
 
+/// RFC 8555, 6.5.1.
+pub(super) const REPLAY_NONCE: &str = "replay-nonce";
 const NONCES: u32 = 12;
 /// Let's Encrypt's limits are by the week; certificates must not expire because a CA names a longer
 /// time.

@@ -1,4 +1,4 @@
-//! JSON Web Signatures (RFC 7515) of an account's key, for the two requests of
+//! JSON Web Signatures (RFC 7515) of an account's key, for the requests of
 //! [`Directory`](super::directory::Directory).
 
 use aws_lc_rs::hmac;
@@ -35,7 +35,7 @@ impl Key {
     }
 
     /// A JWS in the flattened JSON serialization (RFC 7515, 7.2.2).
-    pub(crate) fn sign(&self, protected: &Value, payload: &Value) -> Result<Value, Error> {
+    pub(crate) fn sign(&self, protected: &Value, payload: &str) -> Result<Value, Error> {
         signed(protected, payload, |input| {
             let signature = self.0.sign(&SystemRandom::new(), input);
             let signature = signature.map_err(|_| Error::Internal("cannot sign with the account key".to_owned()))?;
@@ -63,7 +63,7 @@ impl ExternalAccount {
         let secret = hmac::Key::new(hmac::HMAC_SHA256, &secret);
 
         let protected = json!({ "alg": "HS256", "kid": self.key_id, "url": url });
-        signed(&protected, &key.jwk(), |input| {
+        signed(&protected, &key.jwk().to_string(), |input| {
             Ok(hmac::sign(&secret, input).as_ref().to_vec())
         })
     }
@@ -71,11 +71,11 @@ impl ExternalAccount {
 
 fn signed(
     protected: &Value,
-    payload: &Value,
+    payload: &str,
     sign: impl FnOnce(&[u8]) -> Result<Vec<u8>, Error>,
 ) -> Result<Value, Error> {
     let protected = encode(protected.to_string());
-    let payload = encode(payload.to_string());
+    let payload = encode(payload);
     let signature = encode(sign(format!("{protected}.{payload}").as_bytes())?);
     Ok(json!({ "protected": protected, "payload": payload, "signature": signature }))
 }

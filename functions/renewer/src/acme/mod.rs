@@ -2,6 +2,7 @@
 //! to its chain.
 
 pub(crate) mod account;
+pub(crate) mod alternate;
 mod directory;
 pub(crate) mod http;
 mod jws;

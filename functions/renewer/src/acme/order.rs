@@ -5,30 +5,32 @@ use std::time::Duration;
 
 use futures::future::try_join_all;
 use instant_acme::{
-    Account, AuthorizationStatus, CertificateIdentifier, ChallengeStatus, ChallengeType, Identifier, NewOrder, Order,
+    AuthorizationStatus, CertificateIdentifier, ChallengeStatus, ChallengeType, Identifier, NewOrder, Order,
     OrderStatus, Problem,
 };
 use lambda_runtime::tracing::{info, warn};
+use neverlapse::dns::zone::Zones;
 use neverlapse::inventory;
 use neverlapse::text::cut;
 use neverlapse::timestamp::Timestamp;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep};
 
+use super::account::OpenAccount;
+use super::alternate::Download;
 use super::http::{Http, retry_bad_nonce};
 use super::problem::{self, ProblemType, Step, Verdict, describe};
 use crate::bucket::attempt::Attempt;
 use crate::bucket::lease::Lease;
 use crate::dns::change::{self, Edits};
 use crate::dns::record::{TxtRecord, ZoneRecord};
-use crate::dns::zone::Zones;
-use crate::error::Error;
+use crate::error::{Error, IssuerError};
 use crate::progress::Progress;
 use crate::services::Services;
 
 /// Everything that it takes to bring an order to its end.
 pub(crate) struct Issuance<'a> {
-    pub(crate) account: &'a Account,
+    pub(crate) account: &'a OpenAccount,
     pub(crate) http: &'a Http,
     pub(crate) lease: &'a Lease<'a>,
     pub(crate) progress: Progress<'a>,
@@ -43,8 +45,7 @@ pub(crate) struct Issuance<'a> {
 }
 
 impl Issuance<'_> {
-    /// The chain that the CA issues for `attempt`: PEM, leaf first. `replaces` is the certificate
-    /// that it replaces.
+    /// What the CA issues for `attempt`. `replaces` is the certificate that it replaces.
     ///
     /// An order that turns out to be dead is forgotten, and one more is made in its place. One that
     /// the CA cannot answer for again and again is given up.
@@ -52,12 +53,10 @@ impl Issuance<'_> {
         &self,
         attempt: &mut Attempt,
         replaces: Option<CertificateIdentifier<'static>>,
-    ) -> Result<String, Error> {
+    ) -> Result<Download, IssuerError> {
         let chain = self.chain_of_any(attempt, replaces).await;
-        if matches!(chain, Err(Error::CaUnavailable { .. }))
-            && attempt.order.is_some()
-            && attempt.resumed >= MOST_RESUMED
-        {
+        let is_unavailable = matches!(&chain, Err(failed) if matches!(failed.error, Error::CaUnavailable { .. }));
+        if is_unavailable && attempt.order.is_some() && attempt.resumed >= MOST_RESUMED {
             attempt.given_up = true;
             self.lease.note(attempt).await?;
         }
@@ -68,17 +67,17 @@ impl Issuance<'_> {
         &self,
         attempt: &mut Attempt,
         replaces: Option<CertificateIdentifier<'static>>,
-    ) -> Result<String, Error> {
+    ) -> Result<Download, IssuerError> {
         let mut order = self.open(attempt, replaces.clone()).await?;
         match self.fulfil(&mut order, attempt).await {
             Err(Error::CaUnavailable { problem, .. }) if attempt.order.is_none() => {
                 warn!(problem, "the order is dead; ordering again");
             }
-            result => return result,
+            result => return Ok(result?),
         }
 
         let mut order = self.open(attempt, replaces).await?;
-        self.fulfil(&mut order, attempt).await
+        Ok(self.fulfil(&mut order, attempt).await?)
     }
 
     /// Removes our TXT records as far as Route 53 lets us, and notes which of them are gone. Those
@@ -102,7 +101,7 @@ impl Issuance<'_> {
         self.lease.note(attempt).await
     }
 
-    async fn fulfil(&self, order: &mut Order, attempt: &mut Attempt) -> Result<String, Error> {
+    async fn fulfil(&self, order: &mut Order, attempt: &mut Attempt) -> Result<Download, Error> {
         if order.state().status == OrderStatus::Pending {
             self.authorize(order, attempt).await?;
         }
@@ -110,7 +109,10 @@ impl Issuance<'_> {
         self.finalize(order, attempt).await?;
         let fetched = self.patiently(Step::Finalize, async || order.certificate().await).await;
         match fetched {
-            Ok(Some(chain)) if chain.contains(PEM) => Ok(chain),
+            Ok(Some(chain)) if chain.contains(PEM) => Ok(Download {
+                chain,
+                alternates: self.http.alternates(),
+            }),
             // A page of a proxy, say. Taken for an unfit certificate, it had another one ordered.
             Ok(Some(other)) => Err(Error::unavailable(format!(
                 "the CA answers {:?} in place of the certificate ({})",
@@ -133,7 +135,7 @@ impl Issuance<'_> {
         &self,
         attempt: &mut Attempt,
         replaces: Option<CertificateIdentifier<'static>>,
-    ) -> Result<Order, Error> {
+    ) -> Result<Order, IssuerError> {
         if let Some(url) = &attempt.order
             && let Some(order) = self.resume(url).await?
         {
@@ -176,7 +178,7 @@ impl Issuance<'_> {
         &self,
         attempt: &Attempt,
         replaces: Option<CertificateIdentifier<'static>>,
-    ) -> Result<Order, Error> {
+    ) -> Result<Order, IssuerError> {
         let identifiers: Vec<_> = attempt.identifiers.iter().map(|name| identifier(name)).collect();
 
         if let Some(replaces) = replaces {
@@ -193,16 +195,17 @@ impl Issuance<'_> {
                 Err(instant_acme::Error::Unsupported(what)) => {
                     warn!(what, "the CA knows no renewal information; ordering without it");
                 }
-                Err(error @ instant_acme::Error::Api(_)) => return Err(self.http.error(Step::Order, error)),
-                // The library does not take an order that does not repeat `replaces`; but it is there.
+                Err(error @ instant_acme::Error::Api(_)) => return Err(self.not_ordered(error, attempt)),
+                // The library does not take an order that does not repeat `replaces`; but it is
+                // there.
                 Err(error) => match self.http.made() {
                     Some(url) => {
                         warn!(fault = %error, order = url, "the CA's answer to the order is odd; asking for the order");
                         return retry_bad_nonce(async || self.account.order(url.clone()).await)
                             .await
-                            .map_err(|error| self.http.error(Step::Order, error));
+                            .map_err(|error| self.http.error(Step::Order, error).into());
                     }
-                    None => return Err(self.http.error(Step::Order, error)),
+                    None => return Err(self.not_ordered(error, attempt)),
                 },
             }
         }
@@ -210,7 +213,20 @@ impl Issuance<'_> {
         let order = new_order(&identifiers, attempt);
         retry_bad_nonce(async || self.account.new_order(&order).await)
             .await
-            .map_err(|error| self.http.error(Step::Order, error))
+            .map_err(|error| self.not_ordered(error, attempt))
+    }
+
+    /// Why the CA took no order, and whether it is about this certificate's names.
+    fn not_ordered(&self, error: instant_acme::Error, attempt: &Attempt) -> IssuerError {
+        let is_general = match &error {
+            instant_acme::Error::Api(problem) => problem::is_general(problem, &attempt.identifiers),
+            instant_acme::Error::Unsupported(_) => false,
+            _ => true,
+        };
+        IssuerError {
+            error: self.http.error(Step::Order, error),
+            is_general,
+        }
     }
 
     /// Proves control of every identifier whose authorization is not valid yet, and removes the
@@ -321,14 +337,22 @@ impl Issuance<'_> {
         let zones = self.zones().await?;
         let lookup = self.services.lookup()?;
 
+        let mut paths = BTreeMap::new();
+        for record in records {
+            // Apex and wildcard have one name.
+            if !paths.contains_key(&record.name) {
+                paths.insert(&record.name, lookup.path(&record.name, zones).await?);
+            }
+        }
+
         let mut placed = Vec::new();
         for record in records {
-            let path = lookup.path(&record.name, zones).await?;
+            let path = &paths[&record.name];
             let target = path.last().unwrap_or(&record.name);
             // A name that is nowhere in the inventory needs its origin.
             let zone = zones.of(target).map_err(|error| match path.len() {
-                0 | 1 => error,
-                _ => error.context(&format!("the CNAMEs {}", path.join(" -> "))),
+                0 | 1 => Error::from(error),
+                _ => Error::from(error).context(&format!("the CNAMEs {}", path.join(" -> "))),
             })?;
             placed.push(ZoneRecord {
                 zone: zone.id.clone(),

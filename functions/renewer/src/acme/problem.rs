@@ -33,7 +33,8 @@ pub(crate) enum Step {
 pub(crate) enum Verdict {
     /// The CA cannot answer now.
     Unavailable,
-    /// The CA refuses. Another one may issue: each has its own accounts, terms, policies and look-ups.
+    /// The CA refuses. Another one may issue: each has its own accounts, terms, policies and
+    /// look-ups.
     Declined,
 }
 
@@ -211,6 +212,36 @@ pub(crate) fn is_about_replaces(problem: &Problem) -> bool {
     is_possible && problem.subproblems.is_empty() && verdict(problem) == Verdict::Declined
 }
 
+/// Whether a CA that took no order would refuse any other one of ours as well: it is busy, or does
+/// not accept our account. Limits of single names name them (RFC 8555, 6.7.1, or in their text),
+/// and those of an account do not.
+pub(crate) fn is_general(problem: &Problem, identifiers: &[String]) -> bool {
+    let is_of_account = matches!(
+        ProblemType::of(problem),
+        ProblemType::AccountDoesNotExist
+            | ProblemType::ExternalAccountRequired
+            | ProblemType::Unauthorized
+            | ProblemType::UserActionRequired
+    );
+    let is_named = problem.subproblems.iter().any(|sub| sub.identifier.is_some())
+        || names_one_of(problem.detail.as_deref().unwrap_or_default(), identifiers);
+    (is_of_account || verdict(problem) == Verdict::Unavailable) && !is_named
+}
+
+/// Whether a text names one of the identifiers, or a domain that one of them is in.
+fn names_one_of(text: &str, identifiers: &[String]) -> bool {
+    let text = text.to_ascii_lowercase();
+    text.split(|c: char| !(c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | ':')))
+        .map(|word| word.trim_matches(['.', ':']))
+        .filter(|word| word.contains(['.', ':']))
+        .any(|word| {
+            identifiers.iter().any(|identifier| {
+                let name = identifier.trim_start_matches("*.");
+                name == word || name.strip_suffix(word).is_some_and(|rest| rest.ends_with('.'))
+            })
+        })
+}
+
 /// An error's body as a problem document that the library reads (RFC 9457), whatever it is: HTTP's
 /// status counts, links are in the text, and what is no problem document is shown by its start.
 pub(crate) fn document(status: StatusCode, headers: &HeaderMap, body: &[u8], url: &str) -> String {
@@ -233,8 +264,11 @@ pub(crate) fn document(status: StatusCode, headers: &HeaderMap, body: &[u8], url
     if let Some(instance) = text("instance") {
         detail.push_str(&format!(" [instance: {instance}]"));
     }
-    for (relation, target) in links(headers) {
-        detail.push_str(&format!(" [{relation}: {target}]"));
+    // A person may have to open them.
+    for relation in SHOWN_LINKS {
+        for target in links(headers, relation) {
+            detail.push_str(&format!(" [{relation}: {target}]"));
+        }
     }
 
     // One that the library cannot read must not hide the rest.
@@ -248,22 +282,21 @@ pub(crate) fn document(status: StatusCode, headers: &HeaderMap, body: &[u8], url
     json!({ "type": kind, "detail": detail, "status": status.as_u16(), "subproblems": subproblems }).to_string()
 }
 
-/// The links that a person may have to open (RFC 8288), by their relation.
-fn links(headers: &HeaderMap) -> Vec<(&'static str, String)> {
+/// The targets of the links of this relation (RFC 8288).
+pub(super) fn links(headers: &HeaderMap, relation: &str) -> Vec<String> {
     let mut links = Vec::new();
     for header in headers.get_all(LINK) {
         let mut rest = header.to_str().unwrap_or_default();
         while let Some((target, after)) = rest.split_once('<').and_then(|(_, link)| link.split_once('>')) {
             let parameters = after.split('<').next().unwrap_or_default();
             rest = &after[parameters.len()..];
-            let relation = SHOWN_LINKS.into_iter().find(|relation| {
-                parameters
-                    .split([';', ','])
-                    .filter_map(|parameter| parameter.trim().strip_prefix("rel="))
-                    .any(|value| value.trim_matches('"').split_whitespace().any(|word| word == *relation))
-            });
-            if let Some(relation) = relation {
-                links.push((relation, target.to_owned()));
+
+            let is_it = parameters
+                .split([';', ','])
+                .filter_map(|parameter| parameter.trim().strip_prefix("rel="))
+                .any(|value| value.trim_matches('"').split_whitespace().any(|word| word == relation));
+            if is_it {
+                links.push(target.to_owned());
             }
         }
     }
@@ -477,6 +510,43 @@ mod tests {
             let problem = read(status, &HeaderMap::new(), &json!({ "type": kind }).to_string());
             assert_eq!(verdict(&problem), expected, "{kind} {status}");
         }
+    }
+
+    /// Let's Encrypt's words for its limits; each of the six certificates that were due had an
+    /// alert of its own about the account's.
+    #[test]
+    fn a_limit_that_names_no_name_is_the_accounts() {
+        for (kind, status, detail, expected) in [
+            (
+                "rateLimited",
+                429,
+                "too many new orders (300) from this account in the last 3h0m0s, retry after 2026-11-26 01:00:00 UTC: see https://letsencrypt.org/docs/rate-limits/#new-orders-per-account",
+                true,
+            ),
+            (
+                "rateLimited",
+                429,
+                "too many certificates (50) already issued for \"example.com\" in the last 168h0m0s, retry after 2026-11-26 01:00:00 UTC: see https://letsencrypt.org/docs/rate-limits/",
+                false,
+            ),
+            (
+                "rateLimited",
+                429,
+                "too many failed authorizations (5) for \"www.example.com\" in the last 1h0m0s",
+                false,
+            ),
+            ("serverInternal", 500, "try again", true),
+            ("unauthorized", 403, "Account is deactivated", true),
+            ("rejectedIdentifier", 400, "this name is not public", false),
+            ("malformed", 400, "too many names", false),
+        ] {
+            let problem = json!({ "type": format!("{NAMESPACE}{kind}"), "detail": detail });
+            let problem = read(status, &HeaderMap::new(), &problem.to_string());
+            let identifiers = ["*.www.example.com".to_owned(), "shop.example.com".to_owned()];
+            assert_eq!(is_general(&problem, &identifiers), expected, "{detail}");
+        }
+        let compound = serde_json::from_str(COMPOUND).unwrap();
+        assert!(!is_general(&compound, &[]));
     }
 
     #[test]

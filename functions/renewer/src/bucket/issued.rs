@@ -54,6 +54,18 @@ impl Expected<'_> {
             })
     }
 
+    /// Whether a chain ends at the root of this name: its common name, as `openssl x509 -issuer`
+    /// shows it.
+    pub(crate) fn leads_to(&self, pem: &str, root: &str) -> bool {
+        let chain = self.attempt.key.public().ok().and_then(|key| tidied(pem, &key).ok());
+        let top = chain.as_ref().and_then(|chain| chain.last());
+        let Some(Ok((_, top))) = top.map(|der| X509Certificate::from_der(der)) else {
+            return false;
+        };
+        let mut names = top.issuer().iter_common_name();
+        names.any(|name| name.as_str().is_ok_and(|name| name.eq_ignore_ascii_case(root)))
+    }
+
     /// From when on the certificate can be served, if that is a few minutes ahead: some CAs' clocks
     /// are.
     pub(crate) fn valid_from(&self, pem: &str, now: Timestamp) -> Option<Timestamp> {

@@ -18,11 +18,12 @@ use crate::acme::order::Issuance;
 use crate::bucket::attempt::Attempt;
 use crate::bucket::issued::{Expected, Issued};
 use crate::bucket::lease::Lease;
+use crate::bucket::trouble::Trouble;
 use crate::bucket::version;
-use crate::error::Error;
+use crate::error::{Error, IssuerError};
 use crate::history::History;
 use crate::key::PrivateKey;
-use crate::outcome::Miss;
+use crate::outcome::{Miss, News};
 
 /// A certificate that is due, and everything that its order depends on.
 pub(crate) struct Job<'a> {
@@ -55,57 +56,125 @@ impl<'a> Job<'a> {
     /// Orders from one issuer after the other, until one issues or the failure is not an issuer's.
     /// `under_way` are the attempts that earlier renewers began, the last one first.
     pub(crate) async fn order(&self, under_way: Vec<Attempt>) -> Result<Ordered, Error> {
-        let name = &self.task.wanted.name;
         let mut turns = self.turns(under_way);
         let mut missed = Vec::new();
 
-        while let Some(Turn { issuer, resumed }) = turns.pop_front() {
-            let miss = |problem, retry_after, is_declined| Miss {
-                issuer: issuer.name.clone(),
-                problem,
-                retry_after,
-                is_declined,
-            };
-            if let Some(until) = self.has_to_wait(issuer) {
-                let problem = format!("not asked; it said to wait until {until}");
-                missed.push(miss(problem, Some(until), false));
+        while let Some(turn) = turns.pop_front() {
+            let issuer = turn.issuer;
+            let trouble = self.trouble(issuer).await;
+            if let Some(miss) = self.not_asked(&turn, trouble.as_ref()) {
+                missed.push(miss);
                 continue;
             }
 
-            let begins = if resumed.is_some() {
+            let begins = if turn.resumed.is_some() {
                 "going on with the order at"
             } else {
                 "ordering from"
             };
             self.task.progress().step(format!("{begins} {}", issuer.name)).await;
-            let was_under_way = resumed.as_ref().is_some_and(|attempt| !attempt.given_up);
-            match self.order_from(issuer, resumed).await {
-                Ok(issued) => return Ok(Ordered { issued, missed }),
-                Err(Error::CaUnavailable { problem, retry_after }) => {
-                    warn!(name, issuer = issuer.name, said = problem, "the issuer is at fault");
-                    let retry_after = retry_after.map(|until| self.bounded(until));
-                    missed.push(miss(problem, retry_after, false));
-                    if let (Some(until), Some(history)) = (retry_after, self.history) {
-                        history.wait(name, &issuer.name, until).await?;
+            let was_under_way = turn.resumed.as_ref().is_some_and(|attempt| !attempt.given_up);
+            let miss = match self.order_from(issuer, turn.resumed).await {
+                Ok(issued) => {
+                    if trouble.is_some() {
+                        self.task.services.troubles().over(issuer).await;
                     }
-                    // An order that was given up is made anew, after all others were asked.
-                    let is_given_up = self.lease.attempts().await.first().is_some_and(|last| last.given_up);
-                    if was_under_way && is_given_up {
-                        turns.push_back(Turn { issuer, resumed: None });
-                    }
+                    return Ok(Ordered { issued, missed });
                 }
-                Err(Error::CaDeclined(problem)) => {
-                    warn!(name, issuer = issuer.name, said = problem, "the issuer declines");
-                    missed.push(miss(problem, None, true));
-                }
-                Err(error) => return Err(error),
+                Err(failed) => self.miss(issuer, failed).await?,
+            };
+
+            // An order that was given up is made anew, after all others were asked.
+            let is_given_up = self.lease.attempts().await.first().is_some_and(|last| last.given_up);
+            if was_under_way && is_given_up && !miss.is_declined {
+                turns.push_back(Turn { issuer, resumed: None });
             }
+            missed.push(miss);
         }
         Err(nobody_issued(&missed))
     }
 
-    /// Orders that were begun come first, because they are finished, whichever issuer would be asked
-    /// otherwise. An issuer whose order was given up gets a new one at its own place.
+    /// The trouble that other certificates met at this issuer. A dry run goes to another directory.
+    async fn trouble(&self, issuer: &Issuer) -> Option<Trouble> {
+        self.history?;
+        self.task.services.troubles().of(issuer).await
+    }
+
+    /// The miss of an issuer that is left alone, because it asked to wait. What waits for all
+    /// certificates is new orders; one that is under way goes on.
+    fn not_asked(&self, turn: &Turn<'_>, trouble: Option<&Trouble>) -> Option<Miss> {
+        if self.task.request.is_urgent() {
+            return None;
+        }
+
+        let now = Timestamp::now();
+        let issuer = &turn.issuer.name;
+        let miss = |problem, until, trouble| Miss {
+            issuer: issuer.clone(),
+            problem,
+            retry_after: Some(until),
+            is_declined: false,
+            trouble,
+        };
+        if let Some(until) = self.renewal.asked_to_wait(issuer, now) {
+            let problem = format!("not asked; it said to wait until {until}");
+            return Some(miss(problem, until, None));
+        }
+
+        let is_begun = turn.resumed.as_ref().is_some_and(|attempt| attempt.order.is_some());
+        let trouble = trouble.filter(|_| !is_begun)?;
+        let not_after = self.current.map(|current| current.facts.not_after);
+        let until = trouble.wait(not_after, now)?;
+        let problem = format!(
+            "not asked before {until}; it answered another certificate: {}",
+            trouble.problem
+        );
+        Some(miss(problem, until, Some(News::Known)))
+    }
+
+    /// The miss of an issuer that failed. A failure that is not the issuer's ends the job.
+    async fn miss(&self, issuer: &Issuer, failed: IssuerError) -> Result<Miss, Error> {
+        let name = &self.task.wanted.name;
+        let (problem, retry_after, is_declined) = match failed.error {
+            Error::CaUnavailable { problem, retry_after } => (problem, retry_after, false),
+            Error::CaDeclined(problem) => (problem, None, true),
+            error => return Err(error),
+        };
+        let what = if is_declined {
+            "the issuer declines"
+        } else {
+            "the issuer is at fault"
+        };
+        warn!(name, issuer = issuer.name, said = problem, "{what}");
+
+        let own = retry_after.map(|until| self.bounded(until));
+        let mut news = None;
+        if let Some(history) = self.history {
+            if let Some(until) = own {
+                history.wait(name, &issuer.name, until).await?;
+            }
+            if failed.is_general {
+                let trouble = Trouble {
+                    problem: problem.clone(),
+                    is_declined,
+                    at: Timestamp::now(),
+                    until: retry_after,
+                };
+                let is_new = self.task.services.troubles().meet(issuer, &trouble).await;
+                news = Some(if is_new { News::New } else { News::Known });
+            }
+        }
+        Ok(Miss {
+            issuer: issuer.name.clone(),
+            problem,
+            retry_after: own,
+            is_declined,
+            trouble: news,
+        })
+    }
+
+    /// Orders that were begun come first, because they are finished, whichever issuer would be
+    /// asked otherwise. An issuer whose order was given up gets a new one at its own place.
     fn turns(&self, under_way: Vec<Attempt>) -> VecDeque<Turn<'a>> {
         let issuer_of = |attempt: &Attempt| {
             self.issuers
@@ -141,22 +210,15 @@ impl<'a> Job<'a> {
         resumed.chain(anew).collect()
     }
 
-    fn has_to_wait(&self, issuer: &Issuer) -> Option<Timestamp> {
-        if self.task.request.is_urgent() {
-            return None;
-        }
-        self.renewal.asked_to_wait(&issuer.name, Timestamp::now())
-    }
-
     /// One order at one issuer. Its attempt stays in the lease until the version is published,
     /// unless the CA would only answer the same again.
-    async fn order_from(&self, issuer: &Issuer, resumed: Option<Attempt>) -> Result<Issued, Error> {
+    async fn order_from(&self, issuer: &Issuer, resumed: Option<Attempt>) -> Result<Issued, IssuerError> {
         let Task { services, wanted, .. } = self.task;
         // What only this issuer needs is no reason to leave out the others.
         let roots = http::roots(issuer, &services.store).await.map_err(Error::of_issuer)?;
         let http = Http::new(&roots)?;
         let account = services.accounts().open(issuer, &http).await;
-        let account = account.map_err(Error::of_issuer)?;
+        let account = account.map_err(|error| IssuerError::general(error.of_issuer()))?;
 
         let mut attempt = match resumed.filter(|attempt| attempt.is_of(&account)) {
             Some(mut attempt) => {
@@ -180,12 +242,17 @@ impl<'a> Job<'a> {
             patience: self.patience(&attempt),
         };
         let replaces = self.replaces(issuer, &account).await;
-        let chain = match issuance.chain(&mut attempt, replaces).await {
-            Err(refused @ Error::CaDeclined(_)) => {
+        let download = match issuance.chain(&mut attempt, replaces).await {
+            Err(
+                refused @ IssuerError {
+                    error: Error::CaDeclined(_),
+                    ..
+                },
+            ) => {
                 self.lease.forget().await?;
                 return Err(refused);
             }
-            chain => chain?,
+            download => download?,
         };
         // An attempt that was resumed may have left TXT records behind that its order no longer
         // needs.
@@ -197,6 +264,9 @@ impl<'a> Job<'a> {
             issuer,
             roots: &roots,
         };
+        let chain = download
+            .preferred(issuer, &account, &http, |chain, root| expected.leads_to(chain, root))
+            .await;
         if let Some(from) = expected.valid_from(&chain, Timestamp::now()) {
             self.wait_until(from).await?;
         }
@@ -205,7 +275,7 @@ impl<'a> Job<'a> {
             // Asked again, the CA would hand out the same.
             self.lease.forget().await?;
         }
-        issued
+        Ok(issued?)
     }
 
     /// Waits for a certificate that the CA's clock dates a little ahead; if it takes longer than we
@@ -229,9 +299,9 @@ impl<'a> Job<'a> {
             .map_or(until, |current| renewal::bounded(until, current.facts.not_after, now))
     }
 
-    /// Until when an order that was resumed may stay as it is: half of the time, so that the rest is
-    /// enough for another one. One that was given up already, or that a person does not want to wait
-    /// for, is only looked at.
+    /// Until when an order that was resumed may stay as it is: half of the time, so that the rest
+    /// is enough for another one. One that was given up already, or that a person does not want to
+    /// wait for, is only looked at.
     fn patience(&self, attempt: &Attempt) -> Option<Instant> {
         if attempt.resumed == 0 {
             return None;
@@ -285,17 +355,19 @@ impl<'a> Job<'a> {
 fn nobody_issued(missed: &[Miss]) -> Error {
     let problems: Vec<_> = missed.iter().map(Miss::to_string).collect();
     let problem = problems.join("\n");
-    if missed.iter().all(|miss| miss.is_declined) {
-        return Error::CaDeclined(problem);
-    }
-    Error::CaUnavailable {
-        problem,
-        // An issuer that named no time may be asked again sooner than the earliest of the others.
-        retry_after: missed
-            .iter()
-            .map(|miss| miss.retry_after)
-            .collect::<Option<Vec<_>>>()
-            .and_then(|waits| waits.into_iter().min()),
+    // An issuer that named no time may be asked again sooner than the earliest of the others.
+    let retry_after = missed
+        .iter()
+        .map(|miss| miss.retry_after)
+        .collect::<Option<Vec<_>>>()
+        .and_then(|waits| waits.into_iter().min());
+
+    if missed.iter().all(Miss::is_known) {
+        Error::IssuersInTrouble { problem, retry_after }
+    } else if missed.iter().all(|miss| miss.is_declined) {
+        Error::CaDeclined(problem)
+    } else {
+        Error::CaUnavailable { problem, retry_after }
     }
 }
 
