@@ -1,0 +1,281 @@
+//! `neverlapse plan`: what would be renewed now, and why, and on request whether anything keeps it
+//! from being renewed. Orders nothing.
+
+mod check;
+mod issuer;
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+use comfy_table::{Cell, Color};
+use neverlapse::bucket::store::Store;
+use neverlapse::bucket::version::{Current, current_key};
+use neverlapse::finding::Severity;
+use neverlapse::inventory::{Inventory, Managed};
+use neverlapse::renewal::{Decision, Failure, Renewal, decide};
+use neverlapse::text::{counted, printable, printable_json};
+use neverlapse::timestamp::Timestamp;
+use serde_json::{Value, json};
+
+use self::check::{Check, Checker, Surroundings};
+use crate::argument;
+use crate::cell;
+use crate::stack::{self, Stack, StackName};
+use crate::terminal::Terminal;
+
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+pub(crate) struct Arguments {
+    /// Only these certificates, by their names in the inventory
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+    /// Also check what an order depends on: zones, CNAMEs, delegation, DNSSEC, CAA, profiles, EAB
+    #[arg(long)]
+    check: bool,
+    /// With --check, print also what is as it should be
+    #[arg(long, requires = "check")]
+    all: bool,
+    /// The only name server to ask
+    #[arg(long, value_name = "IP[:PORT]", value_parser = argument::nameserver, requires = "check")]
+    nameserver: Option<SocketAddr>,
+    /// How to print the result
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    #[command(flatten)]
+    stack: StackName,
+}
+
+/// How to print the result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people
+    Text,
+    /// One neverlapse.plan/1 document
+    Json,
+}
+
+pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
+    let stack = Stack::find(&arguments.stack).await?;
+    let inventory = stack.inventory().await?;
+    let certificates: Vec<_> = if arguments.names.is_empty() {
+        inventory.certificates.iter().collect()
+    } else {
+        let named = arguments.names.iter().map(|name| stack::certificate(&inventory, name));
+        named.collect::<Result<_>>()?
+    };
+
+    let now = Timestamp::now();
+    let mut plans = Vec::new();
+    for certificate in &certificates {
+        plans.push(Plan::read(&stack.store, &inventory, certificate, now).await?);
+    }
+    let surroundings = if arguments.check {
+        let checker = Checker::new(&stack, &inventory, &certificates, arguments.nameserver).await?;
+        for (plan, certificate) in plans.iter_mut().zip(&certificates) {
+            let current = plan.current.as_ref().map(|current| &current.facts);
+            plan.checks = checker.certificate(certificate, current).await;
+        }
+        Some(checker.surroundings(&certificates).await)
+    } else {
+        None
+    };
+
+    let mut out = io::stdout().lock();
+    match arguments.format {
+        Format::Text => print(&mut out, &plans, surroundings.as_ref(), arguments.all)?,
+        Format::Json => writeln!(
+            out,
+            "{}",
+            printable_json(document(&plans, surroundings.as_ref(), now).to_string())
+        )?,
+    }
+    out.flush()?;
+
+    let is_wrong = |check: &Check| matches!(check.status, Severity::Warning | Severity::Critical);
+    let is_fine = inventory.problems.is_empty()
+        && !plans.iter().flat_map(|plan| &plan.checks).any(is_wrong)
+        && !surroundings.iter().flat_map(Surroundings::checks).any(is_wrong);
+    Ok(if is_fine { 0 } else { PROBLEMS })
+}
+
+impl Surroundings {
+    fn checks(&self) -> impl Iterator<Item = &Check> {
+        let of_zones = self.zones.iter().flat_map(|zone| &zone.checks);
+        of_zones.chain(self.issuers.iter().flat_map(|issuer| &issuer.checks))
+    }
+}
+
+/// What the renewer would decide for a certificate, and what it decides by.
+struct Plan {
+    name: String,
+    current: Option<Current>,
+    renewal: Option<Renewal>,
+    decision: Decision,
+    checks: Vec<Check>,
+}
+
+impl Plan {
+    async fn read(store: &Store, inventory: &Inventory, certificate: &Managed, now: Timestamp) -> Result<Self> {
+        let current = store.document::<Current>(&current_key(&certificate.name)).await?;
+        let current = current.map(|found| found.value);
+        let renewal = store.document::<Renewal>(&Renewal::key(&certificate.name)).await?;
+        let renewal = renewal.map(|found| found.value);
+        Ok(Self {
+            name: certificate.name.clone(),
+            decision: decide(
+                &inventory.issuers,
+                certificate,
+                current.as_ref(),
+                renewal.as_ref(),
+                None,
+                now,
+            ),
+            current,
+            renewal,
+            checks: Vec::new(),
+        })
+    }
+
+    fn is_due(&self) -> bool {
+        matches!(self.decision, Decision::Due { .. })
+    }
+
+    fn failure(&self) -> Option<&Failure> {
+        self.renewal.as_ref()?.failure.as_ref()
+    }
+
+    fn cells(&self) -> [Cell; 4] {
+        let (not_after, issuer) = match &self.current {
+            Some(Current { facts, .. }) => (facts.not_after.to_string(), facts.issuer.name.clone()),
+            None => ("-".to_owned(), "-".to_owned()),
+        };
+
+        let mut decision = printable(&self.decision.to_string());
+        if let Some(failure) = self.failure() {
+            decision.push_str(&format!(
+                "\nfailed {} times since {}: {}",
+                failure.count,
+                failure.since,
+                printable(&failure.problem)
+            ));
+        }
+        let color = if self.is_due() { Color::Yellow } else { Color::Green };
+
+        [
+            Cell::new(&self.name),
+            Cell::new(not_after),
+            Cell::new(issuer),
+            Cell::new(decision).fg(color),
+        ]
+    }
+
+    fn json(&self) -> Value {
+        let (next, reason, next_try) = match &self.decision {
+            Decision::NotDue { next } => (Some(next), None, None),
+            Decision::Due { reason, next_try } => (None, Some(reason.to_string()), next_try.as_ref()),
+        };
+        json!({
+            "name": self.name,
+            "not_after": self.current.as_ref().map(|current| current.facts.not_after),
+            "issuer": self.current.as_ref().map(|current| &current.facts.issuer.name),
+            "due": self.is_due(),
+            "next": next,
+            "reason": reason,
+            "next_try": next_try,
+            "failure": self.failure(),
+            "checks": self.checks,
+        })
+    }
+}
+
+fn document(plans: &[Plan], surroundings: Option<&Surroundings>, now: Timestamp) -> Value {
+    let certificates: Vec<_> = plans.iter().map(Plan::json).collect();
+    let mut document = json!({ "schema": SCHEMA, "at": now, "certificates": certificates });
+    if let Some(surroundings) = surroundings {
+        document["zones"] = json!(surroundings.zones);
+        document["issuers"] = json!(surroundings.issuers);
+    }
+    document
+}
+
+fn print(out: &mut impl Write, plans: &[Plan], surroundings: Option<&Surroundings>, all: bool) -> Result<()> {
+    let mut grid = Terminal::of_stdout().grid();
+    grid.set_header(["CERTIFICATE", "VALID UNTIL", "ISSUER", "DECISION"]);
+    grid.add_rows(plans.iter().map(Plan::cells));
+    Terminal::wrap_last(&mut grid);
+    if grid.row_count() > 0 {
+        writeln!(out, "{}\n", grid.trim_fmt())?;
+    }
+    if let Some(surroundings) = surroundings {
+        print_checks(out, plans, surroundings, all)?;
+    }
+
+    let certificates = counted(plans.len() as u64, "certificate", "certificates");
+    let due = plans.iter().filter(|plan| plan.is_due()).count();
+    writeln!(out, "{certificates}, {due} due")?;
+    Ok(())
+}
+
+/// What is not as it should be, or everything.
+fn print_checks(out: &mut impl Write, plans: &[Plan], surroundings: &Surroundings, all: bool) -> Result<()> {
+    let of_plans = plans.iter().map(|plan| (plan.name.clone(), &plan.checks));
+    let of_zones = surroundings
+        .zones
+        .iter()
+        .map(|zone| (format!("zone {}", zone.name), &zone.checks));
+    let of_issuers = surroundings
+        .issuers
+        .iter()
+        .map(|issuer| (format!("issuer {}", issuer.name), &issuer.checks));
+
+    let mut grid = Terminal::of_stdout().grid();
+    grid.set_header(["STATUS", "ABOUT", "CHECK", "FOUND"]);
+    let mut count = 0;
+    for (about, checks) in of_plans.chain(of_zones).chain(of_issuers) {
+        count += checks.len();
+        for check in checks.iter().filter(|check| all || check.status != Severity::Ok) {
+            grid.add_row([
+                cell::status(check.status),
+                Cell::new(&about),
+                Cell::new(check.what),
+                Cell::new(printable(&check.text)),
+            ]);
+        }
+    }
+    Terminal::wrap_last(&mut grid);
+    if grid.row_count() > 0 {
+        writeln!(out, "{}\n", grid.trim_fmt())?;
+    }
+
+    for issuer in surroundings.issuers.iter().filter(|issuer| !issuer.profiles.is_empty()) {
+        let profiles: Vec<_> = issuer.profiles.keys().map(|name| printable(name)).collect();
+        writeln!(out, "{} offers the profiles {}", issuer.name, profiles.join(", "))?;
+    }
+    let checks = counted(count as u64, "check", "checks");
+    let not_fine = if all {
+        String::new()
+    } else {
+        format!(", {} not as it should be", grid.row_count())
+    };
+    writeln!(out, "{checks}{not_fine}")?;
+    Ok(())
+}
+
+/// The inventory has problems, or an order would.
+const PROBLEMS: u8 = 1;
+const SCHEMA: &str = "neverlapse.plan/1";
+const HELP: &str = "\
+Examples:
+  neverlapse plan
+  neverlapse plan --check                    does anything keep certificates from being issued?
+  neverlapse plan example.com --check --all  everything that was looked at
+  neverlapse plan --check --format json
+  neverlapse plan --stack neverlapse-staging
+
+--check asks DNS, Route 53 (route53:ListHostedZones, GetHostedZone, ListResourceRecordSets) and the issuers' directories from here, \
+with your own permissions. It finds for each name the hosted zone of its challenge, by way of CNAMEs; compares the zone's delegation and \
+DS records with the zone; reads CAA records as a CA does; and looks for the profiles and the external account binding that are needed.
+
+Exit codes: 0 nothing is wrong, 1 the inventory has problems or a check failed.";
