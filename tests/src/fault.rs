@@ -1,9 +1,11 @@
 //! A proxy in front of the emulator or of an ACME server that keeps what goes by, refuses what it
 //! is told to, lets a request wait, or lets it through and never says what came of it.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::Result;
 use axum::Router;
@@ -12,11 +14,12 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::serve::Listener;
-use futures::stream;
+use futures::stream::{self, StreamExt as _};
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
@@ -41,6 +44,8 @@ pub enum Fate {
     CutBefore,
     /// It is passed on, and the connection breaks instead of an answer.
     CutAfter,
+    /// It is passed on, and the answer comes in small pieces.
+    Trickle,
     /// It is answered with this status and body (XML, as AWS does) at once.
     Refuse(u16, String),
     /// It is answered so at once.
@@ -226,7 +231,7 @@ async fn pass(
 ) -> Response {
     let fate = fate(&shared, &method, &uri, &headers, &body);
     match &fate {
-        Fate::Pass | Fate::Hold | Fate::CutAfter => {}
+        Fate::Pass | Fate::Hold | Fate::CutAfter | Fate::Trickle => {}
         Fate::CutBefore => return cut(),
         Fate::Refuse(status, body) => {
             let headers = vec![("content-type", "application/xml".to_owned())];
@@ -264,6 +269,9 @@ async fn pass(
     match answer {
         Ok((status, mut headers, body)) => {
             HOP_BY_HOP.iter().for_each(|name| drop(headers.remove(*name)));
+            if fate == Fate::Trickle {
+                return (status, headers, trickled(body)).into_response();
+            }
             (status, headers, body).into_response()
         }
         Err(error) => (StatusCode::BAD_GATEWAY, error.to_string()).into_response(),
@@ -289,6 +297,16 @@ fn fate(shared: &Shared, method: &Method, uri: &Uri, headers: &HeaderMap, body: 
         body: String::from_utf8_lossy(body).into_owned(),
     });
     fate
+}
+
+/// A body in a few pieces, with pauses between them.
+fn trickled(body: Bytes) -> Body {
+    let length = body.len().div_ceil(PIECES).max(1);
+    let pieces: Vec<_> = body.chunks(length).map(Bytes::copy_from_slice).collect();
+    Body::from_stream(stream::iter(pieces).then(async |piece| {
+        sleep(PAUSE).await;
+        Ok::<_, Infallible>(piece)
+    }))
 }
 
 /// An answer that ends in the middle of nothing, and its connection with it.
@@ -349,5 +367,7 @@ impl Listener for Tls {
     }
 }
 
+const PIECES: usize = 10;
+const PAUSE: Duration = Duration::from_millis(200);
 /// The host is passed on: an ACME server names itself by it in every URL.
 const HOP_BY_HOP: [&str; 3] = ["connection", "content-length", "transfer-encoding"];

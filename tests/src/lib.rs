@@ -12,8 +12,10 @@
 pub mod calls;
 pub mod certbot;
 pub mod cluster;
+pub mod cost;
 pub mod depot;
 pub mod dns;
+pub mod dns_fault;
 pub mod emulator;
 pub mod fault;
 pub mod fleet;

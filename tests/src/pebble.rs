@@ -25,6 +25,8 @@ pub struct Options {
     pub shortlived: bool,
     /// How many of a hundred authorizations that were proved once are valid in later orders.
     pub authorizations_reused: u8,
+    /// How many other roots its chains can end at.
+    pub alternate_roots: u8,
 }
 
 impl Default for Options {
@@ -34,6 +36,7 @@ impl Default for Options {
             external_account: false,
             shortlived: false,
             authorizations_reused: 0,
+            alternate_roots: 0,
         }
     }
 }
@@ -90,6 +93,7 @@ impl Pebble {
             .env("PEBBLE_VA_NOSLEEP", "1")
             .env("PEBBLE_WFE_NONCEREJECT", options.nonces_refused.to_string())
             .env("PEBBLE_AUTHZREUSE", options.authorizations_reused.to_string())
+            .env("PEBBLE_ALTERNATE_ROOTS", options.alternate_roots.to_string())
             .stdout(log.try_clone()?)
             .stderr(log);
 
@@ -106,7 +110,16 @@ impl Pebble {
 
         pebble.issuing_root = pebble.issuing_root().await?;
         pebble.roots = format!("{}{}", pebble.listening_root, pebble.issuing_root);
+        for number in 1..=options.alternate_roots {
+            pebble.roots.push_str(&pebble.root(number).await?);
+        }
         Ok(pebble)
+    }
+
+    /// One of the roots that its chains can end at, PEM; 0 is that of its own choice.
+    pub async fn root(&self, number: u8) -> Result<String> {
+        let url = format!("https://127.0.0.1:{}/roots/{number}", self.management);
+        Ok(self.client.get(url).send().await?.error_for_status()?.text().await?)
     }
 
     /// How many orders it has accepted.

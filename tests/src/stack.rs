@@ -200,7 +200,11 @@ impl Stack {
         let set = set
             .set_resource_records(Some(records.collect::<Result<_, _>>()?))
             .build()?;
+        self.create_set(zone, set).await
+    }
 
+    /// Adds a record set to a zone.
+    pub async fn create_set(&self, zone: &str, set: ResourceRecordSet) -> Result<()> {
         let change = Change::builder()
             .action(ChangeAction::Create)
             .resource_record_set(set)

@@ -10,12 +10,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use futures::{StreamExt, TryStreamExt};
 use neverlapse::chain::roots::Roots;
 use neverlapse::timestamp::Timestamp;
+use neverlapse_tests::cost::Cost;
 use neverlapse_tests::dns::Dns;
 use neverlapse_tests::pki::Authority;
 use neverlapse_tests::process::{eventually, free_port};
@@ -23,7 +23,7 @@ use neverlapse_tests::servers::{Nginx, Site};
 use neverlapse_tests::stack::root;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::client::Resumption;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
@@ -154,7 +154,8 @@ impl Farm {
         })
         .await?;
 
-        let before = Cost::so_far(&exporter)?;
+        let id = exporter.id().context("it has ended")?;
+        let before = Cost::so_far(id)?;
         let client = client()?;
         let scrapes = names().map(|name| {
             let request = client.get(format!(
@@ -169,7 +170,7 @@ impl Farm {
         });
         let scraped = futures::stream::iter(scrapes).buffer_unordered(CONCURRENT);
         scraped.try_collect::<()>().await?;
-        let after = Cost::so_far(&exporter)?;
+        let after = Cost::so_far(id)?;
 
         exporter.kill().await?;
         Ok(Cost {
@@ -232,48 +233,6 @@ async fn shake_hands(port: u16, ca: &Path) -> Result<()> {
     done.try_collect().await
 }
 
-/// What a process took.
-#[derive(Clone, Copy)]
-struct Cost {
-    /// User and system time together.
-    cpu: Duration,
-    /// Of memory, in KiB.
-    peak: u64,
-}
-
-impl Cost {
-    /// Of a command that succeeds.
-    async fn of(mut command: Command) -> Result<Self> {
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::inherit()).spawn()?;
-        let mut last = Self::so_far(&child)?;
-        // What a process took is gone with it, so the last look counts. Its rest is small.
-        while child.try_wait()?.is_none() {
-            last = Self::so_far(&child).unwrap_or(last);
-            tokio::time::sleep(OFTEN).await;
-        }
-        let status = child.wait().await?;
-        ensure!(status.success(), "{command:?} ended with {status}");
-        Ok(last)
-    }
-
-    /// Of a running process: proc(5).
-    fn so_far(child: &Child) -> Result<Self> {
-        let id = child.id().context("it has ended")?;
-        let stat = std::fs::read_to_string(format!("/proc/{id}/stat"))?;
-        let (_, fields) = stat.rsplit_once(')').context("there is no name in /proc/…/stat")?;
-        let fields: Vec<_> = fields.split_whitespace().collect();
-        let ticks = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
-
-        let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let peak = peak.context("a zombie")?.trim().trim_end_matches(" kB").parse()?;
-        Ok(Self {
-            cpu: Duration::from_millis(ticks * TICK),
-            peak,
-        })
-    }
-}
-
 /// One contender.
 struct Row {
     name: &'static str,
@@ -323,6 +282,3 @@ const ROUNDS: usize = 5;
 const SHARE: usize = 20;
 const BLACKBOX: &str = "prometheus-blackbox-exporter";
 const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
-/// In milliseconds, on every Linux.
-const TICK: u64 = 10;
-const OFTEN: Duration = Duration::from_millis(2);

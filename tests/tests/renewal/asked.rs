@@ -1,4 +1,5 @@
-//! What a person asks for, by the built command: it goes through SNS and SQS to the deployed renewer.
+//! What a person asks for, by the built command: it goes through SNS and SQS to the deployed
+//! renewer.
 
 use anyhow::{Context, Result, ensure};
 use neverlapse::bucket::version::{Current, PRIVKEY};
@@ -125,7 +126,8 @@ pub(crate) async fn plan_dry_run_renew_rollback_and_revoke_by_command(lab: &Lab)
         "{again:?}"
     );
 
-    // Revoked at the CA, and replaced by a version with another key, although the key is to be kept otherwise.
+    // Revoked at the CA, and replaced by a version with another key, although the key is to be kept
+    // otherwise.
     let (done, said) = lab.neverlapse(&["revoke", NAME]).await?;
     ensure!(!done && said.contains("nothing was revoked"), "without a yes: {said}");
     command(lab, &["revoke", NAME, "--yes", "--key-compromise"]).await?;
@@ -138,7 +140,8 @@ pub(crate) async fn plan_dry_run_renew_rollback_and_revoke_by_command(lab: &Lab)
     );
     let status = async |current: &Current| pebble.status(&current.facts.serial).await;
     ensure!(status(&second).await? == ("Revoked".into(), Some(KEY_COMPROMISE)));
-    // A repeated request finds it done. One for a version that a renewal has overtaken still revokes it, and renews nothing.
+    // A repeated request finds it done. One for a version that a renewal has overtaken still
+    // revokes it, and renews nothing.
     let (orders, revoke) = (pebble.orders()?, |of: &Current| Request {
         action: Action::Revoke,
         version: Some(of.facts.version.clone()),
@@ -175,7 +178,8 @@ pub(crate) async fn the_last_five_versions_are_kept_and_an_earlier_one_that_is_c
     let kept = async || isolated.bucket.versions(name).await;
     let expected = |all: &[Current]| all.iter().map(|one| (one.facts.version.clone(), 5)).collect::<Vec<_>>();
     ensure!(kept().await? == expected(&all[2..]), "{:?}", kept().await?);
-    // Gone back to the oldest that is left; what a dead renewer left of a version is swept, and the current one is not.
+    // Gone back to the oldest that is left; what a dead renewer left of a version is swept, and the
+    // current one is not.
     let key = neverlapse::bucket::version::current_key(name);
     let mut back = all[2].clone();
     back.sequence = all[6].sequence + 1;

@@ -53,7 +53,8 @@ impl Bucket {
         self.get(&key).await?.with_context(|| format!("{key} is not there"))
     }
 
-    /// Takes the current version out of the bucket, as an instance would, and looks at it as a client would: with webpki and with openssl.
+    /// Takes the current version out of the bucket, as an instance would, and looks at it as a
+    /// client would: with webpki and with openssl.
     pub(crate) async fn verified(&self, name: &str, pebble: &Pebble) -> Result<Current> {
         let current = self.current(name).await?.context("there is a current version")?;
         let get = async |file: &str| self.file(&current, file).await;

@@ -4,16 +4,18 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, ensure};
-use aws_sdk_route53::types::RrType;
+use aws_sdk_route53::types::{ResourceRecord, ResourceRecordSet, RrType};
 use neverlapse_tests::dns::Dns;
-use neverlapse_tests::fault::{Fate, Gate, Passed, Proxy};
+use neverlapse_tests::fault::{Fate, Gate, Passed, Proxy, Reply};
 use neverlapse_tests::process::{command, run};
 use neverlapse_tests::program::program;
+use neverlapse_tests::runtime::TIMEOUT_SECONDS;
 
 use crate::fixture::{ANOTHER_ACCOUNT, Lab, certificate, request};
 use crate::isolated::Isolated;
 
-/// Route 53 is asked four times: it is busy twice, then somebody else's value comes between reading and writing.
+/// Route 53 is asked four times: it is busy twice, then somebody else's value comes between reading
+/// and writing.
 pub(crate) async fn a_busy_route_53_and_a_change_in_between_lose_nothing(lab: &Lab) -> Result<()> {
     let isolated = Isolated::open(lab, "busy-route53").await?;
     let (pebble, issuer) = isolated.issuer("busy").await?;
@@ -121,7 +123,8 @@ pub(crate) async fn cnames_that_lead_in_circles_and_many_that_lead_to_one(lab: &
     Ok(())
 }
 
-/// Wildcards answer for `_acme-challenge.NAME` too: their CNAME led into a load balancer's zone, where nobody of us may write.
+/// Wildcards answer for `_acme-challenge.NAME` too: their CNAME led into a load balancer's zone,
+/// where nobody of us may write.
 pub(crate) async fn cnames_that_wildcards_make_up_are_not_followed(lab: &Lab) -> Result<()> {
     let isolated = Isolated::open(lab, "wildcards").await?;
     let (pebble, issuer) = isolated.issuer("wild").await?;
@@ -142,7 +145,76 @@ pub(crate) async fn cnames_that_wildcards_make_up_are_not_followed(lab: &Lab) ->
     Ok(())
 }
 
-/// A zone of ours has the name too, but is not delegated; and another role leads nowhere, which is its own zone's trouble alone.
+/// A change can be PENDING for minutes; what counts is what the name servers have.
+pub(crate) async fn a_change_that_route_53_never_calls_in_sync_is_waited_for(lab: &Lab) -> Result<()> {
+    let isolated = Isolated::open(lab, "pending").await?;
+    let (pebble, issuer) = isolated.issuer("pending").await?;
+    let zone = lab.stack.create_zone("pending.test").await?;
+    let entry = certificate("pending", &["pending.test"], "pending");
+    isolated.inventory(&format!("{entry}{issuer}")).await?;
+    let pending = Reply {
+        status: 200,
+        headers: vec![("content-type", "text/xml".to_owned())],
+        body: "<?xml version=\"1.0\"?>\n<GetChangeResponse xmlns=\"https://route53.amazonaws.com/doc/2013-04-01/\"><ChangeInfo>\
+               <Id>/change/C1</Id><Status>PENDING</Status><SubmittedAt>2026-11-26T00:00:00Z</SubmittedAt></ChangeInfo></GetChangeResponse>"
+            .to_owned(),
+    };
+    let proxy = Proxy::start(lab.stack.endpoint(), move |line| match line.contains("/change/") {
+        true => Fate::Answer(pending.clone()),
+        false => Fate::Pass,
+    })
+    .await?;
+
+    // Half of its time is for the wait.
+    let short = [(TIMEOUT_SECONDS, "60")];
+    let renewer = program("renewer").await?;
+    let done = isolated
+        .run_with(&renewer, &proxy.endpoint, &short, &request("pending"))
+        .await?;
+    let log = isolated.log("pending")?;
+    ensure!(
+        done && log.contains("Route 53 does not say that the change is in sync"),
+        "{log}"
+    );
+    let asked = proxy
+        .passed()
+        .iter()
+        .filter(|passed| passed.line.contains("/change/"))
+        .count();
+    ensure!(asked > 3, "asked {asked} times");
+    isolated.bucket.verified("pending", &pebble).await?;
+    ensure!(lab.stack.txt(&zone).await?.is_empty());
+    Ok(())
+}
+
+/// Clients that write each value as a multivalue answer kept ours from proving anything.
+pub(crate) async fn beside_multivalue_answers_of_another_client_ours_come_and_go(lab: &Lab) -> Result<()> {
+    let isolated = Isolated::open(lab, "multivalue").await?;
+    let (pebble, issuer) = isolated.issuer("many").await?;
+    let zone = lab.stack.create_zone("multivalue.test").await?;
+    let theirs = ["theirs-1", "theirs-2", "theirs-3"];
+    for value in theirs {
+        let set = ResourceRecordSet::builder()
+            .name("_acme-challenge.multivalue.test")
+            .r#type(RrType::Txt)
+            .ttl(300)
+            .set_identifier(value)
+            .multi_value_answer(true)
+            .resource_records(ResourceRecord::builder().value(format!("{value:?}")).build()?);
+        lab.stack.create_set(&zone, set.build()?).await?;
+    }
+    let entry = certificate("multivalue", &["multivalue.test", "*.multivalue.test"], "many");
+    isolated.inventory(&format!("{entry}{issuer}")).await?;
+
+    isolated.renewed(&request("multivalue"), &pebble).await?;
+    let left = lab.stack.txt(&zone).await?;
+    let values: Vec<_> = left.iter().map(|(_, value)| value.as_str()).collect();
+    ensure!(values == theirs, "in DNS: {left:?}");
+    Ok(())
+}
+
+/// A zone of ours has the name too, but is not delegated; and another role leads nowhere, which is
+/// its own zone's trouble alone.
 pub(crate) async fn a_zone_in_another_account_is_reached_by_its_role_alone(lab: &Lab) -> Result<()> {
     let isolated = Isolated::open(lab, "another-account").await?;
     let (pebble, issuer) = isolated.issuer("other").await?;
@@ -211,10 +283,12 @@ pub(crate) async fn a_zone_in_another_account_is_reached_by_its_role_alone(lab: 
     Ok(())
 }
 
-/// Without `RenewerNameserver`, where production is: the resolver of resolv.conf names the zone's servers, and these are asked at port 53. That
-/// takes a port and a mount that only root has; elsewhere this says that it was not seen.
+/// Without `RenewerNameserver`, where production is: the resolver of resolv.conf names the zone's
+/// servers, and these are asked at port 53. That takes a port and a mount that only root has;
+/// elsewhere this says that it was not seen.
 pub(crate) async fn the_zones_real_name_servers_are_asked(lab: &Lab) -> Result<()> {
-    // The emulator says these of every zone. Two processes of this test do not meet at these addresses.
+    // The emulator says these of every zone. Two processes of this test do not meet at these
+    // addresses.
     let own = |last: u8| {
         IpAddr::from([
             127,

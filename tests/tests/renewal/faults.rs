@@ -1,18 +1,24 @@
-//! Every answer that a CA, Route 53, S3 or SNS can give at every step of a renewal, once and for good, and what becomes
-//! of the certificate.
+//! Every answer that a CA, Route 53, DNS, S3 or SNS can give at every step of a renewal, once and
+//! for good, and what becomes of the certificate.
 //!
-//! Each fault meets a renewal of its own. If that does not publish, it has to say so, and the next one, which meets no
-//! fault, has to publish. In the end there is one certificate and no TXT record.
+//! Each fault meets a renewal of its own. If that does not publish, it has to say so, and the next
+//! one, which meets no fault, has to publish. In the end there is one certificate and no TXT
+//! record.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail, ensure};
+use aws_config::SdkConfig;
+use aws_sdk_route53::types::{Change, ChangeAction, ChangeBatch, ResourceRecord, ResourceRecordSet, RrType};
 use futures::stream::{self, StreamExt as _};
 use neverlapse::renewal::request::Request;
 use neverlapse::timestamp::Timestamp;
 use neverlapse_tests::dns::{Dns, Names};
+use neverlapse_tests::dns_fault::{DnsFate, DnsProxy};
 use neverlapse_tests::emulator::Emulator;
 use neverlapse_tests::fault::{Fate, Line, Proxy, Reply};
 use neverlapse_tests::pebble::{Options, Pebble};
@@ -23,7 +29,7 @@ use tempfile::TempDir;
 use time::Duration;
 
 use crate::bucket::Bucket;
-use crate::fixture::{Lab, batch, certificate, forced, request};
+use crate::fixture::{ANOTHER_ACCOUNT, Lab, batch, certificate, forced, request};
 
 /// Who answers, and to which requests.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +45,7 @@ struct Step {
 enum Who {
     Ca,
     Route53,
+    Dns,
     S3,
     Sns,
 }
@@ -54,6 +61,10 @@ enum Answer {
     CutBefore,
     /// The request is fulfilled, but the answer is lost.
     CutAfter,
+    /// The answer comes in small pieces.
+    Trickled,
+    /// What a name server answers, or that it does not.
+    Dns(DnsFate),
 }
 
 /// One fault of one renewal.
@@ -74,7 +85,7 @@ const fn step(who: Who, what: &'static str, method: &'static str, path: &'static
     }
 }
 
-const STEPS: [Step; 23] = [
+const STEPS: [Step; 27] = [
     step(Who::Ca, "directory", "GET", "/dir"),
     step(Who::Ca, "nonce", "HEAD", "/nonce-plz"),
     step(Who::Ca, "newAccount", "POST", "/sign-me-up"),
@@ -88,9 +99,13 @@ const STEPS: [Step; 23] = [
     step(Who::Route53, "records", "GET", "/rrset"),
     step(Who::Route53, "change", "POST", "/rrset"),
     step(Who::Route53, "in sync", "GET", "/change/"),
+    step(Who::Dns, "CNAME", "CNAME", "_acme-challenge."),
+    step(Who::Dns, "NS", "NS", ""),
+    step(Who::Dns, "TXT", "TXT", "_acme-challenge."),
     step(Who::S3, "read inventory", "GET", "/inventory.toml"),
     step(Who::S3, "read pointer", "GET", "/current.json"),
     step(Who::S3, "read record", "GET", "/state/renewals/"),
+    step(Who::S3, "read trouble", "GET", "/state/issuers/"),
     step(Who::S3, "read lease", "GET", "/orders/"),
     step(Who::S3, "write lease", "PUT", "/orders/"),
     step(Who::S3, "write account", "PUT", "/account.json"),
@@ -103,7 +118,7 @@ const STEPS: [Step; 23] = [
 impl Who {
     /// What it may answer to one request.
     const fn once(self) -> &'static [Answer] {
-        use Answer::{CutAfter, CutBefore, Nonsense, Refusal};
+        use Answer::{CutAfter, CutBefore, Nonsense, Refusal, Trickled};
         match self {
             Self::Ca => &[
                 Refusal(500, "serverInternal"),
@@ -116,6 +131,7 @@ impl Who {
                 Nonsense,
                 CutBefore,
                 CutAfter,
+                Trickled,
             ],
             Self::Route53 => &[
                 Refusal(400, "Throttling"),
@@ -126,6 +142,16 @@ impl Who {
                 Nonsense,
                 CutBefore,
                 CutAfter,
+                Trickled,
+            ],
+            Self::Dns => &[
+                Answer::Dns(SERVFAIL),
+                Answer::Dns(NXDOMAIN),
+                Answer::Dns(REFUSED),
+                Answer::Dns(NO_RECORD),
+                Answer::Dns(DnsFate::Stale),
+                Answer::Dns(SLOW),
+                Answer::Dns(DnsFate::Silence),
             ],
             // Not 412, which says the truth: somebody else has written, and does the work.
             Self::S3 => &[
@@ -135,6 +161,7 @@ impl Who {
                 Refusal(503, "SlowDown"),
                 CutBefore,
                 CutAfter,
+                Trickled,
             ],
             Self::Sns => &[
                 Refusal(403, "AuthorizationError"),
@@ -155,6 +182,14 @@ impl Who {
                 CutBefore,
             ],
             Self::Route53 => &[Refusal(403, "AccessDenied"), Refusal(400, "Throttling"), Nonsense],
+            Self::Dns => &[
+                Answer::Dns(SERVFAIL),
+                Answer::Dns(NXDOMAIN),
+                Answer::Dns(REFUSED),
+                Answer::Dns(NO_RECORD),
+                Answer::Dns(DnsFate::Stale),
+                Answer::Dns(DnsFate::Silence),
+            ],
             Self::S3 => &[Refusal(403, "AccessDenied"), Refusal(503, "SlowDown")],
             Self::Sns => &[Refusal(403, "AuthorizationError")],
         }
@@ -198,10 +233,12 @@ impl Fault {
             }),
             Answer::CutBefore => Fate::CutBefore,
             Answer::CutAfter => Fate::CutAfter,
+            Answer::Trickled => Fate::Trickle,
+            Answer::Dns(_) => Fate::Pass,
         }
     }
 
-    fn meets(&self, line: &Line) -> bool {
+    fn meets(&self, line: &str) -> bool {
         let Step { method, path, .. } = self.step;
         line.strip_prefix(method)
             .and_then(|rest| rest.strip_prefix(' '))
@@ -218,7 +255,7 @@ impl Who {
     fn error(self, code: &str) -> String {
         match self {
             Self::S3 => format!("<Error><Code>{code}</Code><Message>fault</Message></Error>"),
-            Self::Ca | Self::Route53 | Self::Sns => format!(
+            Self::Ca | Self::Route53 | Self::Dns | Self::Sns => format!(
                 "<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code><Message>fault</Message></Error><RequestId>0</RequestId></ErrorResponse>"
             ),
         }
@@ -239,7 +276,8 @@ enum Became {
     Published,
     /// An alert, and the certificate with the next try.
     AlertThenPublished,
-    /// The request was handed back to the queue, which gives it up with an alarm, and the next try published.
+    /// The request was handed back to the queue, which gives it up with an alarm, and the next try
+    /// published.
     ReturnedThenPublished,
 }
 
@@ -293,11 +331,49 @@ pub(crate) async fn what_every_fault_at_every_step_becomes(_: &Lab) -> Result<()
     Ok(())
 }
 
+/// Whether a fault is still there, and how many requests of its step have come.
+struct Meeting {
+    fault: Fault,
+    /// None when somebody has repaired it.
+    count: Mutex<Option<usize>>,
+    met: AtomicUsize,
+}
+
+impl Meeting {
+    fn new(fault: Fault) -> Self {
+        Self {
+            fault,
+            count: Mutex::new(Some(0)),
+            met: AtomicUsize::new(0),
+        }
+    }
+
+    /// Whether this request meets it.
+    fn is_now(&self, line: &str) -> bool {
+        let mut count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(count) = count.as_mut().filter(|_| self.fault.meets(line)) else {
+            return false;
+        };
+        *count += 1;
+        self.met.store(*count, Ordering::Relaxed);
+        self.fault.at.is_none_or(|at| at == *count)
+    }
+
+    /// Repairs it; answers how many requests of its step had come.
+    fn end(&self) -> usize {
+        *self.count.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.met.load(Ordering::Relaxed)
+    }
+}
+
 /// An AWS, a name server and a CA for all faults; each has its own bucket, name and account.
 struct World {
     emulator: Emulator,
     dns: Dns,
     zone: String,
+    /// A zone of another account, and that account.
+    elsewhere: String,
+    others: SdkConfig,
     topic: String,
     pebble: Pebble,
     leaf: Leaf,
@@ -309,14 +385,10 @@ struct World {
 impl World {
     async fn open() -> Result<Self> {
         let emulator = Emulator::start().await?;
-        let dns = Dns::with_route53(Names::new(), &emulator.config).await?;
-        let route53 = aws_sdk_route53::Client::new(&emulator.config);
-        let zone = route53
-            .create_hosted_zone()
-            .name(ZONE)
-            .caller_reference("faults")
-            .send()
-            .await?;
+        let others = emulator.account(ANOTHER_ACCOUNT).await;
+        let dns = Dns::with_accounts(Names::new(), &[&emulator.config, &others]).await?;
+        let zone = zone_at(&emulator.config, ZONE).await?;
+        let elsewhere = zone_at(&others, ELSEWHERE).await?;
         let topic = aws_sdk_sns::Client::new(&emulator.config)
             .create_topic()
             .name("alerts")
@@ -329,7 +401,9 @@ impl World {
         let pebble = Pebble::start(options, dns.address).await?;
         let authority = Authority::new()?;
         Ok(Self {
-            zone: zone.hosted_zone.context("a zone")?.id,
+            zone,
+            elsewhere,
+            others,
             topic: topic.topic_arn.context("a topic")?,
             leaf: authority.leaf("127.0.0.1", Timestamp::now() + Duration::days(60))?,
             roots: format!("{}{}", authority.root(), pebble.issuing_root),
@@ -343,20 +417,17 @@ impl World {
 
     async fn meet(&self, number: usize, fault: &Fault) -> Result<Became> {
         let name = format!("f{number}.{ZONE}");
-        let seen = Arc::new(Mutex::new((0, true)));
+        let meeting = Arc::new(Meeting::new(*fault));
         let finalized = Arc::new(Mutex::new(BTreeSet::new()));
         let fate = {
-            let (fault, seen, finalized) = (*fault, seen.clone(), finalized.clone());
+            let (meeting, finalized) = (meeting.clone(), finalized.clone());
             move |line: &Line| {
-                let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
-                let mut fate = Fate::Pass;
-                if seen.1 && fault.meets(line) {
-                    seen.0 += 1;
-                    if fault.at.is_none_or(|at| at == seen.0) {
-                        fate = fault.fate();
-                    }
-                }
-                let is_heard = matches!(fate, Fate::Pass | Fate::CutAfter);
+                let fate = if meeting.is_now(line) {
+                    meeting.fault.fate()
+                } else {
+                    Fate::Pass
+                };
+                let is_heard = matches!(fate, Fate::Pass | Fate::CutAfter | Fate::Trickle);
                 if is_heard && let Some(order) = line.strip_prefix("POST /finalize-order") {
                     finalized
                         .lock()
@@ -369,10 +440,22 @@ impl World {
         let upstream = self.pebble.directory.trim_end_matches("/dir");
         let ca = Proxy::start_tls(upstream, &self.pebble.listening_root, &self.leaf, fate.clone()).await?;
         let aws = Proxy::start(&self.emulator.endpoint, fate).await?;
-        let bucket = self.bucket(number, &name, &ca.endpoint).await?;
+        let dns = {
+            let meeting = meeting.clone();
+            let fate = move |line: &str| match meeting.fault.answer {
+                Answer::Dns(fate) if meeting.is_now(line) => fate,
+                _ => DnsFate::Pass,
+            };
+            DnsProxy::start(self.dns.address, fate).await?
+        };
+        let mut identifiers = vec![name.clone(), format!("*.{name}")];
+        if fault.step.who == Who::Dns {
+            identifiers.push(self.delegate(number, &name).await?);
+        }
+        let bucket = self.bucket(number, &name, &identifiers, &ca.endpoint).await?;
         let log = self.folder.path().join(format!("{number}.log"));
         let run = async |request: Request| {
-            let environment = self.environment(&bucket, &aws.endpoint);
+            let environment = self.environment(&bucket, &aws.endpoint, dns.address);
             let function = Function::start(&self.renewer, &environment, &log).await?;
             let answer = function.invoke(batch(&request, OPERATORS)?).await?;
             anyhow::Ok(answer["batchItemFailures"].as_array().is_some_and(Vec::is_empty))
@@ -380,11 +463,7 @@ impl World {
         let logged = || std::fs::read_to_string(&log).unwrap_or_default();
 
         let is_done = run(request(&name)).await?;
-        let met = {
-            let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
-            seen.1 = false;
-            seen.0
-        };
+        let met = meeting.end();
         let became = if bucket.current(&name).await?.is_some() {
             Became::Published
         } else {
@@ -420,7 +499,34 @@ impl World {
         Ok(became)
     }
 
-    async fn bucket(&self, number: usize, name: &str, ca: &str) -> Result<Bucket> {
+    /// A name in a zone that the renewer cannot write, which leads to another one's challenge by
+    /// CNAME.
+    async fn delegate(&self, number: usize, to: &str) -> Result<String> {
+        let name = format!("f{number}.{ELSEWHERE}");
+        let set = ResourceRecordSet::builder()
+            .name(format!("_acme-challenge.{name}"))
+            .r#type(RrType::Cname)
+            .ttl(60)
+            .resource_records(
+                ResourceRecord::builder()
+                    .value(format!("_acme-challenge.{to}"))
+                    .build()?,
+            )
+            .build()?;
+        let change = Change::builder()
+            .action(ChangeAction::Create)
+            .resource_record_set(set)
+            .build()?;
+        aws_sdk_route53::Client::new(&self.others)
+            .change_resource_record_sets()
+            .hosted_zone_id(&self.elsewhere)
+            .change_batch(ChangeBatch::builder().changes(change).build()?)
+            .send()
+            .await?;
+        Ok(name)
+    }
+
+    async fn bucket(&self, number: usize, name: &str, identifiers: &[String], ca: &str) -> Result<Bucket> {
         let bucket = format!("faults-{number}");
         let place = aws_sdk_s3::types::CreateBucketConfiguration::builder()
             .location_constraint(aws_sdk_s3::types::BucketLocationConstraint::EuCentral1);
@@ -431,15 +537,16 @@ impl World {
             .send()
             .await?;
         let bucket = Bucket::new(&self.emulator.config, &bucket);
-        let entry = certificate(name, &[name, &format!("*.{name}")], "faulty");
+        let identifiers: Vec<_> = identifiers.iter().map(String::as_str).collect();
+        let entry = certificate(name, &identifiers, "faulty");
         let issuer = format!("[issuer.faulty]\ndirectory = \"{ca}/dir\"\nca = \"ca/faulty.pem\"\n");
         bucket.put("inventory.toml", &format!("{entry}{issuer}")).await?;
         bucket.put("ca/faulty.pem", &self.roots).await?;
         Ok(bucket)
     }
 
-    fn environment(&self, bucket: &Bucket, aws: &str) -> Vec<(String, String)> {
-        let nameserver = self.dns.address.to_string();
+    fn environment(&self, bucket: &Bucket, aws: &str, nameserver: SocketAddr) -> Vec<(String, String)> {
+        let nameserver = nameserver.to_string();
         let own = [
             ("BUCKET", bucket.name()),
             ("ALERT_TOPIC_ARN", &self.topic),
@@ -471,7 +578,24 @@ impl World {
     }
 }
 
+/// Makes a hosted zone, and answers with its id.
+async fn zone_at(config: &SdkConfig, name: &str) -> Result<String> {
+    let created = aws_sdk_route53::Client::new(config)
+        .create_hosted_zone()
+        .name(name)
+        .caller_reference(name)
+        .send()
+        .await?;
+    Ok(created.hosted_zone.context("a zone")?.id)
+}
+
+const SERVFAIL: DnsFate = DnsFate::Code(2);
+const NXDOMAIN: DnsFate = DnsFate::Code(3);
+const REFUSED: DnsFate = DnsFate::Code(5);
+const NO_RECORD: DnsFate = DnsFate::Code(0);
+const SLOW: DnsFate = DnsFate::Slow(std::time::Duration::from_secs(2));
 const ZONE: &str = "faults.test";
+const ELSEWHERE: &str = "elsewhere-faults.test";
 const OPERATORS: &str = "arn:aws:sns:eu-central-1:000000000000:operators";
 /// Most of a renewal is waiting.
 const AT_ONCE: usize = 8;

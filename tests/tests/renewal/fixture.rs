@@ -1,4 +1,5 @@
-//! What all proofs share: the deployed stack, an ACME server, DNS from Route 53, and eyes for what came of a request.
+//! What all proofs share: the deployed stack, an ACME server, DNS from Route 53, and eyes for what
+//! came of a request.
 
 use std::net::SocketAddr;
 use std::sync::Mutex;
@@ -34,7 +35,8 @@ pub(crate) struct Lab {
 
 impl Lab {
     pub(crate) async fn open() -> Result<Self> {
-        // Before the first proof, because one that builds while it has the stack alone would keep the others waiting.
+        // Before the first proof, because one that builds while it has the stack alone would keep
+        // the others waiting.
         program("neverlapse").await?;
         let emulator = Emulator::start_recorded().await?;
         // The world is told to ask somebody else about this name, who has no TXT record there.
@@ -100,8 +102,8 @@ impl Lab {
         }
     }
 
-    /// Waits until another version than `before` is the current one. While others are published, it may still come:
-    /// a hundred that are requested together come one after the other.
+    /// Waits until another version than `before` is the current one. While others are published, it
+    /// may still come: a hundred that are requested together come one after the other.
     pub(crate) async fn published(&self, name: &str, before: Option<&Current>) -> Result<Current> {
         let before = before.map(|current| &current.facts.version);
         loop {
@@ -142,7 +144,8 @@ impl Lab {
         .await
     }
 
-    /// Takes what failed in an earlier proof out of the queue of requests; it would stay for an hour.
+    /// Takes what failed in an earlier proof out of the queue of requests; it would stay for an
+    /// hour.
     pub(crate) async fn purge(&self) -> Result<()> {
         let sqs = aws_sdk_sqs::Client::new(&self.stack.config);
         sqs.purge_queue().queue_url(queue(&sqs).await?).send().await?;

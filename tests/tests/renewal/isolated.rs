@@ -1,4 +1,5 @@
-//! A bucket with renewers of its own, which run as plain processes: what happens here disturbs no other proof.
+//! A bucket with renewers of its own, which run as plain processes: what happens here disturbs no
+//! other proof.
 
 use std::path::PathBuf;
 
@@ -35,7 +36,8 @@ impl<'a> Isolated<'a> {
         })
     }
 
-    /// An ACME server for these renewers alone, so that its counts are theirs, and the inventory's entry for it.
+    /// An ACME server for these renewers alone, so that its counts are theirs, and the inventory's
+    /// entry for it.
     pub(crate) async fn issuer(&self, name: &str) -> Result<(Pebble, String)> {
         let options = Options {
             nonces_refused: 0,

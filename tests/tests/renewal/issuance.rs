@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use aws_sdk_route53::types::RrType;
 use futures::future::try_join_all;
 use neverlapse::bucket::version::{CERT, current_key};
 use neverlapse::timestamp::Timestamp;
 use neverlapse_tests::pebble::{HMAC_KEY, KEY_ID, Options};
-use serde_json::json;
+use neverlapse_tests::stack::root;
+use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::fixture::{Lab, certificate, forced, request};
@@ -43,6 +44,33 @@ pub(crate) async fn the_probe_asks_and_apex_wildcard_and_a_delegated_name_are_is
     lab.stack.invoke(&json!({})).await?;
     lab.drained().await?;
     ensure!(lab.pebble.orders()? == before && lab.bucket.verified("one.test", &lab.pebble).await? == current);
+    Ok(())
+}
+
+/// The event of the template's second schedule comes to the deployed probe, which looks at nothing
+/// and asks for every certificate.
+pub(crate) async fn the_second_schedule_renews_too(lab: &Lab) -> Result<()> {
+    let event: Value = serde_json::from_str(include_str!("../../../events/renewals.json"))?;
+    let template = std::fs::read_to_string(root().join("template.yaml"))?;
+    let (_, schedule) = template
+        .split_once("ScheduleExpression: !Ref RenewalSchedule")
+        .context("a schedule")?;
+    let input = schedule
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("Input: '")?.strip_suffix('\''));
+    ensure!(
+        serde_json::from_str::<Value>(input.context("an input")?)? == event,
+        "{input:?}"
+    );
+    lab.stack.create_zone("evening.test").await?;
+    lab.inventory(&certificate("evening.test", &["evening.test"], "pebble"))
+        .await?;
+
+    let answer = lab.stack.invoke(&event).await?;
+    ensure!(!answer.failed, "the probe: {}", answer.payload);
+    lab.published("evening.test", None).await?;
+    lab.at_rest("evening.test").await?;
+    lab.bucket.verified("evening.test", &lab.pebble).await?;
     Ok(())
 }
 
@@ -175,7 +203,8 @@ pub(crate) async fn an_external_account_a_profile_an_advised_window_and_another_
     let third = lab.published(name, Some(&second)).await?;
     ensure!(third.facts.issuer.account == others.facts.issuer.account && pebble.replacements()? == 1);
 
-    // What is stored says that the first account's certificate is ours: the CA refuses, and it is ordered without.
+    // What is stored says that the first account's certificate is ours: the CA refuses, and it is
+    // ordered without.
     lab.at_rest(name).await?;
     let mut forged = second.clone();
     forged.facts.issuer.account = others.facts.issuer.account.clone();

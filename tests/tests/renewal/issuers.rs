@@ -320,7 +320,8 @@ pub(crate) async fn where_authorizations_are_valid_already_no_txt_record_is_writ
             .filter(|passed| passed.line.starts_with("POST") && passed.line.contains("/rrset"))
             .count()
     };
-    // Written and taken out for the first, and never again. A request by force is made when it is sent: an earlier one has been done.
+    // Written and taken out for the first, and never again. A request by force is made when it is
+    // sent: an earlier one has been done.
     for ask in [request as fn(&str) -> Request, forced] {
         ensure!(
             isolated.run_through(&aws.endpoint, &ask("approved")).await?,
@@ -368,6 +369,48 @@ pub(crate) async fn a_changed_contact_is_told_to_the_ca_once(lab: &Lab) -> Resul
     let said = told(before)?;
     ensure!(said == [json!({ "contact": ["mailto:new@contact.test"] })], "{said:?}");
     ensure!(front.pebble.accounts()? == 1);
+    Ok(())
+}
+
+/// The directory of an issuer was changed under its name, and the certificates of the CA before
+/// stayed. A profile that is preferred is ordered from the one that offers it.
+pub(crate) async fn another_directory_is_due_and_has_an_account_of_its_own(lab: &Lab) -> Result<()> {
+    let isolated = Isolated::open(lab, "moved").await?;
+    lab.stack.create_zone("moved.test").await?;
+    let (before, old) = isolated.issuer("before").await?;
+    let options = Options {
+        shortlived: true,
+        ..Options::default()
+    };
+    let (after, new) = isolated.issuer_with("after", options).await?;
+    let entry = certificate("moved", &["moved.test"], "moved");
+    let inventory = |issuer: &str, name: &str| {
+        let issuer = issuer.replace(&format!("[issuer.{name}]"), "[issuer.moved]");
+        format!("{entry}preferred_profile = \"shortlived\"\n{issuer}")
+    };
+
+    isolated.inventory(&inventory(&old, "before")).await?;
+    let first = isolated.renewed(&request("moved"), &before).await?;
+    ensure!(first.facts.issuer.profile.is_none(), "{:?}", first.facts.issuer);
+    isolated.inventory(&inventory(&new, "after")).await?;
+    let second = isolated.renewed(&request("moved"), &after).await?;
+    let issuer = &second.facts.issuer;
+    ensure!(
+        issuer.profile.as_deref() == Some("shortlived") && issuer.account != first.facts.issuer.account,
+        "{issuer:?}"
+    );
+    ensure!(second.facts.not_after - second.facts.not_before <= Duration::days(6));
+    ensure!(
+        isolated.log("moved")?.contains("issuer changed from moved"),
+        "{}",
+        isolated.log("moved")?
+    );
+
+    // Nothing is due any more, and the way back leads to the first account.
+    ensure!(isolated.run(&request("moved")).await? && after.issued()? == 1);
+    isolated.inventory(&inventory(&old, "before")).await?;
+    let third = isolated.renewed(&request("moved"), &before).await?;
+    ensure!(third.facts.issuer.account == first.facts.issuer.account && before.accounts()? == 1);
     Ok(())
 }
 

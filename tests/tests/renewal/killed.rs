@@ -1,4 +1,5 @@
-//! The renewer killed (SIGKILL) at each of its requests that changes something, at AWS or at the CA, and started again.
+//! The renewer killed (SIGKILL) at each of its requests that changes something, at AWS or at the
+//! CA, and started again.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -23,7 +24,8 @@ use crate::fixture::{Lab, certificate, forced, request};
 /// One of the renewer's requests: what it asks, and for the how many-th time.
 type Step = (String, usize);
 
-/// One certificate with an issuer, an account and a renewer of its own, which is killed at one step.
+/// One certificate with an issuer, an account and a renewer of its own, which is killed at one
+/// step.
 struct Patient {
     name: String,
     domain: &'static str,
@@ -115,7 +117,8 @@ pub(crate) async fn killed_at_every_step_it_finishes_with_one_certificate(lab: &
     Ok(())
 }
 
-/// An account's key is stored as the next one, told to the CA, and stored as the only one; the renewer is killed at each of that.
+/// An account's key is stored as the next one, told to the CA, and stored as the only one; the
+/// renewer is killed at each of that.
 pub(crate) async fn an_account_key_is_replaced_once_wherever_it_dies(lab: &Lab) -> Result<()> {
     let (pebble, authority) = ca(lab).await?;
     lab.stack.create_zone(REKEYED).await?;

@@ -1,18 +1,22 @@
-//! The deployed renewer, as its users meet it: a real ACME server, DNS from the emulated Route 53, and what then stands in the bucket.
+//! The deployed renewer, as its users meet it: a real ACME server, DNS from the emulated Route 53,
+//! and what then stands in the bucket.
 //!
-//! The stack is deployed once for all proofs. Some need it alone; those with a bucket of their own run side by side.
-//! `cargo test --test renewal killed` runs those whose name has that in it.
+//! The stack is deployed once for all proofs. Some need it alone; those with a bucket of their own
+//! run side by side. `cargo test --test renewal killed` runs those whose name has that in it.
 
 mod asked;
 mod bucket;
+mod chains;
 mod dns;
 mod faults;
 mod fixture;
+mod herd;
 mod isolated;
 mod issuance;
 mod issuers;
 mod keys;
 mod killed;
+mod planned;
 mod refused;
 mod stuck;
 
@@ -62,10 +66,16 @@ fn main() -> Result<ExitCode> {
         dns::a_busy_route_53_and_a_change_in_between_lose_nothing,
         dns::cnames_that_lead_in_circles_and_many_that_lead_to_one,
         dns::cnames_that_wildcards_make_up_are_not_followed,
+        dns::a_change_that_route_53_never_calls_in_sync_is_waited_for,
+        dns::beside_multivalue_answers_of_another_client_ours_come_and_go,
         dns::a_zone_in_another_account_is_reached_by_its_role_alone,
         issuers::the_second_issues_when_the_first_does_not,
         issuers::nothing_is_asked_before_the_time_that_an_issuer_named,
         issuers::a_changed_contact_is_told_to_the_ca_once,
+        issuers::another_directory_is_due_and_has_an_account_of_its_own,
+        herd::a_limit_of_the_account_is_one_alert_and_one_wait,
+        chains::the_chain_ends_at_the_preferred_root_where_one_is_offered,
+        chains::an_account_and_its_first_order_take_one_directory_and_one_nonce,
         issuers::where_authorizations_are_valid_already_no_txt_record_is_written,
         stuck::an_order_that_is_stuck_is_given_up_for_the_next_issuer,
         stuck::nothing_is_stuck_at_what_passes_or_at_a_dead_order,
@@ -80,6 +90,8 @@ fn main() -> Result<ExitCode> {
         issuance::ten_deliveries_make_one_certificate,
         issuance::two_certificates_and_a_foreign_value_share_a_name,
         asked::plan_dry_run_renew_rollback_and_revoke_by_command,
+        planned::what_keeps_a_certificate_from_being_issued_is_named_beforehand,
+        issuance::the_second_schedule_renews_too,
         killed::killed_at_every_step_it_finishes_with_one_certificate,
         killed::an_account_key_is_replaced_once_wherever_it_dies,
         issuance::with_every_fourth_nonce_rejected_twenty_of_twenty_are_issued,

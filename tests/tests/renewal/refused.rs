@@ -139,7 +139,8 @@ pub(crate) async fn what_the_bucket_refuses_is_told_and_makes_no_account(lab: &L
         let alert = lab.alert("renewal of denied.test failed").await?;
         ensure!(alert.text.contains("AccessDenied"), "{method} {key}: {}", alert.text);
         if key == "inventory.toml" {
-            // Asked by the probe, which tells that itself, it is handed back, and no certificate counts it as a failure of its own.
+            // Asked by the probe, which tells that itself, it is handed back, and no certificate
+            // counts it as a failure of its own.
             let tries = async || anyhow::Ok(lab.bucket.renewal("denied.test").await?.and_then(|found| found.failure));
             let before = tries().await?;
             let answer = function.invoke(lab.batch(&request("denied.test"))?).await?;

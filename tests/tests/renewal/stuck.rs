@@ -1,4 +1,5 @@
-//! Orders that do not move, CAs that cannot answer for a moment, and TXT records that cannot be removed.
+//! Orders that do not move, CAs that cannot answer for a moment, and TXT records that cannot be
+//! removed.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,8 +15,8 @@ use crate::fixture::{Lab, certificate, forced, request};
 use crate::isolated::Isolated;
 use crate::issuers::{Front, entries};
 
-/// A CA kept finalized orders in `processing` for days: the same order was resumed for ever, the next issuer never asked, also by
-/// `--force`.
+/// A CA kept finalized orders in `processing` for days: the same order was resumed for ever, the
+/// next issuer never asked, also by `--force`.
 pub(crate) async fn an_order_that_is_stuck_is_given_up_for_the_next_issuer(lab: &Lab) -> Result<()> {
     let isolated = Isolated::open(lab, "stuck").await?;
     lab.stack.create_zone("stuck.test").await?;
@@ -145,7 +146,8 @@ pub(crate) async fn nothing_is_stuck_at_what_passes_or_at_a_dead_order(lab: &Lab
     Ok(())
 }
 
-/// Names were proved, the CA issued, and nothing was published, because Route 53 did not let the TXT record be removed.
+/// Names were proved, the CA issued, and nothing was published, because Route 53 did not let the
+/// TXT record be removed.
 pub(crate) async fn txt_records_that_are_stuck_keep_no_certificate_from_being_published(lab: &Lab) -> Result<()> {
     let isolated = Isolated::open(lab, "leftovers").await?;
     let (pebble, issuer) = isolated.issuer("leaving").await?;
