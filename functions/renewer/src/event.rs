@@ -134,7 +134,8 @@ mod tests {
     fn the_sample_in_events() {
         let mut batch: SqsEvent = serde_json::from_slice(include_bytes!("../../../events/renewal-batch.json")).unwrap();
         let body = batch.records[0].body.as_deref().unwrap();
-        assert_eq!(message::read(body, "").unwrap().name, "example.com");
+        let operator_topic = "arn:aws:sns:eu-central-1:123456789012:neverlapse-OperatorTopic-1";
+        assert_eq!(message::read(body, operator_topic).unwrap().name, "example.com");
 
         let message = &mut batch.records[0];
         assert_eq!(deliveries(message), 1);
