@@ -54,7 +54,7 @@ test: setup build-tests ## unit and end-to-end tests; one suite of them: make te
 
 AT_ONCE ?= 4
 # The long ones first.
-LONG := pull renewal delivery e2e fleet
+LONG := pull renewal delivery first_deployment e2e fleet
 FOUND := $(basename $(notdir $(wildcard */tests/*.rs */*/tests/*.rs))) $(patsubst %/main.rs,%,$(wildcard */tests/*/main.rs))
 SUITES := $(sort $(notdir $(FOUND)))
 suites: $(addprefix test-,$(LONG) $(filter-out $(LONG),$(SUITES)))
