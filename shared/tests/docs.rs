@@ -124,6 +124,27 @@ fn every_code_of_a_finding_has_an_entry() {
     }
 }
 
+/// `sam deploy --guided` asks for each by its name alone.
+#[test]
+fn every_parameter_of_the_template_is_explained() {
+    let page = include_str!("../../docs/parameters.md");
+    let template = include_str!("../../template.yaml");
+    let (_, parameters) = template.split_once("\nParameters:\n").unwrap();
+    let (parameters, _) = parameters.split_once("\nRules:\n").unwrap();
+
+    let mut count = 0;
+    for line in parameters.lines() {
+        let name = line.strip_prefix("  ").and_then(|line| line.strip_suffix(':'));
+        let Some(name) = name.filter(|name| name.starts_with(char::is_alphabetic)) else {
+            continue;
+        };
+        count += 1;
+        let row = page.lines().find(|row| row.starts_with('|') && row.contains(&format!("`{name}`")));
+        assert!(row.is_some(), "docs/parameters.md has no row for {name}");
+    }
+    assert!(count > 30, "{count} parameters");
+}
+
 /// Every document for people, in the repository's root and in docs/.
 fn documents() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
