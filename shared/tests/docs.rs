@@ -139,7 +139,9 @@ fn every_parameter_of_the_template_is_explained() {
             continue;
         };
         count += 1;
-        let row = page.lines().find(|row| row.starts_with('|') && row.contains(&format!("`{name}`")));
+        let row = page
+            .lines()
+            .find(|row| row.starts_with('|') && row.contains(&format!("`{name}`")));
         assert!(row.is_some(), "docs/parameters.md has no row for {name}");
     }
     assert!(count > 30, "{count} parameters");
