@@ -194,7 +194,8 @@ async fn from_certbot_and_back_without_an_outage() {
     assert!(again.code == 0 && again.out.contains("already"), "{again:?}");
     assert_eq!(host.current(), current);
 
-    // 2. The files are installed, and no server is touched. Before that, there is nothing to lead to.
+    // 2. The files are installed, and no server is touched. Before that, there is nothing to lead
+    // to.
     let early = host.links("--link");
     assert!(
         early.code == 1 && early.err.contains("has neverlapse pull installed it?"),
@@ -204,7 +205,8 @@ async fn from_certbot_and_back_without_an_outage() {
     assert_eq!(host.pull(&[]).code, 0);
     assert_eq!(host.web.served().await.unwrap(), facts.fingerprint);
 
-    // 3. Certbot's paths lead to them: nginx's configuration stays as it is, and can be loaded at every moment.
+    // 3. Certbot's paths lead to them: nginx's configuration stays as it is, and can be loaded at
+    // every moment.
     let ran = host.links("--link");
     assert_eq!(ran.code, 0, "{ran:?}");
     host.web.could_start().await.unwrap();

@@ -23,7 +23,8 @@ pub struct Lineage {
 }
 
 impl Lineage {
-    /// What a renewal leaves: the files of that number in `archive/`, symlinks to them in `live/`, and `renewal/`.
+    /// What a renewal leaves: the files of that number in `archive/`, symlinks to them in `live/`,
+    /// and `renewal/`.
     pub fn renew(&self, number: u32, leaf: &Leaf) -> Result<()> {
         let chain = leaf.fullchain.strip_prefix(&leaf.certificate);
         let chain = chain.context("the leaf is the first of its chain")?;

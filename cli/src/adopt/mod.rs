@@ -1,9 +1,9 @@
 //! `neverlapse adopt`: takes over certificates from certbot, without ordering them again.
 //!
 //! Each [`lineage`] is verified and published like a version that the renewer ordered. A
-//! [`proposal`] says what to write into `inventory.toml` and `pull.toml`. Once `neverlapse pull` has
-//! installed the same files, certbot's [`paths`] can lead to them, so that no server's configuration
-//! has to change.
+//! [`proposal`] says what to write into `inventory.toml` and `pull.toml`. Once `neverlapse pull`
+//! has installed the same files, certbot's [`paths`] can lead to them, so that no server's
+//! configuration has to change.
 
 mod lineage;
 mod paths;
@@ -44,7 +44,8 @@ pub(crate) struct Arguments {
     /// Verify, and say what would be published
     #[arg(long)]
     dry_run: bool,
-    /// Have DIR/live/NAME lead to what neverlapse pull has installed, and certbot not renew it any more
+    /// Have DIR/live/NAME lead to what neverlapse pull has installed, and certbot not renew it any
+    /// more
     #[arg(long, conflicts_with_all = ["to", "dry_run", "unlink"])]
     link: bool,
     /// Give certbot DIR/live/NAME back, and have it renew it again
@@ -108,7 +109,8 @@ async fn adopt(arguments: &Arguments, place: &Place, name: &str) -> Result<(Line
             println!("{name}: is in {place} already, as version {}", there.version);
             return Ok((lineage, facts));
         }
-        // Certbot may have renewed it since it was adopted. What was issued earlier replaces nothing.
+        // Certbot may have renewed it since it was adopted. What was issued earlier replaces
+        // nothing.
         if there.not_before >= facts.not_before {
             bail!(
                 "{place} has version {} under this name, which was issued later; nothing was changed",

@@ -360,7 +360,8 @@ fn server_name(wanted: &Wanted, facts: &Facts) -> Host {
 }
 
 fn prober(endpoint: &Endpoint, key: Option<KeyType>) -> Result<Prober, String> {
-    // An address needs no name server: whatever the system's configuration says makes no difference.
+    // An address needs no name server: whatever the system's configuration says makes no
+    // difference.
     let nameserver = match &endpoint.host {
         Host::Ip(_) => Some(SocketAddr::new(std::net::Ipv4Addr::LOCALHOST.into(), 53)),
         Host::Name(_) => None,
@@ -385,7 +386,8 @@ const NOWHERE: Endpoint = Endpoint {
 const STEP: Duration = Duration::from_secs(5);
 /// The label that stands for the asterisk of a wildcard.
 const CHECK: &str = "neverlapse-check";
-/// In each run. Half of the clients getting the old certificate goes unseen once in a thousand runs.
+/// In each run. Half of the clients getting the old certificate goes unseen once in a thousand
+/// runs.
 const LOOKS: u32 = 10;
 /// After a handover. One process of eight with the old certificate is seen more often than not.
 const IN_A_ROW: u32 = 20;

@@ -15,8 +15,8 @@ use super::work::{Back, Work, renewed};
 /// Why certificates could not be installed, by their names.
 pub(crate) type Failures<'a> = BTreeMap<&'a str, String>;
 
-/// Installs certificates with the same commands: one test and one reload for all of them, or as few as
-/// possible where some do not pass.
+/// Installs certificates with the same commands: one test and one reload for all of them, or as few
+/// as possible where some do not pass.
 pub(crate) async fn install<'a>(mut batch: Vec<&mut Work<'a>>, budget: Budget, journal: Journal) -> Failures<'a> {
     let mut failures = Failures::new();
     let mut parts = vec![&mut batch[..]];
@@ -220,6 +220,6 @@ async fn reload_old(wanted: &Wanted, variables: &Variables, budget: Budget, jour
     }
 }
 
-/// This many servers are probed at the same time: one that is down then takes the time of one probe,
-/// not of a hundred.
+/// This many servers are probed at the same time: one that is down then takes the time of one
+/// probe, not of a hundred.
 const TOGETHER: usize = 50;

@@ -168,7 +168,8 @@ fn begins_with(file: &str, expected: &str) -> bool {
     std::fs::read_to_string(file).is_ok_and(|text| text.to_lowercase().starts_with(expected))
 }
 
-/// From IMDSv2, which no proxy reaches. It may not answer: the configuration can name the instance instead.
+/// From IMDSv2, which no proxy reaches. It may not answer: the configuration can name the instance
+/// instead.
 async fn document() -> Option<Document> {
     let configuration = ProviderConfig::default().with_http_client(https(&Way::default()));
     let client = Client::builder().configure(&configuration).build();

@@ -80,7 +80,8 @@ pub(crate) struct Arguments {
     /// Change at once, outside of the window and however often it has failed
     #[arg(long)]
     now: bool,
-    /// Remove this instance's receipts, so that the probe does not report it as silent. Installed certificates stay
+    /// Remove this instance's receipts, so that the probe does not report it as silent. Installed
+    /// certificates stay
     #[arg(long, conflicts_with_all = ["dry_run", "now"])]
     leave: bool,
 }

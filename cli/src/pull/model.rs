@@ -1,8 +1,9 @@
-//! Random short histories of one certificate on one host: versions come and are rolled back, files are damaged, tests and reloads fail,
-//! the server is started again, the bucket or a version in it is away, and runs are cut off at every step.
+//! Random short histories of one certificate on one host: versions come and are rolled back, files
+//! are damaged, tests and reloads fail, the server is started again, the bucket or a version in it
+//! is away, and runs are cut off at every step.
 //!
-//! Whatever happens, the next run that nothing disturbs ends with the current version whole on the disk, loaded by the server, and a
-//! receipt that says so.
+//! Whatever happens, the next run that nothing disturbs ends with the current version whole on the
+//! disk, loaded by the server, and a receipt that says so.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};

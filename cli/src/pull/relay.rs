@@ -1,5 +1,5 @@
-//! Where a certificate is looked for on this host, and the way to servers to which the prober has none of its own: those that expect
-//! the PROXY protocol, and those at a unix socket.
+//! Where a certificate is looked for on this host, and the way to servers to which the prober has
+//! none of its own: those that expect the PROXY protocol, and those at a unix socket.
 
 use std::fmt;
 use std::io;
@@ -13,8 +13,8 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::task::JoinHandle;
 
-/// A place in `verify`: an endpoint, `unix:/path`, or one of them behind the PROXY protocol, with `proxy://` or `proxy2://` before
-/// it.
+/// A place in `verify`: an endpoint, `unix:/path`, or one of them behind the PROXY protocol, with
+/// `proxy://` or `proxy2://` before it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     server: Server,

@@ -889,6 +889,7 @@ fn understood(json: &[u8]) -> Result<Current, String> {
     }
     Ok(current)
 }
+
 /// What commands learn about certificates, in the variables that certbot's hooks know.
 pub(super) fn renewed<'w, 'a: 'w>(works: impl IntoIterator<Item = &'w Work<'a>>) -> Variables {
     let works: Vec<_> = works.into_iter().collect();

@@ -229,7 +229,8 @@ impl Bench {
         fs::write(file, state.to_string()).unwrap();
     }
 
-    /// A test that the server's own answer to a version stands for: it passes while this one is live.
+    /// A test that the server's own answer to a version stands for: it passes while this one is
+    /// live.
     pub(crate) fn passes_only(&self, current: &Current) -> String {
         let (live, test) = (self.live(), self.host.test_command());
         let version = &current.facts.version;
@@ -246,7 +247,8 @@ impl Bench {
         format!("test \"$(readlink {})\" = {}", live.display(), known.display())
     }
 
-    /// Every file below the folder with its content and mode, so that a test can tell whether anything was touched.
+    /// Every file below the folder with its content and mode, so that a test can tell whether
+    /// anything was touched.
     pub(crate) fn everything(&self) -> Vec<(PathBuf, u32, Vec<u8>)> {
         let mut all = Vec::new();
         walk(&self.host.folder(), &mut all);

@@ -136,8 +136,8 @@ async fn what_failed_three_times_waits_and_is_not_forgotten() {
 
 /// A host that serves a certificate which has just expired, next to one that has not.
 ///
-/// It must be installed and served before it expires. Where that took too long, everything starts over with twice the
-/// lifetime.
+/// It must be installed and served before it expires. Where that took too long, everything starts
+/// over with twice the lifetime.
 async fn with_an_expired_one() -> (Bench, Current) {
     for seconds in [20, 40, 80, 160] {
         let mut bench = Bench::closed(&[NAME, "b.test"]);

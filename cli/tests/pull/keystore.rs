@@ -42,7 +42,8 @@ impl Bench {
         }
     }
 
-    /// It opens with the password and holds the leaf that lies beside it, with its key and its issuers.
+    /// It opens with the password and holds the leaf that lies beside it, with its key and its
+    /// issuers.
     pub(crate) async fn assert_keystore(&self, password: &str) {
         let read = |file| fs::read_to_string(self.live().join(file)).unwrap();
         let der = |pem: &str| -> Vec<_> {

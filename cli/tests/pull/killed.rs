@@ -24,11 +24,13 @@ const CHANGES: [&str; 8] = [
     "unlinkat",
 ];
 
-/// Runs it under strace, which does something to the n-th of a kind of system call; answers whether it came so far.
+/// Runs it under strace, which does something to the n-th of a kind of system call; answers whether
+/// it came so far.
 async fn injected(bench: &Bench, call: &str, what: &str, nth: usize) -> Option<Ran> {
     let log = bench.host.path().join("strace");
     let mut command = Command::new("strace");
-    // "?": not every processor has every call. Only the first thread changes anything, so the commands that it starts are left alone.
+    // "?": not every processor has every call. Only the first thread changes anything, so the
+    // commands that it starts are left alone.
     command.args(["-qq", "-e", &format!("trace=?{call}"), "-e"]);
     command.arg(format!("inject=?{call}:{what}:when={nth}"));
     command.arg("-o").arg(&log).arg(NEVERLAPSE);
@@ -89,8 +91,9 @@ async fn what_goes_live_is_on_the_disk_and_no_key_was_ever_open_to_others() {
     }
 }
 
-/// Sums up what every call of these does, each on benches of its own: a run waits most of its time, for the server to
-/// settle. The first of the benches takes the first call of that name, the fourth one and so on.
+/// Sums up what every call of these does, each on benches of its own: a run waits most of its time,
+/// for the server to settle. The first of the benches takes the first call of that name, the fourth
+/// one and so on.
 async fn side_by_side<T: Future<Output = usize>>(
     calls: &[&'static str],
     at_each: impl Fn(&'static str, StepBy<RangeFrom<usize>>) -> T,
@@ -112,8 +115,8 @@ async fn whenever_it_is_killed_the_server_can_start_and_the_next_run_finishes() 
     assert!(kills > 20, "{kills} kills are fewer than an installation has steps");
 }
 
-/// Kills the client at these calls of this name, one after the other, until a run ends before it; says how often it was
-/// killed.
+/// Kills the client at these calls of this name, one after the other, until a run ends before it;
+/// says how often it was killed.
 async fn killed_at(call: &str, turns: impl Iterator<Item = usize>) -> usize {
     let (mut bench, mut before) = Bench::open().await;
     let mut kills = 0;

@@ -1,4 +1,5 @@
-//! `neverlapse pull` on hosts with real nginx servers: what it installs, what it refuses, and what is left when it is killed.
+//! `neverlapse pull` on hosts with real nginx servers: what it installs, what it refuses, and what
+//! is left when it is killed.
 
 mod bench;
 mod damaged;

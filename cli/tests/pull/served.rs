@@ -180,7 +180,8 @@ async fn a_port_that_nobody_can_look_at_kept_the_new_version_from_clients() {
     let place = bench.host.places[0].1;
     let live = bench.live();
     let live = live.display();
-    // The same files behind a port that wants the PROXY protocol, and one that knows no curve of ours.
+    // The same files behind a port that wants the PROXY protocol, and one that knows no curve of
+    // ours.
     for (more, listen) in [
         ("", "proxy_protocol"),
         ("ssl_ecdh_curve X448; ssl_protocols TLSv1.3;", ""),

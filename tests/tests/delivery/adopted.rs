@@ -1,4 +1,5 @@
-//! From certbot into the bucket, onto a host, renewed there by an account of another client, and back: docs/from-certbot.md.
+//! From certbot into the bucket, onto a host, renewed there by an account of another client, and
+//! back: docs/from-certbot.md.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -101,7 +102,8 @@ pub(crate) async fn from_certbot_into_the_bucket_renewed_and_back(lab: &Lab) -> 
     Ok(())
 }
 
-/// Runs it with more rights than an operator has, because it brings a private key: its calls are not held against the policies.
+/// Runs it with more rights than an operator has, because it brings a private key: its calls are
+/// not held against the policies.
 async fn adopt(lab: &Lab, lineage: &Lineage, more: &[&str]) -> Result<String> {
     let mut adopt = neverlapse(&lab.stack).await?;
     let endpoint = lab.stack.config.endpoint_url().context("the emulator's")?;
@@ -115,7 +117,8 @@ async fn pulls(instance: &Instance) -> Result<()> {
     Ok(())
 }
 
-/// Takes an account over by the commands of the document, for the issuer that is adopted. Answers with its URL.
+/// Takes an account over by the commands of the document, for the issuer that is adopted. Answers
+/// with its URL.
 ///
 /// Another client's is one that was made under another name.
 async fn take_account_over(lab: &Lab, issuer: &str, zone: &str) -> Result<String> {
