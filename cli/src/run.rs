@@ -1,9 +1,11 @@
 //! `neverlapse run`: has the probe run now, and prints what it saw.
 
 use std::io::{self, BufWriter, Write};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use aws_sdk_lambda::config::retry::RetryConfig;
+use aws_sdk_lambda::config::timeout::TimeoutConfig;
 use aws_sdk_lambda::config::{Builder, StalledStreamProtectionConfig};
 use aws_sdk_lambda::primitives::Blob;
 use clap::Args;
@@ -68,6 +70,7 @@ async fn invoke(stack: &Stack, event: &Value) -> Result<Vec<u8>> {
     let function = stack.output("ProbeFunctionName")?;
     let config = Builder::from(&stack.config)
         .retry_config(RetryConfig::disabled())
+        .timeout_config(patience())
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .build();
     let sent = aws_sdk_lambda::Client::from_conf(config)
@@ -86,6 +89,17 @@ async fn invoke(stack: &Stack, event: &Value) -> Result<Vec<u8>> {
         bail!("the probe failed: {}", printable(&failure(&payload)));
     }
     Ok(payload)
+}
+
+/// Only the connection has a limit. Those of other requests would give up on a run that is under
+/// way.
+fn patience() -> TimeoutConfig {
+    TimeoutConfig::builder()
+        .connect_timeout(CONNECT)
+        .disable_read_timeout()
+        .disable_operation_attempt_timeout()
+        .disable_operation_timeout()
+        .build()
 }
 
 /// The message in the answer of a function that failed.
@@ -122,13 +136,14 @@ fn print(report: &Report, answer: &[u8], format: Format) -> Result<()> {
 }
 
 const NAMED: usize = 10;
+const CONNECT: Duration = Duration::from_secs(5);
 const HELP: &str = "\
 Examples:
   neverlapse run                             everything, as the schedule does: alerts, renewals, report
   neverlapse run example.com mail.example.com:993
   neverlapse run --format json | jq .counts
 
-`neverlapse check` looks from here; this looks from where the probe runs.
+`neverlapse check` checks from here; this has the probe check from where it runs.
 
 Exit codes: 0 ok, 1 warning, 2 critical, 3 unknown (something could not be checked, or not understood).";
 

@@ -7,6 +7,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -21,6 +22,11 @@ struct Listener {
 
 impl Listener {
     fn new(answer: &'static str) -> Self {
+        Self::slow(answer, Duration::ZERO)
+    }
+
+    /// Answers after this time.
+    fn slow(answer: &'static str, delay: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let heard = Arc::new(Mutex::new(Vec::new()));
@@ -33,6 +39,7 @@ impl Listener {
                     .map_while(Result::ok);
                 remembered.lock().unwrap().push(lines.next().unwrap_or_default());
                 for _ in lines.take_while(|line| !line.is_empty()) {}
+                thread::sleep(delay);
                 let _ = stream.write_all(answer.as_bytes());
             }
         });
@@ -61,12 +68,9 @@ impl Host {
 
     /// Exit code, and everything that it said.
     fn pull(&self, variables: &[(&str, &str)]) -> (i32, String) {
-        let mut pull = Command::new(NEVERLAPSE);
+        let mut pull = without_proxies();
         pull.args(["pull", "--config"])
             .arg(self.folder.path().join("pull.toml"));
-        for (variable, _) in std::env::vars().filter(|(variable, _)| variable.to_lowercase().ends_with("_proxy")) {
-            pull.env_remove(variable);
-        }
         let Output { status, stdout, stderr } = pull
             .env("AWS_EC2_METADATA_DISABLED", "true")
             .env("AWS_CONFIG_FILE", self.folder.path().join("aws"))
@@ -78,6 +82,15 @@ impl Host {
         let said = String::from_utf8([stdout, stderr].concat()).unwrap();
         (status.code().unwrap_or(-1), said)
     }
+}
+
+/// The command, without what this machine needs to reach the network.
+fn without_proxies() -> Command {
+    let mut command = Command::new(NEVERLAPSE);
+    for (variable, _) in std::env::vars().filter(|(variable, _)| variable.to_lowercase().ends_with("_proxy")) {
+        command.env_remove(variable);
+    }
+    command
 }
 
 const KEYS: [(&str, &str); 2] = [
@@ -222,4 +235,38 @@ fn what_cannot_be_used_is_named() {
         let (code, said) = host.pull(&[("AWS_PROFILE", profile)]);
         assert!(code == 3 && said.contains(expected), "{said}");
     }
+}
+
+/// Every other request is given up after ten seconds; `neverlapse run` was, too, and a server that
+/// does not answer costs a run fifteen.
+#[test]
+fn a_run_that_takes_longer_than_other_requests_is_waited_for() {
+    let stack = Listener::new(
+        "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n\
+         <DescribeStacksResponse><DescribeStacksResult><Stacks><member><StackName>neverlapse</StackName>\
+         <CreationTime>2026-11-26T06:00:00Z</CreationTime><StackStatus>CREATE_COMPLETE</StackStatus><Outputs>\
+         <member><OutputKey>BucketName</OutputKey><OutputValue>my-bucket</OutputValue></member>\
+         <member><OutputKey>ProbeFunctionName</OutputKey><OutputValue>probe</OutputValue></member>\
+         </Outputs></member></Stacks></DescribeStacksResult></DescribeStacksResponse>",
+    );
+    let probe = Listener::slow(
+        "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n\
+         {\"schema\": \"neverlapse.report/1\", \"started_at\": \"2026-11-26T06:00:00Z\", \
+         \"finished_at\": \"2026-11-26T06:00:15Z\", \"endpoints\": [], \
+         \"counts\": {\"ok\": 0, \"warning\": 0, \"critical\": 0, \"unknown\": 0}}",
+        Duration::from_secs(11),
+    );
+
+    let [cloudformation, lambda] = [&stack, &probe].map(|listener| format!("http://{}", listener.address));
+    let ran = without_proxies()
+        .arg("run")
+        .envs(KEYS)
+        .env("AWS_REGION", "us-east-1")
+        .env("AWS_ENDPOINT_URL_CLOUDFORMATION", cloudformation)
+        .env("AWS_ENDPOINT_URL_LAMBDA", lambda)
+        .output()
+        .unwrap();
+    let said = String::from_utf8([ran.stdout, ran.stderr].concat()).unwrap();
+    assert!(ran.status.success() && said.contains("0 endpoints: "), "{said}");
+    assert_eq!(probe.heard().len(), 1, "{:?}", probe.heard());
 }
