@@ -134,7 +134,7 @@ build: $(LOCAL)/sam/.done $(LOCAL)/lambda/.done ## sam build for AWS (ARCHITECTU
 # Parameters on the command line would take the place of all that samconfig.toml remembers.
 deploy: build samconfig.toml ## sam deploy, guided; its answers are kept in samconfig.toml
 	@sed -i -E 's/(Architecture=\\")$(OTHER)/\1$(ARCHITECTURE)/' samconfig.toml
-	sam deploy --guided
+	$(if $(AWS_REGION),AWS_DEFAULT_REGION=$(AWS_REGION) )sam deploy --guided
 
 # Not in git: it remembers the answers of a deployment, and those may be secret.
 samconfig.toml: samconfig.example.toml

@@ -212,11 +212,13 @@ impl Emulator {
     }
 
     /// What a command needs in its environment to use it, and nothing that this machine has.
-    pub fn environment(&self) -> [(&str, &str); 8] {
+    pub fn environment(&self) -> [(&str, &str); 9] {
         [
             ("AWS_ENDPOINT_URL", self.called()),
             ("AWS_SDK_UA_APP_ID", "operator"),
             ("AWS_REGION", REGION),
+            // What sam and version 1 of the AWS CLI read.
+            ("AWS_DEFAULT_REGION", REGION),
             ("AWS_ACCESS_KEY_ID", KEY),
             ("AWS_SECRET_ACCESS_KEY", KEY),
             ("AWS_CONFIG_FILE", "/dev/null"),

@@ -129,7 +129,7 @@ impl Stack {
     }
 
     /// The environment of a command that is to find this stack.
-    pub fn environment(&self) -> [(&str, &str); 8] {
+    pub fn environment(&self) -> [(&str, &str); 9] {
         self.emulator.environment()
     }
 

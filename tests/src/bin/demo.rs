@@ -192,7 +192,7 @@ async fn play(screen: &mut Screen, world: &World) -> Result<()> {
                 world.www.endpoint(),
                 world.shop.dns.address
             ),
-            "look from here",
+            "check from here",
         ),
         (
             format!("curl -s {}/_ministack/health", world.stack.endpoint()),
