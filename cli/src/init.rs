@@ -120,14 +120,14 @@ const HEAD: &str = "\
 # What neverlapse watches and renews. `neverlapse validate inventory.toml` shows what it means, and every error in it;
 # docs/inventory.example.toml explains all keys.
 
-warn_days = 14
-critical_days = 3
+# warn_days = 14        # default: the stack's WarnDays
+# critical_days = 3     # default: the stack's CriticalDays
 
 # host[:port], smtp://host[:port], smtps://host …; an [[endpoint]] can have settings.
 ";
 const CERTIFICATES: &str = "
-# Certificates to renew and install, one for each hosted zone. Nothing is renewed until you remove the # of one; try it with
-# `neverlapse renew NAME --dry-run` first (docs/renewal.md).
+# Certificates to renew and install: a [[certificate]] for each hosted zone that was found. Nothing is renewed until you remove
+# the # of one; try it with `neverlapse renew NAME --dry-run` first (docs/renewal.md).
 ";
 const HELP: &str = "\
 Examples:

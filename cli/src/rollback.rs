@@ -54,7 +54,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
     match moved {
         Ok(_) => {}
         Err(store::Error::Changed { .. }) => {
-            bail!("a new version was published this very moment; look with `neverlapse plan`, and try again")
+            bail!("a new version was published this very moment; see `neverlapse plan`, and try again")
         }
         Err(error) => return Err(error.into()),
     }
