@@ -71,7 +71,7 @@ fn marked(mut digest: Digest) -> Digest {
     let subject = format!("TEST {}", digest.subject);
     digest.subject = subject.chars().take(SUBJECT_LENGTH).collect();
     digest.summary = format!(
-        "This is a test by `neverlapse test-alert`. Nothing that it reports is real.\n\n{}",
+        "This is a test by `neverlapse test-alert`. Nothing that it reports is real, nor are its dates.\n\n{}",
         digest.summary
     );
     digest.thread = format!("test-{}", digest.thread);
