@@ -18,7 +18,7 @@ fuzz_target!(|data: &[u8]| {
     };
     runtime().block_on(async {
         let mut stream = join(Cursor::new(answer), tokio::io::sink());
-        match PROTOCOLS.get(usize::from(*first) % (PROTOCOLS.len() + 1)) {
+        match StartTls::ALL.get(usize::from(*first) % (StartTls::ALL.len() + 1)) {
             Some(protocol) => {
                 let ehlo = Ehlo::literal([192, 0, 2, 7].into());
                 if let Err(error) = starttls::upgrade(*protocol, &mut stream, "a.test", &ehlo).await {
@@ -39,13 +39,3 @@ fn runtime() -> &'static Runtime {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
     RUNTIME.get_or_init(|| Builder::new_current_thread().enable_all().build().expect("a runtime"))
 }
-
-const PROTOCOLS: [StartTls; 7] = [
-    StartTls::Smtp,
-    StartTls::Imap,
-    StartTls::Pop3,
-    StartTls::Ftp,
-    StartTls::Ldap,
-    StartTls::Postgres,
-    StartTls::Mysql,
-];

@@ -84,6 +84,16 @@ pub enum StartTls {
     Postgres,
     /// MySQL's SSLRequest.
     Mysql,
+    /// RFC 2033 with RFC 3207.
+    Lmtp,
+    /// RFC 4642.
+    Nntp,
+    /// RFC 5804, 2.2.
+    Sieve,
+    /// RFC 6120, 5, as clients speak it.
+    Xmpp,
+    /// The same, as servers speak it.
+    XmppServer,
 }
 
 /// What is wrong with an endpoint as it was written.
@@ -216,7 +226,7 @@ impl fmt::Display for Host {
 
 impl StartTls {
     /// All of them, in the order that errors list them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 12] = [
         Self::Smtp,
         Self::Imap,
         Self::Pop3,
@@ -224,6 +234,11 @@ impl StartTls {
         Self::Ldap,
         Self::Postgres,
         Self::Mysql,
+        Self::Lmtp,
+        Self::Nntp,
+        Self::Sieve,
+        Self::Xmpp,
+        Self::XmppServer,
     ];
 
     /// The port that the protocol uses when none is given.
@@ -236,6 +251,11 @@ impl StartTls {
             Self::Ldap => 389,
             Self::Postgres => 5432,
             Self::Mysql => 3306,
+            Self::Lmtp => 24,
+            Self::Nntp => 119,
+            Self::Sieve => 4190,
+            Self::Xmpp => 5222,
+            Self::XmppServer => 5269,
         }
     }
 
@@ -249,6 +269,11 @@ impl StartTls {
             Self::Ldap => "ldap",
             Self::Postgres => "postgres",
             Self::Mysql => "mysql",
+            Self::Lmtp => "lmtp",
+            Self::Nntp => "nntp",
+            Self::Sieve => "sieve",
+            Self::Xmpp => "xmpp",
+            Self::XmppServer => "xmpp-server",
         }
     }
 }
@@ -330,7 +355,7 @@ fn parse_port(text: &str) -> Result<u16, String> {
 }
 
 /// The schemes of protocols that begin with TLS, and their usual ports.
-const IMPLICIT: [(&str, u16); 13] = [
+const IMPLICIT: [(&str, u16); 15] = [
     ("tls", 443),
     ("https", 443),
     ("smtps", 465),
@@ -344,6 +369,8 @@ const IMPLICIT: [(&str, u16); 13] = [
     ("rediss", 6379),
     ("ircs", 6697),
     ("sips", 5061),
+    ("nntps", 563),
+    ("xmpps", 5223),
 ];
 /// RFC 1035, 2.3.4, in characters.
 const LABEL: usize = 63;
@@ -377,6 +404,7 @@ mod tests {
             ("foo-.example.com", "foo-.example.com:443"),
             ("-foo.a--b.example.com:8443", "-foo.a--b.example.com:8443"),
             ("amqps://mq.example.com", "mq.example.com:5671"),
+            ("xmpp-server://chat.example.com", "xmpp-server://chat.example.com:5269"),
             ("https://example.com:8443/login?next=/a:b@c#top", "example.com:8443"),
             ("https://example.com/?a=b", "example.com:443"),
             ("example.com/login", "example.com:443"),
@@ -439,8 +467,9 @@ mod tests {
             ("[::1]x", "\"x\" after the bracket is not a port"),
             (
                 "gopher://example.com",
-                "\"gopher\" is not a known protocol (with STARTTLS: smtp, imap, pop3, ftp, ldap, postgres, mysql; with TLS from the \
-                 start: tls, https, smtps, imaps, pop3s, ldaps, ftps, wss, amqps, mqtts, rediss, ircs, sips)",
+                "\"gopher\" is not a known protocol (with STARTTLS: smtp, imap, pop3, ftp, ldap, postgres, mysql, lmtp, \
+                 nntp, sieve, xmpp, xmpp-server; with TLS from the start: tls, https, smtps, imaps, pop3s, ldaps, ftps, wss, amqps, \
+                 mqtts, rediss, ircs, sips, nntps, xmpps)",
             ),
         ] {
             let error = text.parse::<Endpoint>().unwrap_err().to_string();

@@ -23,7 +23,7 @@ use crate::inventory;
 #[derive(Debug, Args)]
 #[group(skip)]
 pub(super) struct Arguments {
-    /// host, host:port, [v6]:port, smtp://host[:port] (STARTTLS; also imap, pop3, ftp, ldap, postgres, mysql), or smtps://host
+    /// host, host:port, [v6]:port, smtp://host[:port] (STARTTLS; also imap, pop3, ftp, ldap, postgres, mysql, lmtp, nntp, sieve, xmpp, xmpp-server), or smtps://host
     #[arg(value_name = "ENDPOINT", value_parser = argument::endpoint, required_unless_present_any = ["file", "inventory"])]
     endpoints: Vec<Endpoint>,
     /// Read endpoints from a file, one per line, # for comments; - for standard input

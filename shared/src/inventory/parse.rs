@@ -67,7 +67,7 @@ struct WrittenEndpoint {
     #[schemars(with = "Option<String>")]
     sni: Option<Spanned<String>>,
     /// The protocol that is spoken before TLS.
-    #[schemars(with = "Option<String>", extend("enum" = ["smtp", "imap", "pop3", "ftp", "ldap", "postgres", "mysql", null]))]
+    #[schemars(with = "Option<String>", extend("enum" = ["smtp", "imap", "pop3", "ftp", "ldap", "postgres", "mysql", "lmtp", "nntp", "sieve", "xmpp", "xmpp-server", null]))]
     starttls: Option<Spanned<String>>,
     /// Connect to these addresses instead of those in DNS.
     #[serde(default)]

@@ -247,7 +247,7 @@ impl Peer<'_> {
         let mut stream = self.connect().await?;
 
         if let Some(protocol) = endpoint.starttls {
-            let host = endpoint.host.to_string();
+            let host = self.target.requested().to_string();
             let ehlo = match self.ehlo {
                 Some(ehlo) => ehlo.clone(),
                 // The name of this machine may be unknown to the DNS; its address is what it is.

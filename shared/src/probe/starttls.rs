@@ -44,13 +44,18 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     match protocol {
-        StartTls::Smtp => smtp(stream, ehlo).await,
+        StartTls::Smtp => mail(stream, "EHLO", ehlo).await,
+        StartTls::Lmtp => mail(stream, "LHLO", ehlo).await,
         StartTls::Imap => imap(stream).await,
         StartTls::Pop3 => pop3(stream).await,
         StartTls::Ftp => ftp(stream).await,
         StartTls::Ldap => ldap(stream).await,
         StartTls::Postgres => postgres(stream).await,
         StartTls::Mysql => mysql(stream).await,
+        StartTls::Nntp => nntp(stream).await,
+        StartTls::Sieve => sieve(stream).await,
+        StartTls::Xmpp => xmpp(stream, "jabber:client", host).await,
+        StartTls::XmppServer => xmpp(stream, "jabber:server", host).await,
     }
     .map_err(|error| match error {
         Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
@@ -60,22 +65,87 @@ where
     })
 }
 
-/// RFC 3207.
-async fn smtp<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, ehlo: &Ehlo) -> Result<(), Error> {
-    reply(stream, "220").await?;
+/// RFC 3207, and the same for local delivery (RFC 2033), which greets by another word.
+async fn mail<S>(stream: &mut S, greeting: &str, ehlo: &Ehlo) -> Result<(), Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    reply(stream, &["220"]).await?;
     stream
-        .write_all(format!("EHLO {}\r\n", ehlo.as_ref()).as_bytes())
+        .write_all(format!("{greeting} {}\r\n", ehlo.as_ref()).as_bytes())
         .await?;
-    reply(stream, "250").await?;
+    reply(stream, &["250"]).await?;
     stream.write_all(b"STARTTLS\r\n").await?;
-    reply(stream, "220").await
+    reply(stream, &["220"]).await
+}
+
+/// RFC 4642. A server that takes no articles greets with 201.
+async fn nntp<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> Result<(), Error> {
+    reply(stream, &["200", "201"]).await?;
+    stream.write_all(b"STARTTLS\r\n").await?;
+    reply(stream, &["382"]).await
+}
+
+/// ManageSieve (RFC 5804, 2.2): lines with what the server can, then OK.
+async fn sieve<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> Result<(), Error> {
+    sieve_response(stream).await?;
+    stream.write_all(b"STARTTLS\r\n").await?;
+    sieve_response(stream).await
+}
+
+async fn sieve_response<S: AsyncRead + Unpin>(stream: &mut S) -> Result<(), Error> {
+    for _ in 0..LINES {
+        let line = line(stream).await?;
+        let word = line
+            .split(|byte| !byte.is_ascii_alphabetic())
+            .next()
+            .unwrap_or_default();
+        match word.to_ascii_uppercase().as_slice() {
+            b"OK" => return Ok(()),
+            b"NO" | b"BYE" => return Err(Error::refused(&line)),
+            // A capability is a quoted string.
+            b"" if line.starts_with(b"\"") => {}
+            _ => return Err(Error::unexpected(&line, "OK or NO")),
+        }
+    }
+    Err(Error::Garbled(format!("more than {LINES} lines")))
+}
+
+/// RFC 6120, 5.4. `domain` is the one that the server is asked for.
+async fn xmpp<S>(stream: &mut S, namespace: &str, domain: &str) -> Result<(), Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let header = format!(
+        "<?xml version='1.0'?><stream:stream xmlns='{namespace}' \
+         xmlns:stream='http://etherx.jabber.org/streams' to='{domain}' version='1.0'>"
+    );
+    stream.write_all(header.as_bytes()).await?;
+    let features = until(
+        stream,
+        &["</stream:features>", "<stream:features/>", "</stream:stream>"],
+    )
+    .await?;
+    if !contains(&features, XMPP_TLS) {
+        return Err(Error::refused(&features));
+    }
+
+    stream
+        .write_all(format!("<starttls xmlns='{XMPP_TLS}'/>").as_bytes())
+        .await?;
+    let answer = until(stream, &["/>", "</proceed>", "</failure>"]).await?;
+    if contains(&answer, "<proceed") {
+        Ok(())
+    } else {
+        Err(Error::refused(&answer))
+    }
 }
 
 /// RFC 4217.
 async fn ftp<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> Result<(), Error> {
-    reply(stream, "220").await?;
+    reply(stream, &["220"]).await?;
     stream.write_all(b"AUTH TLS\r\n").await?;
-    reply(stream, "234").await
+    reply(stream, &["234"]).await
 }
 
 /// RFC 2595, section 4.
@@ -192,13 +262,13 @@ async fn mysql<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> Result<(), 
 
 /// A reply of SMTP or FTP: a line `250 …`, or lines from `250-…` to `250 …`. FTP lets the lines
 /// between say anything (RFC 959, 4.2).
-async fn reply<S: AsyncRead + Unpin>(stream: &mut S, expected: &str) -> Result<(), Error> {
+async fn reply<S: AsyncRead + Unpin>(stream: &mut S, expected: &[&str]) -> Result<(), Error> {
     let first = line(stream).await?;
     let digits = first.get(..3).filter(|code| code.iter().all(u8::is_ascii_digit));
     let Some(code) = digits.filter(|_| matches!(first.get(3), None | Some(b' ' | b'-'))) else {
-        return Err(Error::unexpected(&first, expected));
+        return Err(Error::unexpected(&first, &expected.join(" or ")));
     };
-    if code != expected.as_bytes() {
+    if !expected.iter().any(|expected| expected.as_bytes() == code) {
         return Err(Error::refused(&first));
     }
 
@@ -215,6 +285,25 @@ async fn reply<S: AsyncRead + Unpin>(stream: &mut S, expected: &str) -> Result<(
         }
     }
     Err(Error::Garbled(format!("more than {LINES} lines")))
+}
+
+/// Everything up to the first of these endings, read byte by byte, so that nothing after it is taken.
+async fn until<S: AsyncRead + Unpin>(stream: &mut S, endings: &[&str]) -> Result<Vec<u8>, Error> {
+    let mut read = Vec::new();
+    while !endings.iter().any(|ending| read.ends_with(ending.as_bytes())) {
+        if read.len() == PACKET {
+            return Err(Error::Garbled(format!(
+                "more than {PACKET} bytes without {}",
+                endings[0]
+            )));
+        }
+        read.push(stream.read_u8().await?);
+    }
+    Ok(read)
+}
+
+fn contains(bytes: &[u8], text: &str) -> bool {
+    bytes.windows(text.len()).any(|window| window == text.as_bytes())
 }
 
 /// One line without its end, read byte by byte, so that nothing after it is taken.
@@ -287,6 +376,7 @@ const MYSQL_SSL: u16 = 0x0800;
 const MYSQL_PROTOCOL_41: u32 = 0x0200;
 const MYSQL_SECURE_CONNECTION: u32 = 0x8000;
 const UTF8MB4: u8 = 45;
+const XMPP_TLS: &str = "urn:ietf:params:xml:ns:xmpp-tls";
 
 #[cfg(test)]
 mod tests {
@@ -296,10 +386,14 @@ mod tests {
     /// Returns what came of it, what nobody had read by then, and what the server heard.
     async fn play<B: AsRef<[u8]>>(protocol: StartTls, says: &[B]) -> (Result<(), Error>, Vec<u8>, Vec<u8>) {
         let (mut client, mut server) = tokio::io::duplex(65_536);
-        let waits = matches!(protocol, StartTls::Ldap | StartTls::Postgres);
+        let waits = matches!(
+            protocol,
+            StartTls::Ldap | StartTls::Postgres | StartTls::Xmpp | StartTls::XmppServer
+        );
         let says: Vec<Vec<u8>> = says.iter().map(|bytes| bytes.as_ref().to_vec()).collect();
         let playing = tokio::spawn(async move {
-            let mut heard = Vec::new();
+            // Room for all that a client says in one turn.
+            let mut heard = Vec::with_capacity(1_024);
             for (index, bytes) in says.iter().enumerate() {
                 if index > 0 || waits {
                     let _ = server.read_buf(&mut heard).await;
@@ -381,6 +475,50 @@ mod tests {
                 b"\0\0\0\x08\x04\xd2\x16\x2f".to_vec(),
             ),
             (StartTls::Mysql, mysql, ssl_request),
+            (
+                StartTls::Lmtp,
+                of(&["220 hi\r\n", "250-a\r\n250 STARTTLS\r\n", "220 go\r\n\x16"]),
+                b"LHLO [192.0.2.7]\r\nSTARTTLS\r\n".to_vec(),
+            ),
+            (
+                StartTls::Nntp,
+                of(&["201 hi\r\n", "382 go\r\n\x16"]),
+                b"STARTTLS\r\n".to_vec(),
+            ),
+            (
+                StartTls::Sieve,
+                of(&["\"SIEVE\" \"fileinto\"\r\n\"STARTTLS\"\r\nOK \"hi\"\r\n", "ok\r\n\x16"]),
+                b"STARTTLS\r\n".to_vec(),
+            ),
+            (
+                StartTls::Xmpp,
+                of(&[
+                    &format!(
+                        "<?xml version='1.0'?><stream:stream from='x' id='1'><stream:features><starttls \
+                         xmlns='{XMPP_TLS}'><required/></starttls></stream:features>"
+                    ),
+                    &format!("<proceed xmlns='{XMPP_TLS}'/>\x16"),
+                ]),
+                format!(
+                    "<?xml version='1.0'?><stream:stream xmlns='jabber:client' \
+                     xmlns:stream='http://etherx.jabber.org/streams' to='mail.example' version='1.0'>\
+                     <starttls xmlns='{XMPP_TLS}'/>"
+                )
+                .into_bytes(),
+            ),
+            (
+                StartTls::XmppServer,
+                of(&[
+                    &format!("<stream:stream><stream:features><starttls xmlns=\"{XMPP_TLS}\"/></stream:features>"),
+                    &format!("<proceed xmlns='{XMPP_TLS}'></proceed>\x16"),
+                ]),
+                format!(
+                    "<?xml version='1.0'?><stream:stream xmlns='jabber:server' \
+                     xmlns:stream='http://etherx.jabber.org/streams' to='mail.example' version='1.0'>\
+                     <starttls xmlns='{XMPP_TLS}'/>"
+                )
+                .into_bytes(),
+            ),
         ]
     }
 
@@ -443,6 +581,10 @@ mod tests {
             (StartTls::Postgres, vec![b"E\0\0\0\x10SFATAL"], "an error"),
             (StartTls::Mysql, vec![&without_tls], "not among its capabilities"),
             (StartTls::Mysql, vec![too_many], "Too many connections"),
+            (StartTls::Nntp, vec![b"200 hi\r\n", b"580 no\r\n"], "580 no"),
+            (StartTls::Sieve, vec![b"OK\r\n", b"NO \"later\"\r\n"], "NO"),
+            (StartTls::Xmpp, vec![b"<stream:stream><stream:features/>"], "features/>"),
+            (StartTls::Xmpp, vec![b"<stream:error/></stream:stream>"], "error"),
         ] {
             let (result, ..) = play(protocol, &says).await;
             let error = result.unwrap_err();
@@ -502,6 +644,13 @@ mod tests {
             ),
             (StartTls::Postgres, vec![b"HTTP"], "\"H\" (expected S or N)"),
             (StartTls::Mysql, vec![b"HTTP"], "a greeting of"),
+            (StartTls::Nntp, vec![b"hi\r\n"], "expected 200 or 201"),
+            (StartTls::Sieve, vec![b"220 hi\r\n"], "expected OK or NO"),
+            (
+                StartTls::Xmpp,
+                vec![&endless],
+                "more than 16384 bytes without </stream:features>",
+            ),
             (StartTls::Mysql, vec![b"\x04\0\0\0\x09abc"], "no protocol 10 greeting"),
             (StartTls::Mysql, vec![b"\0\0\0\0"], "no protocol 10 greeting"),
         ] {
