@@ -264,7 +264,7 @@ fn refusing_common_name(leaf: &X509Certificate<'_>, name: &ServerName<'_>) -> Op
     } else if has(|name| matches!(name, GeneralName::IPAddress(_))) || is_last_wrong {
         // Of several common names, curl takes the last, and GnuTLS takes none.
         Some(&["curl", "Go", "GnuTLS", "Chrome", "Firefox"])
-    } else if !names.is_empty() || common_names.len() > 1 {
+    } else if has(|name| matches!(name, GeneralName::URI(_))) || common_names.len() > 1 {
         Some(&["Go", "GnuTLS", "Chrome", "Firefox"])
     } else {
         Some(&["Go", "Chrome", "Firefox"])

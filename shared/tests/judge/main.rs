@@ -105,6 +105,18 @@ fn names() {
             differ,
         ),
         case(
+            "common name, and an address of mail",
+            named(vec![SanType::Rfc822Name("me@shop.example".try_into().unwrap())]),
+            SHOP,
+            differ,
+        ),
+        case(
+            "common name, and a URI",
+            named(vec![SanType::URI("https://shop.example/".try_into().unwrap())]),
+            SHOP,
+            differ,
+        ),
+        case(
             "common name, and another name",
             named(vec![dns("a.example")]),
             SHOP,
@@ -929,6 +941,15 @@ fn what_openssl_makes() {
         Case {
             ours: &["some_clients_refuse"],
             ..made("a negative serial", "-newkey rsa:2048", "-set_serial -7", san)
+        },
+        Case {
+            ours: &["some_clients_refuse"],
+            ..made(
+                "two common names",
+                "-newkey rsa:2048",
+                "-set_serial 11 -subj /CN=a.example/CN=shop.example",
+                "extendedKeyUsage=serverAuth\n",
+            )
         },
         Case {
             ours: &["weak_signature"],
