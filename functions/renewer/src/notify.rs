@@ -292,7 +292,8 @@ impl Notifier {
         if (is_first && !is_known) || (!by_probe && deliveries == 1) {
             let state = remaining(current, now);
             let subject = format!("WARNING: renewal of {name} failed, {state}");
-            let text = failure_text(name, &failure, current, &state);
+            let mut text = failure_text(name, &failure, current, &state);
+            text.push_str(&next_step(name, error.retry_after()));
             self.send(Severity::Warning, &subject, &text).await;
         }
     }
@@ -350,10 +351,18 @@ fn failure_text(name: &str, failure: &Failure, current: Result<Option<&Current>,
 
     let _ = writeln!(
         text,
-        "This was try {} since {}. The next try is on {}; `neverlapse renew {name} --force` tries at once.",
+        "This was try {} since {}. The next try is on {}.",
         failure.count, failure.since, failure.next_try
     );
     text
+}
+
+/// What a person can do after a failure. A CA that asked to wait refuses whoever does not.
+fn next_step(name: &str, retry_after: Option<Timestamp>) -> String {
+    match retry_after {
+        Some(until) => format!("The CA asked to wait until {until}: there is nothing to do until then.\n"),
+        None => format!("`neverlapse renew {name} --force` tries at once.\n"),
+    }
 }
 
 /// A version is published, with what was before it.
