@@ -48,7 +48,7 @@ impl Trouble {
     /// current version.
     ///
     /// Whether a limit is the account's or one name's is our guess. So one certificate asks again
-    /// each hour; if the issuer takes its order, the trouble is over for all.
+    /// every three hours; if the issuer takes its order, the trouble is over for all.
     pub(crate) fn wait(&self, not_after: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
         let until = self.until?.min(self.at + LONGEST);
         let until = not_after.map_or(until, |not_after| renewal::bounded(until, not_after, self.at));
@@ -138,8 +138,9 @@ fn key(issuer: &Issuer) -> String {
 }
 
 const SCHEMA: &str = "neverlapse.issuer/1";
-/// How long one certificate waits for what another one was told.
-const LONGEST: Duration = Duration::hours(1);
+/// How long one certificate waits for what another one was told: Let's Encrypt's limit of orders per
+/// account is over three hours.
+const LONGEST: Duration = Duration::hours(3);
 /// After a day people are notified of the same once more.
 const FORGOTTEN: Duration = Duration::DAY;
 
@@ -160,18 +161,18 @@ mod tests {
     }
 
     #[test]
-    fn others_wait_for_an_hour_at_most_and_never_for_half_of_what_is_left() {
+    fn others_wait_for_three_hours_at_most_and_never_for_half_of_what_is_left() {
         let in_minutes = |minutes| NOW + Duration::minutes(minutes);
         for (until, not_after, expected) in [
             (None, None, None),
             (Some(-1), None, None),
             (Some(1), None, Some(in_minutes(60))),
-            (Some(72), None, Some(in_minutes(60))),
+            (Some(72), None, Some(in_minutes(180))),
             (Some(72), Some(in_minutes(80)), Some(in_minutes(40))),
         ] {
             assert_eq!(trouble(until).wait(not_after, NOW), expected, "{until:?} {not_after:?}");
         }
-        assert_eq!(trouble(Some(3)).wait(None, in_minutes(61)), None, "one asks each hour");
+        assert_eq!(trouble(Some(72)).wait(None, in_minutes(181)), None, "one asks again");
     }
 
     #[test]
