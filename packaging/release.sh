@@ -76,7 +76,7 @@ for package in functions/probe functions/renewer cli; do
   name=$(basename "$package")
   mv "$package/sbom.json" "$release/${name/#cli/neverlapse}.cdx.json"
 done
-cp README.md CHANGELOG.md LICENSE LICENSE-* "$release"
+cp -r README.md CHANGELOG.md LICENSE LICENSE-* docs "$release"
 printf 'neverlapse %s, commit %s\n' "$version" "$commit" >"$release/VERSION"
 find "$release" -exec touch --date="@$SOURCE_DATE_EPOCH" {} +
 sums=$(cd "$release" && find . -type f -printf '%P\n' | LC_ALL=C sort | xargs sha256sum)

@@ -81,7 +81,7 @@ enum Command {
     Revoke(revoke::Arguments),
     /// Replace the key of the ACME account at an issuer
     ReplaceAccountKey(replace_account_key::Arguments),
-    /// Look at the deployed stack from all sides: what is wrong, why it matters, which command corrects it
+    /// Check the deployed stack: what is wrong, why it matters, which command corrects it
     Doctor(doctor::Arguments),
     /// Send one alert of each kind, to see whether they arrive
     TestAlert(test_alert::Arguments),

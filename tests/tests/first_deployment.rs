@@ -73,7 +73,7 @@ impl Newcomer {
         self.bash(KEPT_BY_AWS).await?;
         let command = ("cargo install --locked --path cli\n", "");
         let looked = self.follow(FIRST, "## 4. ", 0, &[command]).await?;
-        ensure!(looked.contains(" things were looked at, 0 to act on"), "{looked}");
+        ensure!(looked.contains(" things were checked, 0 to act on"), "{looked}");
         let all = self.bash("neverlapse doctor --all").await?;
         let shown: Vec<_> = all.lines().map(shape).collect();
         for line in block(FIRST, "## 4. ", 2).lines().filter(|line| *line != "[…]") {

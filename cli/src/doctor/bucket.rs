@@ -105,7 +105,10 @@ async fn examine_encryption(patient: &Patient, s3: &Client, bucket: &str) -> Opt
     (!key.ends_with(expected)).then(|| {
         Line::critical(
             ABOUT,
-            format!("it encrypts with {key:?} (expected the stack's Key, {expected:?})"),
+            match key.as_str() {
+                "" => format!("it encrypts with no key of its own (expected the stack's Key, {expected:?})"),
+                key => format!("it encrypts with {key:?} (expected the stack's Key, {expected:?})"),
+            },
             "the stack's key no longer decides who may read private keys",
             "make deploy, then copy what was written meanwhile onto itself (aws s3 cp --recursive s3://… s3://…)",
         )

@@ -9,7 +9,7 @@ use neverlapse::chain::roots::Roots;
 use neverlapse::inventory::{Inventory, Issuer, Managed};
 use neverlapse::renewal::Renewal;
 use neverlapse::report::Report;
-use neverlapse::text::{cut, innermost, instance_name, printable};
+use neverlapse::text::{counted, cut, innermost, instance_name, printable};
 use neverlapse::timestamp::Timestamp;
 use serde_json::{Value, json};
 
@@ -160,8 +160,9 @@ fn of_versions(
     if let Some(failure) = renewal.and_then(|renewal| renewal.failure.as_ref()) {
         let problem = cut(&printable(&failure.problem), LENGTH);
         let found = format!(
-            "its renewal has failed {} times since {}: {problem}",
-            failure.count, failure.since
+            "its renewal has failed {} since {}: {problem}",
+            counted(failure.count.into(), "time", "times"),
+            failure.since
         );
         lines.push(Line::critical(about, found, "it expires unless that is corrected", fix));
     }
@@ -366,7 +367,7 @@ fn of_report(report: &Report) -> Line {
         return Line::ok(
             "endpoints",
             format!(
-                "{} were looked at in the last run",
+                "{} were checked in the last run",
                 report.endpoints.len() + report.omitted
             ),
         );

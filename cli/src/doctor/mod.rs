@@ -1,4 +1,4 @@
-//! `neverlapse doctor`: looks at a deployed stack from all sides, and says what is wrong, why it
+//! `neverlapse doctor`: checks a deployed stack, and says what is wrong, why it
 //! matters, and which command corrects it. Reads only, unless it is to send a test alert.
 
 mod bucket;
@@ -220,7 +220,7 @@ fn print(out: &mut impl Write, lines: &[Line], all: bool) -> io::Result<()> {
         writeln!(out, "{}\n", grid.trim_fmt())?;
     }
     let wrong = lines.iter().filter(|line| line.status != Severity::Ok).count();
-    writeln!(out, "{} things were looked at, {wrong} to act on", lines.len())
+    writeln!(out, "{} things were checked, {wrong} to act on", lines.len())
 }
 
 /// For a query or a path (RFC 3986, 2.1).

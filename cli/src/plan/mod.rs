@@ -155,8 +155,8 @@ impl Plan {
         let mut decision = printable(&self.decision.to_string());
         if let Some(failure) = self.failure() {
             decision.push_str(&format!(
-                "\nfailed {} times since {}: {}",
-                failure.count,
+                "\nfailed {} since {}: {}",
+                counted(failure.count.into(), "time", "times"),
                 failure.since,
                 printable(&failure.problem)
             ));

@@ -28,10 +28,10 @@ pub(crate) struct Arguments {
     /// Order from the issuer's staging directory, and publish nothing
     #[arg(long)]
     dry_run: bool,
-    /// Do not wait for what comes of it; an alert says so
+    /// Do not wait for the result; an alert reports it
     #[arg(long)]
     no_wait: bool,
-    /// How many minutes to wait for what comes of it
+    /// How many minutes to wait for the result
     #[arg(long, value_name = "MINUTES", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=1440))]
     timeout: u64,
     #[command(flatten)]
@@ -53,7 +53,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
     }
     stack.request_renewal(&request).await?;
     if arguments.no_wait {
-        println!("requested; an alert says what comes of it");
+        println!("requested; an alert reports the result");
         return Ok(0);
     }
 
@@ -97,7 +97,7 @@ Examples:
   neverlapse renew example.com               if it is due
   neverlapse renew example.com --force       in any case
   neverlapse renew example.com --dry-run     does everything work? (from the issuer's staging directory)
-  neverlapse renew example.com --no-wait     for scripts; an alert says what comes of it
+  neverlapse renew example.com --no-wait     for scripts; an alert reports the result
 
 It prints each step of the renewer's, and ends with what came of it. Ctrl-C ends the waiting, not the renewal.
 
