@@ -1,21 +1,19 @@
 //! What is to be watched and renewed: the inventory, issuers, zones, versions, instances.
 
-use std::collections::BTreeSet;
-use std::time::Duration;
-
 use neverlapse::bucket::receipt::{self, Receipt};
 use neverlapse::bucket::version::{Current, current_key};
-use neverlapse::chain::roots::Roots;
-use neverlapse::inventory::{Inventory, Issuer, Managed};
+use neverlapse::finding::Severity;
+use neverlapse::inventory::{Inventory, Managed};
 use neverlapse::renewal::Renewal;
 use neverlapse::report::Report;
-use neverlapse::text::{counted, cut, innermost, instance_name, printable};
+use neverlapse::text::{counted, cut, instance_name, printable};
 use neverlapse::timestamp::Timestamp;
 use serde_json::{Value, json};
 
 use super::Patient;
 use super::line::Line;
-use super::service::{IAM, SSM, USER_AGENT, texts};
+use super::service::{IAM, SSM, texts};
+use crate::plan::check::{Check, Checker, What};
 
 /// Everything about certificates; the report is the last run's.
 pub(super) async fn examine(patient: &Patient, report: Option<&Report>) -> Vec<Line> {
@@ -33,13 +31,23 @@ pub(super) async fn examine(patient: &Patient, report: Option<&Report>) -> Vec<L
     let inventory = Inventory::parse(&text);
     let mut lines = of_inventory(&inventory);
     let mut instances = 0;
-    for certificate in &inventory.certificates {
-        let (found, count) = examine_certificate(patient, certificate).await;
-        lines.extend(found);
-        instances += count;
-    }
-    for issuer in used(&inventory) {
-        lines.push(examine_issuer(patient, issuer).await);
+    let certificates: Vec<_> = inventory.certificates.iter().collect();
+    match Checker::new(&patient.stack, &inventory, &certificates, patient.nameserver).await {
+        Ok(checker) => {
+            for certificate in &certificates {
+                let (found, count) = examine_certificate(patient, certificate, &checker).await;
+                lines.extend(found);
+                instances += count;
+            }
+            let around = checker.surroundings(&certificates).await;
+            for zone in &around.zones {
+                lines.extend(of_all(&format!("zone {}", zone.name), &zone.checks));
+            }
+            for issuer in &around.issuers {
+                lines.extend(of_all(&format!("issuer {}", issuer.name), &issuer.checks));
+            }
+        }
+        Err(error) => lines.push(Line::unknown("certificates", error)),
     }
     if !inventory.certificates.is_empty() {
         lines.extend(examine_readers(patient, instances).await);
@@ -103,7 +111,7 @@ fn of_inventory(inventory: &Inventory) -> Vec<Line> {
 }
 
 /// What is wrong with a certificate, and how many instances report about it.
-async fn examine_certificate(patient: &Patient, certificate: &Managed) -> (Vec<Line>, usize) {
+async fn examine_certificate(patient: &Patient, certificate: &Managed, checker: &Checker<'_>) -> (Vec<Line>, usize) {
     let store = &patient.stack.store;
     let name = &certificate.name;
     let about = format!("certificate {name}");
@@ -117,6 +125,9 @@ async fn examine_certificate(patient: &Patient, certificate: &Managed) -> (Vec<L
     };
 
     let mut lines = of_versions(&about, name, current.as_ref(), renewal.as_ref(), patient.now);
+    let facts = current.as_ref().map(|current| &current.facts);
+    lines.extend(of_checks(&about, &checker.certificate(certificate, facts).await));
+
     let keys = match store.keys(&receipt::prefix(name)).await {
         Ok(keys) => keys,
         Err(error) => return (vec![Line::unknown(about, error)], 0),
@@ -216,80 +227,57 @@ fn of_receipt(about: &str, name: &str, instance: &str, json: &[u8], now: Timesta
     }
 }
 
-/// The issuers that certificates name.
-fn used(inventory: &Inventory) -> Vec<&Issuer> {
-    let names: BTreeSet<_> = inventory
-        .certificates
-        .iter()
-        .flat_map(|certificate| &certificate.issuers)
-        .collect();
-    names
-        .into_iter()
-        .filter_map(|name| inventory.issuers.get(name))
-        .collect()
+/// What keeps a certificate from being ordered.
+fn of_checks(about: &str, checks: &[Check]) -> Vec<Line> {
+    let wrong = checks.iter().filter(|check| check.status != Severity::Ok);
+    wrong.map(|check| of_check(about, check)).collect()
 }
 
-async fn examine_issuer(patient: &Patient, issuer: &Issuer) -> Line {
-    let about = format!("issuer {}", issuer.name);
-    if let Err(problem) = directory(patient, issuer).await {
-        return Line::critical(
-            about,
-            format!("its directory {} cannot be read from here: {problem}", issuer.directory),
+/// Likewise, of a zone or an issuer, which has no other line.
+fn of_all(about: &str, checks: &[Check]) -> Vec<Line> {
+    let mut lines = of_checks(about, checks);
+    if lines.is_empty() {
+        let texts: Vec<_> = checks.iter().map(|check| check.text.as_str()).collect();
+        lines.push(Line::ok(about, texts.join("; ")));
+    }
+    lines
+}
+
+fn of_check(about: &str, Check { what, status, text }: &Check) -> Line {
+    let (why, fix) = match what {
+        What::Zone => (
+            "the renewer has nowhere to write the challenge",
+            "make the hosted zone, or lead _acme-challenge by a CNAME into one that there is (docs/renewal.md)",
+        ),
+        What::Delegation => (
+            "CAs ask other name servers, and do not see the challenge",
+            "name the hosted zone's servers at the domain's registrar, or in the zone above it",
+        ),
+        What::Dnssec => (
+            "CAs cannot look up any name in it",
+            "correct the DS record at the domain's registrar, or remove it; aws route53 get-dnssec shows what the zone signs with",
+        ),
+        What::Caa => (
+            "the CA refuses to issue",
+            "add a CAA record that allows it, or name another issuer in the inventory",
+        ),
+        What::Profile => (
+            "the CA refuses the order",
+            "name a profile that it offers, or write preferred_profile instead",
+        ),
+        What::Directory => (
             "if that is so from Lambda too, nothing is renewed",
             "correct directory or ca in the inventory, or the network; neverlapse renew NAME --dry-run tries it from Lambda",
-        );
-    }
-
-    let account = format!("accounts/{}/", issuer.name);
-    match patient.stack.store.keys(&account).await {
-        Err(error) => Line::unknown(about, error),
-        Ok(keys) if issuer.eab && keys.is_empty() => Line::critical(
-            about,
-            format!("it wants an external account, and there is no {account}eab.json"),
-            "no account can be made, and nothing is issued",
-            format!(
-                "put it there, under SecretsKeyArn (docs/renewal.md); for {}",
-                issuer.name
-            ),
         ),
-        Ok(keys) if keys.is_empty() => Line::ok(about, "reachable; the account is made with the first order"),
-        Ok(_) => Line::ok(about, "reachable, and our account is there"),
+        What::Eab => (
+            "no account can be made, and nothing is issued",
+            "put accounts/ISSUER/eab.json into the bucket, under SecretsKeyArn (docs/renewal.md)",
+        ),
+    };
+    Line {
+        status: *status,
+        ..Line::critical(about, format!("{what}: {text}"), why, fix)
     }
-}
-
-/// Whether the directory answers as one (RFC 8555, 7.1.1).
-async fn directory(patient: &Patient, issuer: &Issuer) -> Result<(), String> {
-    let mut roots = Roots::public();
-    if let Some(ca) = &issuer.ca {
-        let pem = patient
-            .stack
-            .store
-            .object(ca)
-            .await
-            .map_err(|error| error.to_string())?;
-        let pem = pem.ok_or_else(|| format!("there is no {ca} in the bucket"))?;
-        roots = roots.with_pem(&pem).map_err(|error| format!("{ca}: {error}"))?;
-    }
-    let tls = roots.client_config().map_err(|error| error.to_string())?;
-    let client = reqwest::Client::builder()
-        .user_agent(USER_AGENT)
-        .tls_backend_preconfigured(tls)
-        .timeout(PATIENCE)
-        .build();
-    let client = client.map_err(|error| innermost(&error))?;
-
-    let answer = client
-        .get(&issuer.directory)
-        .send()
-        .await
-        .map_err(|error| innermost(&error))?;
-    let status = answer.status();
-    let text = answer.text().await.map_err(|error| innermost(&error))?;
-    let json: Value = serde_json::from_str(&text).unwrap_or_default();
-    if status.is_success() && json["newOrder"].is_string() {
-        return Ok(());
-    }
-    Err(format!("it answers {status}, and no ACME directory"))
 }
 
 /// Whether any role has the reader policy. Instances with a policy of their own report, too.
@@ -410,12 +398,9 @@ fn of_ipv6(report: &Report, has_ipv6: bool) -> Option<Line> {
 const SMTP: u16 = 25;
 const SHOWN: usize = 5;
 const LENGTH: usize = 300;
-const PATIENCE: Duration = Duration::from_secs(20);
 
 #[cfg(test)]
 mod tests {
-    use neverlapse::finding::Severity;
-
     use super::*;
 
     #[test]

@@ -11,6 +11,7 @@ mod service;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow};
@@ -26,6 +27,7 @@ use neverlapse::timestamp::Timestamp;
 
 use self::line::Line;
 use self::service::Services;
+use crate::argument;
 use crate::cell;
 use crate::stack::{Stack, StackName};
 use crate::terminal::Terminal;
@@ -42,6 +44,9 @@ pub(crate) struct Arguments {
     /// Print also what is as it should be
     #[arg(long)]
     all: bool,
+    /// The only name server to ask about zones and CAA records
+    #[arg(long, value_name = "IP[:PORT]", value_parser = argument::nameserver)]
+    nameserver: Option<SocketAddr>,
     /// How to print the result
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -62,6 +67,7 @@ enum Format {
 struct Patient {
     stack: Stack,
     services: Services,
+    nameserver: Option<SocketAddr>,
     /// CloudFormation's word for its state.
     status: String,
     /// Type and physical id of each resource, by logical id.
@@ -71,7 +77,7 @@ struct Patient {
 
 /// Looks at everything, prints what is wrong, and returns the exit code of [`Severity`].
 pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
-    let patient = Patient::find(&arguments.stack).await?;
+    let patient = Patient::find(&arguments.stack, arguments.nameserver).await?;
     let lines = patient.examine(arguments.send).await;
 
     if let Some(path) = &arguments.collect {
@@ -92,7 +98,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
 }
 
 impl Patient {
-    async fn find(name: &StackName) -> Result<Self> {
+    async fn find(name: &StackName, nameserver: Option<SocketAddr>) -> Result<Self> {
         let stack = Stack::find(name).await?;
         let cloudformation = aws_sdk_cloudformation::Client::new(&stack.config);
         let described = cloudformation.describe_stacks().stack_name(name.as_str()).send().await;
@@ -114,6 +120,7 @@ impl Patient {
         });
         Ok(Self {
             services: Services::new(&stack.config)?,
+            nameserver,
             status: status.map(|status| status.as_str().to_owned()).unwrap_or_default(),
             resources: resources.collect(),
             stack,

@@ -2,6 +2,7 @@
 //! CAA, profiles.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use futures::future::join_all;
@@ -20,32 +21,61 @@ use serde::Serialize;
 use super::issuer::IssuerPlan;
 use crate::stack::Stack;
 
+/// What an order depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum What {
+    Zone,
+    Delegation,
+    #[serde(rename = "DNSSEC")]
+    Dnssec,
+    #[serde(rename = "CAA")]
+    Caa,
+    Profile,
+    Directory,
+    #[serde(rename = "EAB")]
+    Eab,
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Zone => "zone",
+            Self::Delegation => "delegation",
+            Self::Dnssec => "DNSSEC",
+            Self::Caa => "CAA",
+            Self::Profile => "profile",
+            Self::Directory => "directory",
+            Self::Eab => "EAB",
+        })
+    }
+}
+
 /// One thing that an order depends on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Check {
-    /// Such as `CAA`.
-    pub(super) what: &'static str,
-    pub(super) status: Severity,
-    pub(super) text: String,
+pub(crate) struct Check {
+    pub(crate) what: What,
+    pub(crate) status: Severity,
+    pub(crate) text: String,
 }
 
 /// A hosted zone in which challenges are written.
 #[derive(Debug, Serialize)]
-pub(super) struct ZonePlan {
-    pub(super) name: String,
-    pub(super) id: String,
-    pub(super) checks: Vec<Check>,
+pub(crate) struct ZonePlan {
+    pub(crate) name: String,
+    pub(crate) id: String,
+    pub(crate) checks: Vec<Check>,
 }
 
 /// What was looked at, beside the certificates.
 #[derive(Debug, Default, Serialize)]
-pub(super) struct Surroundings {
-    pub(super) issuers: Vec<IssuerPlan>,
-    pub(super) zones: Vec<ZonePlan>,
+pub(crate) struct Surroundings {
+    pub(crate) issuers: Vec<IssuerPlan>,
+    pub(crate) zones: Vec<ZonePlan>,
 }
 
 /// Looks at everything that the orders of some certificates depend on.
-pub(super) struct Checker<'a> {
+pub(crate) struct Checker<'a> {
     inventory: &'a Inventory,
     dns: Dns,
     /// Those of the account that is asked from here; the renewer may have roles for others.
@@ -54,21 +84,21 @@ pub(super) struct Checker<'a> {
 }
 
 impl Check {
-    pub(super) fn ok(what: &'static str, text: impl Into<String>) -> Self {
+    pub(crate) fn ok(what: What, text: impl Into<String>) -> Self {
         Self::of(what, Severity::Ok, text)
     }
 
     /// An order would fail.
-    pub(super) fn critical(what: &'static str, text: impl Into<String>) -> Self {
+    pub(crate) fn critical(what: What, text: impl Into<String>) -> Self {
         Self::of(what, Severity::Critical, text)
     }
 
     /// It cannot be found out from here.
-    pub(super) fn unknown(what: &'static str, text: impl Into<String>) -> Self {
+    pub(crate) fn unknown(what: What, text: impl Into<String>) -> Self {
         Self::of(what, Severity::Unknown, text)
     }
 
-    fn of(what: &'static str, status: Severity, text: impl Into<String>) -> Self {
+    fn of(what: What, status: Severity, text: impl Into<String>) -> Self {
         Self {
             what,
             status,
@@ -79,7 +109,7 @@ impl Check {
 
 impl<'a> Checker<'a> {
     /// Asks Route 53 and the issuers of the certificates.
-    pub(super) async fn new(
+    pub(crate) async fn new(
         stack: &Stack,
         inventory: &'a Inventory,
         certificates: &[&Managed],
@@ -113,14 +143,14 @@ impl<'a> Checker<'a> {
     }
 
     /// The checks of one certificate. `current` is its current version.
-    pub(super) async fn certificate(&self, certificate: &Managed, current: Option<&Facts>) -> Vec<Check> {
+    pub(crate) async fn certificate(&self, certificate: &Managed, current: Option<&Facts>) -> Vec<Check> {
         let mut checks = self.profiles(certificate);
         let names = certificate.identifiers.iter();
         let of_names = stream::iter(names)
             .map(|name| async move {
                 if name.parse::<IpAddr>().is_ok() {
                     let text = format!("control of the address {name} cannot be proved by DNS-01 (expected a name)");
-                    return vec![Check::critical("zone", text)];
+                    return vec![Check::critical(What::Zone, text)];
                 }
                 let mut checks = vec![self.placed(name).await];
                 checks.extend(self.caa(name, certificate, current).await);
@@ -139,7 +169,7 @@ impl<'a> Checker<'a> {
     }
 
     /// The zones in which challenges of the certificates are written, and the issuers.
-    pub(super) async fn surroundings(self, certificates: &[&Managed]) -> Surroundings {
+    pub(crate) async fn surroundings(self, certificates: &[&Managed]) -> Surroundings {
         let mut zones = BTreeMap::new();
         for name in certificates.iter().flat_map(|certificate| &certificate.identifiers) {
             if let Ok(Some(zone)) = self.target(name).await.map(|target| target.zone) {
@@ -165,7 +195,7 @@ impl<'a> Checker<'a> {
             };
             let wanted = &profile.name;
             checks.push(if plan.profiles.contains_key(wanted) {
-                Check::ok("profile", format!("{name} offers {wanted}"))
+                Check::ok(What::Profile, format!("{name} offers {wanted}"))
             } else if profile.is_required {
                 let offered: Vec<_> = plan.profiles.keys().map(String::as_str).collect();
                 let offered = if offered.is_empty() {
@@ -174,9 +204,12 @@ impl<'a> Checker<'a> {
                     offered.join(", ")
                 };
                 let text = format!("{name} does not offer {wanted:?} (it offers: {offered})");
-                Check::of("profile", severity(certificate), text)
+                Check::of(What::Profile, severity(certificate), text)
             } else {
-                Check::ok("profile", format!("{name} does not offer {wanted}, so none is ordered"))
+                Check::ok(
+                    What::Profile,
+                    format!("{name} does not offer {wanted}, so none is ordered"),
+                )
             });
         }
         checks
@@ -190,21 +223,27 @@ impl<'a> Checker<'a> {
         };
         let path = target.path.join(" -> ");
         match (target.zone, target.role) {
-            (Some(zone), _) => Check::ok("zone", format!("{path} is in hosted zone {} ({})", zone.name, zone.id)),
+            (Some(zone), _) => Check::ok(
+                What::Zone,
+                format!("{path} is in hosted zone {} ({})", zone.name, zone.id),
+            ),
             (None, Some(role)) => Check::unknown(
-                "zone",
+                What::Zone,
                 format!("{path} is in a zone behind {role}, which only the renewer assumes"),
             ),
-            (None, None) => Check::critical("zone", format!("{path} is in no zone")),
+            (None, None) => Check::critical(What::Zone, format!("{path} is in no zone")),
         }
     }
 
     async fn target(&self, name: &str) -> Result<Target<'_>, Check> {
-        let zones = self.zones.as_ref().map_err(|problem| Check::unknown("zone", problem))?;
+        let zones = self
+            .zones
+            .as_ref()
+            .map_err(|problem| Check::unknown(What::Zone, problem))?;
         let challenge = format!("_acme-challenge.{}", name.trim_start_matches("*."));
         let path = path(&challenge, zones, &self.dns)
             .await
-            .map_err(|error| Check::unknown("zone", error.to_string()))?;
+            .map_err(|error| Check::unknown(What::Zone, error.to_string()))?;
         let end = path.last().unwrap_or(&challenge).clone();
 
         let found = zones.of(&end);
@@ -225,8 +264,8 @@ impl<'a> Checker<'a> {
                 zone: Some(zone),
                 role: None,
             }),
-            Err(error) if path.len() > 1 => Err(Check::critical("zone", format!("{}: {error}", path.join(" -> ")))),
-            Err(error) => Err(Check::critical("zone", error.to_string())),
+            Err(error) if path.len() > 1 => Err(Check::critical(What::Zone, format!("{}: {error}", path.join(" -> ")))),
+            Err(error) => Err(Check::critical(What::Zone, error.to_string())),
         }
     }
 
@@ -243,10 +282,15 @@ impl<'a> Checker<'a> {
     async fn caa(&self, name: &str, certificate: &Managed, current: Option<&Facts>) -> Vec<Check> {
         let records = match caa::look_up(name, &self.dns).await {
             Ok(Some(records)) => records,
-            Ok(None) => return vec![Check::ok("CAA", format!("{name}: no records, so every CA may issue"))],
+            Ok(None) => {
+                return vec![Check::ok(
+                    What::Caa,
+                    format!("{name}: no records, so every CA may issue"),
+                )];
+            }
             Err(problem) => {
                 let text = format!("{problem}; a CA that gets no answer either does not issue");
-                return vec![Check::unknown("CAA", text)];
+                return vec![Check::unknown(What::Caa, text)];
             }
         };
 
@@ -256,12 +300,12 @@ impl<'a> Checker<'a> {
             let identities = self.issuers.get(issuer).and_then(|plan| plan.caa_identities.as_deref());
             let Some(identities) = identities else {
                 let text = format!("{name}: {domain} has records, and the directory of {issuer} cannot be read");
-                checks.push(Check::unknown("CAA", text));
+                checks.push(Check::unknown(What::Caa, text));
                 continue;
             };
             if identities.is_empty() {
                 let text = format!("{name}: {domain} has records, and {issuer} does not say which of them name it");
-                checks.push(Check::unknown("CAA", text));
+                checks.push(Check::unknown(What::Caa, text));
                 continue;
             }
             let asking = Asking {
@@ -272,11 +316,11 @@ impl<'a> Checker<'a> {
                 is_wildcard: name.starts_with("*."),
             };
             checks.push(match records.allow(&asking) {
-                Ok(()) => Check::ok("CAA", format!("{name}: {domain} allows {issuer}")),
+                Ok(()) => Check::ok(What::Caa, format!("{name}: {domain} allows {issuer}")),
                 Err(refusal) => {
                     let identities = identities.join(" or ");
                     let text = format!("{name}: {domain} keeps {issuer} ({identities}) from issuing: {refusal}");
-                    Check::of("CAA", severity(certificate), text)
+                    Check::of(What::Caa, severity(certificate), text)
                 }
             });
         }
@@ -296,7 +340,7 @@ impl<'a> Checker<'a> {
     async fn delegation(&self, zone: &HostedZone) -> Check {
         let own = match zone.name_servers().await {
             Ok(own) => own,
-            Err(error) => return Check::unknown("delegation", error.to_string()),
+            Err(error) => return Check::unknown(What::Delegation, error.to_string()),
         };
         let delegated: Vec<_> = match self.dns.look_up(&zone.name, RecordType::NS).await {
             Ok(found) => found
@@ -308,12 +352,15 @@ impl<'a> Checker<'a> {
                 .collect(),
             Err(Absent::NoName | Absent::NoRecord) => Vec::new(),
             Err(Absent::Failed(reason)) => {
-                return Check::unknown("delegation", format!("the NS records of {}: {reason}", zone.name));
+                return Check::unknown(What::Delegation, format!("the NS records of {}: {reason}", zone.name));
             }
         };
 
         if delegated.iter().any(|server| own.contains(server)) {
-            return Check::ok("delegation", format!("{} is delegated to this hosted zone", zone.name));
+            return Check::ok(
+                What::Delegation,
+                format!("{} is delegated to this hosted zone", zone.name),
+            );
         }
         let delegated = if delegated.is_empty() {
             "nobody".to_owned()
@@ -321,7 +368,7 @@ impl<'a> Checker<'a> {
             delegated.join(", ")
         };
         Check::critical(
-            "delegation",
+            What::Delegation,
             format!(
                 "{} is delegated to {delegated}, and not to the name servers of this hosted zone ({})",
                 zone.name,
@@ -333,12 +380,15 @@ impl<'a> Checker<'a> {
     async fn dnssec(&self, zone: &HostedZone) -> Check {
         let name = &zone.name;
         match dnssec::look_up(name, &self.dns).await {
-            Ok(Chain::Unsigned) => Check::ok("DNSSEC", format!("{name} is not signed")),
-            Ok(Chain::Fits) => Check::ok("DNSSEC", format!("{name} is signed, and its keys fit the DS records")),
+            Ok(Chain::Unsigned) => Check::ok(What::Dnssec, format!("{name} is not signed")),
+            Ok(Chain::Fits) => Check::ok(
+                What::Dnssec,
+                format!("{name} is signed, and its keys fit the DS records"),
+            ),
             Ok(Chain::Broken(problem)) => {
-                Check::critical("DNSSEC", format!("{name}: {problem}, so no CA can look it up"))
+                Check::critical(What::Dnssec, format!("{name}: {problem}, so no CA can look it up"))
             }
-            Err(problem) => Check::unknown("DNSSEC", problem),
+            Err(problem) => Check::unknown(What::Dnssec, problem),
         }
     }
 }

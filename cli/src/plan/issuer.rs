@@ -9,54 +9,54 @@ use neverlapse::inventory::Issuer;
 use neverlapse::text::causes;
 use serde::{Deserialize, Serialize};
 
-use super::check::Check;
+use super::check::{Check, What};
 
 /// What a CA offers and asks for.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Directory {
+pub(crate) struct Directory {
     /// Read only to tell a directory from any other JSON.
     #[serde(rename = "newOrder")]
     _new_order: String,
     #[serde(default)]
-    pub(super) meta: Meta,
+    pub(crate) meta: Meta,
 }
 
 /// The part of a directory that is about the CA.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(super) struct Meta {
+pub(crate) struct Meta {
     /// The names of profiles, and what they are for.
-    pub(super) profiles: BTreeMap<String, String>,
+    pub(crate) profiles: BTreeMap<String, String>,
     /// The domains by which CAA records name it.
-    pub(super) caa_identities: Vec<String>,
+    pub(crate) caa_identities: Vec<String>,
     external_account_required: bool,
 }
 
 /// One issuer that certificates are ordered from.
 #[derive(Debug, Serialize)]
-pub(super) struct IssuerPlan {
-    pub(super) name: String,
-    pub(super) directory: String,
+pub(crate) struct IssuerPlan {
+    pub(crate) name: String,
+    pub(crate) directory: String,
     /// The profiles that it offers, and what they are for.
-    pub(super) profiles: BTreeMap<String, String>,
-    pub(super) checks: Vec<Check>,
+    pub(crate) profiles: BTreeMap<String, String>,
+    pub(crate) checks: Vec<Check>,
     #[serde(skip)]
-    pub(super) caa_identities: Option<Vec<String>>,
+    pub(crate) caa_identities: Option<Vec<String>>,
 }
 
 impl IssuerPlan {
     /// Asks the issuer for its directory, and looks into the bucket for what it needs.
-    pub(super) async fn look(issuer: &Issuer, store: &Store) -> Self {
+    pub(crate) async fn look(issuer: &Issuer, store: &Store) -> Self {
         let directory = directory(issuer, store).await;
         let mut checks = Vec::new();
         let meta = match directory {
             Ok(directory) => {
-                checks.push(Check::ok("directory", format!("{} answers", issuer.directory)));
+                checks.push(Check::ok(What::Directory, format!("{} answers", issuer.directory)));
                 Some(directory.meta)
             }
             Err(problem) => {
-                checks.push(Check::unknown("directory", problem));
+                checks.push(Check::unknown(What::Directory, problem));
                 None
             }
         };
@@ -82,23 +82,23 @@ async fn external_account(issuer: &Issuer, asks: Option<bool>, store: &Store) ->
             let text = format!(
                 "the CA asks for an external account binding: set eab = true in [issuer.{name}], and put accounts/{name}/eab.json into the bucket"
             );
-            Check::critical("EAB", text)
+            Check::critical(What::Eab, text)
         });
     }
 
     let folder = format!("accounts/{name}/");
     Some(match store.keys(&folder).await {
         Ok(keys) if keys.contains(&format!("{folder}eab.json")) => {
-            Check::ok("EAB", format!("{folder}eab.json is there"))
+            Check::ok(What::Eab, format!("{folder}eab.json is there"))
         }
         Ok(keys) if keys.iter().any(|key| key.ends_with("/account.json")) => {
-            Check::ok("EAB", format!("{folder}eab.json is gone, and the account is made"))
+            Check::ok(What::Eab, format!("{folder}eab.json is gone, and the account is made"))
         }
         Ok(_) => Check::critical(
-            "EAB",
+            What::Eab,
             format!("[issuer.{name}] has eab = true, but the bucket has no {folder}eab.json"),
         ),
-        Err(error) => Check::unknown("EAB", error.to_string()),
+        Err(error) => Check::unknown(What::Eab, error.to_string()),
     })
 }
 

@@ -1,7 +1,7 @@
 //! `neverlapse plan`: what would be renewed now, and why, and on request whether anything keeps it
 //! from being renewed. Orders nothing.
 
-mod check;
+pub(crate) mod check;
 mod issuer;
 
 use std::io::{self, Write};
@@ -239,7 +239,7 @@ fn print_checks(out: &mut impl Write, plans: &[Plan], surroundings: &Surrounding
             grid.add_row([
                 cell::status(check.status),
                 Cell::new(&about),
-                Cell::new(check.what),
+                Cell::new(check.what.to_string()),
                 Cell::new(printable(&check.text)),
             ]);
         }

@@ -4,6 +4,7 @@
 use anyhow::{Context, Result, ensure};
 use neverlapse::bucket::version::current_key;
 use neverlapse::timestamp::Timestamp;
+use neverlapse_tests::cluster::Ran;
 use neverlapse_tests::emulator::Call;
 use serde_json::{Value, json};
 
@@ -118,9 +119,15 @@ impl<'l> Ward<'l> {
         Ok(())
     }
 
+    async fn doctor(&self, arguments: &[&str]) -> Result<Ran> {
+        let nameserver = self.lab.dns.address.to_string();
+        let all = [&["doctor", "--nameserver", &nameserver], arguments].concat();
+        self.lab.neverlapse(&all).await
+    }
+
     /// What is said about what, of all that is not as it should be.
     async fn diagnosis(&self) -> Result<Vec<(String, String)>> {
-        let ran = self.lab.neverlapse(&["doctor", "--format", "json"]).await?;
+        let ran = self.doctor(&["--format", "json"]).await?;
         let json: Value = serde_json::from_str(ran.said.trim()).with_context(|| ran.said.clone())?;
         let lines = json["lines"].as_array().context("lines")?;
 
@@ -583,7 +590,36 @@ impl<'l> Ward<'l> {
         expired["not_after"] = past.clone();
         ensure!(expired != serde_json::from_str::<Value>(&pointer)?, "{pointer}");
 
+        let zone = self.zone().await?;
+        let record = |action: &str, name: &str, kind: &str, value: &str| {
+            let xml = format!(
+                "<ChangeResourceRecordSetsRequest xmlns=\"https://route53.amazonaws.com/doc/2013-04-01/\"><ChangeBatch><Changes><Change>\
+                 <Action>{action}</Action><ResourceRecordSet><Name>{name}</Name><Type>{kind}</Type><TTL>60</TTL><ResourceRecords>\
+                 <ResourceRecord><Value>{value}</Value></ResourceRecord></ResourceRecords></ResourceRecordSet>\
+                 </Change></Changes></ChangeBatch></ChangeResourceRecordSetsRequest>"
+            );
+            [Call::rest(
+                "route53",
+                "POST",
+                &format!("/2013-04-01/hostedzone/{zone}/rrset"),
+                &xml,
+            )]
+        };
+        let challenge = "_acme-challenge.doctor.test";
+
         Ok(vec![
+            fault(
+                certificate,
+                "CAA: doctor.test: doctor.test keeps pebble (pebble.letsencrypt.org) from issuing",
+                record("CREATE", NAME, "CAA", "0 issue \"other.example\""),
+                record("DELETE", NAME, "CAA", "0 issue \"other.example\""),
+            ),
+            fault(
+                certificate,
+                "zone: _acme-challenge.doctor.test -> nowhere.example: no public hosted zone",
+                record("CREATE", challenge, "CNAME", "nowhere.example"),
+                record("DELETE", challenge, "CNAME", "nowhere.example"),
+            ),
             fault(
                 "inventory",
                 "there is no inventory.toml",
@@ -599,19 +635,19 @@ impl<'l> Ward<'l> {
             ),
             fault(
                 "issuer pebble",
-                "cannot be read from here",
+                "directory: cannot read https://127.0.0.1:1/",
                 instead("https://127.0.0.1:", "https://127.0.0.1:1/"),
                 whole(),
             ),
             fault(
                 "issuer pebble",
-                "there is no ca/none.pem in the bucket",
+                "directory: the issuer's ca = \"ca/none.pem\": no such object",
                 instead("ca/pebble.pem", "ca/none.pem"),
                 whole(),
             ),
             fault(
                 "issuer other",
-                "it wants an external account",
+                "EAB: [issuer.other] has eab = true, but the bucket has no",
                 inventory(format!(
                     "{}eab = true\n",
                     self.inventory
@@ -659,6 +695,17 @@ impl<'l> Ward<'l> {
         ])
     }
 
+    /// The id of the hosted zone of the certificate.
+    async fn zone(&self) -> Result<String> {
+        let list = Call::rest("route53", "GET", "/2013-04-01/hostedzone", "");
+        let zones = self.lab.stack.call(&list).await?;
+        let zone = zones
+            .split("<HostedZone>")
+            .find(|zone| zone.contains(&format!("<Name>{NAME}.</Name>")));
+        let id = zone.and_then(|zone| zone.split_once("<Id>/hostedzone/")?.1.split_once('<'));
+        Ok(id.context("a hosted zone")?.0.to_owned())
+    }
+
     /// Lambda takes a line without a time for INFO, whatever its level.
     async fn logs_as_lambda_wants(&self) -> Result<()> {
         let query = json!({"logGroupName": self.id("ProbeLogs")});
@@ -689,9 +736,7 @@ impl<'l> Ward<'l> {
         let file = folder.path().join("report.json");
         let webhook = "https://127.0.0.1/services/of-nobody-else";
         self.run(&[self.put("secrets/slack-webhook", webhook)]).await?;
-        self.lab
-            .neverlapse(&["doctor", "--collect", &file.to_string_lossy()])
-            .await?;
+        self.doctor(&["--collect", &file.to_string_lossy()]).await?;
         self.run(&[self.remove("secrets/slack-webhook")]).await?;
 
         let text = std::fs::read_to_string(&file)?;
@@ -713,7 +758,7 @@ impl<'l> Ward<'l> {
     /// The test alert arrives.
     async fn sends(&self) -> Result<()> {
         while self.lab.next_alert().await?.is_some() {}
-        let ran = self.lab.neverlapse(&["doctor", "--send", "--all"]).await?;
+        let ran = self.doctor(&["--send", "--all"]).await?;
         ensure!(
             ran.code == 0 && ran.said.contains("sent; see that it arrives"),
             "{ran:?}"

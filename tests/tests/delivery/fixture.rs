@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 pub(crate) struct Lab {
     pub(crate) stack: Stack,
-    _dns: Dns,
+    pub(crate) dns: Dns,
     pub(crate) pebble: Pebble,
     pub(crate) authority: Authority,
     inbox: Inbox,
@@ -47,7 +47,7 @@ impl Lab {
         stack.put("ca/pebble.pem", &roots).await?;
         Ok(Self {
             stack,
-            _dns: dns,
+            dns,
             pebble,
             authority,
             inbox,
