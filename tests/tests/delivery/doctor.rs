@@ -536,7 +536,7 @@ impl<'l> Ward<'l> {
             ),
             fault(
                 "bucket",
-                "it encrypts with \"\"",
+                "it encrypts with no key of its own",
                 [self.encryption("AES256")],
                 self.what_the_emulator_leaves_out(),
             ),
