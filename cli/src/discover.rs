@@ -1,4 +1,5 @@
-//! `neverlapse discover`: the names in the account's hosted zones that serve TLS, and are not watched.
+//! `neverlapse discover`: the names in the account's hosted zones that serve TLS, and are not
+//! watched.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};

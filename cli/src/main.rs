@@ -69,7 +69,8 @@ enum Command {
     Discover(discover::Arguments),
     /// Show what would be renewed now, and why; orders nothing
     Plan(plan::Arguments),
-    /// Install the current certificates on this host, reload the server, and check that it serves them
+    /// Install the current certificates on this host, reload the server, and check that it serves
+    /// them
     Pull(pull::Arguments),
     /// Take over certificates from certbot, without ordering them again
     Adopt(adopt::Arguments),
@@ -109,8 +110,8 @@ fn main() -> ExitCode {
         }
     };
 
-    // A fleet is probed by all processors. An installation is one thing after the other, on an instance that has better
-    // things to do.
+    // A fleet is probed by all processors. An installation is one thing after the other, on an
+    // instance that has better things to do.
     let mut runtime = match arguments.command {
         Command::Pull(_) => runtime::Builder::new_current_thread(),
         _ => runtime::Builder::new_multi_thread(),

@@ -1,4 +1,5 @@
-//! `neverlapse report`: the last run's report from the stack's bucket, or a report's JSON as a web page.
+//! `neverlapse report`: the last run's report from the stack's bucket, or a report's JSON as a web
+//! page.
 
 use std::fs;
 use std::io::{self, Write, stdin};

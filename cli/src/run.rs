@@ -25,7 +25,8 @@ use crate::stack::{Stack, StackName};
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Arguments {
-    /// Check only these, without alerts: host, host:port, smtp://host[:port] …; default: the whole inventory, with alerts
+    /// Check only these, without alerts: host, host:port, smtp://host[:port] …; default: the whole
+    /// inventory, with alerts
     #[arg(value_name = "ENDPOINT", value_parser = argument::endpoint)]
     endpoints: Vec<Endpoint>,
     /// How to print the result

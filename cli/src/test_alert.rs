@@ -1,4 +1,5 @@
-//! `neverlapse test-alert`: one message of each kind, to see whether alerts arrive and how they look.
+//! `neverlapse test-alert`: one message of each kind, to see whether alerts arrive and how they
+//! look.
 
 use std::io::{self, Write};
 

@@ -61,8 +61,8 @@ fn configuration(text: &str) {
     }
 }
 
-/// Somebody who may write to the bucket, and to all of it: hashes fit, signatures are valid. What is
-/// accepted has a key of its own and is valid for the names that are wanted, now.
+/// Somebody who may write to the bucket, and to all of it: hashes fit, signatures are valid. What
+/// is accepted has a key of its own and is valid for the names that are wanted, now.
 fn version(wish: &mut Unstructured<'_>) -> Result<()> {
     let chain = hostile::chain(wish)?;
     let Some((leaf, issuers)) = chain.split_first() else {

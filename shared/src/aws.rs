@@ -43,8 +43,8 @@ pub struct Way {
     proxy: Option<ProxyConfig>,
     /// Trusted besides the roots of AWS: those of a proxy that opens TLS, or of a private endpoint.
     roots: Vec<CertificateDer<'static>>,
-    /// Whether it is AWS in China, whose endpoints may chain to any public root: no document says to
-    /// which.
+    /// Whether it is AWS in China, whose endpoints may chain to any public root: no document says
+    /// to which.
     in_china: bool,
 }
 

@@ -11,8 +11,8 @@
 //!
 //! Renewal begins with a [`renewal::request`]: [`renewal`] decides when a certificate is due. The
 //! [`bucket`] holds what came of it, a [`bucket::version`], and what each instance did with that, a
-//! [`bucket::receipt`]. [`delivery`] compares both with what the endpoints serve. [`dns`] knows where
-//! control of a name is proved, and what keeps a CA from issuing for it.
+//! [`bucket::receipt`]. [`delivery`] compares both with what the endpoints serve. [`dns`] knows
+//! where control of a name is proved, and what keeps a CA from issuing for it.
 //!
 //! What strangers write is judged in units that cost each other nothing: [`isolation`].
 

@@ -110,7 +110,8 @@ impl Newcomer {
         Ok(())
     }
 
-    /// Step 7, and the policies of an instance with more certificates than ReaderPolicy has room for.
+    /// Step 7, and the policies of an instance with more certificates than ReaderPolicy has room
+    /// for.
     async fn lets_instances_read(&self) -> Result<()> {
         let trust = r#"{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}]}"#;
         self.bash(&format!(

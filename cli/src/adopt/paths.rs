@@ -86,8 +86,8 @@ impl Paths {
         Ok(())
     }
 
-    /// Whether servers can use our files as they use certbot's: all are there, they belong together,
-    /// and whoever could read certbot's key can read ours.
+    /// Whether servers can use our files as they use certbot's: all are there, they belong
+    /// together, and whoever could read certbot's key can read ours.
     fn check(&self) -> Result<()> {
         let mut contents = Vec::new();
         for file in FILES {

@@ -51,10 +51,12 @@ pub(crate) struct Arguments {
     nameserver: Option<SocketAddr>,
     #[command(flatten)]
     thresholds: thresholds::Arguments,
-    /// Limit for each address, all steps together; above the usual 15, a single step may use all of it
+    /// Limit for each address, all steps together; above the usual 15, a single step may use all of
+    /// it
     #[arg(long, value_name = "SECONDS", default_value = "15", value_parser = argument::seconds, allow_negative_numbers = true)]
     timeout: Duration,
-    /// Check this many endpoints at the same time [default: 200, or fewer if the limit on open files is low]
+    /// Check this many endpoints at the same time [default: 200, or fewer if the limit on open
+    /// files is low]
     #[arg(long, value_name = "N", value_parser = argument::concurrency, allow_negative_numbers = true)]
     concurrency: Option<u32>,
     /// The name to give mail servers in EHLO [default: the address that they see]

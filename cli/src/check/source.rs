@@ -23,13 +23,15 @@ use crate::inventory;
 #[derive(Debug, Args)]
 #[group(skip)]
 pub(super) struct Arguments {
-    /// host, host:port, [v6]:port, smtp://host[:port] (STARTTLS; also imap, pop3, ftp, ldap, postgres, mysql, lmtp, nntp, sieve, xmpp, xmpp-server), or smtps://host
+    /// host, host:port, [v6]:port, smtp://host[:port] (STARTTLS; also imap, pop3, ftp, ldap,
+    /// postgres, mysql, lmtp, nntp, sieve, xmpp, xmpp-server), or smtps://host
     #[arg(value_name = "ENDPOINT", value_parser = argument::endpoint, required_unless_present_any = ["file", "inventory"])]
     endpoints: Vec<Endpoint>,
     /// Read endpoints from a file, one per line, # for comments; - for standard input
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// Read an inventory: a file, in which `ca` is a path relative to it, or s3://bucket[/key], in which `ca` is a key
+    /// Read an inventory: a file, in which `ca` is a path relative to it, or s3://bucket[/key], in
+    /// which `ca` is a key
     #[arg(long, value_name = "FILE|s3://BUCKET")]
     inventory: Option<String>,
     /// Trust the roots in this PEM file too; may be given several times

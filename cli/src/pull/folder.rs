@@ -120,7 +120,8 @@ impl Folder {
                 continue;
             }
 
-            // Something in it that is not ours to remove does not keep the next one from being used.
+            // Something in it that is not ours to remove does not keep the next one from being
+            // used.
             if self.remove(&folder).is_err() && number < NUMBERS {
                 continue;
             }

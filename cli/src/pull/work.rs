@@ -181,8 +181,8 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// What [`Work::prepare`] and what follows it would do, in lines for a person. Nothing is written,
-    /// and none of the server's commands is run.
+    /// What [`Work::prepare`] and what follows it would do, in lines for a person. Nothing is
+    /// written, and none of the server's commands is run.
     pub(crate) async fn dry_run(&mut self) -> Result<Vec<String>, Problem> {
         let current = self.pointer().await?;
         let version = &current.facts.version;
@@ -588,8 +588,8 @@ impl<'a> Work<'a> {
             files.insert(KEYSTORE, keystore);
         }
 
-        // Written down first: this run may be cut off before the server has loaded it. Where that cannot be
-        // written, hardly anything can.
+        // Written down first: this run may be cut off before the server has loaded it. Where that
+        // cannot be written, hardly anything can.
         self.set_unloaded(true);
         let _ = self.save();
 

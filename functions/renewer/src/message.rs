@@ -18,8 +18,8 @@ pub(crate) enum Unreadable {
     NotByAPerson { name: String, topic: String },
 }
 
-/// The request in a message. The probe reads hostile input all day, so over its topic it may ask for
-/// a renewal that is due, and for nothing else.
+/// The request in a message. The probe reads hostile input all day, so over its topic it may ask
+/// for a renewal that is due, and for nothing else.
 pub(crate) fn read(body: &str, operator_topic: &str) -> Result<Request, Unreadable> {
     let no_request = |error: serde_json::Error| Unreadable::NoRequest(error.to_string());
     let Notification { topic_arn, message } = serde_json::from_str(body).map_err(no_request)?;

@@ -65,8 +65,8 @@ pub struct Options {
     pub certificates: Certificates,
     /// The name to give mail servers, instead of the address that they see.
     pub ehlo: Option<Ehlo>,
-    /// Whether this is a Lambda function: AWS lets none connect to port 25, and bounds its questions
-    /// to name servers.
+    /// Whether this is a Lambda function: AWS lets none connect to port 25, and bounds its
+    /// questions to name servers.
     pub in_lambda: bool,
 }
 

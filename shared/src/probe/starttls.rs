@@ -287,7 +287,8 @@ async fn reply<S: AsyncRead + Unpin>(stream: &mut S, expected: &[&str]) -> Resul
     Err(Error::Garbled(format!("more than {LINES} lines")))
 }
 
-/// Everything up to the first of these endings, read byte by byte, so that nothing after it is taken.
+/// Everything up to the first of these endings, read byte by byte, so that nothing after it is
+/// taken.
 async fn until<S: AsyncRead + Unpin>(stream: &mut S, endings: &[&str]) -> Result<Vec<u8>, Error> {
     let mut read = Vec::new();
     while !endings.iter().any(|ending| read.ends_with(ending.as_bytes())) {

@@ -134,8 +134,8 @@ impl Renewal {
         (wait.until > now).then_some(wait.until)
     }
 
-    /// Until when all of these issuers asked to wait: the end of the first wait, if none of them may
-    /// be asked before.
+    /// Until when all of these issuers asked to wait: the end of the first wait, if none of them
+    /// may be asked before.
     pub fn all_asked_to_wait(&self, issuers: &[String], now: Timestamp) -> Option<Timestamp> {
         let waits: Option<Vec<_>> = issuers.iter().map(|issuer| self.asked_to_wait(issuer, now)).collect();
         waits?.into_iter().min()

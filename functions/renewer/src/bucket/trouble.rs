@@ -138,8 +138,8 @@ fn key(issuer: &Issuer) -> String {
 }
 
 const SCHEMA: &str = "neverlapse.issuer/1";
-/// How long one certificate waits for what another one was told: Let's Encrypt's limit of orders per
-/// account is over three hours.
+/// How long one certificate waits for what another one was told: Let's Encrypt's limit of orders
+/// per account is over three hours.
 const LONGEST: Duration = Duration::hours(3);
 /// After a day people are notified of the same once more.
 const FORGOTTEN: Duration = Duration::DAY;
