@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 use super::Patient;
 use super::line::Line;
 use super::service::{IAM, SSM, texts};
-use crate::plan::check::{Check, Checker, What};
+use crate::plan::check::{Check, What};
+use crate::plan::checker::Checker;
 
 /// Everything about certificates; the report is the last run's.
 pub(super) async fn examine(patient: &Patient, report: Option<&Report>) -> Vec<Line> {

@@ -2,6 +2,7 @@
 //! from being renewed. Orders nothing.
 
 pub(crate) mod check;
+pub(crate) mod checker;
 mod issuer;
 
 use std::io::{self, Write};
@@ -19,7 +20,8 @@ use neverlapse::text::{counted, printable, printable_json};
 use neverlapse::timestamp::Timestamp;
 use serde_json::{Value, json};
 
-use self::check::{Check, Checker, Surroundings};
+use self::check::Check;
+use self::checker::{Checker, Surroundings};
 use crate::argument;
 use crate::cell;
 use crate::stack::{self, Stack, StackName};

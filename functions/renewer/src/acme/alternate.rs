@@ -55,7 +55,7 @@ impl Download {
 
 async fn fetch(url: &str, issuer: &Issuer, account: &OpenAccount, http: &Http) -> Result<String, Error> {
     let directory = Directory::fetch(&issuer.directory, http).await?;
-    let chain = directory.post_as_get(url, account, http).await?;
+    let chain = directory.post_as_get(url, account.id(), &account.key, http).await?;
     Ok(String::from_utf8_lossy(&chain).into_owned())
 }
 

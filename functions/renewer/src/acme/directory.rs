@@ -13,7 +13,6 @@ use instant_acme::Problem;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::account::OpenAccount;
 use super::http::{Http, REPLAY_NONCE};
 use super::jws::{ExternalAccount, Key};
 use super::problem::{ProblemType, Step};
@@ -78,9 +77,8 @@ impl Directory {
     }
 
     /// Asks for a resource as an account (POST-as-GET, RFC 8555, 6.3).
-    pub(crate) async fn post_as_get(&self, url: &str, account: &OpenAccount, http: &Http) -> Result<Bytes, Error> {
-        let header = json!({ "kid": account.id() });
-        let response = self.post(url, &account.key, header, "", http).await?;
+    pub(crate) async fn post_as_get(&self, url: &str, account: &str, key: &Key, http: &Http) -> Result<Bytes, Error> {
+        let response = self.post(url, key, json!({ "kid": account }), "", http).await?;
         Ok(response.into_body())
     }
 
