@@ -97,7 +97,8 @@ impl Lookup {
     }
 
     /// The zone's own servers: those that Route 53 says, which no cache and no private zone of the
-    /// same name hides; or those that its delegation says, where we may not ask Route 53.
+    /// same name hides; or those that its delegation says, where we may not ask Route 53 or cannot
+    /// look its servers up.
     async fn servers(&self, zone: &HostedZone) -> Result<Vec<NameServer>, Error> {
         if let Some(server) = self.nameserver {
             return Ok(vec![NameServer {
@@ -106,15 +107,30 @@ impl Lookup {
             }]);
         }
 
-        let hosts = match zone.name_servers().await {
-            Ok(hosts) if !hosts.is_empty() => hosts,
-            answer => {
-                if let Err(error) = answer {
-                    warn!(zone = zone.name, fault = %error, "asking the servers that the zone is delegated to");
-                }
-                self.delegated_to(&zone.name).await?
+        let named = match zone.name_servers().await {
+            Ok(hosts) => self.addresses(hosts).await?,
+            Err(error) => {
+                warn!(zone = zone.name, fault = %error, "Route 53 does not say which servers the zone has");
+                Vec::new()
             }
         };
+        if !named.is_empty() {
+            return Ok(named);
+        }
+
+        warn!(zone = zone.name, "asking the servers that the zone is delegated to");
+        let delegated = self.addresses(self.delegated_to(&zone.name).await?).await?;
+        if delegated.is_empty() {
+            return Err(Error::Internal(format!(
+                "none of the name servers of {} has an IPv4 address",
+                zone.name
+            )));
+        }
+        Ok(delegated)
+    }
+
+    /// Those of the servers whose names can be looked up.
+    async fn addresses(&self, hosts: Vec<String>) -> Result<Vec<NameServer>, Error> {
         let mut servers = Vec::new();
         for host in hosts {
             if let Some(address) = self.dns.ipv4(&host).await {
@@ -125,12 +141,6 @@ impl Lookup {
             }
         }
 
-        if servers.is_empty() {
-            return Err(Error::Internal(format!(
-                "none of the name servers of {} has an IPv4 address",
-                zone.name
-            )));
-        }
         Ok(servers)
     }
 
