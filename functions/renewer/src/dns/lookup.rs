@@ -1,6 +1,6 @@
 //! DNS as the CA will see it: whether a TXT value has arrived.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use hickory_resolver::proto::rr::{RData, RecordType};
 use lambda_runtime::tracing::warn;
 use neverlapse::dns::zone::{HostedZone, Zones};
 use neverlapse::dns::{Absent, Dns, path, plain};
-use neverlapse::text::printable;
+use neverlapse::text::{printable, some_of};
 use tokio::time::{Instant, sleep};
 
 use super::record::TxtRecord;
@@ -28,7 +28,7 @@ struct NameServer {
     dns: Dns,
 }
 
-/// What a name server answers about a TXT record.
+/// What a name server answers about the TXT records of a name.
 enum Answer {
     Shown,
     /// It has other values, or none.
@@ -57,11 +57,17 @@ impl Lookup {
     pub(crate) async fn see(&self, zone: &HostedZone, records: &[TxtRecord], deadline: Instant) -> Result<(), Error> {
         let longest = Instant::now() + VISIBLE;
         let servers = self.servers(zone).await?;
+        // A hundred names may lead to one: it is asked for once, whatever it has to show.
+        let mut values = BTreeMap::<&str, Vec<&str>>::new();
+        for record in records {
+            values.entry(&record.name).or_default().push(&record.value);
+        }
+
         let zone = &zone.name;
         loop {
             let queries = servers
                 .iter()
-                .flat_map(|server| records.iter().map(move |record| server.ask(record)));
+                .flat_map(|server| values.iter().map(move |(name, values)| server.ask(name, values)));
             let answers = join_all(queries).await;
 
             let count = answers.len();
@@ -163,9 +169,8 @@ impl Lookup {
 }
 
 impl NameServer {
-    async fn ask(&self, record: &TxtRecord) -> Answer {
-        let TxtRecord { name, value } = record;
-        let query = format!("{name} TXT {value:?}: {}", self.label);
+    async fn ask(&self, name: &str, expected: &[&str]) -> Answer {
+        let query = format!("{name} TXT {:?}: {}", some_of(expected, SHOWN), self.label);
 
         let found = match self.dns.look_up(name, RecordType::TXT).await {
             Ok(found) => found,
@@ -179,13 +184,20 @@ impl NameServer {
             _ => None,
         });
         let values: BTreeSet<String> = texts.collect();
-        if values.contains(value) {
+        let missing: Vec<_> = expected.iter().filter(|value| !values.contains(**value)).collect();
+        if missing.is_empty() {
             return Answer::Shown;
         }
-        let values = values.into_iter().collect::<Vec<_>>().join(", ");
-        Answer::Denied(format!("{query} has {}", printable(&values)))
+        Answer::Denied(format!(
+            "{name} TXT {:?}: {} has {}",
+            some_of(missing, SHOWN),
+            self.label,
+            printable(&some_of(values, SHOWN))
+        ))
     }
 }
 
+/// So many values of one name are in a message.
+const SHOWN: usize = 5;
 const VISIBLE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_secs(2);
