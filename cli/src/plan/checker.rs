@@ -6,7 +6,6 @@ use std::net::{IpAddr, SocketAddr};
 
 use futures::future::join_all;
 use futures::stream::{self, StreamExt as _};
-use hickory_resolver::proto::rr::{RData, RecordType};
 use neverlapse::bucket::version::Facts;
 use neverlapse::dns::caa::{self, Asking};
 use neverlapse::dns::dnssec::{self, Chain};
@@ -53,10 +52,7 @@ impl<'a> Checker<'a> {
         certificates: &[&Managed],
         nameserver: Option<SocketAddr>,
     ) -> anyhow::Result<Self> {
-        let dns = match nameserver {
-            Some(server) => Dns::only(server)?,
-            None => Dns::system()?,
-        };
+        let dns = Dns::new(nameserver)?;
         // The renewer's roles do not trust whoever asks here.
         let own: Vec<_> = inventory
             .zones
@@ -188,7 +184,7 @@ impl<'a> Checker<'a> {
         let behind = self.behind_a_role(&end);
         // The world asks the nearer one, and the inventory says where that is.
         if let Some(entry) = behind
-            && found.as_ref().is_ok_and(|zone| zone.name.len() <= entry.name.len()) | found.is_err()
+            && !found.as_ref().is_ok_and(|zone| zone.name.len() > entry.name.len())
         {
             return Ok(Target {
                 path,
@@ -280,14 +276,8 @@ impl<'a> Checker<'a> {
             Ok(own) => own,
             Err(error) => return Check::unknown(What::Delegation, error.to_string()),
         };
-        let delegated: Vec<_> = match self.dns.look_up(&zone.name, RecordType::NS).await {
-            Ok(found) => found
-                .iter()
-                .filter_map(|record| match &record.data {
-                    RData::NS(server) => Some(plain(&server.0.to_string())),
-                    _ => None,
-                })
-                .collect(),
+        let delegated = match self.dns.delegated_to(&zone.name).await {
+            Ok(delegated) => delegated,
             Err(Absent::NoName | Absent::NoRecord) => Vec::new(),
             Err(Absent::Failed(reason)) => {
                 return Check::unknown(What::Delegation, format!("the NS records of {}: {reason}", zone.name));

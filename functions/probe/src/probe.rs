@@ -25,7 +25,7 @@ use crate::error::Error;
 use crate::event::Event;
 use crate::metrics;
 use crate::requests;
-use crate::scope::Scope;
+use crate::scope::{self, Scope};
 use crate::settings::Settings;
 
 /// Settings and clients, which are made once, before the first event.
@@ -118,7 +118,7 @@ impl Probe {
     /// Requests renewals without observing anything, between two runs: the renewer then asks the CA
     /// for its renewal information. What is wrong with the inventory, the next run reports.
     async fn request_alone(&self) -> Result<Value, Error> {
-        let inventory = Scope::inventory(&self.store, &self.settings).await?;
+        let inventory = scope::inventory(&self.store, &self.settings).await?;
         self.request(&inventory, &[], Timestamp::now()).await?;
         Ok(json!({ "requested": inventory.certificates.len() }))
     }

@@ -44,11 +44,6 @@ impl Scope {
         Self::with_roots(only(endpoints, &inventory), store, settings).await
     }
 
-    /// The inventory alone.
-    pub(crate) async fn inventory(store: &Store, settings: &Settings) -> Result<Inventory, Error> {
-        inventory(store, settings).await
-    }
-
     /// Reads every root certificate that the inventory names.
     async fn with_roots(inventory: Inventory, store: &Store, settings: &Settings) -> Result<Self, Error> {
         let roots = roots(store, settings).await?;
@@ -71,7 +66,7 @@ impl Scope {
 }
 
 /// The bucket's `inventory.toml`, else the template's `Domains`.
-async fn inventory(store: &Store, settings: &Settings) -> Result<Inventory, Error> {
+pub(crate) async fn inventory(store: &Store, settings: &Settings) -> Result<Inventory, Error> {
     match store.inventory().await {
         Ok(Some(text)) => Ok(Inventory::parse_with(&text, settings.thresholds)),
         Ok(None) => Ok(Inventory::of_endpoints(&settings.domains, settings.thresholds)),

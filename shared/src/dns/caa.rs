@@ -4,7 +4,7 @@ use std::fmt;
 
 use hickory_resolver::proto::rr::{RData, RecordType};
 
-use super::{Absent, Dns};
+use super::Dns;
 
 /// The CAA records that count for a name: those of the name itself, or of the nearest domain above
 /// it that has any.
@@ -74,11 +74,8 @@ pub async fn look_up(name: &str, dns: &Dns) -> Result<Option<Records>, String> {
 }
 
 async fn properties(domain: &str, dns: &Dns) -> Result<Vec<Property>, String> {
-    let found = match dns.look_up(domain, RecordType::CAA).await {
-        Ok(found) => found,
-        Err(Absent::NoName | Absent::NoRecord) => return Ok(Vec::new()),
-        Err(Absent::Failed(reason)) => return Err(format!("the CAA records of {domain}: {reason}")),
-    };
+    let found = dns.any(domain, RecordType::CAA).await;
+    let found = found.map_err(|reason| format!("the CAA records of {domain}: {reason}"))?;
     let properties = found.into_iter().filter_map(|record| match record.data {
         RData::CAA(caa) => Some(Property {
             is_critical: caa.issuer_critical,

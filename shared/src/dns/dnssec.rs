@@ -4,7 +4,7 @@
 use aws_lc_rs::digest::{self, SHA1_FOR_LEGACY_USE_ONLY, SHA256, SHA384};
 use hickory_resolver::proto::rr::{RData, RecordType};
 
-use super::{Absent, Dns};
+use super::Dns;
 
 /// What is known of a zone's DNSSEC.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,17 +33,17 @@ pub async fn look_up(zone: &str, dns: &Dns) -> Result<Chain, String> {
 
 /// The raw data of a name's records, if there are any.
 async fn data(name: &str, kind: RecordType, dns: &Dns) -> Result<Option<Vec<Vec<u8>>>, String> {
-    match dns.look_up(name, kind).await {
-        Ok(found) => {
-            let raw = found.into_iter().filter_map(|record| match record.data {
-                RData::Unknown { rdata, .. } => Some(rdata.anything),
-                _ => None,
-            });
-            Ok(Some(raw.collect()))
-        }
-        Err(Absent::NoName | Absent::NoRecord) => Ok(None),
-        Err(Absent::Failed(reason)) => Err(format!("the {kind} records of {name}: {reason}")),
+    let found = dns.any(name, kind).await;
+    let found = found.map_err(|reason| format!("the {kind} records of {name}: {reason}"))?;
+    if found.is_empty() {
+        return Ok(None);
     }
+
+    let raw = found.into_iter().filter_map(|record| match record.data {
+        RData::Unknown { rdata, .. } => Some(rdata.anything),
+        _ => None,
+    });
+    Ok(Some(raw.collect()))
 }
 
 /// RFC 4034, 5.1.4: a DS record has a digest of the zone's name and of a key's data.

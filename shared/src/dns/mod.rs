@@ -14,7 +14,7 @@ use hickory_resolver::config::{ProtocolConfig, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
-use hickory_resolver::proto::rr::{Record, RecordType};
+use hickory_resolver::proto::rr::{RData, Record, RecordType};
 use thiserror::Error;
 
 use crate::resolve;
@@ -45,9 +45,14 @@ pub enum Absent {
 }
 
 impl Dns {
+    /// Asks this name server and no other, or else the system's.
+    pub fn new(nameserver: Option<SocketAddr>) -> Result<Self, Error> {
+        nameserver.map_or_else(Self::system, Self::only)
+    }
+
     /// Asks the system's name servers. A file that the library would refuse as a whole for one
     /// unknown word stops nothing.
-    pub fn system() -> Result<Self, Error> {
+    fn system() -> Result<Self, Error> {
         Self::of(resolve::system(), &ResolverOpts::default())
     }
 
@@ -93,6 +98,26 @@ impl Dns {
             return Err(Absent::NoRecord);
         }
         Ok(records)
+    }
+
+    /// A name's records of one type, of which there may be none. The error says why that is not
+    /// known.
+    async fn any(&self, name: &str, kind: RecordType) -> Result<Vec<Record>, String> {
+        match self.look_up(name, kind).await {
+            Ok(found) => Ok(found),
+            Err(Absent::NoName | Absent::NoRecord) => Ok(Vec::new()),
+            Err(Absent::Failed(reason)) => Err(reason),
+        }
+    }
+
+    /// The names of the servers that a zone is delegated to: at least one.
+    pub async fn delegated_to(&self, zone: &str) -> Result<Vec<String>, Absent> {
+        let found = self.look_up(zone, RecordType::NS).await?;
+        let names = found.iter().filter_map(|record| match &record.data {
+            RData::NS(name) => Some(plain(&name.0.to_string())),
+            _ => None,
+        });
+        Ok(names.collect())
     }
 
     /// A host's IPv4 address. A Lambda function in a VPC may have no route for IPv6, and every

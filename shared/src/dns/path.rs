@@ -3,7 +3,7 @@
 use hickory_resolver::proto::rr::{RData, RecordType};
 
 use super::zone::Zones;
-use super::{Absent, Dns, Error, plain};
+use super::{Dns, Error, plain};
 
 /// Where a name's CNAMEs lead: the names on the way, the name itself first.
 pub async fn path(name: &str, zones: &Zones, dns: &Dns) -> Result<Vec<String>, Error> {
@@ -44,14 +44,12 @@ async fn cname(name: &str, zones: &Zones, dns: &Dns) -> Result<Option<String>, E
 }
 
 async fn cname_by_dns(name: &str, dns: &Dns) -> Result<Option<String>, Error> {
-    match dns.look_up(name, RecordType::CNAME).await {
-        Ok(found) => Ok(found.iter().find_map(|record| match &record.data {
-            RData::CNAME(target) => Some(plain(&target.0.to_string())),
-            _ => None,
-        })),
-        Err(Absent::NoName | Absent::NoRecord) => Ok(None),
-        Err(Absent::Failed(reason)) => Err(Error(format!("cannot look up the CNAME of {name}: {reason}"))),
-    }
+    let found = dns.any(name, RecordType::CNAME).await;
+    let found = found.map_err(|reason| Error(format!("cannot look up the CNAME of {name}: {reason}")))?;
+    Ok(found.iter().find_map(|record| match &record.data {
+        RData::CNAME(target) => Some(plain(&target.0.to_string())),
+        _ => None,
+    }))
 }
 
 /// Whether a name below the zone's is delegated to other servers, so that Route 53 does not know

@@ -8,7 +8,7 @@ use futures::future::join_all;
 use hickory_resolver::proto::rr::{RData, RecordType};
 use lambda_runtime::tracing::warn;
 use neverlapse::dns::zone::{HostedZone, Zones};
-use neverlapse::dns::{Absent, Dns, path, plain};
+use neverlapse::dns::{Absent, Dns, path};
 use neverlapse::text::{printable, some_of};
 use tokio::time::{Instant, sleep};
 
@@ -39,11 +39,10 @@ enum Answer {
 
 impl Lookup {
     pub(crate) fn new(nameserver: Option<SocketAddr>) -> Result<Self, Error> {
-        let dns = match nameserver {
-            Some(server) => Dns::only(server)?,
-            None => Dns::system()?,
-        };
-        Ok(Self { dns, nameserver })
+        Ok(Self {
+            dns: Dns::new(nameserver)?,
+            nameserver,
+        })
     }
 
     /// Where a name's CNAMEs lead: the names on the way, the name itself first.
@@ -151,20 +150,14 @@ impl Lookup {
     }
 
     async fn delegated_to(&self, zone: &str) -> Result<Vec<String>, Error> {
-        let found = self.dns.look_up(zone, RecordType::NS).await;
-        let found = found.map_err(|absent| {
+        self.dns.delegated_to(zone).await.map_err(|absent| {
             let reason = match absent {
                 Absent::NoName => "there is no such name".to_owned(),
                 Absent::NoRecord => "it has none".to_owned(),
                 Absent::Failed(reason) => reason,
             };
             Error::Internal(format!("cannot look up the name servers of {zone}: {reason}"))
-        })?;
-        let hosts = found.iter().filter_map(|record| match &record.data {
-            RData::NS(name) => Some(plain(&name.0.to_string())),
-            _ => None,
-        });
-        Ok(hosts.collect())
+        })
     }
 }
 
