@@ -24,7 +24,7 @@ use tokio::time::Instant;
 
 use crate::cell;
 use crate::stack::{Stack, StackName};
-use crate::terminal::Terminal;
+use crate::terminal::{self, Terminal};
 
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
@@ -55,8 +55,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
         .collect();
     let seen = serving(probe(&unwatched).await?);
 
-    let mut grid = Terminal::of_stdout().grid();
-    grid.set_header(["STATUS", "TIME LEFT", "NOT WATCHED, AND ITS ISSUER"]);
+    let mut grid = Terminal::of_stdout().grid(["STATUS", "TIME LEFT", "NOT WATCHED, AND ITS ISSUER"]);
     for report in &seen {
         let issuer = report.leaf().map(|leaf| common_name(&leaf.issuer)).unwrap_or_default();
         grid.add_row([
@@ -65,12 +64,9 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
             Cell::new(format!("{}\n{}", report.endpoint, printable(&issuer))),
         ]);
     }
-    Terminal::wrap_last(&mut grid);
 
     let mut out = io::stdout().lock();
-    if !seen.is_empty() {
-        writeln!(out, "{}\n", grid.trim_fmt())?;
-    }
+    terminal::print(grid, &mut out)?;
     writeln!(
         out,
         "{} in {}: {} TLS on port 443 and {} not watched",

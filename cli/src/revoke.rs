@@ -4,7 +4,6 @@ use std::io;
 
 use anyhow::{Result, bail};
 use clap::Args;
-use neverlapse::bucket::version::{Current, current_key};
 use neverlapse::renewal::request::{Action, Request, RequestedBy};
 use neverlapse::timestamp::Timestamp;
 
@@ -28,11 +27,11 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
     let stack = Stack::find(&arguments.stack).await?;
     let inventory = stack.inventory().await?;
     let name = &certificate(&inventory, &arguments.name)?.name;
-    let Some(current) = stack.store.document::<Current>(&current_key(name)).await? else {
+    let Some(current) = stack.current(name).await? else {
         bail!("there is no certificate {name} to revoke yet");
     };
 
-    let facts = current.value.facts;
+    let facts = current.facts;
     let question = format!(
         "Revoke {name}, version {}, fingerprint {}?",
         facts.version, facts.fingerprint

@@ -7,7 +7,7 @@ use clap::Args;
 use neverlapse::bucket::document;
 use neverlapse::bucket::store::{self, Expecting, Object};
 use neverlapse::bucket::version::{Current, MANIFEST, Manifest, current_key, file_key, versions_prefix};
-use neverlapse::renewal::{Renewal, planned};
+use neverlapse::renewal::planned;
 use neverlapse::text::sha256;
 use neverlapse::timestamp::Timestamp;
 
@@ -43,8 +43,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
     };
 
     let next = pointer(&stack, &current.value, version, now).await?;
-    let renewal = stack.store.document::<Renewal>(&Renewal::key(name)).await?;
-    let due = planned(&next, renewal.as_ref().map(|found| &found.value));
+    let due = planned(&next, stack.renewal(name).await?.as_ref());
 
     // Only if it is still what was read: a version that the renewer publishes now must not be lost.
     let moved = stack

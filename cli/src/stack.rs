@@ -6,9 +6,11 @@ use aws_sdk_cloudformation::error::ProvideErrorMetadata;
 use aws_sdk_cloudformation::types::{Output, Parameter};
 use clap::Args;
 use neverlapse::aws;
-use neverlapse::bucket::store::Store;
+use neverlapse::bucket::store::{self, Store};
+use neverlapse::bucket::version::{Current, current_key};
 use neverlapse::finding::Thresholds;
 use neverlapse::inventory::{Inventory, Managed, Source};
+use neverlapse::renewal::Renewal;
 use neverlapse::renewal::request::Request;
 use neverlapse::text::printable;
 use thiserror::Error;
@@ -127,6 +129,18 @@ impl Stack {
             eprintln!("error: {place} {}", printable(&problem.to_string()));
         }
         Ok(inventory)
+    }
+
+    /// The current version of a certificate, if there is one yet.
+    pub(crate) async fn current(&self, name: &str) -> Result<Option<Current>, store::Error> {
+        let found = self.store.document(&current_key(name)).await?;
+        Ok(found.map(|found| found.value))
+    }
+
+    /// The record of a certificate's renewals, if it was ever requested.
+    pub(crate) async fn renewal(&self, name: &str) -> Result<Option<Renewal>, store::Error> {
+        let found = self.store.document(&Renewal::key(name)).await?;
+        Ok(found.map(|found| found.value))
     }
 
     /// The thresholds of entries that set none of their own.

@@ -1,7 +1,7 @@
 //! The terminal: how wide it is, and whether it shows colours.
 
 use std::env;
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 
 use comfy_table::{ColumnConstraint, ContentArrangement, Table as Grid, presets};
 
@@ -27,9 +27,11 @@ impl Terminal {
     }
 
     /// An empty table that fits.
-    pub(crate) fn grid(self) -> Grid {
+    pub(crate) fn grid<const N: usize>(self, header: [&str; N]) -> Grid {
         let mut grid = Grid::new();
-        grid.load_style(presets::UTF8_HORIZONTAL_ONLY).force_no_tty();
+        grid.load_style(presets::UTF8_HORIZONTAL_ONLY)
+            .force_no_tty()
+            .set_header(header);
         if self.colors {
             grid.enforce_styling();
         }
@@ -39,12 +41,22 @@ impl Terminal {
         }
         grid
     }
+}
 
-    /// Gives the last column the width that the others leave, and breaks lines only there.
-    pub(crate) fn wrap_last(grid: &mut Grid) {
-        let last = grid.column_count().saturating_sub(1);
-        for column in grid.column_iter_mut().take(last) {
-            column.set_constraint(ColumnConstraint::ContentWidth);
-        }
+/// A table's text. The last column has the width that the others leave, and lines are broken only
+/// there.
+pub(crate) fn text(mut grid: Grid) -> String {
+    let last = grid.column_count().saturating_sub(1);
+    for column in grid.column_iter_mut().take(last) {
+        column.set_constraint(ColumnConstraint::ContentWidth);
     }
+    grid.trim_fmt()
+}
+
+/// Prints a table and an empty line, unless the table has no rows.
+pub(crate) fn print(grid: Grid, out: &mut impl Write) -> io::Result<()> {
+    if grid.row_count() == 0 {
+        return Ok(());
+    }
+    writeln!(out, "{}\n", text(grid))
 }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use anyhow::Result;
 use clap::Args;
-use comfy_table::{Cell, Table as Grid};
+use comfy_table::Cell;
 use neverlapse::bucket::store::Store;
 use neverlapse::inventory::{Inventory, Issuer, Managed, Problem, Watched, Zone};
 use neverlapse::probe;
@@ -14,7 +14,7 @@ use neverlapse::text::{counted, printable};
 
 use crate::inventory;
 use crate::pull::check;
-use crate::terminal::Terminal;
+use crate::terminal::{self, Terminal};
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -148,13 +148,13 @@ fn notes(inventory: &Inventory) -> Vec<Problem> {
 }
 
 fn print(inventory: &Inventory, terminal: Terminal, out: &mut impl Write) -> io::Result<()> {
-    let mut watched = headed(terminal, ["LINE", "WARNS", "CRITICAL", "WATCHED"]);
+    let mut watched = terminal.grid(["LINE", "WARNS", "CRITICAL", "WATCHED"]);
     watched.add_rows(inventory.watched.iter().map(watched_row));
 
-    let mut certificates = headed(terminal, ["LINE", "KEY", "RENEWED"]);
+    let mut certificates = terminal.grid(["LINE", "KEY", "RENEWED"]);
     certificates.add_rows(inventory.certificates.iter().map(certificate_row));
 
-    let mut issuers = headed(terminal, ["ISSUER", "DIRECTORY"]);
+    let mut issuers = terminal.grid(["ISSUER", "DIRECTORY"]);
     for (name, issuer) in &inventory.issuers {
         // Those that are built in count only where they are used.
         if inventory.certificates.iter().any(|user| user.issuers.contains(name)) || !issuer.contact.is_empty() {
@@ -162,14 +162,11 @@ fn print(inventory: &Inventory, terminal: Terminal, out: &mut impl Write) -> io:
         }
     }
 
-    let mut zones = headed(terminal, ["ZONE", "ROLE"]);
+    let mut zones = terminal.grid(["ZONE", "ROLE"]);
     zones.add_rows(inventory.zones.iter().map(zone_row));
 
-    for mut grid in [watched, certificates, issuers, zones] {
-        if grid.row_count() > 0 {
-            Terminal::wrap_last(&mut grid);
-            writeln!(out, "{}\n", grid.trim_fmt())?;
-        }
+    for grid in [watched, certificates, issuers, zones] {
+        terminal::print(grid, out)?;
     }
     writeln!(
         out,
@@ -251,12 +248,6 @@ fn zone_row(zone: &Zone) -> [Cell; 2] {
     let mut lines = vec![zone.role_arn.clone().unwrap_or_else(|| "this account's".to_owned())];
     lines.extend(zone.external_id.as_ref().map(|id| format!("external id {id}")));
     [cell(std::slice::from_ref(&zone.name)), cell(&lines)]
-}
-
-fn headed<const N: usize>(terminal: Terminal, header: [&str; N]) -> Grid {
-    let mut grid = terminal.grid();
-    grid.set_header(header);
-    grid
 }
 
 fn cell(lines: &[String]) -> Cell {

@@ -3,7 +3,7 @@
 mod concurrency;
 mod file;
 pub(crate) mod output;
-mod plugin;
+pub(crate) mod plugin;
 mod problems;
 pub(crate) mod prometheus;
 mod source;

@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use neverlapse::finding::Severity;
 use neverlapse::report::EndpointReport;
 use neverlapse::text::{counted, cut, printable};
+use time::Duration;
 
 use super::summary::Summary;
 
@@ -28,45 +29,82 @@ impl Plugin {
         }
         self.worst.push(report.clone());
         self.worst.sort_by(EndpointReport::worst_first);
-        self.worst.truncate(LINES);
+        self.worst.truncate(LINES + 1);
     }
 
     pub(super) fn print(&self, out: &mut impl Write, summary: &Summary) -> io::Result<()> {
-        let status = summary.status().to_string().to_uppercase();
-        let worst = match self.worst.first() {
-            Some(worst) => format!("{}; ", line(worst)),
-            None => String::new(),
-        };
         let counts = summary.counts;
         let endpoints = counted(counts.total(), "endpoint", "endpoints");
         let problems = match summary.problem_count {
             0 => String::new(),
             some => format!(", {some} not understood"),
         };
-        write!(out, "NEVERLAPSE {status} - {worst}{endpoints}: {counts}{problems} |")?;
 
-        for (status, count) in counts.by_status() {
+        let worst: Vec<_> = self.worst.iter().map(row).collect();
+        Status {
+            status: summary.status(),
+            worst: &worst,
+            totals: format!("{endpoints}: {counts}{problems}"),
+            counts: &counts.by_status(),
+            left: self.seconds_left.map(Duration::seconds),
+        }
+        .print(out)
+    }
+}
+
+/// What a plugin prints.
+pub(crate) struct Status<'a> {
+    pub(crate) status: Severity,
+    /// What is not fine: a line for each, worst first.
+    pub(crate) worst: &'a [(Severity, String)],
+    pub(crate) totals: String,
+    /// How many there are of each status.
+    pub(crate) counts: &'a [(Severity, u64)],
+    /// Until the first certificate expires.
+    pub(crate) left: Option<Duration>,
+}
+
+impl Status<'_> {
+    pub(crate) fn print(&self, out: &mut impl Write) -> io::Result<()> {
+        let status = self.status.to_string().to_uppercase();
+        let worst = self
+            .worst
+            .first()
+            .map_or_else(String::new, |(_, line)| format!("{line}; "));
+        write!(out, "NEVERLAPSE {status} - {worst}{} |", self.totals)?;
+
+        for (status, count) in self.counts {
             write!(out, " {status}={count}")?;
         }
-        if let Some(seconds) = self.seconds_left {
-            write!(out, " days_left={:.1}", seconds as f64 / 86_400.0)?;
+        if let Some(left) = self.left {
+            write!(out, " days_left={:.1}", left.as_seconds_f64() / 86_400.0)?;
         }
         writeln!(out)?;
-        for report in self.worst.iter().skip(1) {
-            writeln!(out, "{} {}", report.status.to_string().to_uppercase(), line(report))?;
+
+        for (status, line) in self.worst.iter().skip(1).take(LINES) {
+            writeln!(out, "{} {line}", status.to_string().to_uppercase())?;
         }
         Ok(())
     }
 }
 
-/// An endpoint and its worst finding. A bar would begin the performance data.
-fn line(report: &EndpointReport) -> String {
+/// The row of an endpoint: its status, and its worst finding.
+pub(crate) fn row(report: &EndpointReport) -> (Severity, String) {
     let merged = report.merged();
     let finding = merged.first().map_or("", |merged| merged.finding.message.as_str());
-    let text = printable(&format!("{}: {finding}", report.endpoint));
-    cut(&text, LENGTH).replace('|', "/")
+    (report.status, line(&report.endpoint, finding))
 }
 
+/// A place and its worst finding. A bar would begin the performance data.
+pub(crate) fn line(place: &str, message: &str) -> String {
+    let text = match message {
+        "" => place.to_owned(),
+        message => format!("{place}: {message}"),
+    };
+    cut(&printable(&text), LENGTH).replace('|', "/")
+}
+
+/// Below the first one, which has the worst.
 const LINES: usize = 50;
 const LENGTH: usize = 300;
 

@@ -15,7 +15,7 @@ use neverlapse::timestamp::Timestamp;
 
 use super::summary::Summary;
 use crate::cell::{self, cut};
-use crate::terminal::Terminal;
+use crate::terminal::{self, Terminal};
 
 /// The worst endpoints so far, as text; the others are only counted.
 #[derive(Default)]
@@ -78,16 +78,14 @@ impl Table {
 
     /// The rows alone, without what sums them up.
     pub(crate) fn print_rows(&self, out: &mut impl Write, terminal: Terminal) -> io::Result<()> {
-        let mut grid = terminal.grid();
-        grid.set_header(["STATUS", "TIME LEFT", "ENDPOINT AND FINDINGS"]);
+        let mut grid = terminal.grid(["STATUS", "TIME LEFT", "ENDPOINT AND FINDINGS"]);
         for (rank, row) in &self.worst {
             grid.add_row(row.cells(rank));
         }
-        Terminal::wrap_last(&mut grid);
-
         if !self.worst.is_empty() {
-            writeln!(out, "{}", grid.trim_fmt())?;
+            writeln!(out, "{}", terminal::text(grid))?;
         }
+
         let more = self.seen - self.worst.len() as u64;
         if more > 0 {
             writeln!(out, "+{more} more, none of them worse (--format jsonl has them all)")?;

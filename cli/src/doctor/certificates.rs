@@ -1,7 +1,7 @@
 //! What is to be watched and renewed: the inventory, issuers, zones, versions, instances.
 
 use neverlapse::bucket::receipt::{self, Receipt};
-use neverlapse::bucket::version::{Current, current_key};
+use neverlapse::bucket::version::Current;
 use neverlapse::finding::Severity;
 use neverlapse::inventory::{Inventory, Managed};
 use neverlapse::renewal::Renewal;
@@ -116,12 +116,12 @@ async fn examine_certificate(patient: &Patient, certificate: &Managed, checker: 
     let store = &patient.stack.store;
     let name = &certificate.name;
     let about = format!("certificate {name}");
-    let current = match store.document::<Current>(&current_key(name)).await {
-        Ok(current) => current.map(|current| current.value),
+    let current = match patient.stack.current(name).await {
+        Ok(current) => current,
         Err(error) => return (vec![Line::unknown(about, error)], 0),
     };
-    let renewal = match store.document::<Renewal>(&Renewal::key(name)).await {
-        Ok(renewal) => renewal.map(|renewal| renewal.value),
+    let renewal = match patient.stack.renewal(name).await {
+        Ok(renewal) => renewal,
         Err(error) => return (vec![Line::unknown(about, error)], 0),
     };
 

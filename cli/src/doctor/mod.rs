@@ -30,7 +30,7 @@ use self::service::Services;
 use crate::argument;
 use crate::cell;
 use crate::stack::{Stack, StackName};
-use crate::terminal::Terminal;
+use crate::terminal::{self, Terminal};
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -205,10 +205,8 @@ fn worst(lines: &[Line]) -> Severity {
 }
 
 fn print(out: &mut impl Write, lines: &[Line], all: bool) -> io::Result<()> {
-    let mut grid = Terminal::of_stdout().grid();
-    grid.set_header(["STATUS", "ABOUT", "WHAT IS WRONG, WHY IT MATTERS, WHAT TO DO"]);
-    let shown: Vec<_> = lines.iter().filter(|line| all || line.status != Severity::Ok).collect();
-    for line in &shown {
+    let mut grid = Terminal::of_stdout().grid(["STATUS", "ABOUT", "WHAT IS WRONG, WHY IT MATTERS, WHAT TO DO"]);
+    for line in lines.iter().filter(|line| all || line.status != Severity::Ok) {
         let mut text = printable(&line.found);
         for (title, more) in [("why", &line.why), ("fix", &line.fix)] {
             if let Some(more) = more {
@@ -221,11 +219,8 @@ fn print(out: &mut impl Write, lines: &[Line], all: bool) -> io::Result<()> {
             Cell::new(text),
         ]);
     }
-    Terminal::wrap_last(&mut grid);
+    terminal::print(grid, out)?;
 
-    if !shown.is_empty() {
-        writeln!(out, "{}\n", grid.trim_fmt())?;
-    }
     let wrong = lines.iter().filter(|line| line.status != Severity::Ok).count();
     writeln!(out, "{} things were checked, {wrong} to act on", lines.len())
 }

@@ -11,8 +11,7 @@ use std::net::SocketAddr;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use comfy_table::{Cell, Color};
-use neverlapse::bucket::store::Store;
-use neverlapse::bucket::version::{Current, current_key};
+use neverlapse::bucket::version::Current;
 use neverlapse::finding::Severity;
 use neverlapse::inventory::{Inventory, Managed};
 use neverlapse::renewal::{Decision, Failure, Renewal, decide};
@@ -25,7 +24,7 @@ use self::checker::{Checker, Surroundings};
 use crate::argument;
 use crate::cell;
 use crate::stack::{self, Stack, StackName};
-use crate::terminal::Terminal;
+use crate::terminal::{self, Terminal};
 
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
@@ -71,7 +70,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
     let now = Timestamp::now();
     let mut plans = Vec::new();
     for certificate in &certificates {
-        plans.push(Plan::read(&stack.store, &inventory, certificate, now).await?);
+        plans.push(Plan::read(&stack, &inventory, certificate, now).await?);
     }
     let surroundings = if arguments.check {
         let checker = Checker::new(&stack, &inventory, &certificates, arguments.nameserver).await?;
@@ -119,11 +118,9 @@ struct Plan {
 }
 
 impl Plan {
-    async fn read(store: &Store, inventory: &Inventory, certificate: &Managed, now: Timestamp) -> Result<Self> {
-        let current = store.document::<Current>(&current_key(&certificate.name)).await?;
-        let current = current.map(|found| found.value);
-        let renewal = store.document::<Renewal>(&Renewal::key(&certificate.name)).await?;
-        let renewal = renewal.map(|found| found.value);
+    async fn read(stack: &Stack, inventory: &Inventory, certificate: &Managed, now: Timestamp) -> Result<Self> {
+        let current = stack.current(&certificate.name).await?;
+        let renewal = stack.renewal(&certificate.name).await?;
         Ok(Self {
             name: certificate.name.clone(),
             decision: decide(
@@ -203,13 +200,9 @@ fn document(plans: &[Plan], surroundings: Option<&Surroundings>, now: Timestamp)
 }
 
 fn print(out: &mut impl Write, plans: &[Plan], surroundings: Option<&Surroundings>, all: bool) -> Result<()> {
-    let mut grid = Terminal::of_stdout().grid();
-    grid.set_header(["CERTIFICATE", "VALID UNTIL", "ISSUER", "DECISION"]);
+    let mut grid = Terminal::of_stdout().grid(["CERTIFICATE", "VALID UNTIL", "ISSUER", "DECISION"]);
     grid.add_rows(plans.iter().map(Plan::cells));
-    Terminal::wrap_last(&mut grid);
-    if grid.row_count() > 0 {
-        writeln!(out, "{}\n", grid.trim_fmt())?;
-    }
+    terminal::print(grid, out)?;
     if let Some(surroundings) = surroundings {
         print_checks(out, plans, surroundings, all)?;
     }
@@ -232,8 +225,7 @@ fn print_checks(out: &mut impl Write, plans: &[Plan], surroundings: &Surrounding
         .iter()
         .map(|issuer| (format!("issuer {}", issuer.name), &issuer.checks));
 
-    let mut grid = Terminal::of_stdout().grid();
-    grid.set_header(["STATUS", "ABOUT", "CHECK", "FOUND"]);
+    let mut grid = Terminal::of_stdout().grid(["STATUS", "ABOUT", "CHECK", "FOUND"]);
     let mut count = 0;
     for (about, checks) in of_plans.chain(of_zones).chain(of_issuers) {
         count += checks.len();
@@ -246,10 +238,8 @@ fn print_checks(out: &mut impl Write, plans: &[Plan], surroundings: &Surrounding
             ]);
         }
     }
-    Terminal::wrap_last(&mut grid);
-    if grid.row_count() > 0 {
-        writeln!(out, "{}\n", grid.trim_fmt())?;
-    }
+    let shown = grid.row_count();
+    terminal::print(grid, out)?;
 
     for issuer in surroundings.issuers.iter().filter(|issuer| !issuer.profiles.is_empty()) {
         let profiles: Vec<_> = issuer.profiles.keys().map(|name| printable(name)).collect();
@@ -259,7 +249,7 @@ fn print_checks(out: &mut impl Write, plans: &[Plan], surroundings: &Surrounding
     let not_fine = if all {
         String::new()
     } else {
-        format!(", {} not as it should be", grid.row_count())
+        format!(", {shown} not as it should be")
     };
     writeln!(out, "{checks}{not_fine}")?;
     Ok(())

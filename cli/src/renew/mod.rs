@@ -7,11 +7,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
-use neverlapse::bucket::store::Store;
-use neverlapse::bucket::version::{Current, current_key};
 use neverlapse::inventory::{Inventory, Managed};
+use neverlapse::renewal::decide;
 use neverlapse::renewal::request::{Request, RequestedBy};
-use neverlapse::renewal::{Renewal, decide};
 use neverlapse::timestamp::Timestamp;
 
 use self::answer::{Answer, printable_lines};
@@ -48,7 +46,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
         ..Request::new(&certificate.name, RequestedBy::Person, Timestamp::now())
     };
 
-    if let Some(answer) = at_once(&stack.store, &inventory, certificate, &request).await? {
+    if let Some(answer) = at_once(&stack, &inventory, certificate, &request).await? {
         return Ok(answer.print());
     }
     stack.request_renewal(&request).await?;
@@ -64,7 +62,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
 
 /// The answer that needs no renewer: what it decides is known from what is in the bucket.
 async fn at_once(
-    store: &Store,
+    stack: &Stack,
     inventory: &Inventory,
     certificate: &Managed,
     request: &Request,
@@ -76,13 +74,12 @@ async fn at_once(
             .map(|issuer| Answer::NoStaging(issuer.name.clone())));
     }
 
-    let current = store.document::<Current>(&current_key(&certificate.name)).await?;
-    let renewal = store.document::<Renewal>(&Renewal::key(&certificate.name)).await?;
-    let renewal = renewal.map(|found| found.value);
+    let current = stack.current(&certificate.name).await?;
+    let renewal = stack.renewal(&certificate.name).await?;
     let decision = decide(
         &inventory.issuers,
         certificate,
-        current.as_ref().map(|found| &found.value),
+        current.as_ref(),
         renewal.as_ref(),
         Some(request),
         request.at,

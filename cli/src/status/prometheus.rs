@@ -48,14 +48,7 @@ pub(super) fn print(overview: &Overview, out: &mut impl Write) -> io::Result<()>
     )?;
     for certificate in &overview.certificates {
         let stages = certificate.instances.iter().map(|instance| instance.stage.to_string());
-        for (stage, count) in counted(stages) {
-            sample(
-                out,
-                name,
-                &[("certificate", &certificate.name), ("stage", &stage)],
-                count,
-            )?;
-        }
+        print_stages(out, name, &certificate.name, stages)?;
     }
 
     let name = "neverlapse_certificate_addresses";
@@ -66,22 +59,24 @@ pub(super) fn print(overview: &Overview, out: &mut impl Write) -> io::Result<()>
     )?;
     for certificate in &overview.certificates {
         let stages = certificate.addresses.iter().map(|address| address.stage.to_string());
-        for (stage, count) in counted(stages) {
-            sample(
-                out,
-                name,
-                &[("certificate", &certificate.name), ("stage", &stage)],
-                count,
-            )?;
-        }
+        print_stages(out, name, &certificate.name, stages)?;
     }
     Ok(())
 }
 
-fn counted(stages: impl Iterator<Item = String>) -> BTreeMap<String, u64> {
-    let mut counts = BTreeMap::new();
+/// A sample for each stage, with how many there are of it.
+fn print_stages(
+    out: &mut impl Write,
+    name: &str,
+    certificate: &str,
+    stages: impl Iterator<Item = String>,
+) -> io::Result<()> {
+    let mut counts = BTreeMap::<_, u64>::new();
     for stage in stages {
         *counts.entry(stage).or_default() += 1;
     }
-    counts
+    for (stage, count) in counts {
+        sample(out, name, &[("certificate", &certificate), ("stage", &stage)], count)?;
+    }
+    Ok(())
 }

@@ -14,7 +14,7 @@ use super::overview::{self, Overview};
 use super::served::SeenBy;
 use crate::cell::{self, cut};
 use crate::check::table::Table as Endpoints;
-use crate::terminal::Terminal;
+use crate::terminal::{self, Terminal};
 
 /// What is shown of an overview.
 pub(super) struct Table {
@@ -54,8 +54,7 @@ impl Table {
     }
 
     pub(super) fn print(&self, out: &mut impl Write, terminal: Terminal) -> io::Result<()> {
-        let mut grid = terminal.grid();
-        grid.set_header(["STATUS", "TIME LEFT", "CERTIFICATE AND PROGRESS"]);
+        let mut grid = terminal.grid(["STATUS", "TIME LEFT", "CERTIFICATE AND PROGRESS"]);
         for row in &self.rows {
             grid.add_row([
                 cell::status(row.status),
@@ -63,11 +62,8 @@ impl Table {
                 Cell::new(row.lines.join("\n")),
             ]);
         }
-        Terminal::wrap_last(&mut grid);
 
-        if !self.rows.is_empty() {
-            writeln!(out, "{}\n", grid.trim_fmt())?;
-        }
+        terminal::print(grid, out)?;
         self.endpoints.print_rows(out, terminal)?;
         self.sentences
             .iter()
