@@ -113,9 +113,11 @@ async fn endpoints(route53: &Client, zone: &str) -> Result<BTreeSet<Endpoint>> {
             .send()
             .await
             .map_err(|error| anyhow!("cannot list the records of {zone}: {}", aws::reason(&error)))?;
+
         for set in page.resource_record_sets() {
             endpoints.extend(endpoint(set.name(), set.r#type()));
         }
+
         match page.next_record_name {
             Some(next) if page.is_truncated => start = Some(next),
             _ => return Ok(endpoints),
@@ -135,8 +137,10 @@ fn endpoint(name: &str, kind: &RrType) -> Option<Endpoint> {
 pub(crate) async fn probe(endpoints: &[Endpoint]) -> Result<Vec<EndpointReport>> {
     let list: Vec<_> = endpoints.iter().map(ToString::to_string).collect();
     let inventory = Inventory::of_endpoints(&list.join(" "), Thresholds::default());
-    let no_file = async |_: &str| Err("no file is named".to_owned());
-    let (targets, _) = Target::all(&inventory, &Roots::public(), no_file).await;
+    let (targets, _) = Target::all(&inventory, &Roots::public(), async |_: &str| {
+        Err("no file is named".to_owned())
+    })
+    .await;
 
     let prober = Prober::new(Options {
         sockets: SOCKETS,

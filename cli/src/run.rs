@@ -124,6 +124,7 @@ fn print(report: &Report, answer: &[u8], format: Format) -> Result<()> {
             for endpoint in &report.endpoints {
                 output.endpoint(endpoint)?;
             }
+
             output.finish(&Summary {
                 counts: report.counts,
                 began: report.started_at,

@@ -1,5 +1,7 @@
 //! The deployed stack: where its bucket and topics are.
 
+use std::str::FromStr;
+
 use anyhow::{Context, Result, anyhow, bail};
 use aws_config::SdkConfig;
 use aws_sdk_cloudformation::error::ProvideErrorMetadata;
@@ -14,6 +16,7 @@ use neverlapse::renewal::Renewal;
 use neverlapse::renewal::request::Request;
 use neverlapse::text::printable;
 use thiserror::Error;
+use time::Duration;
 
 /// Which stack.
 #[derive(Debug, Args)]
@@ -113,6 +116,16 @@ impl Stack {
             .filter(|value| !value.is_empty())
     }
 
+    /// The number that the template's parameter of this name was set to.
+    pub(crate) fn number<N: FromStr>(&self, key: &str) -> Option<N> {
+        self.parameter(key)?.parse().ok()
+    }
+
+    /// The time within which the probe must have finished a run, or the stack raises an alarm.
+    pub(crate) fn heartbeat(&self) -> Duration {
+        Duration::hours(self.number("HeartbeatHours").unwrap_or(HEARTBEAT_HOURS))
+    }
+
     /// The inventory in the bucket, else that of the parameter `Domains`, as the probe reads it.
     /// Prints what is wrong with it.
     pub(crate) async fn inventory(&self) -> Result<Inventory> {
@@ -146,10 +159,9 @@ impl Stack {
     /// The thresholds of entries that set none of their own.
     fn thresholds(&self) -> Thresholds {
         let default = Thresholds::default();
-        let days = |key| self.parameter(key).and_then(|days| days.parse().ok());
         Thresholds {
-            warn_days: days("WarnDays").unwrap_or(default.warn_days),
-            critical_days: days("CriticalDays").unwrap_or(default.critical_days),
+            warn_days: self.number("WarnDays").unwrap_or(default.warn_days),
+            critical_days: self.number("CriticalDays").unwrap_or(default.critical_days),
         }
     }
 
@@ -194,5 +206,7 @@ pub(crate) fn certificate<'i>(inventory: &'i Inventory, name: &str) -> Result<&'
     );
 }
 
+/// The template's default: a day, and some slack.
+const HEARTBEAT_HOURS: i64 = 26;
 const IN_REGION: &str =
     "in this region and account (expected --stack NAME, and AWS_REGION and AWS_PROFILE of the stack)";

@@ -86,6 +86,7 @@ async fn print_subscribers(sns: &Client, arn: &str) -> bool {
         .into_paginator()
         .items()
         .send();
+
     let mut is_heard = false;
     loop {
         match pages.next().await {

@@ -181,10 +181,10 @@ impl FromStr for Host {
             return Err(format!("{text:?} is a wildcard, which cannot be connected to"));
         }
 
-        let not_a_name = || format!("{text:?} is not a domain name");
-        let ascii = idna::domain_to_ascii_cow(text.as_bytes(), idna::AsciiDenyList::URL).map_err(|_| not_a_name())?;
-        let name = ascii.strip_suffix('.').unwrap_or(&ascii);
-        HostName::new(name).map(Self::Name).ok_or_else(not_a_name)
+        let ascii = idna::domain_to_ascii_cow(text.as_bytes(), idna::AsciiDenyList::URL).ok();
+        let name = ascii.and_then(|ascii| HostName::new(ascii.strip_suffix('.').unwrap_or(&ascii)));
+        name.map(Self::Name)
+            .ok_or_else(|| format!("{text:?} is not a domain name"))
     }
 }
 

@@ -34,7 +34,8 @@ pub(crate) struct Paths {
 
 impl Paths {
     pub(crate) fn new(root: &Path, name: &str, folder: &Path) -> Self {
-        let (live, renewal) = (root.join("live"), root.join("renewal"));
+        let live = root.join("live");
+        let renewal = root.join("renewal");
         Self {
             lineage: live.join(name),
             next: live.join(format!(".{name}.neverlapse")),
@@ -142,7 +143,6 @@ fn cannot_read(old: &Metadata, new: &Metadata) -> Option<String> {
         ));
     }
 
-    let group_reads = |found: &Metadata| found.mode() & 0o040 != 0;
     if group_reads(old) && old.gid() != 0 && !(group_reads(new) && new.gid() == old.gid()) {
         return Some(format!(
             "cannot be read by the group {}, which could read certbot's",
@@ -151,6 +151,10 @@ fn cannot_read(old: &Metadata, new: &Metadata) -> Option<String> {
     }
     (old.uid() != new.uid() && old.uid() != 0)
         .then(|| format!("does not belong to the user {}, to whom certbot's belonged", old.uid()))
+}
+
+fn group_reads(file: &Metadata) -> bool {
+    file.mode() & 0o040 != 0
 }
 
 fn exchange(one: &Path, other: &Path) -> Result<()> {

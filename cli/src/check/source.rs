@@ -126,8 +126,10 @@ async fn of_inventory(
     }
 
     let folder = Path::new(place).parent().unwrap_or(Path::new(""));
-    let load = async |ca: &str| load(ca, store.as_ref(), folder).await;
-    let (targets, unusable) = Target::all(&inventory, roots, load).await;
+    let (targets, unusable) = Target::all(&inventory, roots, async |ca: &str| {
+        load(ca, store.as_ref(), folder).await
+    })
+    .await;
     for problem in inventory.problems.iter().chain(&unusable) {
         problems.add(format!("{place} {}", printable(&problem.to_string())));
     }

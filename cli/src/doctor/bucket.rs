@@ -60,11 +60,6 @@ async fn examine_policy(s3: &Client, bucket: &str) -> Vec<Line> {
 
 /// The statements that the template has.
 fn of_policy(policy: &Value) -> Vec<Line> {
-    let has = |sid: &str| {
-        let mut statements = policy["Statement"].as_array().into_iter().flatten();
-        statements.any(|statement| statement["Sid"] == sid && statement["Effect"] == "Deny")
-    };
-
     let expected = [
         ("OnlyThroughTls", "objects can be read in clear over the network"),
         (
@@ -72,7 +67,10 @@ fn of_policy(policy: &Value) -> Vec<Line> {
             "what is put under accounts/ without a word about keys is encrypted with one that instances may use",
         ),
     ];
-    let missing = expected.into_iter().filter(|(sid, _)| !has(sid));
+    let missing = expected.into_iter().filter(|(sid, _)| {
+        let mut statements = policy["Statement"].as_array().into_iter().flatten();
+        !statements.any(|statement| statement["Sid"] == *sid && statement["Effect"] == "Deny")
+    });
     missing
         .map(|(sid, why)| {
             Line::critical(

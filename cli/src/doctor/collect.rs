@@ -72,21 +72,19 @@ async fn function(patient: &Patient, id: &str, log: &str) -> Value {
 
 /// A line as it was printed, but whose mail address is in it.
 fn without_addresses(line: &Line) -> Line {
-    let words = |text: &str| {
-        let words = text.split(' ').map(|word| {
-            if word.contains('@') {
-                masked(word)
-            } else {
-                word.to_owned()
-            }
-        });
-        words.collect::<Vec<_>>().join(" ")
-    };
     Line {
-        found: words(&line.found),
-        fix: line.fix.as_deref().map(words),
+        found: with_addresses_masked(&line.found),
+        fix: line.fix.as_deref().map(with_addresses_masked),
         ..line.clone()
     }
+}
+
+fn with_addresses_masked(text: &str) -> String {
+    let words = text.split(' ').map(|word| match word.contains('@') {
+        true => masked(word),
+        false => word.to_owned(),
+    });
+    words.collect::<Vec<_>>().join(" ")
 }
 
 /// Of a mail address, its domain.

@@ -123,7 +123,7 @@ async fn examine_function(patient: &Patient, function: &Function) -> Vec<Line> {
     }
     let timeout = function
         .timeout_parameter
-        .and_then(|parameter| patient.stack.parameter(parameter)?.parse().ok());
+        .and_then(|parameter| patient.stack.number(parameter));
     wrong.extend(of_timeout(
         &about,
         name,
@@ -158,7 +158,6 @@ fn gone(about: &str) -> Line {
 }
 
 fn of_configuration(about: &str, configuration: &Value, architecture: &str) -> Vec<Line> {
-    let text = |member: &str| configuration[member].as_str().unwrap_or_default();
     let mut wrong = Vec::new();
 
     for (state, found, why) in [
@@ -169,8 +168,9 @@ fn of_configuration(about: &str, configuration: &Value, architecture: &str) -> V
             "it may be another version than the stack's",
         ),
     ] {
-        if text(state) == "Failed" {
-            let found = format!("{found}: {}", text(&format!("{state}Reason")));
+        if configuration[state] == "Failed" {
+            let reason = configuration[format!("{state}Reason")].as_str().unwrap_or_default();
+            let found = format!("{found}: {reason}");
             wrong.push(Line::critical(
                 about,
                 found,
@@ -301,10 +301,9 @@ fn of_errors(about: &str, group: &str, events: &[Value]) -> Option<Line> {
 fn words(line: &str) -> String {
     let json: Value = serde_json::from_str(line).unwrap_or_default();
     let fields = &json["fields"];
-    let text = |value: &Value| value.as_str().map(str::to_owned);
-    match (text(&fields["message"]), text(&fields["error"])) {
+    match (fields["message"].as_str(), fields["error"].as_str()) {
         (Some(message), Some(error)) => format!("{message}: {error}"),
-        (Some(message), None) => message,
+        (Some(message), None) => message.to_owned(),
         (None, _) => line.trim().to_owned(),
     }
 }
@@ -449,7 +448,7 @@ fn number(attributes: &Value, name: &str) -> u64 {
 }
 
 /// When the whole inventory was last looked at.
-pub(super) fn of_last_run(name: &str, finished_at: Option<Timestamp>, now: Timestamp, hours: i64) -> Line {
+pub(super) fn of_last_run(name: &str, finished_at: Option<Timestamp>, now: Timestamp, heartbeat: Duration) -> Line {
     let about = "last run";
     let fix = format!("neverlapse run --stack {name} has it look now, and says what is wrong");
     let Some(finished_at) = finished_at else {
@@ -461,10 +460,13 @@ pub(super) fn of_last_run(name: &str, finished_at: Option<Timestamp>, now: Times
         );
     };
 
-    if now - finished_at > Duration::hours(hours) {
+    if now - finished_at > heartbeat {
         return Line::critical(
             about,
-            format!("{finished_at}, more than {hours} hours ago (HeartbeatHours)"),
+            format!(
+                "{finished_at}, more than {} hours ago (HeartbeatHours)",
+                heartbeat.whole_hours()
+            ),
             "nobody watches these certificates",
             fix,
         );

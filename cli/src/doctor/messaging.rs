@@ -95,12 +95,7 @@ fn of_subscribers(
         ));
     }
 
-    let has = |endpoint: &str| {
-        subscriptions
-            .iter()
-            .any(|one| one.endpoint().is_some_and(|known| known.contains(endpoint)))
-    };
-    if let Some(email) = email.filter(|email| !has(email)) {
+    if let Some(email) = email.filter(|email| !is_subscribed(email, subscriptions)) {
         lines.push(Line::critical(
             about,
             format!("{email} (AlertEmail) is not subscribed"),
@@ -108,7 +103,7 @@ fn of_subscribers(
             format!("aws sns subscribe --topic-arn {topic} --protocol email --notification-endpoint {email}"),
         ));
     }
-    if amazon_q && !has("chatbot") {
+    if amazon_q && !is_subscribed("chatbot", subscriptions) {
         lines.push(Line::critical(
             about,
             "Amazon Q Developer is not subscribed, although SlackWorkspaceId is set",
@@ -125,6 +120,12 @@ fn of_subscribers(
         ));
     }
     lines
+}
+
+/// Whether one of the subscriptions has this in its endpoint.
+fn is_subscribed(endpoint: &str, subscriptions: &[Subscription]) -> bool {
+    let mut known = subscriptions.iter().filter_map(Subscription::endpoint);
+    known.any(|known| known.contains(endpoint))
 }
 
 fn is_confirmed(subscription: &Subscription) -> bool {

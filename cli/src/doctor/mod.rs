@@ -143,16 +143,17 @@ impl Patient {
     async fn examine(&self, send: bool) -> Vec<Line> {
         let mut lines = deployment::examine(self).await;
 
-        let hours = self
-            .stack
-            .parameter("HeartbeatHours")
-            .and_then(|hours| hours.parse().ok())
-            .unwrap_or(26);
+        let heartbeat = self.stack.heartbeat();
         let report = match self.stack.store.document::<Report>(LATEST_JSON).await {
             Ok(report) => {
                 let report = report.map(|report| report.value);
                 let finished_at = report.as_ref().map(|report| report.finished_at);
-                lines.push(deployment::of_last_run(self.stack.name(), finished_at, self.now, hours));
+                lines.push(deployment::of_last_run(
+                    self.stack.name(),
+                    finished_at,
+                    self.now,
+                    heartbeat,
+                ));
                 report
             }
             Err(error) => {

@@ -2,6 +2,7 @@
 //! minute to build and adds to the client on every instance; what is asked of them here is one call
 //! each.
 
+use std::fmt::Display;
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
@@ -46,10 +47,10 @@ impl Refused {
             .any(|word| self.code.contains(word))
     }
 
-    fn unsent(reason: String) -> Self {
+    fn unsent(reason: impl Display) -> Self {
         Self {
             code: "NotSent".to_owned(),
-            message: reason,
+            message: reason.to_string(),
         }
     }
 }
@@ -111,16 +112,13 @@ impl Services {
     }
 
     async fn send(&self, service: Service, request: http::request::Builder, body: String) -> Result<String, Refused> {
-        let unsent = |error: &dyn std::error::Error| Refused::unsent(error.to_string());
-        let mut request = request.body(body).map_err(|error| unsent(&error))?;
+        let mut request = request.body(body).map_err(Refused::unsent)?;
         let host = request.uri().authority().map(ToString::to_string).unwrap_or_default();
-        let host = host
-            .parse()
-            .map_err(|error: http::header::InvalidHeaderValue| unsent(&error))?;
+        let host = http::HeaderValue::try_from(host).map_err(Refused::unsent)?;
         request.headers_mut().insert("host", host);
         self.sign(service, &mut request).await?;
 
-        let request = reqwest::Request::try_from(request).map_err(|error| unsent(&error))?;
+        let request = reqwest::Request::try_from(request).map_err(Refused::unsent)?;
         let response = self.client.execute(request).await;
         let response = response.map_err(|error| Refused::unsent(innermost(&error)))?;
         self.note_time(response.headers());
@@ -147,7 +145,7 @@ impl Services {
             .time(SystemTime::now())
             .settings(SigningSettings::default())
             .build()
-            .map_err(|error| Refused::unsent(error.to_string()))?
+            .map_err(Refused::unsent)?
             .into();
 
         let headers = request.headers().iter();
@@ -155,7 +153,7 @@ impl Services {
         let body = SignableBody::Bytes(request.body().as_bytes());
         let signed = SignableRequest::new(request.method().as_str(), request.uri().to_string(), headers, body)
             .and_then(|signable| sign(signable, &parameters));
-        let (instructions, _) = signed.map_err(|error| Refused::unsent(error.to_string()))?.into_parts();
+        let (instructions, _) = signed.map_err(Refused::unsent)?.into_parts();
         instructions.apply_to_request_http1x(request);
         Ok(())
     }
@@ -230,18 +228,19 @@ fn parsed(json: &str) -> Result<Value, Refused> {
 /// The code and words of an answer that is an error, in JSON or XML.
 fn refused(status: u16, kind: Option<String>, text: &str) -> Refused {
     let json: Value = serde_json::from_str(text).unwrap_or_default();
-    let member = |names: [&str; 2]| names.iter().find_map(|name| json[*name].as_str().map(str::to_owned));
-    let code = kind
-        .or_else(|| member(["__type", "Type"]))
-        .or_else(|| texts(text, "Code").next().map(str::to_owned));
-    let message = member(["message", "Message"]).or_else(|| texts(text, "Message").next().map(str::to_owned));
+    let code = (kind.as_deref())
+        .or(json["__type"].as_str())
+        .or(json["Type"].as_str())
+        .or_else(|| texts(text, "Code").next());
+    let message = (json["message"].as_str())
+        .or(json["Message"].as_str())
+        .or_else(|| texts(text, "Message").next());
 
     // "com.amazonaws.kms#NotFoundException", or "ResourceNotFoundException:http://…".
-    let code = code.unwrap_or_else(|| format!("HTTP {status}"));
-    let code = code.rsplit('#').next().and_then(|code| code.split(':').next());
+    let code = code.and_then(|code| code.rsplit('#').next()?.split(':').next());
     Refused {
-        code: code.unwrap_or_default().to_owned(),
-        message: message.unwrap_or_else(|| format!("HTTP status {status}")),
+        code: code.map_or_else(|| format!("HTTP {status}"), str::to_owned),
+        message: message.map_or_else(|| format!("HTTP status {status}"), str::to_owned),
     }
 }
 

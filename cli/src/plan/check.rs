@@ -58,6 +58,11 @@ impl Check {
         Self::of(what, Severity::Unknown, text)
     }
 
+    /// Whether it keeps something from being issued.
+    pub(crate) fn is_wrong(&self) -> bool {
+        matches!(self.status, Severity::Warning | Severity::Critical)
+    }
+
     pub(super) fn of(what: What, status: Severity, text: impl Into<String>) -> Self {
         Self {
             what,

@@ -94,10 +94,9 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
     }
     out.flush()?;
 
-    let is_wrong = |check: &Check| matches!(check.status, Severity::Warning | Severity::Critical);
-    let is_fine = inventory.problems.is_empty()
-        && !plans.iter().flat_map(|plan| &plan.checks).any(is_wrong)
-        && !surroundings.iter().flat_map(Surroundings::checks).any(is_wrong);
+    let of_plans = plans.iter().flat_map(|plan| &plan.checks);
+    let mut checks = of_plans.chain(surroundings.iter().flat_map(Surroundings::checks));
+    let is_fine = inventory.problems.is_empty() && !checks.any(Check::is_wrong);
     Ok(if is_fine { 0 } else { PROBLEMS })
 }
 
@@ -121,6 +120,7 @@ impl Plan {
     async fn read(stack: &Stack, inventory: &Inventory, certificate: &Managed, now: Timestamp) -> Result<Self> {
         let current = stack.current(&certificate.name).await?;
         let renewal = stack.renewal(&certificate.name).await?;
+
         Ok(Self {
             name: certificate.name.clone(),
             decision: decide(

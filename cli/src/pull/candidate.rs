@@ -195,10 +195,11 @@ fn described(current: &Current, der: &CertificateDer<'_>, leaf: &X509Certificate
 
 /// Checks that a private key belongs to the leaf.
 pub(crate) fn key_of(leaf: &CertificateDer<'static>, pem: &[u8]) -> Result<(), Refused> {
-    // The parser's own words could quote the key.
-    let not_a_key = || unreadable(PRIVKEY, "it holds no private key that the client knows");
-    let key = PrivateKeyDer::from_pem_slice(pem).map_err(|_| not_a_key())?;
-    let key = any_supported_type(&key).map_err(|_| not_a_key())?;
+    let key = PrivateKeyDer::from_pem_slice(pem)
+        .ok()
+        .and_then(|key| any_supported_type(&key).ok())
+        // The parser's own words could quote the key.
+        .ok_or_else(|| unreadable(PRIVKEY, "it holds no private key that the client knows"))?;
 
     CertifiedKey::new(vec![leaf.clone()], key)
         .keys_match()

@@ -142,25 +142,23 @@ fn altered(name: &str, content: &[u8]) -> String {
 /// The leaf is the one that was installed, the three files have the same chain, and the key is the
 /// leaf's.
 fn belongs_together(files: &Files, expected: &str) -> Result<(), String> {
-    let certificates = |name: &str| -> Vec<_> {
-        CertificateDer::pem_slice_iter(&files[name])
-            .filter_map(Result::ok)
-            .collect()
-    };
-
-    let mut separate = certificates(CERT);
+    let mut separate = certificates(&files[CERT]);
     let leaf = match &separate[..] {
         [leaf] if fingerprint(leaf) == expected => leaf.clone(),
         _ => return Err(altered(CERT, &files[CERT])),
     };
-    separate.extend(certificates(CHAIN));
-    if separate != certificates(FULLCHAIN) {
+    separate.extend(certificates(&files[CHAIN]));
+    if separate != certificates(&files[FULLCHAIN]) {
         return Err(format!("{FULLCHAIN} is not {CERT} and {CHAIN}"));
     }
     key_of(&leaf, &files[PRIVKEY]).map_err(|_| match &files[PRIVKEY][..] {
         [] => altered(PRIVKEY, &[]),
         _ => format!("{PRIVKEY} does not hold the certificate's private key"),
     })
+}
+
+fn certificates(pem: &[u8]) -> Vec<CertificateDer<'static>> {
+    CertificateDer::pem_slice_iter(pem).filter_map(Result::ok).collect()
 }
 
 /// The files of a version, found among everything that is on the disk: what the manifest vouches

@@ -359,8 +359,8 @@ fn group(name: &str) -> Result<u32, String> {
 
 /// A bucket's name, or the ARN or alias of an access point. Which of them exist is for S3 to say.
 fn may_be_bucket(bucket: &str) -> bool {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-    bucket.starts_with("arn:") || bucket.bytes().all(is_plain)
+    let mut bytes = bucket.bytes();
+    bucket.starts_with("arn:") || bytes.all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
 }
 
 fn is_region(region: &str) -> bool {

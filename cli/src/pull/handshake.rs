@@ -102,6 +102,7 @@ impl Handover {
                         "not every process serves it: {reason}, and then serves it again"
                     )));
                 }
+
                 let first = *self.first.get_or_insert(now);
                 if now >= first + SETTLING {
                     self.in_a_row += 1;
@@ -185,6 +186,7 @@ impl<'a> Look<'a> {
                 Err(error) => (NOWHERE, None, Some(format!("no port is left on this host: {error}"))),
             },
         };
+
         let prober = |key| match &failure {
             Some(failure) => Err(failure.clone()),
             None => prober(&endpoint, key),
@@ -344,7 +346,6 @@ fn server_name(wanted: &Wanted, facts: &Facts) -> Host {
         return name.clone();
     }
 
-    let is_wildcard = |name: &&String| name.starts_with("*.");
     let written = wanted.identifiers.iter();
     let issued = facts.identifiers.iter();
     let names = written
@@ -357,6 +358,10 @@ fn server_name(wanted: &Wanted, facts: &Facts) -> Host {
 
     let mut hosts = names.filter_map(|name| name.replacen('*', CHECK, 1).parse::<Host>().ok());
     hosts.next().unwrap_or(Host::Ip(std::net::Ipv4Addr::LOCALHOST.into()))
+}
+
+fn is_wildcard(name: &&String) -> bool {
+    name.starts_with("*.")
 }
 
 fn prober(endpoint: &Endpoint, key: Option<KeyType>) -> Result<Prober, String> {

@@ -31,7 +31,7 @@ pub(crate) fn write(path: &Path, endings: &[Ending], now: Timestamp) -> Result<(
 }
 
 fn print(out: &mut impl Write, endings: &[Ending], before: &BTreeMap<String, i64>, now: Timestamp) -> io::Result<()> {
-    let receipts = || endings.iter().filter_map(|ending| ending.receipt.as_ref());
+    let receipts: Vec<_> = (endings.iter()).filter_map(|ending| ending.receipt.as_ref()).collect();
 
     let name = "neverlapse_pull_certificate";
     describe(
@@ -39,7 +39,7 @@ fn print(out: &mut impl Write, endings: &[Ending], before: &BTreeMap<String, i64
         name,
         "The version that the bucket shows, and how far it is on this host.",
     )?;
-    for receipt in receipts() {
+    for receipt in &receipts {
         let stage = receipt.stage.to_string();
         let labels: [(_, &dyn std::fmt::Display); 3] = [
             ("certificate", &receipt.name),
@@ -51,7 +51,7 @@ fn print(out: &mut impl Write, endings: &[Ending], before: &BTreeMap<String, i64
 
     let name = "neverlapse_pull_not_after_timestamp_seconds";
     describe(out, name, "When the certificate that is installed here ends.")?;
-    for receipt in receipts() {
+    for receipt in &receipts {
         if let Some(not_after) = receipt.not_after {
             sample(out, name, &[("certificate", &receipt.name)], not_after.unix())?;
         }

@@ -231,6 +231,7 @@ impl<'l> Host<'l> {
                 symlink(format!("../versions/shop/{to}"), &live).unwrap();
             }
         };
+
         match damage {
             Damage::File(file, harm) if live.join(file).is_file() => self.harm(&live.join(file), harm),
             Damage::File(..) => {}
@@ -279,10 +280,8 @@ impl<'l> Host<'l> {
     }
 
     fn leave(&self) {
-        let (live, versions) = (
-            self.config.folder.join("live"),
-            self.config.folder.join("versions/shop"),
-        );
+        let live = self.config.folder.join("live");
+        let versions = self.config.folder.join("versions/shop");
         if !live.exists() {
             return;
         }

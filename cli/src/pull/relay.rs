@@ -148,7 +148,8 @@ impl Drop for Relay {
 
 async fn listen(listener: TcpListener, place: Place, failure: Arc<OnceLock<String>>) {
     while let Ok((client, _)) = listener.accept().await {
-        let (place, failure) = (place.clone(), failure.clone());
+        let place = place.clone();
+        let failure = failure.clone();
         tokio::spawn(async move {
             if let Err(error) = hand_on(client, &place).await {
                 let _ = failure.set(format!("{place} cannot be reached: {error}"));

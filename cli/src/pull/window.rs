@@ -75,13 +75,11 @@ impl FromStr for Window {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let parse = |time: &str| Time::parse(time.trim(), TIME).ok();
-
         text.split_once('-')
             .and_then(|(from, to)| {
                 Some(Self {
-                    from: parse(from)?,
-                    to: parse(to)?,
+                    from: Time::parse(from.trim(), TIME).ok()?,
+                    to: Time::parse(to.trim(), TIME).ok()?,
                 })
             })
             .filter(|window| window.from != window.to)

@@ -155,7 +155,7 @@ async fn overview(
         problems,
         is_everything: only.is_none(),
         served,
-        probe_period: probe_period(stack),
+        probe_period: stack.heartbeat(),
         began,
         now,
     })
@@ -170,12 +170,6 @@ async fn last_report(store: &Store) -> Option<Report> {
             None
         }
     }
-}
-
-/// The time within which the probe must have finished a run, or the stack raises an alarm.
-fn probe_period(stack: &Stack) -> time::Duration {
-    let hours = stack.parameter("HeartbeatHours").and_then(|hours| hours.parse().ok());
-    time::Duration::hours(hours.unwrap_or(DAILY))
 }
 
 fn timeout() -> Instant {
@@ -204,8 +198,6 @@ fn print_hints(overview: &Overview) {
     }
 }
 
-/// Hours: a day, and some slack.
-const DAILY: i64 = 26;
 /// For each step: nobody waits longer at a terminal.
 const TIMEOUT: Duration = Duration::from_secs(240);
 const RIGHTS: &str = "this needs s3:ListBucket in the bucket, kms:Decrypt with its key, and s3:GetObject on inventory.toml, \

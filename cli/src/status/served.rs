@@ -102,14 +102,9 @@ async fn roots(stack: &Stack) -> Result<Roots> {
     let Some(key) = stack.parameter("TrustBundleKey") else {
         return Ok(public);
     };
-    let name = || format!("trust bundle {key:?}");
-    let pem = stack
-        .store
-        .pem(key)
-        .await
-        .map_err(|problem| anyhow!(problem))
-        .with_context(name)?;
-    public.with_pem(&pem).with_context(name)
+    let pem = stack.store.pem(key).await.map_err(|problem| anyhow!(problem));
+    pem.and_then(|pem| Ok(public.with_pem(&pem)?))
+        .with_context(|| format!("trust bundle {key:?}"))
 }
 
 /// A terminal's limit on open files may be as low as 256.

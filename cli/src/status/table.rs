@@ -39,10 +39,12 @@ impl Table {
                 certificate.name.as_str(),
             )
         });
+
         let mut endpoints = Endpoints::default();
         for endpoint in overview.watched() {
             endpoints.add(endpoint);
         }
+
         Self {
             rows: certificates
                 .iter()
@@ -182,6 +184,7 @@ fn address(seen: &AddressReport) -> String {
         Some(address) => format!("{address} for {}", seen.endpoint),
         None => seen.endpoint.clone(),
     };
+
     let shown = match (seen.stage, &seen.version, &seen.fingerprint, seen.not_after) {
         (AddressStage::Served, ..) => String::new(),
         (_, Some(version), _, Some(not_after)) => format!(" serves version {version}, valid until {not_after}"),
@@ -191,6 +194,7 @@ fn address(seen: &AddressReport) -> String {
         }
         _ => String::new(),
     };
+
     let reason = match &seen.reason {
         Some(reason) => format!(": {reason}"),
         None => String::new(),

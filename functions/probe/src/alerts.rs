@@ -109,6 +109,7 @@ impl Alerts {
                 object: None,
             },
         };
+
         if let Memory::Lost { reason } | Memory::Future { schema: reason } = &recalled.memory {
             let writable = recalled.is_writable();
             error!(

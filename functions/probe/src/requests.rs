@@ -28,11 +28,8 @@ pub(crate) fn requests(certificates: &[Managed], endpoints: &[EndpointReport], n
 /// serves another certificate, and proves nothing of this one.
 fn observed(certificate: &Managed, endpoints: &EndpointIndex<'_>) -> Vec<Observed> {
     let mut observed = Vec::new();
-    for endpoint in certificate
-        .served_at
-        .iter()
-        .flat_map(|served_at| endpoints.of_clients(served_at))
-    {
+    let served_at = certificate.served_at.iter();
+    for endpoint in served_at.flat_map(|served_at| endpoints.of_clients(served_at)) {
         for observation in &endpoint.observations {
             observed.extend(observation.leaves_and_revocation().map(|(leaf, revocation)| Observed {
                 endpoint: endpoint.endpoint.clone(),
@@ -43,6 +40,7 @@ fn observed(certificate: &Managed, endpoints: &EndpointIndex<'_>) -> Vec<Observe
             }));
         }
     }
+
     observed.truncate(OBSERVED);
     observed
 }

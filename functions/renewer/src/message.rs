@@ -18,12 +18,17 @@ pub(crate) enum Unreadable {
     NotByAPerson { name: String, topic: String },
 }
 
+impl From<serde_json::Error> for Unreadable {
+    fn from(error: serde_json::Error) -> Self {
+        Self::NoRequest(error.to_string())
+    }
+}
+
 /// The request in a message. The probe reads hostile input all day, so over its topic it may ask
 /// for a renewal that is due, and for nothing else.
 pub(crate) fn read(body: &str, operator_topic: &str) -> Result<Request, Unreadable> {
-    let no_request = |error: serde_json::Error| Unreadable::NoRequest(error.to_string());
-    let Notification { topic_arn, message } = serde_json::from_str(body).map_err(no_request)?;
-    let request: Request = serde_json::from_str(&message).map_err(no_request)?;
+    let Notification { topic_arn, message } = serde_json::from_str(body)?;
+    let request: Request = serde_json::from_str(&message)?;
 
     if request.schema != Request::SCHEMA {
         return Err(Unreadable::NoRequest(format!("schema {:?}", request.schema)));

@@ -255,22 +255,11 @@ impl Notifier {
         let current = self.history.current(name).await;
         let current = current.as_ref().map(|found| found.as_ref().map(|found| &found.value));
         let is_known = matches!(error, Error::IssuersInTrouble { .. });
-        let next = |before: Option<&Failure>| {
-            let next = Failure {
-                is_known: is_known && before.is_none_or(|before| before.is_known),
-                ..Failure::next(before, error.to_string(), error.retry_after(), now)
-            };
-            match current {
-                Ok(Some(current)) => next.before_the_end(current.facts.not_after, now),
-                Ok(None) | Err(_) => next,
-            }
-        };
-
         let remembered = self
             .history
             .remember(name, |renewal| {
                 let is_first = renewal.failure.as_ref().is_none_or(|before| before.is_known);
-                let failure = next(renewal.failure.as_ref());
+                let failure = failure(renewal.failure.as_ref(), error, current.ok().flatten(), now);
                 renewal.failure = Some(failure.clone());
                 if is_followed(request) {
                     renewal.asked = Some(asked(request, Stage::Failed, error.to_string()));
@@ -286,7 +275,7 @@ impl Notifier {
                 error!(name, fault = %error, %unnoted, "a renewal failed, and that cannot be remembered");
                 return;
             }
-            Err(_) => (next(None), true),
+            Err(_) => (failure(None, error, current.ok().flatten(), now), true),
         };
 
         if (is_first && !is_known) || (!by_probe && deliveries == 1) {
@@ -314,6 +303,20 @@ impl Notifier {
             Ok(message_id) => info!(subject, message_id, "alert published"),
             Err(failed) => error!(subject, problem = %failed, "the alert could not be published"),
         }
+    }
+}
+
+/// The failure to remember, after one that was remembered before. It is tried again before the
+/// current certificate expires.
+fn failure(before: Option<&Failure>, error: &Error, current: Option<&Current>, now: Timestamp) -> Failure {
+    let is_known = matches!(error, Error::IssuersInTrouble { .. });
+    let failure = Failure {
+        is_known: is_known && before.is_none_or(|before| before.is_known),
+        ..Failure::next(before, error.to_string(), error.retry_after(), now)
+    };
+    match current {
+        Some(current) => failure.before_the_end(current.facts.not_after, now),
+        None => failure,
     }
 }
 
@@ -376,6 +379,7 @@ fn published_text(text: &str, failure: Option<&Failure>, missed: &[Miss]) -> Str
             failure.since
         );
     }
+
     if !missed.is_empty() {
         text.push_str("\nIssuers that were to be asked before it did not issue:\n\n");
         for miss in missed {

@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 
 use super::incident::{CONFIRMED, Incident, Place};
 use crate::finding::{Finding, Kind};
-use crate::observation::Observation;
 use crate::report::{AddressStage, CertificateReport, EndpointIndex, EndpointReport, Report};
 
 /// A run's report by place. It is built once per run: both endpoints and incidents may be many.
@@ -80,8 +79,8 @@ impl<'r> RunIndex<'r> {
     /// said.
     pub(super) fn is_silent(&self, endpoint: &str) -> bool {
         let probes = self.endpoint(endpoint);
-        let has_shown = |seen: &Observation| seen.leaf.is_some() || seen.tls.is_some();
-        !probes.iter().any(|probe| probe.observations.iter().any(has_shown))
+        let mut seen = probes.iter().flat_map(|probe| &probe.observations);
+        !seen.any(|seen| seen.leaf.is_some() || seen.tls.is_some())
             && (probes.iter().flat_map(|probe| probe.all_findings()))
                 .all(|(_, finding)| !finding.is_network() || is_silence(&finding.kind))
             // An address without any finding is one that answered.

@@ -19,11 +19,11 @@ impl Sender {
     /// A stack that alerts by `topic` (an ARN, which names region and account) and keeps its
     /// documents in `bucket`.
     pub fn of(stack: &str, topic: &str, bucket: &str) -> Self {
-        let part = |index| topic.split(':').nth(index).unwrap_or_default().to_owned();
+        let mut parts = topic.split(':').skip(3);
         Self {
             stack: stack.to_owned(),
-            region: part(3),
-            account: part(4),
+            region: parts.next().unwrap_or_default().to_owned(),
+            account: parts.next().unwrap_or_default().to_owned(),
             bucket: bucket.to_owned(),
         }
     }

@@ -4,7 +4,7 @@
 
 use x509_parser::certificate::X509Certificate;
 
-use super::issuer::{KeyMatch, Sent, has_signed, validity};
+use super::issuer::{KeyMatch, Sent, has_signed, is_valid_at, validity};
 use super::path::is_self_issued;
 use crate::chain::roots::Roots;
 use crate::der;
@@ -40,10 +40,10 @@ enum Choice {
 /// several.
 pub(super) fn misled(material: &Material<'_>) -> Vec<(&'static [&'static str], String)> {
     // What all of them refuse needs no more words.
-    let is_valid = |(_, certificate): &&Sent<'_>| material.is_valid(certificate);
-    if !material.path.iter().all(is_valid) {
+    if !(material.path.iter()).all(|(_, certificate)| material.is_valid(certificate)) {
         return Vec::new();
     }
+
     let openssl = material.first_wrong(Choice::TrustedThenSent);
     let gnutls = material.first_wrong(Choice::SentThenTrusted);
     match (openssl, gnutls) {
@@ -90,9 +90,9 @@ impl<'a> Material<'a> {
             is_same(issuer.subject().as_raw(), child.issuer().as_raw())
                 && KeyMatch::of(child, issuer) != KeyMatch::Other
         };
-        let certificates = |all: &'a [Sent<'a>]| all.iter().map(|(_, certificate)| certificate);
-        let trusted: Vec<_> = certificates(self.dated).filter(is_issuer).collect();
-        let sent: Vec<_> = certificates(self.sent)
+        let trusted = self.dated.iter().map(|(_, certificate)| certificate);
+        let trusted: Vec<_> = trusted.filter(is_issuer).collect();
+        let sent: Vec<_> = (self.sent.iter().map(|(_, certificate)| certificate))
             .filter(is_issuer)
             .filter(|issuer| !taken.iter().any(|earlier| std::ptr::eq(*earlier, *issuer)))
             .collect();
@@ -109,8 +109,8 @@ impl<'a> Material<'a> {
             Choice::SentThenTrusted => match sent.first().copied() {
                 Some(first) => {
                     // Of a trusted key, it needs no certificate.
-                    let is_trusted = |root: &&X509Certificate<'_>| root.public_key().raw == first.public_key().raw;
-                    (!trusted.iter().any(is_trusted)).then_some(first)
+                    let mut keys = trusted.iter().map(|root| root.public_key().raw);
+                    (!keys.any(|key| key == first.public_key().raw)).then_some(first)
                 }
                 None => trusted.into_iter().rev().find(|root| self.is_valid(root)),
             },
@@ -118,8 +118,7 @@ impl<'a> Material<'a> {
     }
 
     fn is_valid(&self, certificate: &X509Certificate<'_>) -> bool {
-        let (from, to) = validity(certificate);
-        (from..=to).contains(&self.now)
+        is_valid_at(certificate, self.now)
     }
 
     fn is_signed_by_public_root(&self, child: &X509Certificate<'_>) -> bool {

@@ -145,6 +145,12 @@ pub(super) fn validity(certificate: &X509Certificate<'_>) -> (i64, i64) {
     (validity.not_before.timestamp(), validity.not_after.timestamp())
 }
 
+/// Whether a certificate is valid at a time, by its own dates.
+pub(super) fn is_valid_at(certificate: &X509Certificate<'_>, time: i64) -> bool {
+    let (from, to) = validity(certificate);
+    (from..=to).contains(&time)
+}
+
 /// The issuers in a row that webpki and Firefox follow.
 pub(super) const DEPTH: usize = 6;
 pub(super) const CANDIDATES: usize = 12;

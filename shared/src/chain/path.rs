@@ -10,7 +10,7 @@ use x509_parser::extensions::KeyUsage as X509KeyUsage;
 
 use crate::certificate::{Role, time_of};
 use crate::chain::constraints;
-use crate::chain::issuer::{CANDIDATES, DEPTH, KeyMatch, NAMESAKES, Sent, has_signed, validity};
+use crate::chain::issuer::{CANDIDATES, DEPTH, KeyMatch, NAMESAKES, Sent, has_signed, is_valid_at, validity};
 use crate::chain::rewrite::{self, Rewritten};
 use crate::chain::roots::Roots;
 use crate::der;
@@ -220,12 +220,11 @@ impl<'a> PathSearch<'a> {
         }
 
         let name = canonical_name(child.issuer().as_raw());
-        let has_issued = |anchor: &TrustAnchor<'_>| {
+        let index = anchors.iter().position(|anchor| {
             anchor.name_constraints.is_none()
                 && canonical_name(&der::encode(SEQUENCE, &anchor.subject)) == name
                 && has_signed(&der::encode(SEQUENCE, &anchor.subject_public_key_info), child)
-        };
-        let index = anchors.iter().position(has_issued)?;
+        })?;
         let undated = anchors.len().saturating_sub(dated.len());
         let root = index.checked_sub(undated).and_then(|index| dated.get(index));
         let found = Found { issuers, root };
@@ -307,13 +306,10 @@ impl<'a> PathSearch<'a> {
             .zip(dated)
             .filter(|(other, _)| same(other));
         let roots: Vec<_> = namesakes.map(|(_, root)| root).filter(|_| !is_public).collect();
-        let is_valid_now = |root: &&&Sent<'_>| {
-            let (from, to) = validity(&root.1);
-            (from..=to).contains(&self.nearest_time())
-        };
+        let valid = roots.iter().find(|(_, root)| is_valid_at(root, self.nearest_time()));
         Found {
             issuers: issuers.collect(),
-            root: roots.iter().find(is_valid_now).or(roots.first()).copied(),
+            root: valid.or(roots.first()).copied(),
         }
     }
 
@@ -495,16 +491,13 @@ impl<'v> View<'v> {
 
     /// The anchors that count at a time.
     fn anchors_at(&self, time: i64, dates: Dates, dated: &[Sent<'_>]) -> Cow<'v, [TrustAnchor<'v>]> {
-        let is_valid = |(_, root): &Sent<'_>| {
-            let (from, to) = validity(root);
-            (from..=to).contains(&time)
-        };
-        if dates == Dates::AreIgnored || dated.iter().all(is_valid) {
+        if dates == Dates::AreIgnored || dated.iter().all(|(_, root)| is_valid_at(root, time)) {
             return Cow::Borrowed(self.anchors);
         }
+
         let undated = self.anchors.len().saturating_sub(dated.len());
         let (public, private) = self.anchors.split_at(undated);
-        let valid = private.iter().zip(dated).filter(|(_, root)| is_valid(root));
+        let valid = (private.iter().zip(dated)).filter(|(_, (_, root))| is_valid_at(root, time));
         public.iter().chain(valid.map(|(anchor, _)| anchor)).cloned().collect()
     }
 }

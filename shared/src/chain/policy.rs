@@ -73,7 +73,6 @@ struct Said {
 impl Said {
     fn by(certificate: &X509Certificate<'_>) -> Self {
         let mut said = Self::default();
-        let skip = |certificates: u32| usize::try_from(certificates).unwrap_or(usize::MAX);
         for extension in certificate.extensions() {
             match extension.parsed_extension() {
                 ParsedExtension::CertificatePolicies(policies) => {
@@ -110,12 +109,16 @@ impl Said {
             .cloned()
             .collect();
         if is_allowed {
-            let is_valid = |policy: &String| valid.contains(policy) || valid.contains(ANY);
-            let mapped = self.mappings.iter().filter(|(from, _)| is_valid(from));
+            let mappings = self.mappings.iter();
+            let mapped = mappings.filter(|(from, _)| valid.contains(from) || valid.contains(ANY));
             expected.extend(mapped.map(|(_, to)| to.clone()));
         }
         expected
     }
+}
+
+fn skip(certificates: u32) -> usize {
+    usize::try_from(certificates).unwrap_or(usize::MAX)
 }
 
 const ANY: &str = "2.5.29.32.0";

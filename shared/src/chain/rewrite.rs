@@ -211,6 +211,7 @@ fn extension(extension: Element<'_>, place: Place) -> Option<Vec<u8>> {
     let (Some(id), Some(value)) = (parts.first(), parts.last()) else {
         return Some(extension.der.to_vec());
     };
+
     match id.contents {
         id if PROCESSED_ELSEWHERE.contains(&id) => None,
         BASIC_CONSTRAINTS if place != Place::Above => None,

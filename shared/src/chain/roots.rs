@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
-use tokio_rustls::rustls::pki_types::{CertificateDer, TrustAnchor};
+use tokio_rustls::rustls::pki_types::{CertificateDer, Der, TrustAnchor};
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::ParsedExtension;
@@ -140,11 +140,12 @@ fn issuers_and_roots(
     for _ in 0..LEVELS {
         for (index, certificate) in parsed.iter().enumerate() {
             let Some(certificate) = certificate else { continue };
-            let has_issuer = parsed.iter().zip(&leads_to_root).any(|(above, leads)| {
-                let is_issuer = |above: &X509Certificate<'_>| {
-                    is_same(above.subject().as_raw(), certificate.issuer().as_raw()) && above.is_ca()
-                };
-                *leads && above.as_ref().is_some_and(is_issuer)
+            let issuer = certificate.issuer().as_raw();
+            let mut above = parsed.iter().zip(&leads_to_root).filter(|(_, leads)| **leads);
+            let has_issuer = above.any(|(above, _)| {
+                above
+                    .as_ref()
+                    .is_some_and(|above| is_same(above.subject().as_raw(), issuer) && above.is_ca())
             });
             leads_to_root[index] |= has_issuer;
         }
@@ -173,7 +174,6 @@ fn anchor(certificate: &CertificateDer<'_>) -> Option<TrustAnchor<'static>> {
         return Some(anchor.to_owned());
     }
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
-    let contents = |sequence: &[u8]| Some(der::only(sequence)?.contents.to_vec().into());
     let constraints = parsed
         .extensions()
         .iter()
@@ -183,6 +183,10 @@ fn anchor(certificate: &CertificateDer<'_>) -> Option<TrustAnchor<'static>> {
         subject_public_key_info: contents(parsed.public_key().raw)?,
         name_constraints: constraints.and_then(|constraints| contents(constraints.value)),
     })
+}
+
+fn contents(sequence: &[u8]) -> Option<Der<'static>> {
+    Some(der::only(sequence)?.contents.to_vec().into())
 }
 
 fn is_self_issued(certificate: &X509Certificate<'_>) -> bool {

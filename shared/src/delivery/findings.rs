@@ -193,7 +193,6 @@ fn install_failed(receipt: &Receipt, current: &Facts) -> Kind {
 fn not_pulled(receipt: Option<&Receipt>, current: &Facts) -> Kind {
     // What a receipt says of an installed version has no fingerprint; its own is that of its own
     // version.
-    let has_only_its_own = |receipt: &&Receipt| receipt.version != current.version && receipt.installed.is_none();
     Kind::NotPulled {
         instance: receipt.map(|receipt| receipt.instance.clone()),
         host: receipt.map(|receipt| receipt.host.clone()),
@@ -202,7 +201,7 @@ fn not_pulled(receipt: Option<&Receipt>, current: &Facts) -> Kind {
         not_after: current.not_after,
         installed: receipt.and_then(Receipt::has).map(str::to_owned),
         installed_fingerprint: receipt
-            .filter(has_only_its_own)
+            .filter(|receipt| receipt.version != current.version && receipt.installed.is_none())
             .map(|receipt| receipt.fingerprint.clone()),
     }
 }

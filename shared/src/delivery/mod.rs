@@ -222,10 +222,12 @@ fn leaf_in_place<'a>(seen: &'a Observation, stored: &Stored) -> Option<&'a Certi
         return seen.leaf.as_ref();
     };
     let key = current.facts.key.to_string();
-    let is_of_its_kind = |leaf: &&Certificate| leaf.key.split('-').next() == key.split('-').next();
     seen.leaves()
         .find(|leaf| leaf.fingerprint == current.facts.fingerprint)
-        .or_else(|| seen.leaves().find(is_of_its_kind))
+        .or_else(|| {
+            let kind = key.split('-').next();
+            seen.leaves().find(|leaf| leaf.key.split('-').next() == kind)
+        })
         .or(seen.leaf.as_ref())
 }
 

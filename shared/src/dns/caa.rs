@@ -88,6 +88,12 @@ async fn properties(domain: &str, dns: &Dns) -> Result<Vec<Property>, String> {
 }
 
 impl Records {
+    /// The properties with one tag.
+    fn tagged(&self, tag: &str) -> Vec<&Property> {
+        let properties = self.properties.iter();
+        properties.filter(|property| property.tag == tag).collect()
+    }
+
     /// Whether they let a CA issue by DNS-01.
     pub fn allow(&self, asking: &Asking<'_>) -> Result<(), Refusal> {
         let unknown = self
@@ -99,17 +105,11 @@ impl Records {
         }
 
         // For a wildcard, `issue` counts only where there is no `issuewild` (RFC 8659, 4.3).
-        let of = |tag: &str| {
-            self.properties
-                .iter()
-                .filter(|property| property.tag == tag)
-                .collect::<Vec<_>>()
-        };
-        let wild = of(ISSUE_WILD);
+        let wild = self.tagged(ISSUE_WILD);
         let (tag, counting) = if asking.is_wildcard && !wild.is_empty() {
             (ISSUE_WILD, wild)
         } else {
-            (ISSUE, of(ISSUE))
+            (ISSUE, self.tagged(ISSUE))
         };
         if counting.is_empty() {
             return Ok(());
@@ -168,21 +168,22 @@ impl<'v> Issuer<'v> {
         })
     }
 
+    /// The values of one parameter.
+    fn values(&self, wanted: &str) -> Vec<&'v str> {
+        (self.parameters.iter())
+            .filter(|(tag, _)| tag.eq_ignore_ascii_case(wanted))
+            .map(|(_, value)| *value)
+            .collect()
+    }
+
     /// Whether it allows our account, if that is known, and DNS-01 (RFC 8657, 3 and 4).
     fn allows(&self, account: Option<&str>) -> bool {
-        let of = |wanted: &str| {
-            self.parameters
-                .iter()
-                .filter(|(tag, _)| tag.eq_ignore_ascii_case(wanted))
-                .map(|(_, value)| *value)
-                .collect::<Vec<_>>()
-        };
-        let is_account_fine = match of("accounturi").as_slice() {
+        let is_account_fine = match self.values("accounturi").as_slice() {
             [] => true,
             [uri] => account.is_none_or(|account| account == *uri),
             _ => false,
         };
-        let is_method_fine = match of("validationmethods").as_slice() {
+        let is_method_fine = match self.values("validationmethods").as_slice() {
             [] => true,
             [methods] => methods.split(',').any(|method| method.trim() == "dns-01"),
             _ => false,

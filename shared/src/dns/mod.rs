@@ -87,6 +87,7 @@ impl Dns {
             }
             answer => answer,
         };
+
         let found = found.map_err(|error| Absent::of(&error))?;
         let records: Vec<_> = found
             .answers()

@@ -85,8 +85,8 @@ impl HostedZone {
                     let reason = reason(&error);
                     Error(format!("cannot read hosted zone {} ({}): {reason}", self.id, self.name))
                 })?;
-            let is_its = |set: &ResourceRecordSet| set.r#type == kind && plain(&set.name) == name;
-            found.extend(page.resource_record_sets.into_iter().filter(is_its));
+            let sets = page.resource_record_sets.into_iter();
+            found.extend(sets.filter(|set| set.r#type == kind && plain(&set.name) == name));
 
             let goes_on = page.is_truncated
                 && page.next_record_type.as_ref() == Some(&kind)
@@ -155,8 +155,7 @@ impl Zones {
     /// that leads nowhere fails what needs the zone.
     fn choose(&mut self, name: &str, id: &str) {
         let id = bare_id(id);
-        let is_chosen = |zone: &HostedZone| zone.id == id && is_in(name, &zone.name);
-        if self.zones.iter().any(is_chosen) {
+        if (self.zones.iter()).any(|zone| zone.id == id && is_in(name, &zone.name)) {
             self.zones.retain(|zone| zone.name != name || zone.id == id);
             return;
         }

@@ -399,8 +399,10 @@ impl Reader<'_> {
             line: Some(line),
         };
 
-        let is_same = |old: &Watched| old.sni == watched.sni && old.addresses == watched.addresses;
-        let Some(old) = self.find(&watched.endpoint, is_same) else {
+        let old = self.find(&watched.endpoint, |old| {
+            old.sni == watched.sni && old.addresses == watched.addresses
+        });
+        let Some(old) = old else {
             self.watch(watched);
             return Ok(());
         };
@@ -500,23 +502,22 @@ impl Reader<'_> {
 
     fn known_issuers(&self, issuers: Spanned<Vec<Spanned<String>>>) -> Result<Vec<String>, WrittenProblem> {
         let known = &self.inventory.issuers;
-        let span = issuers.span();
-        let names = || known.keys().cloned().collect::<Vec<_>>().join(", ");
+        let names: Vec<_> = known.keys().map(String::as_str).collect();
+        let names = names.join(", ");
 
         for issuer in issuers.get_ref() {
             if !known.contains_key(issuer.get_ref()) {
                 let message = format!(
-                    "issuers: {:?} is not known (expected {}, or its [issuer.…])",
-                    issuer.get_ref(),
-                    names()
+                    "issuers: {:?} is not known (expected {names}, or its [issuer.…])",
+                    issuer.get_ref()
                 );
                 return Err(WrittenProblem::at(issuer.span(), message));
             }
         }
 
         if issuers.get_ref().is_empty() {
-            let message = format!("issuers = [] is empty (expected {})", names());
-            return Err(WrittenProblem::at(span, message));
+            let message = format!("issuers = [] is empty (expected {names})");
+            return Err(WrittenProblem::at(issuers.span(), message));
         }
         Ok(issuers.into_inner().into_iter().map(Spanned::into_inner).collect())
     }
@@ -790,6 +791,7 @@ fn syntax_problem(text: &str, error: &toml::de::Error) -> WrittenProblem {
     let message = one_line(error.message());
     let found = error.span().and_then(|span| text.get(span)).unwrap_or_default();
     let found = found.lines().next().unwrap_or_default();
+
     let message = match found {
         "" => message,
         found => format!("{message}: {}", text::cut(found, FOUND_SHOWN)),
@@ -818,6 +820,7 @@ fn in_words(message: &str) -> String {
             words.push_str(form);
         }
     }
+
     if let Some(name) = words.strip_prefix("missing field ") {
         return format!("{name} is missing");
     }

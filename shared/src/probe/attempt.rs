@@ -186,7 +186,6 @@ impl Peer<'_> {
             }
             other = self.handshake(handshaker).await;
         }
-        let is_rsa = |leaf| Some(matches!(key_of(leaf)?, Key::Rsa { .. }));
         let is_other = is_rsa(other.chain.first()?)? != is_rsa(leaf)?;
         is_other.then_some(other)
     }
@@ -288,6 +287,10 @@ impl Peer<'_> {
 }
 
 /// The kind of a certificate's key; none if the certificate cannot be read.
+fn is_rsa(leaf: &CertificateDer<'_>) -> Option<bool> {
+    Some(matches!(key_of(leaf)?, Key::Rsa { .. }))
+}
+
 fn key_of(leaf: &CertificateDer<'_>) -> Option<Key> {
     let (_, leaf) = X509Certificate::from_der(leaf).ok()?;
     Some(Key::of(&leaf))

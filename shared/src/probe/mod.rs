@@ -423,13 +423,16 @@ fn judge_odd_name(verdict: &mut Verdict, requested: &Host, now: Timestamp) {
     }
 }
 
+fn is_in(finding: &Finding, all: &[Finding]) -> bool {
+    all.iter().any(|one| one.kind == finding.kind)
+}
+
 /// Adds what is to be seen of a server's other certificate. What is wrong with both of them is said
 /// once; everything else says with which.
 fn add_other(observation: &mut Observation, other: Observation) {
     let (Some(first), Some(leaf)) = (&observation.leaf, other.leaf) else {
         return;
     };
-    let is_in = |finding: &Finding, all: &[Finding]| all.iter().any(|one| one.kind == finding.kind);
     let (of_both, of_first): (Vec<_>, Vec<_>) = observation
         .findings
         .drain(..)

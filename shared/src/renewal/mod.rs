@@ -192,8 +192,8 @@ fn at(name: &str, directory: &str, is_staging: bool) -> String {
 /// What the request asks for, unless it is about an earlier version.
 fn requested(current: &Current, request: &Request) -> Option<Reason> {
     let is_to_revoke = request.action == Action::Revoke && request.version.as_ref() == Some(&current.facts.version);
-    let is_revoked = |seen: &Observed| seen.revoked && seen.fingerprint == current.facts.fingerprint;
-    if is_to_revoke || request.observed.iter().any(is_revoked) {
+    let mut revoked = request.observed.iter().filter(|seen| seen.revoked);
+    if is_to_revoke || revoked.any(|seen| seen.fingerprint == current.facts.fingerprint) {
         return Some(Reason::Revoked);
     }
 
@@ -250,7 +250,6 @@ impl fmt::Display for Decision {
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let or_none = |profile: &Option<String>| profile.clone().unwrap_or_else(|| "none".to_owned());
         match self {
             Self::Missing => f.write_str("there is no certificate yet"),
             Self::IdentifiersChanged { from, to } => {
@@ -258,7 +257,11 @@ impl fmt::Display for Reason {
             }
             Self::KeyTypeChanged { from, to } => write!(f, "key type changed from {from} to {to}"),
             Self::IssuerChanged { from, to } => write!(f, "issuer changed from {from} to {}", to.join(" or ")),
-            Self::ProfileChanged { from, to } => write!(f, "profile changed from {} to {}", or_none(from), or_none(to)),
+            Self::ProfileChanged { from, to } => {
+                let from = from.as_deref().unwrap_or("none");
+                let to = to.as_deref().unwrap_or("none");
+                write!(f, "profile changed from {from} to {to}")
+            }
             Self::Suggested { at, explanation_url } => {
                 write!(f, "the CA suggests to renew since {at}")?;
                 match explanation_url {

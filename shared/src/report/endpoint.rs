@@ -119,10 +119,10 @@ impl EndpointReport {
     pub fn merged(&self) -> Vec<Merged<'_>> {
         let mut all = Vec::<Merged<'_>>::new();
         for (address, finding) in self.all_findings() {
-            let same = |one: &&mut Merged<'_>| {
-                one.finding.severity == finding.severity && one.finding.message == finding.message
-            };
-            match all.iter_mut().find(same) {
+            let same = all
+                .iter_mut()
+                .find(|one| one.finding.severity == finding.severity && one.finding.message == finding.message);
+            match same {
                 Some(one) => one.addresses.extend(address),
                 None => all.push(Merged {
                     finding,

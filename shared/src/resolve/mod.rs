@@ -133,6 +133,7 @@ fn build(
     if let Some(system) = system {
         system.apply(options);
     }
+
     options.ip_strategy = strategy;
     options.use_hosts_file = ResolveHosts::Never;
     options.cache_size = CACHED_NAMES;

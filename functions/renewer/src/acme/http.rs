@@ -224,6 +224,7 @@ impl HttpClient for Http {
                 Method::HEAD => http.spare_nonce(),
                 _ => None,
             };
+
             let response = match known {
                 Some(response) => response,
                 None => {
@@ -234,6 +235,7 @@ impl HttpClient for Http {
                     response.map_err(|reason| instant_acme::Error::Other(reason.into()))?
                 }
             };
+
             let (parts, body) = response.into_parts();
             if is_unsigned && is_error(parts.status) {
                 return Err(instant_acme::Error::Api(serde_json::from_slice(&body)?));

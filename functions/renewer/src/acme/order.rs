@@ -105,8 +105,10 @@ impl Issuance<'_> {
         if order.state().status == OrderStatus::Pending {
             self.authorize(order, attempt).await?;
         }
+
         self.progress.step("the CA issues").await;
         self.finalize(order, attempt).await?;
+
         let fetched = self.patiently(Step::Finalize, async || order.certificate().await).await;
         match fetched {
             Ok(Some(chain)) if chain.contains(PEM) => Ok(Download {

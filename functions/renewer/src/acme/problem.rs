@@ -246,12 +246,11 @@ fn names_one_of(text: &str, identifiers: &[String]) -> bool {
 /// status counts, links are in the text, and what is no problem document is shown by its start.
 pub(crate) fn document(status: StatusCode, headers: &HeaderMap, body: &[u8], url: &str) -> String {
     let found: Value = serde_json::from_slice(body).unwrap_or_default();
-    let text = |name: &str| found.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
-    let kind = text("type").unwrap_or(BLANK);
+    let kind = member(&found, "type").unwrap_or(BLANK);
 
-    let mut detail = match text("detail") {
+    let mut detail = match member(&found, "detail") {
         Some(detail) => detail.to_owned(),
-        None if kind != BLANK => text("title").unwrap_or("no detail").to_owned(),
+        None if kind != BLANK => member(&found, "title").unwrap_or("no detail").to_owned(),
         None => {
             let start = String::from_utf8_lossy(body);
             let start = start.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -261,7 +260,7 @@ pub(crate) fn document(status: StatusCode, headers: &HeaderMap, body: &[u8], url
             }
         }
     };
-    if let Some(instance) = text("instance") {
+    if let Some(instance) = member(&found, "instance") {
         detail.push_str(&format!(" [instance: {instance}]"));
     }
     // A person may have to open them.
@@ -280,6 +279,11 @@ pub(crate) fn document(status: StatusCode, headers: &HeaderMap, body: &[u8], url
         .filter(|sub| serde_json::from_value::<Subproblem>((*sub).clone()).is_ok())
         .collect();
     json!({ "type": kind, "detail": detail, "status": status.as_u16(), "subproblems": subproblems }).to_string()
+}
+
+/// A member of an object that is a text, and not empty.
+fn member<'v>(object: &'v Value, name: &str) -> Option<&'v str> {
+    object.get(name)?.as_str().filter(|text| !text.is_empty())
 }
 
 /// The targets of the links of this relation (RFC 8288).

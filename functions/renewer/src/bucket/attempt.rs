@@ -54,9 +54,11 @@ impl Attempt {
     /// A new attempt to get what the inventory wants.
     pub(crate) fn new(issuer: &Issuer, account: &Account, wanted: &Managed, key: PrivateKey) -> Self {
         // A profile that is only preferred is ordered where it is offered.
-        let is_offered = |name: &str| account.profiles().any(|profile| profile.name == name);
-        let profile = wanted.profile_at(issuer);
-        let profile = profile.filter(|profile| profile.is_required || is_offered(&profile.name));
+        let profile = wanted.profile_at(issuer).filter(|profile| {
+            let mut offered = account.profiles();
+            profile.is_required || offered.any(|offered| offered.name == profile.name)
+        });
+
         Self {
             version: version::id(Timestamp::now(), rand::random()),
             issuer: issuer.name.clone(),

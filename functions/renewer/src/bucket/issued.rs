@@ -207,9 +207,9 @@ fn tidied(pem: &str, public_key: &[u8]) -> Result<Vec<CertificateDer<'static>>, 
 
     let mut chain = vec![leaf.0.clone()];
     let mut last = &leaf.1;
-    let is_root = |certificate: &X509Certificate<'_>| certificate.subject() == certificate.issuer();
     while let Some((der, issuer)) = parsed.iter().find(|(der, issuer)| {
-        issuer.subject() == last.issuer() && !is_root(issuer) && !chain.contains(der) && may_have_signed(issuer, last)
+        let is_root = issuer.subject() == issuer.issuer();
+        issuer.subject() == last.issuer() && !is_root && !chain.contains(der) && may_have_signed(issuer, last)
     }) {
         chain.push((*der).clone());
         last = issuer;

@@ -178,27 +178,35 @@ async fn in_sync(zone: &HostedZone, change: &str, deadline: Instant) {
         }
         sleep(POLL).await;
     }
-    let (zone, id) = (&zone.name, &zone.id);
+
     warn!(
-        zone,
-        id, change, last, "Route 53 does not say that the change is in sync; looking at the name servers"
+        zone = zone.name,
+        id = zone.id,
+        change,
+        last,
+        "Route 53 does not say that the change is in sync; looking at the name servers"
     );
 }
 
 /// What makes a name's record sets have our values: DELETE of exactly what was read and CREATE of
 /// what is wanted, or nothing if that is the same.
 fn swap(name: &str, edit: &Edit, old: &[ResourceRecordSet]) -> Result<Vec<Change>, Error> {
-    let is_multivalue = |set: &ResourceRecordSet| set.multi_value_answer == Some(true);
     match old {
         [] => swap_simple(name, edit, None),
         [one] if one.set_identifier.is_none() && one.alias_target.is_none() => swap_simple(name, edit, Some(one)),
-        several if several.iter().all(is_multivalue) => swap_multivalue(name, edit, several),
+        several if several.iter().all(|set| set.multi_value_answer == Some(true)) => {
+            swap_multivalue(name, edit, several)
+        }
         _ => Err(Error::Internal(format!(
             "the TXT records of {name} have a routing policy (expected a simple record, or multivalue answers): somebody else proves \
              control of this name that way. Delete them if nobody does any more; else point {name} by CNAME at another name, which both \
              can write"
         ))),
     }
+}
+
+fn has(set: &ResourceRecordSet, value: &str) -> bool {
+    set.resource_records().iter().any(|record| record.value == value)
 }
 
 /// All values are in one record set.
@@ -232,8 +240,6 @@ fn swap_simple(name: &str, edit: &Edit, old: Option<&ResourceRecordSet>) -> Resu
 /// Each value is a record set of its own, as other ACME clients write them; a simple one cannot be
 /// beside them.
 fn swap_multivalue(name: &str, edit: &Edit, old: &[ResourceRecordSet]) -> Result<Vec<Change>, Error> {
-    let has =
-        |set: &ResourceRecordSet, value: &String| set.resource_records().iter().any(|record| record.value == *value);
     let mut changes = Vec::new();
     for value in quoted(&edit.remove) {
         let ours = old
@@ -243,11 +249,13 @@ fn swap_multivalue(name: &str, edit: &Edit, old: &[ResourceRecordSet]) -> Result
             changes.push(one_change(ChangeAction::Delete, set.clone())?);
         }
     }
+
     for value in &edit.add {
         let record = quoted_one(value);
         if old.iter().any(|set| has(set, &record)) {
             continue;
         }
+
         let mut set = record_set(name, vec![record], TTL)?;
         set.set_identifier = Some(value.clone());
         set.multi_value_answer = Some(true);

@@ -109,27 +109,24 @@ impl<'a> Job<'a> {
 
         let now = Timestamp::now();
         let issuer = &turn.issuer.name;
-        let miss = |problem, until, trouble| Miss {
+        let (until, problem, trouble) = if let Some(until) = self.renewal.asked_to_wait(issuer, now) {
+            (until, format!("not asked; it said to wait until {until}"), None)
+        } else {
+            let is_begun = turn.resumed.as_ref().is_some_and(|attempt| attempt.order.is_some());
+            let Trouble { problem, .. } = trouble.filter(|_| !is_begun)?;
+            let not_after = self.current.map(|current| current.facts.not_after);
+            let until = trouble?.wait(not_after, now)?;
+            let problem = format!("not asked before {until}; it answered another certificate: {problem}");
+            (until, problem, Some(News::Known))
+        };
+
+        Some(Miss {
             issuer: issuer.clone(),
             problem,
             retry_after: Some(until),
             is_declined: false,
             trouble,
-        };
-        if let Some(until) = self.renewal.asked_to_wait(issuer, now) {
-            let problem = format!("not asked; it said to wait until {until}");
-            return Some(miss(problem, until, None));
-        }
-
-        let is_begun = turn.resumed.as_ref().is_some_and(|attempt| attempt.order.is_some());
-        let trouble = trouble.filter(|_| !is_begun)?;
-        let not_after = self.current.map(|current| current.facts.not_after);
-        let until = trouble.wait(not_after, now)?;
-        let problem = format!(
-            "not asked before {until}; it answered another certificate: {}",
-            trouble.problem
-        );
-        Some(miss(problem, until, Some(News::Known)))
+        })
     }
 
     /// The miss of an issuer that failed. A failure that is not the issuer's ends the job.
@@ -176,23 +173,15 @@ impl<'a> Job<'a> {
     /// Orders that were begun come first, because they are finished, whichever issuer would be
     /// asked otherwise. An issuer whose order was given up gets a new one at its own place.
     fn turns(&self, under_way: Vec<Attempt>) -> VecDeque<Turn<'a>> {
-        let issuer_of = |attempt: &Attempt| {
-            self.issuers
-                .iter()
-                .copied()
-                .find(|issuer| issuer.name == attempt.issuer)
-        };
         let (begun, mut keys): (Vec<_>, Vec<_>) = under_way.into_iter().partition(|attempt| attempt.order.is_some());
-        let is_busy = |issuer: &Issuer| {
-            begun
-                .iter()
-                .any(|attempt| attempt.issuer == issuer.name && !attempt.given_up)
-        };
 
+        let busy: Vec<_> = (begun.iter().filter(|attempt| !attempt.given_up))
+            .map(|attempt| attempt.issuer.clone())
+            .collect();
         let anew: Vec<_> = self
             .issuers
             .iter()
-            .filter(|issuer| !is_busy(issuer))
+            .filter(|issuer| !busy.contains(&issuer.name))
             .map(|&issuer| Turn {
                 issuer,
                 resumed: keys
@@ -201,9 +190,10 @@ impl<'a> Job<'a> {
                     .map(|at| keys.swap_remove(at)),
             })
             .collect();
+
         let resumed = begun.into_iter().filter_map(|attempt| {
             Some(Turn {
-                issuer: issuer_of(&attempt)?,
+                issuer: self.issuers.iter().find(|issuer| issuer.name == attempt.issuer)?,
                 resumed: Some(attempt),
             })
         });

@@ -45,6 +45,7 @@ impl Renewer {
     pub(crate) fn new(settings: Settings, config: SdkConfig) -> Self {
         let store = Store::new(aws_sdk_s3::Client::new(&config), settings.bucket.clone());
         let history = History { store: store.clone() };
+
         Self {
             notifier: Notifier {
                 history: history.clone(),

@@ -143,6 +143,7 @@ impl Words<'_> {
                 let _ = write!(summary, " The inventory has {errors} errors.");
             }
         }
+
         if news.all_fine
             && let Some((endpoint, end)) = self.soonest()
         {

@@ -136,6 +136,7 @@ impl Table {
             let exchange = tls.key_exchange.as_ref().map(|name| format!(", {name}"));
             format!("{}, {}{}", tls.version, tls.cipher_suite, exchange.unwrap_or_default())
         });
+
         let first = AddressRow {
             address: seen.address.to_string(),
             other: false,
@@ -146,6 +147,7 @@ impl Table {
             ms: seen.elapsed_ms,
             tries: seen.tries,
         };
+
         let other = seen.other.as_deref().map(|other| AddressRow {
             address: seen.address.to_string(),
             other: true,
