@@ -17,7 +17,7 @@ use neverlapse::bucket::version::{Current, Manifest, made_at};
 use neverlapse::delivery::{Stored, StoredReceipt, not_renewed, reports};
 use neverlapse::finding::Code;
 use neverlapse::inventory::Inventory;
-use neverlapse::renewal::{Failure, Renewal, decide};
+use neverlapse::renewal::{RenewalFailure, Renewal, decide};
 use neverlapse::report::page::page;
 use neverlapse::report::{Report, StoredVersion};
 use neverlapse::timestamp;
@@ -77,7 +77,7 @@ fuzz_target!(|data: &[u8]| -> Corpus {
         report.certificates.push(not_renewed(current, false, NOW));
     }
     if let Some(renewal) = renewal {
-        let again = Failure::next(renewal.failure.as_ref(), String::new(), None, NOW);
+        let again = RenewalFailure::next(renewal.failure.as_ref(), String::new(), None, NOW);
         assert!(again.next_try > NOW);
     }
 

@@ -25,7 +25,7 @@ use crate::timestamp::Timestamp;
 pub struct Certificate {
     /// Its subject, as RFC 4514 writes it.
     pub subject: String,
-    /// Its issuer, likewise.
+    /// Its issuer, in the same form.
     pub issuer: String,
     /// Lower-case hex, without separators, leading 00 kept.
     pub serial: String,

@@ -1240,14 +1240,11 @@ impl Pki {
 
     /// `shop.example`, wherever it really is, judged by this CA.
     fn target(&self, scheme: &str, port: u16) -> Target {
+        let roots = Roots::public().with_pem(self.root.pem().as_bytes()).unwrap();
+        let endpoint = format!("{scheme}shop.example:{port}").parse().unwrap();
         Target {
-            endpoint: format!("{scheme}shop.example:{port}").parse().unwrap(),
-            sni: None,
             addresses: vec![Ipv4Addr::LOCALHOST.into()],
-            timeout: None,
-            ehlo: None,
-            roots: Arc::new(Roots::public().with_pem(self.root.pem().as_bytes()).unwrap()),
-            thresholds: Thresholds::default(),
+            ..Target::plain(endpoint, Arc::new(roots))
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use neverlapse::chain::roots::Roots;
-use neverlapse::finding::{Kind, Severity, Thresholds};
+use neverlapse::finding::{Kind, Severity};
 use neverlapse::probe::legacy;
 use neverlapse::probe::{Options, Prober, Target};
 use neverlapse::report::EndpointReport;
@@ -193,13 +193,11 @@ async fn is_legacy_and_nothing_else(pki: &Pki, server: &Server, version: &str, c
 async fn probe(root: &str, server: &Server) -> EndpointReport {
     let roots = Roots::public().with_pem(root.as_bytes()).unwrap();
     let target = Target {
-        endpoint: format!("old.example:{}", server.address.port()).parse().unwrap(),
-        sni: None,
         addresses: vec![Ipv4Addr::LOCALHOST.into()],
-        timeout: None,
-        ehlo: None,
-        roots: Arc::new(roots),
-        thresholds: Thresholds::default(),
+        ..Target::plain(
+            format!("old.example:{}", server.address.port()).parse().unwrap(),
+            Arc::new(roots),
+        )
     };
     Prober::new(Options::default()).unwrap().probe(&target).await
 }

@@ -11,7 +11,7 @@ use neverlapse::delivery::{Known, Stored, StoredReceipt, join};
 use neverlapse::finding::{Finding, Kind, Severity};
 use neverlapse::inventory::{Inventory, KeyType};
 use neverlapse::observation::Observation;
-use neverlapse::renewal::{Failure, Renewal};
+use neverlapse::renewal::{Renewal, RenewalFailure};
 use neverlapse::report::{EndpointIndex, EndpointReport, Report, StoredVersion};
 use neverlapse::text::sha256;
 use neverlapse::timestamp;
@@ -103,7 +103,7 @@ struct World {
     history: Vec<StoredVersion>,
     receipts: BTreeMap<String, Receipt>,
     renewal_fails: bool,
-    failure: Option<Failure>,
+    failure: Option<RenewalFailure>,
     mistake: bool,
     /// `state/alerts.json`, as it is kept from one run to the next.
     kept: Option<Vec<u8>>,
@@ -226,7 +226,7 @@ impl World {
     fn run_at(&mut self, now: Timestamp) -> Option<Digest> {
         // The run before asked for this renewal.
         let problem = "letsencrypt: urn:ietf:params:acme:error:rateLimited: too many certificates";
-        let failed = |before: Option<Failure>| Failure::next(before.as_ref(), problem.into(), None, now);
+        let failed = |before: Option<RenewalFailure>| RenewalFailure::next(before.as_ref(), problem.into(), None, now);
         self.failure = self.renewal_fails.then(|| failed(self.failure.take()));
         let inventory = Inventory::parse(&self.inventory());
         let watchlist = Watchlist::of(&inventory);

@@ -10,7 +10,7 @@ use neverlapse::bucket::version::{Current, id, made_at};
 use neverlapse::delivery::{Stored, StoredReceipt, reports};
 use neverlapse::finding::{Severity, Thresholds};
 use neverlapse::inventory::{Inventory, Managed};
-use neverlapse::renewal::{self, Decision, Failure, Renewal};
+use neverlapse::renewal::{self, Decision, Renewal, RenewalFailure};
 use neverlapse::report::{self, EndpointReport, Report};
 use neverlapse::text::{cut, cut_bytes, cut_utf16, utf16_length};
 use neverlapse::timestamp;
@@ -172,7 +172,7 @@ proptest! {
         let (certificate, current) = (managed(), current(days, rolled_back));
         let mut record = Renewal::new("shop.test");
         let now = START + Duration::days(age);
-        record.failure = failed.then(|| Failure::next(None, "no".into(), None, now));
+        record.failure = failed.then(|| RenewalFailure::next(None, "no".into(), None, now));
         let decide = |now| renewal::decide(&BTreeMap::new(), &certificate, Some(&current), Some(&record), None, now);
 
         match decide(now) {
@@ -192,9 +192,9 @@ proptest! {
     #[test]
     fn failures_never_wait_less_than_before(count in any::<u32>(), asked in prop::option::of(0..400_i64)) {
         let asked = asked.map(|days| START + Duration::days(days));
-        let before = Failure { count, ..Failure::next(None, String::new(), None, START) };
-        let again = Failure::next(Some(&before), String::new(), asked, START);
-        let (one, two) = (again.next_try - START, Failure::next(Some(&again), String::new(), asked, START).next_try - START);
+        let before = RenewalFailure { count, ..RenewalFailure::next(None, String::new(), None, START) };
+        let again = RenewalFailure::next(Some(&before), String::new(), asked, START);
+        let (one, two) = (again.next_try - START, RenewalFailure::next(Some(&again), String::new(), asked, START).next_try - START);
         prop_assert!(one > Duration::ZERO && two >= one && again.count >= count);
         prop_assert!(asked.is_none_or(|asked| again.next_try >= asked));
     }
@@ -249,10 +249,10 @@ proptest! {
         for (seen, stored) in report.instances.iter().zip(&receipts) {
             let receipt = stored.receipt.as_ref().expect("all can be read");
             let has_it = receipt.version == current.facts.version;
-            prop_assert_eq!(seen.stage == report::Stage::Served, has_it && receipt.stage == Stage::Served);
-            prop_assert_eq!(seen.stage == report::Stage::Issued, !has_it);
+            prop_assert_eq!(seen.stage == report::InstanceStage::Served, has_it && receipt.stage == Stage::Served);
+            prop_assert_eq!(seen.stage == report::InstanceStage::Issued, !has_it);
         }
-        let is_behind = report.instances.iter().any(|seen| seen.stage < report::Stage::Installed);
+        let is_behind = report.instances.iter().any(|seen| seen.stage < report::InstanceStage::Installed);
         let is_late = published > 72;
         prop_assert!(!(is_behind && is_late) || report.status >= Severity::Warning, "{report:?}");
     }

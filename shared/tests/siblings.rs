@@ -12,7 +12,7 @@ use neverlapse::bucket::version::{Current, Manifest};
 use neverlapse::delivery::{Stored, StoredReceipt, reports};
 use neverlapse::finding::{Code, Finding, Kind, Severity};
 use neverlapse::inventory::Inventory;
-use neverlapse::renewal::{Failure, Renewal, planned};
+use neverlapse::renewal::{Renewal, RenewalFailure, planned};
 use neverlapse::report::page::page;
 use neverlapse::report::{EndpointReport, Report, StoredVersion};
 use neverlapse::timestamp;
@@ -86,7 +86,7 @@ fn a_renewal_record() {
         world.shop.renewal = read(&json);
         if let Ok(Some(renewal)) = &world.shop.renewal {
             planned(&current(), Some(renewal));
-            Failure::next(renewal.failure.as_ref(), String::new(), None, NOW);
+            RenewalFailure::next(renewal.failure.as_ref(), String::new(), None, NOW);
             renewal.asked_to_wait("letsencrypt", NOW);
         }
         world.alerts_about_the_rest(&what);
@@ -300,7 +300,12 @@ fn current() -> Current {
 
 fn renewal() -> Renewal {
     Renewal {
-        failure: Some(Failure::next(None, "the CA says no".into(), None, NOW - Duration::HOUR)),
+        failure: Some(RenewalFailure::next(
+            None,
+            "the CA says no".into(),
+            None,
+            NOW - Duration::HOUR,
+        )),
         ..Renewal::new("shop.test")
     }
 }

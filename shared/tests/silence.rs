@@ -9,7 +9,7 @@ use neverlapse::bucket::version::{self, Current, Facts, IssuedBy};
 use neverlapse::delivery::{self, Known, Stored, StoredReceipt, join};
 use neverlapse::finding::Severity;
 use neverlapse::inventory::{Inventory, KeyType, Managed};
-use neverlapse::renewal::{Failure, Renewal};
+use neverlapse::renewal::{Renewal, RenewalFailure};
 use neverlapse::report::page::page;
 use neverlapse::report::{CertificateReport, EndpointIndex, EndpointReport, Report, StoredVersion};
 use neverlapse::timestamp;
@@ -439,7 +439,7 @@ struct World {
     current: Option<Current>,
     history: Vec<StoredVersion>,
     receipts: Vec<Receipt>,
-    failure: Option<Failure>,
+    failure: Option<RenewalFailure>,
     wire: Vec<EndpointReport>,
     memory: Memory,
 }
@@ -500,7 +500,7 @@ impl World {
     }
 
     fn fails(&mut self, now: Timestamp) {
-        self.failure = Some(Failure::next(None, "no".into(), None, now));
+        self.failure = Some(RenewalFailure::next(None, "no".into(), None, now));
     }
 
     fn receipt(&mut self, instance: &str, stage: Stage, now: Timestamp) {

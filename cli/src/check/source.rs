@@ -100,16 +100,11 @@ impl Arguments {
     }
 }
 
-/// An endpoint of which nothing is known but its name.
+/// An endpoint without settings of its own.
 fn target(endpoint: Endpoint, roots: &Arc<Roots>, thresholds: Thresholds) -> Target {
     Target {
-        endpoint,
-        sni: None,
-        addresses: Vec::new(),
-        timeout: None,
-        ehlo: None,
-        roots: roots.clone(),
         thresholds,
+        ..Target::plain(endpoint, roots.clone())
     }
 }
 

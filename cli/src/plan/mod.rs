@@ -14,7 +14,7 @@ use comfy_table::{Cell, Color};
 use neverlapse::bucket::version::Current;
 use neverlapse::finding::Severity;
 use neverlapse::inventory::{Inventory, Managed};
-use neverlapse::renewal::{Decision, Failure, Renewal, decide};
+use neverlapse::renewal::{Decision, Renewal, RenewalFailure, decide};
 use neverlapse::text::{counted, printable, printable_json};
 use neverlapse::timestamp::Timestamp;
 use serde_json::{Value, json};
@@ -70,7 +70,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
     let now = Timestamp::now();
     let mut plans = Vec::new();
     for certificate in &certificates {
-        plans.push(Plan::read(&stack, &inventory, certificate, now).await?);
+        plans.push(CertificatePlan::read(&stack, &inventory, certificate, now).await?);
     }
     let surroundings = if arguments.check {
         let checker = Checker::new(&stack, &inventory, &certificates, arguments.nameserver).await?;
@@ -108,7 +108,7 @@ impl Surroundings {
 }
 
 /// What the renewer would decide for a certificate, and what it decides by.
-struct Plan {
+struct CertificatePlan {
     name: String,
     current: Option<Current>,
     renewal: Option<Renewal>,
@@ -116,7 +116,7 @@ struct Plan {
     checks: Vec<Check>,
 }
 
-impl Plan {
+impl CertificatePlan {
     async fn read(stack: &Stack, inventory: &Inventory, certificate: &Managed, now: Timestamp) -> Result<Self> {
         let current = stack.current(&certificate.name).await?;
         let renewal = stack.renewal(&certificate.name).await?;
@@ -141,7 +141,7 @@ impl Plan {
         matches!(self.decision, Decision::Due { .. })
     }
 
-    fn failure(&self) -> Option<&Failure> {
+    fn failure(&self) -> Option<&RenewalFailure> {
         self.renewal.as_ref()?.failure.as_ref()
     }
 
@@ -189,8 +189,8 @@ impl Plan {
     }
 }
 
-fn document(plans: &[Plan], surroundings: Option<&Surroundings>, now: Timestamp) -> Value {
-    let certificates: Vec<_> = plans.iter().map(Plan::json).collect();
+fn document(plans: &[CertificatePlan], surroundings: Option<&Surroundings>, now: Timestamp) -> Value {
+    let certificates: Vec<_> = plans.iter().map(CertificatePlan::json).collect();
     let mut document = json!({ "schema": SCHEMA, "at": now, "certificates": certificates });
     if let Some(surroundings) = surroundings {
         document["zones"] = json!(surroundings.zones);
@@ -199,9 +199,14 @@ fn document(plans: &[Plan], surroundings: Option<&Surroundings>, now: Timestamp)
     document
 }
 
-fn print(out: &mut impl Write, plans: &[Plan], surroundings: Option<&Surroundings>, all: bool) -> Result<()> {
+fn print(
+    out: &mut impl Write,
+    plans: &[CertificatePlan],
+    surroundings: Option<&Surroundings>,
+    all: bool,
+) -> Result<()> {
     let mut grid = Terminal::of_stdout().grid(["CERTIFICATE", "VALID UNTIL", "ISSUER", "DECISION"]);
-    grid.add_rows(plans.iter().map(Plan::cells));
+    grid.add_rows(plans.iter().map(CertificatePlan::cells));
     terminal::print(grid, out)?;
     if let Some(surroundings) = surroundings {
         print_checks(out, plans, surroundings, all)?;
@@ -214,7 +219,7 @@ fn print(out: &mut impl Write, plans: &[Plan], surroundings: Option<&Surrounding
 }
 
 /// What is not as it should be, or everything.
-fn print_checks(out: &mut impl Write, plans: &[Plan], surroundings: &Surroundings, all: bool) -> Result<()> {
+fn print_checks(out: &mut impl Write, plans: &[CertificatePlan], surroundings: &Surroundings, all: bool) -> Result<()> {
     let of_plans = plans.iter().map(|plan| (plan.name.clone(), &plan.checks));
     let of_zones = surroundings
         .zones

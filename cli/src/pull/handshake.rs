@@ -14,7 +14,7 @@ use neverlapse::certificate::Certificate;
 use neverlapse::chain::roots::Roots;
 use neverlapse::ehlo::Ehlo;
 use neverlapse::endpoint::{Endpoint, Host};
-use neverlapse::finding::{Finding, Kind, Thresholds};
+use neverlapse::finding::{Finding, Kind};
 use neverlapse::inventory::KeyType;
 use neverlapse::observation::Observation;
 use neverlapse::probe::starttls;
@@ -225,13 +225,8 @@ impl<'a> Look<'a> {
             }
         };
         let target = Target {
-            endpoint: self.endpoint.clone(),
             sni: Some(self.name.clone()),
-            addresses: Vec::new(),
-            timeout: None,
-            ehlo: None,
-            roots: Roots::public().into(),
-            thresholds: Thresholds::default(),
+            ..Target::plain(self.endpoint.clone(), Roots::public().into())
         };
         let report = prober.probe(&target).await;
 

@@ -9,7 +9,7 @@ use super::budget::Budget;
 use super::config::Wanted;
 use super::handshake::Seen;
 use super::journal::Journal;
-use super::program::{Failure, Variables};
+use super::program::{CommandFailure, Variables};
 use super::work::{Back, Work, renewed};
 
 /// Why certificates could not be installed, by their names.
@@ -37,7 +37,7 @@ pub(crate) async fn install<'a>(mut batch: Vec<&mut Work<'a>>, budget: Budget, j
 
 /// What came of one test and one reload.
 #[derive(Default)]
-struct Attempt<'a> {
+struct Installation<'a> {
     /// Whether the test or the reload failed: it does not say which certificate is at fault.
     rejected: Option<Rejected>,
     failures: Failures<'a>,
@@ -59,8 +59,8 @@ struct Switched<'w, 'a> {
 
 /// Tries to install certificates with the same commands: switches, tests, reloads and checks. What
 /// does not pass is switched back, and the server reloaded if it may have seen the new files.
-async fn attempt<'a>(batch: &mut [&mut Work<'a>], budget: Budget, journal: Journal) -> Attempt<'a> {
-    let mut attempt = Attempt::default();
+async fn attempt<'a>(batch: &mut [&mut Work<'a>], budget: Budget, journal: Journal) -> Installation<'a> {
+    let mut attempt = Installation::default();
 
     let mut switched = Vec::new();
     for work in batch {
@@ -117,7 +117,7 @@ async fn attempt<'a>(batch: &mut [&mut Work<'a>], budget: Budget, journal: Journ
     attempt
 }
 
-impl<'a> Attempt<'a> {
+impl<'a> Installation<'a> {
     /// Makes the new version live. The error is what servers may have seen of it nevertheless.
     fn switch<'w>(&mut self, work: &'w mut Work<'a>) -> Result<Switched<'w, 'a>, Back> {
         let back = match work.begin() {
@@ -163,7 +163,7 @@ impl<'a> Attempt<'a> {
 
     /// The test or the reload failed, and all go back. Answers with the most that servers may have
     /// seen.
-    fn reject(&mut self, all: Vec<Switched<'_, 'a>>, what: &str, failure: &Failure) -> Back {
+    fn reject(&mut self, all: Vec<Switched<'_, 'a>>, what: &str, failure: &CommandFailure) -> Back {
         self.rejected = Some(if failure.timed_out {
             Rejected::TimedOut
         } else {
@@ -203,7 +203,7 @@ impl<'a> Attempt<'a> {
     }
 }
 
-async fn reload(wanted: &Wanted, variables: &Variables, budget: Budget) -> Result<(), Failure> {
+async fn reload(wanted: &Wanted, variables: &Variables, budget: Budget) -> Result<(), CommandFailure> {
     match &wanted.reload {
         Some(reload) => reload.run(variables, budget.limit(wanted.timeout)).await,
         None => Ok(()),

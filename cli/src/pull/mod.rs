@@ -57,7 +57,7 @@ use self::instance::{Identity, Machine};
 use self::journal::Journal;
 use self::lock::Lock;
 use self::metrics::Ending;
-use self::outcome::{Outcome, Problem, Verdict};
+use self::outcome::{Outcome, SourceProblem, Verdict};
 use self::plan::Plan;
 use self::receipt::{Reporter, receipt};
 use self::source::{RECEIPTS, Source, is_denied};
@@ -187,14 +187,14 @@ struct Run<'a> {
 }
 
 /// A certificate, what is to be done about it, and what is wrong with the source.
-struct Job<'a> {
+struct Prepared<'a> {
     work: Work<'a>,
     plan: Plan,
-    problem: Option<Problem>,
+    problem: Option<SourceProblem>,
 }
 
 /// Has a version ready on the disk: what the source shows, or else what is there already.
-async fn prepare(mut work: Work<'_>) -> Job<'_> {
+async fn prepare(mut work: Work<'_>) -> Prepared<'_> {
     let (plan, mut problem) = match work.prepare().await {
         Ok(plan) => (plan, None),
         Err(problem) => (work.carry_on().await, Some(problem)),
@@ -204,16 +204,16 @@ async fn prepare(mut work: Work<'_>) -> Job<'_> {
     if plan != Plan::Install
         && let Some(damage) = &work.damage
     {
-        problem = Some(Problem::Damaged(damage.clone()));
+        problem = Some(SourceProblem::Damaged(damage.clone()));
     }
 
     // An installation writes the state itself, once there is a way back.
     if plan.is_postponed()
         && let Err(error) = work.save()
     {
-        problem = Some(Problem::failed(&error));
+        problem = Some(SourceProblem::failed(&error));
     }
-    Job { work, plan, problem }
+    Prepared { work, plan, problem }
 }
 
 impl<'a> Run<'a> {
@@ -231,7 +231,7 @@ impl<'a> Run<'a> {
         let (mut ready, others): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| job.plan == Plan::Install);
         for mut job in others {
             if let Err(reason) = job.work.load_restored(self.budget).await {
-                job.problem = Some(Problem::Failed(reason));
+                job.problem = Some(SourceProblem::Failed(reason));
             }
             endings.push(self.report(&mut job, &Failures::new(), instance).await);
         }
@@ -283,7 +283,7 @@ impl<'a> Run<'a> {
                     }
                 }
                 Err(problem) => {
-                    let job = Job {
+                    let job = Prepared {
                         work,
                         plan: Plan::Nothing,
                         problem: Some(problem),
@@ -296,7 +296,7 @@ impl<'a> Run<'a> {
     }
 
     /// Reports how it ended, to the probe and in the journal.
-    async fn report(&self, job: &mut Job<'a>, failures: &Failures<'_>, instance: &Result<String>) -> Ending {
+    async fn report(&self, job: &mut Prepared<'a>, failures: &Failures<'_>, instance: &Result<String>) -> Ending {
         let outcome = job.outcome(failures);
         let verdict = outcome.verdict();
         let receipt = receipt(&outcome, self.reporter(instance));
@@ -328,7 +328,7 @@ impl<'a> Run<'a> {
         for mut broken in broken {
             let name = &broken.wanted.name;
             let state = broken.known().await;
-            let problem = Problem::Failed(broken.reason.clone());
+            let problem = SourceProblem::Failed(broken.reason.clone());
             let outcome = Outcome {
                 name,
                 state: &state,
@@ -399,7 +399,7 @@ impl<'a> Run<'a> {
     }
 }
 
-impl Job<'_> {
+impl Prepared<'_> {
     fn outcome<'o>(&'o self, failures: &'o Failures<'_>) -> Outcome<'o> {
         let name = self.work.wanted.name.as_str();
         Outcome {
@@ -414,7 +414,7 @@ impl Job<'_> {
     }
 }
 
-/// How long a goodbye waits for a run that is still at work.
+/// How long `--leave` waits for a run that is still at work.
 const LAST_RUN: Duration = Duration::from_secs(30);
 /// This many certificates are fetched, and the servers of those that are installed probed, at the
 /// same time.

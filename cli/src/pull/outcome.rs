@@ -14,7 +14,7 @@ use super::window::is_urgent;
 ///
 /// It does not keep a run from going on with what is on the disk already.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Problem {
+pub(crate) enum SourceProblem {
     /// The source did not answer.
     Unreachable(String),
     /// The bucket answered, and refused.
@@ -29,7 +29,7 @@ pub(crate) enum Problem {
     Damaged(String),
 }
 
-impl Problem {
+impl SourceProblem {
     /// An error in words.
     pub(crate) fn failed(error: &anyhow::Error) -> Self {
         Self::Failed(format!("{error:#}"))
@@ -44,7 +44,7 @@ impl Problem {
     }
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for SourceProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreachable(reason) | Self::Denied(reason) | Self::Failed(reason) | Self::Damaged(reason) => {
@@ -65,7 +65,7 @@ pub(crate) struct Outcome<'a> {
     /// What the run was to do.
     pub(crate) plan: Plan,
     /// What was wrong with the source.
-    pub(crate) problem: Option<&'a Problem>,
+    pub(crate) problem: Option<&'a SourceProblem>,
     /// Why an installation did not succeed.
     pub(crate) failure: Option<&'a str>,
     /// What was put right.
@@ -109,10 +109,10 @@ impl Outcome<'_> {
             Plan::Nothing | Plan::Install => String::new(),
         };
 
-        let is_damaged = self.failure.is_none() && matches!(self.problem, Some(Problem::Damaged(_)));
+        let is_damaged = self.failure.is_none() && matches!(self.problem, Some(SourceProblem::Damaged(_)));
         let is_critical = is_damaged
             || installed.is_none_or(|Current { facts, .. }| is_urgent(facts.not_before, facts.not_after, self.now));
-        let is_denied = self.failure.is_none() && matches!(self.problem, Some(Problem::Denied(_)));
+        let is_denied = self.failure.is_none() && matches!(self.problem, Some(SourceProblem::Denied(_)));
         Verdict {
             severity: if is_critical { Severity::Critical } else { severity },
             line: format!("{}: {reason}{again}; {stays}", self.name),
@@ -148,11 +148,13 @@ impl Outcome<'_> {
         }
 
         match self.problem {
-            Some(Problem::Unreachable(reason) | Problem::Denied(reason)) => Some((reason, Severity::Unknown)),
-            Some(Problem::NotPublished) => Some((NOT_PUBLISHED, Severity::Unknown)),
-            Some(Problem::Refused { reason, .. } | Problem::Failed(reason) | Problem::Damaged(reason)) => {
-                Some((reason, Severity::Warning))
+            Some(SourceProblem::Unreachable(reason) | SourceProblem::Denied(reason)) => {
+                Some((reason, Severity::Unknown))
             }
+            Some(SourceProblem::NotPublished) => Some((NOT_PUBLISHED, Severity::Unknown)),
+            Some(
+                SourceProblem::Refused { reason, .. } | SourceProblem::Failed(reason) | SourceProblem::Damaged(reason),
+            ) => Some((reason, Severity::Warning)),
             None => {
                 let reason = self.past_failure().or(self.unseen())?;
                 Some((reason, Severity::Warning))
@@ -229,9 +231,9 @@ mod tests {
             .iter_mut()
             .for_each(|pending| pending.failure = Some("the reload failed".to_owned()));
 
-        let unreachable = Problem::Unreachable("no answer".to_owned());
-        let denied = Problem::Denied("AccessDenied".to_owned());
-        let refused = Problem::Refused {
+        let unreachable = SourceProblem::Unreachable("no answer".to_owned());
+        let denied = SourceProblem::Denied("AccessDenied".to_owned());
+        let refused = SourceProblem::Refused {
             current: Box::new(current(1, "v0")),
             reason: "out of date".to_owned(),
         };
@@ -353,7 +355,7 @@ mod tests {
                 fine,
                 &nothing,
                 Plan::Nothing,
-                Some(&Problem::NotPublished),
+                Some(&SourceProblem::NotPublished),
                 None,
                 Severity::Critical,
                 "shop: no version is published under this name; nothing is installed".to_owned(),

@@ -28,7 +28,7 @@ pub(crate) type Variables = BTreeMap<&'static str, String>;
 
 /// Why a command did not succeed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Failure {
+pub(crate) struct CommandFailure {
     /// In words, with what it wrote.
     pub(crate) reason: String,
     /// Whether it had to be ended.
@@ -37,7 +37,7 @@ pub(crate) struct Failure {
 
 impl Program {
     /// Runs it to its end, with these variables. The error quotes what it wrote.
-    pub(crate) async fn run(&self, variables: &Variables, limit: Duration) -> Result<(), Failure> {
+    pub(crate) async fn run(&self, variables: &Variables, limit: Duration) -> Result<(), CommandFailure> {
         let output = in_memory().map_err(|error| self.cannot_run(&error))?;
         let stdout = output.try_clone().map_err(|error| self.cannot_run(&error))?;
         let child = self.spawn(variables, Stdio::null(), stdout, &output);
@@ -51,7 +51,7 @@ impl Program {
         written.map_err(|failure| failure.reason)
     }
 
-    async fn filtered(&self, input: &[u8], limit: Duration) -> Result<Vec<u8>, Failure> {
+    async fn filtered(&self, input: &[u8], limit: Duration) -> Result<Vec<u8>, CommandFailure> {
         let stdin = holding(input).map_err(|error| self.cannot_run(&error))?;
         let mut output = in_memory().map_err(|error| self.cannot_run(&error))?;
         let stdout = output.try_clone().map_err(|error| self.cannot_run(&error))?;
@@ -68,7 +68,7 @@ impl Program {
     }
 
     /// Waits for its end, or kills it with everything that it started. The error quotes `errors`.
-    async fn end(&self, child: io::Result<Child>, limit: Duration, errors: File) -> Result<(), Failure> {
+    async fn end(&self, child: io::Result<Child>, limit: Duration, errors: File) -> Result<(), CommandFailure> {
         let mut child = child.map_err(|error| self.cannot_run(&error))?;
         let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
 
@@ -81,7 +81,7 @@ impl Program {
                 let _ = kill_process_group(group, Signal::KILL);
             }
             let _ = child.wait().await;
-            return Err(Failure {
+            return Err(CommandFailure {
                 reason: format!("{self} took longer than {} s{}", limit.as_secs().max(1), words(&errors)),
                 timed_out: true,
             });
@@ -99,7 +99,7 @@ impl Program {
                 words(&errors)
             ),
         };
-        Err(Failure {
+        Err(CommandFailure {
             reason,
             timed_out: false,
         })
@@ -125,8 +125,8 @@ impl Program {
         command.spawn()
     }
 
-    fn cannot_run(&self, error: &io::Error) -> Failure {
-        Failure {
+    fn cannot_run(&self, error: &io::Error) -> CommandFailure {
+        CommandFailure {
             reason: format!("cannot run {self}: {error}"),
             timed_out: false,
         }

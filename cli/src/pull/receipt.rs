@@ -3,7 +3,7 @@
 use neverlapse::bucket::receipt::{Receipt, Stage};
 use time::Duration;
 
-use super::outcome::{Outcome, Problem};
+use super::outcome::{Outcome, SourceProblem};
 use super::state::State;
 
 /// Who reports.
@@ -32,7 +32,7 @@ pub(crate) fn receipt(outcome: &Outcome<'_>, reporter: Reporter<'_>) -> Option<R
     let now = outcome.now;
 
     let shown = match outcome.problem {
-        Some(Problem::Refused { current, .. }) => Some(&**current),
+        Some(SourceProblem::Refused { current, .. }) => Some(&**current),
         _ => seen.as_ref().map(|seen| &seen.current),
     };
     let facts = &shown
@@ -43,9 +43,12 @@ pub(crate) fn receipt(outcome: &Outcome<'_>, reporter: Reporter<'_>) -> Option<R
     // An unreachable source is no failure of the version: the probe notices it by the silence.
     let failure = match (outcome.failure, outcome.problem) {
         (Some(failure), _) => Some(failure),
-        (None, Some(Problem::Refused { reason, .. } | Problem::Failed(reason) | Problem::Damaged(reason))) => {
-            Some(reason.as_str())
-        }
+        (
+            None,
+            Some(
+                SourceProblem::Refused { reason, .. } | SourceProblem::Failed(reason) | SourceProblem::Damaged(reason),
+            ),
+        ) => Some(reason.as_str()),
         _ => outcome.past_failure(),
     };
     let stage = match installed {
@@ -119,7 +122,7 @@ mod tests {
         runs_every: Duration::HOUR,
     };
 
-    fn of(state: &State, problem: Option<&Problem>, failure: Option<&str>) -> Option<Receipt> {
+    fn of(state: &State, problem: Option<&SourceProblem>, failure: Option<&str>) -> Option<Receipt> {
         let outcome = Outcome {
             name: "shop",
             state,
@@ -167,9 +170,9 @@ mod tests {
             ..ready.clone()
         };
 
-        let unreachable = Problem::Unreachable("no answer".into());
-        let broken = Problem::Failed("broken".into());
-        let refused = Problem::Refused {
+        let unreachable = SourceProblem::Unreachable("no answer".into());
+        let broken = SourceProblem::Failed("broken".into());
+        let refused = SourceProblem::Refused {
             current: Box::new(current(0, "v0")),
             reason: "out of date".into(),
         };

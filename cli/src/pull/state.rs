@@ -26,7 +26,7 @@ pub(crate) struct State {
     /// shown it.
     pub(crate) pending: Option<Pending>,
     /// The pointer as it was last read, and its tag there.
-    pub(crate) seen: Option<Seen>,
+    pub(crate) seen: Option<Shown>,
     /// What was last reported.
     pub(crate) receipt: Option<Receipt>,
     /// Who reported it: a copy of this state, in an image or a backup, is somebody else's.
@@ -90,7 +90,7 @@ pub(crate) struct Pending {
 
 /// `current.json`, where it was read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Seen {
+pub(crate) struct Shown {
     pub(crate) source: String,
     pub(crate) tag: String,
     pub(crate) current: Current,

@@ -18,12 +18,12 @@ use super::config::{Config, Wanted};
 use super::folder::Folder;
 use super::handshake::{self, Seen};
 use super::layout::{COMBINED, Files, KEYSTORE};
-use super::outcome::Problem;
+use super::outcome::SourceProblem;
 use super::plan::{Circumstances, Plan, Pointer, unfinished};
 use super::program::Variables;
 use super::receipt::still_stands;
 use super::source::{Source, is_denied};
-use super::state::{Installed, Owner, Pending, Seen as Shown, State};
+use super::state::{Installed, Owner, Pending, Shown, State};
 
 /// A certificate that is wanted here.
 ///
@@ -129,7 +129,7 @@ impl<'a> Work<'a> {
     }
 
     /// Reads the pointer, and has its version ready on the disk. The state is not written yet.
-    pub(crate) async fn prepare(&mut self) -> Result<Plan, Problem> {
+    pub(crate) async fn prepare(&mut self) -> Result<Plan, SourceProblem> {
         let current = self.pointer().await;
         self.mend(current.as_ref().err()).await;
 
@@ -150,7 +150,7 @@ impl<'a> Work<'a> {
         };
         if let Some(reason) = reason {
             let current = Box::new(current);
-            return Err(Problem::Refused { current, reason });
+            return Err(SourceProblem::Refused { current, reason });
         }
 
         let installed = self
@@ -161,12 +161,15 @@ impl<'a> Work<'a> {
         if installed == Some(current.sequence)
             && let Some(damage) = &self.damage
         {
-            return Err(Problem::Damaged(damage.clone()));
+            return Err(SourceProblem::Damaged(damage.clone()));
         }
         if pointer == Pointer::Known && self.is_in_place(&current).await {
             return Ok(self.check_installed().await);
         }
-        let folder = self.fetch(&current).await.map_err(|error| Problem::failed(&error))?;
+        let folder = self
+            .fetch(&current)
+            .await
+            .map_err(|error| SourceProblem::failed(&error))?;
         Ok(self.plan(current, folder, None))
     }
 
@@ -183,19 +186,19 @@ impl<'a> Work<'a> {
 
     /// What [`Work::prepare`] and what follows it would do, in lines for a person. Nothing is
     /// written, and none of the server's commands is run.
-    pub(crate) async fn dry_run(&mut self) -> Result<Vec<String>, Problem> {
+    pub(crate) async fn dry_run(&mut self) -> Result<Vec<String>, SourceProblem> {
         let current = self.pointer().await?;
         let version = &current.facts.version;
 
         let pointer = Pointer::judge(&self.state, &current);
         match pointer {
             Pointer::OutOfDate { known } => {
-                return Err(Problem::Failed(format!(
+                return Err(SourceProblem::Failed(format!(
                     "would refuse version {version}: sequence {known} is known here already"
                 )));
             }
             Pointer::Conflict => {
-                return Err(Problem::Failed(format!(
+                return Err(SourceProblem::Failed(format!(
                     "would refuse version {version}: another one has its sequence"
                 )));
             }
@@ -224,7 +227,7 @@ impl<'a> Work<'a> {
         } else if self.damage.is_none() {
             self.download(&current)
                 .await
-                .map_err(|error| Problem::Failed(format!("would refuse version {version}: {error:#}")))?;
+                .map_err(|error| SourceProblem::Failed(format!("would refuse version {version}: {error:#}")))?;
             lines.push(self.would_install(&current));
             lines.extend(self.would_run());
         }
@@ -437,22 +440,22 @@ impl<'a> Work<'a> {
     }
 
     /// What `current.json` says. It is transferred again only if it has changed.
-    async fn pointer(&mut self) -> Result<Current, Problem> {
+    async fn pointer(&mut self) -> Result<Current, SourceProblem> {
         let source = self.source.to_string();
         let key = current_key(&self.wanted.name);
         let seen = self.state.seen.as_ref().filter(|seen| seen.source == source);
 
         let fresh = self.source.fresh(&key, seen.map(|seen| seen.tag.as_str())).await;
         let tagged = match (fresh, seen) {
-            (Err(error), _) if is_denied(&error) => return Err(Problem::Denied(format!("{error:#}"))),
-            (Err(error), _) => return Err(Problem::Unreachable(format!("{error:#}"))),
-            (Ok(Fresh::Missing), _) | (Ok(Fresh::Unchanged), None) => return Err(Problem::NotPublished),
+            (Err(error), _) if is_denied(&error) => return Err(SourceProblem::Denied(format!("{error:#}"))),
+            (Err(error), _) => return Err(SourceProblem::Unreachable(format!("{error:#}"))),
+            (Ok(Fresh::Missing), _) | (Ok(Fresh::Unchanged), None) => return Err(SourceProblem::NotPublished),
             (Ok(Fresh::Unchanged), Some(seen)) => return Ok(seen.current.clone()),
             (Ok(Fresh::Changed(tagged)), _) => tagged,
         };
 
         let current = understood(&tagged.value).map_err(|reason| {
-            Problem::Failed(format!("{source}/{key} is not what the client understands: {reason}"))
+            SourceProblem::Failed(format!("{source}/{key} is not what the client understands: {reason}"))
         })?;
         // A pointer that is refused must be refused again when it is read as unchanged.
         if !Pointer::judge(&self.state, &current).is_refused() {
@@ -506,7 +509,7 @@ impl<'a> Work<'a> {
 
     /// Checks every file of what is installed, and puts right what is not as it was installed, at
     /// once: the server may be started again at any time.
-    async fn mend(&mut self, source: Option<&Problem>) {
+    async fn mend(&mut self, source: Option<&SourceProblem>) {
         let Some(installed) = self.state.installed.clone() else {
             return;
         };
@@ -518,7 +521,7 @@ impl<'a> Work<'a> {
         }
 
         // Earlier versions of the client did not keep it.
-        let is_reached = source.is_none_or(Problem::is_about_the_version);
+        let is_reached = source.is_none_or(SourceProblem::is_about_the_version);
         if is_reached && self.state.manifest(&installed.current).is_none() {
             self.fetch_manifest(&installed.current).await;
         }
@@ -577,7 +580,7 @@ impl<'a> Work<'a> {
 
     /// Makes the installed version live again as it was: from what is left of it on the disk, or
     /// from the source.
-    async fn restore(&mut self, installed: &Installed, source: Option<&Problem>, is_reached: bool) -> Result<()> {
+    async fn restore(&mut self, installed: &Installed, source: Option<&SourceProblem>, is_reached: bool) -> Result<()> {
         let current = &installed.current;
         let mut files = match (self.salvage(current), source) {
             (Some(files), _) => files,

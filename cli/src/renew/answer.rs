@@ -1,17 +1,15 @@
 //! What comes of a request to renew, in words and as an exit code.
 
-use neverlapse::renewal::{Asked, Decision, Reason, Stage};
+use neverlapse::renewal::{Decision, Reason, RequestProgress, RequestStage};
 use neverlapse::text::printable;
 use neverlapse::timestamp::Timestamp;
 
 /// What came of a request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// The renewer was not even asked.
-    NotDue {
-        next: Timestamp,
-    },
-    /// Likewise.
+    /// Nothing is due, so the renewer was not asked.
+    NotDue { next: Timestamp },
+    /// It is due, but an earlier failure asks to wait, so the renewer was not asked.
     Waits {
         reason: Reason,
         until: Timestamp,
@@ -22,17 +20,14 @@ pub(super) enum Answer {
     NoStaging(String),
     /// The renewer's answer; for a certificate that it issued, how many instances have it.
     Renewer {
-        asked: Asked,
+        progress: RequestProgress,
         pulled: Option<String>,
     },
     /// Somebody asked for something else before there was an answer.
-    Overtaken {
-        at: Timestamp,
-    },
-    /// There is no answer yet. The last step that the renewer told, if any.
-    Nothing {
-        last: Option<String>,
-    },
+    Overtaken { at: Timestamp },
+    /// There is no answer yet. The last step that the renewer noted, if any.
+    Nothing { last: Option<String> },
+    /// A person pressed Ctrl-C.
     Interrupted,
 }
 
@@ -66,11 +61,11 @@ impl Answer {
             Self::NotDue { .. } => OK,
             Self::Waits { .. } => WAITS,
             Self::NoStaging(_) => FAILED,
-            Self::Renewer { asked, .. } => match asked.stage {
-                Stage::Done | Stage::NotDue => OK,
-                Stage::Waiting => WAITS,
-                Stage::Failed | Stage::Refused => FAILED,
-                Stage::UnderWay | Stage::Unknown(_) => UNKNOWN,
+            Self::Renewer { progress, .. } => match progress.stage {
+                RequestStage::Done | RequestStage::NotDue => OK,
+                RequestStage::Waiting => WAITS,
+                RequestStage::Failed | RequestStage::Refused => FAILED,
+                RequestStage::UnderWay | RequestStage::Unknown(_) => UNKNOWN,
             },
             Self::Overtaken { .. } | Self::Nothing { .. } => UNKNOWN,
             Self::Interrupted => INTERRUPTED,
@@ -90,11 +85,11 @@ impl Answer {
             Self::NoStaging(issuer) => {
                 format!("refused: [issuer.{issuer}] has no staging_directory to order from in a dry run")
             }
-            Self::Renewer { asked, pulled } => {
-                let text = printable_lines(&asked.text);
-                match (&asked.stage, pulled) {
-                    (Stage::Failed, _) => format!("failed; it is tried again\n{text}"),
-                    (Stage::Refused, _) => format!("refused: {text}"),
+            Self::Renewer { progress, pulled } => {
+                let text = printable_lines(&progress.text);
+                match (&progress.stage, pulled) {
+                    (RequestStage::Failed, _) => format!("failed; it is tried again\n{text}"),
+                    (RequestStage::Refused, _) => format!("refused: {text}"),
                     (_, Some(pulled)) => format!("{text}; {pulled}"),
                     (_, None) => text,
                 }
@@ -133,7 +128,7 @@ mod tests {
     #[test]
     fn each_answer_has_its_words_and_its_code() {
         let renewer = |stage, text: &str, pulled: Option<&str>| Answer::Renewer {
-            asked: Asked {
+            progress: RequestProgress {
                 at: NOW,
                 noted_at: NOW,
                 stage,
@@ -162,22 +157,22 @@ mod tests {
                 "refused: [issuer.own] has no staging_directory",
             ),
             (
-                renewer(Stage::Done, "issued", Some("pulled by 0 of 3 instances")),
+                renewer(RequestStage::Done, "issued", Some("pulled by 0 of 3 instances")),
                 0,
                 "issued; pulled by 0 of 3 instances",
             ),
-            (renewer(Stage::NotDue, "not due", None), 0, "not due"),
+            (renewer(RequestStage::NotDue, "not due", None), 0, "not due"),
             (
-                renewer(Stage::Failed, "no TXT record", None),
+                renewer(RequestStage::Failed, "no TXT record", None),
                 2,
                 "failed; it is tried again\nno TXT record",
             ),
             (
-                renewer(Stage::Refused, "no\n  hint: \u{1b}[2J", None),
+                renewer(RequestStage::Refused, "no\n  hint: \u{1b}[2J", None),
                 2,
                 "refused: no\n  hint: \\u{1b}[2J",
             ),
-            (renewer(Stage::Unknown("new".to_owned()), "?", None), 3, "?"),
+            (renewer(RequestStage::Unknown("new".to_owned()), "?", None), 3, "?"),
             (Answer::Nothing { last: None }, 3, "the renewer has not begun yet"),
             (Answer::Interrupted, 130, "the renewer goes on"),
         ] {

@@ -8,7 +8,7 @@ use neverlapse::bucket::store::{self, Store};
 use neverlapse::delivery;
 use neverlapse::inventory::Managed;
 use neverlapse::renewal::request::Request;
-use neverlapse::renewal::{Asked, Renewal, Stage};
+use neverlapse::renewal::{Renewal, RequestProgress, RequestStage};
 use neverlapse::text::printable;
 use neverlapse::timestamp::Timestamp;
 use tokio::signal::ctrl_c;
@@ -41,14 +41,14 @@ pub(super) async fn follow(
                         last = Some(step);
                     }
                 }
-                Seen::End(asked) => {
-                    let is_published = asked.stage == Stage::Done && !request.dry_run;
+                Seen::End(progress) => {
+                    let is_published = progress.stage == RequestStage::Done && !request.dry_run;
                     let pulled = if is_published {
                         pulled(store, certificate).await
                     } else {
                         None
                     };
-                    return Ok(Answer::Renewer { asked, pulled });
+                    return Ok(Answer::Renewer { progress, pulled });
                 }
             }
         }
@@ -64,23 +64,23 @@ pub(super) async fn follow(
 enum Seen {
     Nothing,
     Step(String),
-    End(Asked),
+    End(RequestProgress),
     /// A later request has taken its place.
     Other(Timestamp),
 }
 
 async fn look(store: &Store, request: &Request) -> Result<Seen, store::Error> {
     let record = store.document::<Renewal>(&Renewal::key(&request.name)).await?;
-    Ok(seen(record.and_then(|record| record.value.asked), request.at))
+    Ok(seen(record.and_then(|record| record.value.request), request.at))
 }
 
-fn seen(asked: Option<Asked>, at: Timestamp) -> Seen {
-    match asked {
+fn seen(progress: Option<RequestProgress>, at: Timestamp) -> Seen {
+    match progress {
         None => Seen::Nothing,
-        Some(asked) if asked.at < at => Seen::Nothing,
-        Some(asked) if asked.at > at => Seen::Other(asked.at),
-        Some(asked) if asked.stage == Stage::UnderWay => Seen::Step(asked.text),
-        Some(asked) => Seen::End(asked),
+        Some(progress) if progress.at < at => Seen::Nothing,
+        Some(progress) if progress.at > at => Seen::Other(progress.at),
+        Some(progress) if progress.stage == RequestStage::UnderWay => Seen::Step(progress.text),
+        Some(progress) => Seen::End(progress),
     }
 }
 
@@ -113,8 +113,8 @@ mod tests {
     #[test]
     fn only_its_own_request_is_followed() {
         let at = timestamp!(2026-11-26 12:00 UTC);
-        let asked = |seconds, stage| {
-            Some(Asked {
+        let progress = |seconds, stage| {
+            Some(RequestProgress {
                 at: at + time::Duration::seconds(seconds),
                 noted_at: at,
                 stage,
@@ -122,9 +122,12 @@ mod tests {
             })
         };
         assert_eq!(seen(None, at), Seen::Nothing);
-        assert_eq!(seen(asked(-1, Stage::Done), at), Seen::Nothing);
-        assert_eq!(seen(asked(0, Stage::UnderWay), at), Seen::Step("x".to_owned()));
-        assert!(matches!(seen(asked(0, Stage::Failed), at), Seen::End(_)));
-        assert!(matches!(seen(asked(1, Stage::UnderWay), at), Seen::Other(_)));
+        assert_eq!(seen(progress(-1, RequestStage::Done), at), Seen::Nothing);
+        assert_eq!(
+            seen(progress(0, RequestStage::UnderWay), at),
+            Seen::Step("x".to_owned())
+        );
+        assert!(matches!(seen(progress(0, RequestStage::Failed), at), Seen::End(_)));
+        assert!(matches!(seen(progress(1, RequestStage::UnderWay), at), Seen::Other(_)));
     }
 }

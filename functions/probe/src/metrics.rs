@@ -2,7 +2,7 @@
 
 use neverlapse::finding::Thresholds;
 use neverlapse::metric::{Metric, line};
-use neverlapse::report::{CertificateReport, Report, Stage};
+use neverlapse::report::{CertificateReport, InstanceStage, Report};
 use neverlapse::timestamp::Timestamp;
 
 /// The lines of a run over the whole inventory: one for the stack, and one per endpoint if that is
@@ -75,7 +75,7 @@ fn of_managed(certificates: &[&CertificateReport], critical_days: u32, now: Time
     let behind = certificates
         .iter()
         .flat_map(|certificate| &certificate.instances)
-        .filter(|instance| instance.stage != Stage::Served);
+        .filter(|instance| instance.stage != InstanceStage::Served);
     metrics.push(Metric::count("InstancesBehind", behind.count() as u64));
 
     for (name, stage) in STAGES {
@@ -88,10 +88,10 @@ fn of_managed(certificates: &[&CertificateReport], critical_days: u32, now: Time
 }
 
 /// The stage of a certificate: that of its last instance, or none before it is issued.
-fn stage(certificate: &CertificateReport) -> Option<Stage> {
+fn stage(certificate: &CertificateReport) -> Option<InstanceStage> {
     certificate.current.as_ref()?;
     let stages = certificate.instances.iter().map(|instance| instance.stage);
-    Some(stages.min().unwrap_or(Stage::Issued))
+    Some(stages.min().unwrap_or(InstanceStage::Issued))
 }
 
 /// Whether less time is left than is critical for a certificate that we renew.
@@ -115,13 +115,13 @@ fn days(name: &'static str, seconds: i64) -> Metric {
 }
 
 /// Every stage, so that one without certificates counts zero.
-const STAGES: [(&str, Option<Stage>); 6] = [
+const STAGES: [(&str, Option<InstanceStage>); 6] = [
     ("ManagedNotIssued", None),
-    ("ManagedFailed", Some(Stage::Failed)),
-    ("ManagedIssued", Some(Stage::Issued)),
-    ("ManagedPulled", Some(Stage::Pulled)),
-    ("ManagedInstalled", Some(Stage::Installed)),
-    ("ManagedServed", Some(Stage::Served)),
+    ("ManagedFailed", Some(InstanceStage::Failed)),
+    ("ManagedIssued", Some(InstanceStage::Issued)),
+    ("ManagedPulled", Some(InstanceStage::Pulled)),
+    ("ManagedInstalled", Some(InstanceStage::Installed)),
+    ("ManagedServed", Some(InstanceStage::Served)),
 ];
 
 #[cfg(test)]

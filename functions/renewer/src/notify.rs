@@ -7,7 +7,7 @@ use neverlapse::alert::{Digest, Sender, Topic, webhook};
 use neverlapse::bucket::version::Current;
 use neverlapse::finding::{Severity, Span};
 use neverlapse::renewal::request::{Request, RequestedBy};
-use neverlapse::renewal::{Failure, Renewal, Stage};
+use neverlapse::renewal::{Renewal, RenewalFailure, RequestStage};
 use neverlapse::text::counted;
 use neverlapse::timestamp::Timestamp;
 
@@ -16,7 +16,7 @@ use crate::dns::record::ZoneRecord;
 use crate::error::Error;
 use crate::history::History;
 use crate::outcome::{Miss, Outcome, Published};
-use crate::progress::{Progress, asked, is_followed};
+use crate::progress::{Progress, is_followed, progress_of};
 
 /// Remembers how each request ended, and sends the alerts that follow from it to Slack and to the
 /// topic.
@@ -43,24 +43,25 @@ impl Notifier {
             Ok(Outcome::NotDue { next }) => {
                 self.not_due(request).await?;
                 let text = format!("{name} is not due before {next}; `neverlapse renew {name} --force` orders anyway");
-                self.answer(request, Severity::Ok, Stage::NotDue, &text).await;
+                self.answer(request, Severity::Ok, RequestStage::NotDue, &text).await;
             }
             Ok(Outcome::Waiting { until }) => {
                 let text = format!(
                     "{name} is due, but after a failure it is not tried before {until}; `neverlapse renew {name} --force` tries at once"
                 );
-                self.answer(request, Severity::Warning, Stage::Waiting, &text).await;
+                self.answer(request, Severity::Warning, RequestStage::Waiting, &text)
+                    .await;
             }
             Ok(Outcome::Refused { problem }) => self.refused(request, problem).await,
             Ok(Outcome::DryRun { issuer }) => {
                 let text = format!(
                     "dry run for {name} succeeded: {issuer}'s staging directory issued a certificate. It was thrown away; nothing was published"
                 );
-                self.answer(request, Severity::Ok, Stage::Done, &text).await;
+                self.answer(request, Severity::Ok, RequestStage::Done, &text).await;
             }
             Ok(Outcome::AccountKeyReplaced) => {
                 let text = format!("our account at {name} has a new key");
-                self.answer(request, Severity::Ok, Stage::Done, &text).await;
+                self.answer(request, Severity::Ok, RequestStage::Done, &text).await;
             }
             Ok(Outcome::Gone | Outcome::Busy) => {}
             // Whoever has the lease renews it; but a person may have asked for more than that.
@@ -129,7 +130,7 @@ impl Notifier {
 
     /// Answers a person, by an alert and where `neverlapse renew` reads it. Nobody else waits for
     /// an answer.
-    async fn answer(&self, request: &Request, severity: Severity, stage: Stage, text: &str) {
+    async fn answer(&self, request: &Request, severity: Severity, stage: RequestStage, text: &str) {
         if request.requested_by != RequestedBy::Person {
             return;
         }
@@ -147,14 +148,14 @@ impl Notifier {
 
     /// Notes the answer to a person's request; an alert says the same, so nothing is lost if it
     /// cannot be noted.
-    async fn note(&self, request: &Request, stage: Stage, text: &str) {
+    async fn note(&self, request: &Request, stage: RequestStage, text: &str) {
         if !is_followed(request) {
             return;
         }
-        let asked = asked(request, stage, text.to_owned());
+        let progress = progress_of(request, stage, text.to_owned());
         let noted = self
             .history
-            .remember(&request.name, |renewal| renewal.asked = Some(asked.clone()));
+            .remember(&request.name, |renewal| renewal.request = Some(progress.clone()));
         if let Err(error) = noted.await {
             error!(name = request.name, fault = %error, "the answer cannot be noted");
         }
@@ -171,7 +172,7 @@ impl Notifier {
             .is_ok_and(|renewal| renewal != Renewal::new(name))
             || request.dry_run
         {
-            self.note(request, Stage::Refused, problem).await;
+            self.note(request, RequestStage::Refused, problem).await;
         }
         let subject = format!("WARNING: the request for {name} failed");
         let text = format!("The request for {name} cannot be fulfilled. Nothing was changed.\n\n{problem}\n");
@@ -190,7 +191,7 @@ impl Notifier {
             "{name} is renewed until {}: issued by {}, version {}",
             facts.not_after, facts.issuer.name, facts.version
         );
-        let answer = is_followed(request).then(|| asked(request, Stage::Done, text.clone()));
+        let answer = is_followed(request).then(|| progress_of(request, RequestStage::Done, text.clone()));
 
         let before = self
             .history
@@ -201,7 +202,7 @@ impl Notifier {
                 } else {
                     0
                 };
-                renewal.asked = answer.clone().or_else(|| renewal.asked.take());
+                renewal.request = answer.clone().or_else(|| renewal.request.take());
                 renewal.failure.take()
             })
             .await?;
@@ -262,7 +263,7 @@ impl Notifier {
                 let failure = failure(renewal.failure.as_ref(), error, current.ok().flatten(), now);
                 renewal.failure = Some(failure.clone());
                 if is_followed(request) {
-                    renewal.asked = Some(asked(request, Stage::Failed, error.to_string()));
+                    renewal.request = Some(progress_of(request, RequestStage::Failed, error.to_string()));
                 }
                 (failure, is_first)
             })
@@ -308,11 +309,16 @@ impl Notifier {
 
 /// The failure to remember, after one that was remembered before. It is tried again before the
 /// current certificate expires.
-fn failure(before: Option<&Failure>, error: &Error, current: Option<&Current>, now: Timestamp) -> Failure {
+fn failure(
+    before: Option<&RenewalFailure>,
+    error: &Error,
+    current: Option<&Current>,
+    now: Timestamp,
+) -> RenewalFailure {
     let is_known = matches!(error, Error::IssuersInTrouble { .. });
-    let failure = Failure {
+    let failure = RenewalFailure {
         is_known: is_known && before.is_none_or(|before| before.is_known),
-        ..Failure::next(before, error.to_string(), error.retry_after(), now)
+        ..RenewalFailure::next(before, error.to_string(), error.retry_after(), now)
     };
     match current {
         Some(current) => failure.before_the_end(current.facts.not_after, now),
@@ -331,7 +337,12 @@ fn remaining(current: Result<Option<&Current>, &Error>, now: Timestamp) -> Strin
 }
 
 /// A renewal failed; the certificate before it is untouched.
-fn failure_text(name: &str, failure: &Failure, current: Result<Option<&Current>, &Error>, state: &str) -> String {
+fn failure_text(
+    name: &str,
+    failure: &RenewalFailure,
+    current: Result<Option<&Current>, &Error>,
+    state: &str,
+) -> String {
     let mut text = format!(
         "neverlapse could not renew the certificate {name}.\n\n{}\n\n",
         failure.problem
@@ -369,7 +380,7 @@ fn next_step(name: &str, retry_after: Option<Timestamp>) -> String {
 }
 
 /// A version is published, with what was before it.
-fn published_text(text: &str, failure: Option<&Failure>, missed: &[Miss]) -> String {
+fn published_text(text: &str, failure: Option<&RenewalFailure>, missed: &[Miss]) -> String {
     let mut text = format!("{text}.\n");
     if let Some(failure) = failure {
         let _ = writeln!(

@@ -51,12 +51,12 @@ pub(crate) struct Miss {
     /// Whether it refuses, and does so until a person changes something.
     pub(crate) is_declined: bool,
     /// Whether every certificate meets it there, and if so, whether people were notified already.
-    pub(crate) trouble: Option<News>,
+    pub(crate) trouble: Option<TroubleNews>,
 }
 
 /// Whether trouble with an issuer is news.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum News {
+pub(crate) enum TroubleNews {
     New,
     Known,
 }
@@ -64,7 +64,7 @@ pub(crate) enum News {
 impl Miss {
     /// Whether people were notified of it when another certificate met it.
     pub(crate) fn is_known(&self) -> bool {
-        self.trouble == Some(News::Known)
+        self.trouble == Some(TroubleNews::Known)
     }
 }
 
@@ -86,7 +86,7 @@ impl fmt::Display for Outcome {
 impl fmt::Display for Miss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.issuer, self.problem)?;
-        if self.trouble == Some(News::New) {
+        if self.trouble == Some(TroubleNews::New) {
             write!(
                 f,
                 "\n  note: other certificates meet the same at {}; no alert is sent for each of them",

@@ -2,7 +2,7 @@
 
 use lambda_runtime::tracing::warn;
 use neverlapse::renewal::request::{Action, Request, RequestedBy};
-use neverlapse::renewal::{Asked, Stage};
+use neverlapse::renewal::{RequestProgress, RequestStage};
 use neverlapse::timestamp::Timestamp;
 
 use crate::history::History;
@@ -21,11 +21,11 @@ impl Progress<'_> {
             return;
         }
 
-        let asked = asked(self.request, Stage::UnderWay, what.into());
+        let progress = progress_of(self.request, RequestStage::UnderWay, what.into());
         let name = &self.request.name;
         let noted = self
             .history
-            .remember(name, |renewal| renewal.asked = Some(asked.clone()));
+            .remember(name, |renewal| renewal.request = Some(progress.clone()));
         if let Err(error) = noted.await {
             warn!(name, fault = %error, "the progress cannot be noted");
         }
@@ -38,8 +38,8 @@ pub(crate) fn is_followed(request: &Request) -> bool {
 }
 
 /// The record's entry for a request.
-pub(crate) fn asked(request: &Request, stage: Stage, text: String) -> Asked {
-    Asked {
+pub(crate) fn progress_of(request: &Request, stage: RequestStage, text: String) -> RequestProgress {
+    RequestProgress {
         at: request.at,
         noted_at: Timestamp::now(),
         stage,

@@ -7,7 +7,7 @@ use super::incident::{Incident, Place};
 use super::news::Change;
 use super::run_index::RunIndex;
 use crate::finding::{Code, Finding, Severity};
-use crate::report::{AddressStage, CertificateReport, EndpointReport, Stage};
+use crate::report::{AddressStage, CertificateReport, EndpointReport, InstanceStage};
 
 /// What became of it.
 #[derive(Debug)]
@@ -111,7 +111,7 @@ fn of_instances(found: &CertificateReport, mut incident: Incident, troubled: &BT
     // A newer version may have given an instance more time; that is no reason to say that it has
     // caught up.
     let behind: BTreeSet<_> = (found.instances.iter())
-        .filter(|seen| seen.stage < Stage::Installed)
+        .filter(|seen| seen.stage < InstanceStage::Installed)
         .map(|seen| seen.instance.as_str())
         .collect();
     incident.instances.retain(|instance| behind.contains(instance.as_str()));

@@ -11,7 +11,7 @@ use super::watchlist::Watchlist;
 use crate::finding::{Finding, Kind, Severity, Thresholds};
 use crate::inventory::Inventory;
 use crate::observation::Observation;
-use crate::report::{CertificateReport, EndpointReport, InstanceReport, RenewalReport, Report, Stage, Version};
+use crate::report::{CertificateReport, EndpointReport, InstanceReport, InstanceStage, RenewalReport, Report, Version};
 use crate::timestamp::Timestamp;
 
 /// What people would read about a certificate that expires and is renewed, about one that
@@ -113,9 +113,9 @@ impl World {
             host: Some(format!("web-{n}")),
             version: Some(version.clone()),
             stage: if self.is_stuck && n == 3 {
-                Stage::Failed
+                InstanceStage::Failed
             } else {
-                Stage::Served
+                InstanceStage::Served
             },
             reason: None,
             at: Some(not_before),

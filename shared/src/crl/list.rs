@@ -62,7 +62,7 @@ pub(super) struct Entry {
 
 /// Why a list says nothing about a certificate.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-pub(super) enum Problem {
+pub(super) enum ListProblem {
     #[error("not a revocation list in DER or PEM")]
     NotAList,
     #[error("the list is not for this certificate")]
@@ -87,43 +87,43 @@ pub(super) enum Problem {
 
 impl<'a> List<'a> {
     /// Reads a list in DER.
-    pub(super) fn parse(list: &'a [u8]) -> Result<Self, Problem> {
+    pub(super) fn parse(list: &'a [u8]) -> Result<Self, ListProblem> {
         let whole = der::only(list)
             .filter(|list| list.tag == SEQUENCE)
-            .ok_or(Problem::NotAList)?;
-        let [tbs, algorithm, signature] = exactly(whole.contents).ok_or(Problem::NotAList)?;
+            .ok_or(ListProblem::NotAList)?;
+        let [tbs, algorithm, signature] = exactly(whole.contents).ok_or(ListProblem::NotAList)?;
         // A signature has no unused bits.
         let Some((0, bits)) = signature.contents.split_first() else {
-            return Err(Problem::NotAList);
+            return Err(ListProblem::NotAList);
         };
         if signature.tag != BIT_STRING {
-            return Err(Problem::NotAList);
+            return Err(ListProblem::NotAList);
         }
         let fields: Vec<_> = der::elements(tbs.contents).collect();
         if fields.iter().map(|field| field.der.len()).sum::<usize>() != tbs.contents.len() {
-            return Err(Problem::NotAList);
+            return Err(ListProblem::NotAList);
         }
 
         let mut fields = fields.into_iter().peekable();
         fields.next_if(|field| field.tag == INTEGER);
-        let signed_algorithm = fields.next().ok_or(Problem::NotAList)?;
-        let issuer = fields.next().ok_or(Problem::NotAList)?;
+        let signed_algorithm = fields.next().ok_or(ListProblem::NotAList)?;
+        let issuer = fields.next().ok_or(ListProblem::NotAList)?;
         if signed_algorithm.der != algorithm.der || issuer.tag != SEQUENCE {
-            return Err(Problem::NotAList);
+            return Err(ListProblem::NotAList);
         }
-        fields.next().and_then(time).ok_or(Problem::NotAList)?;
+        fields.next().and_then(time).ok_or(ListProblem::NotAList)?;
         let next_update = fields.next_if(|field| time(*field).is_some()).and_then(time);
         let entries = fields.next_if(|field| field.tag == SEQUENCE);
         let extensions = fields.next_if(|field| field.tag == EXTENSIONS);
         if fields.next().is_some() {
-            return Err(Problem::NotAList);
+            return Err(ListProblem::NotAList);
         }
 
         Ok(Self {
             tbs: tbs.der,
             algorithm: der::elements(algorithm.contents)
                 .next()
-                .ok_or(Problem::NotAList)?
+                .ok_or(ListProblem::NotAList)?
                 .contents,
             signature: bits,
             issuer: issuer.der,
@@ -134,12 +134,12 @@ impl<'a> List<'a> {
     }
 
     /// The entry of a certificate of this list's issuer, if it is revoked.
-    pub(super) fn entry(&self, wanted: &Wanted<'_>, now: Timestamp) -> Result<Option<Entry>, Problem> {
+    pub(super) fn entry(&self, wanted: &Wanted<'_>, now: Timestamp) -> Result<Option<Entry>, ListProblem> {
         if self.scope.is_indirect {
-            return Err(Problem::Indirect);
+            return Err(ListProblem::Indirect);
         }
         if !self.scope.has(wanted) {
-            return Err(Problem::NotForThis);
+            return Err(ListProblem::NotForThis);
         }
 
         // What has once been on a signed list is proof, however old the list is, and whatever it
@@ -149,10 +149,10 @@ impl<'a> List<'a> {
             return Ok(entry);
         }
         if self.next_update.is_some_and(|next_update| now >= next_update) {
-            return Err(Problem::OutOfDate);
+            return Err(ListProblem::OutOfDate);
         }
         if self.scope.is_partial {
-            return Err(Problem::SomeReasons);
+            return Err(ListProblem::SomeReasons);
         }
         Ok(None)
     }
@@ -207,15 +207,15 @@ fn revoked(entry: Element<'_>, serial: &[u8]) -> Option<Entry> {
     (reason != Some(REMOVE_FROM_CRL)).then_some(Entry { revoked_at, reason })
 }
 
-fn scope(field: Element<'_>) -> Result<Scope<'_>, Problem> {
-    let list = der::only(field.contents).ok_or(Problem::NotAList)?;
+fn scope(field: Element<'_>) -> Result<Scope<'_>, ListProblem> {
+    let list = der::only(field.contents).ok_or(ListProblem::NotAList)?;
     let mut scope = Scope::default();
 
     for (id, is_critical, value) in extensions(list) {
         match id {
-            DELTA => return Err(Problem::Delta),
+            DELTA => return Err(ListProblem::Delta),
             ISSUING_POINT => {
-                let parts = der::only(value).ok_or(Problem::NotAList)?;
+                let parts = der::only(value).ok_or(ListProblem::NotAList)?;
                 for part in der::elements(parts.contents) {
                     let is_true = part.contents.first().is_some_and(|flag| *flag != 0);
                     match part.tag {
@@ -229,13 +229,13 @@ fn scope(field: Element<'_>) -> Result<Scope<'_>, Problem> {
                         0x81 | 0x82 | 0x85 => {}
                         0x83 => scope.is_partial = true,
                         0x84 => scope.is_indirect = is_true,
-                        _ => return Err(Problem::NotAList),
+                        _ => return Err(ListProblem::NotAList),
                     }
                 }
             }
             // Its number, the issuer's key and other names: they do not change what it says.
             NUMBER | AUTHORITY_KEY | ISSUER_NAMES | FRESHEST => {}
-            _ if is_critical => return Err(Problem::UnknownExtension),
+            _ if is_critical => return Err(ListProblem::UnknownExtension),
             _ => {}
         }
     }

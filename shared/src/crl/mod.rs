@@ -17,7 +17,7 @@ use x509_parser::extensions::{DistributionPointName, GeneralName, ParsedExtensio
 use x509_parser::prelude::FromDer;
 
 use self::fetch::Fetcher;
-use self::list::{Entry, List, Problem, Wanted};
+use self::list::{Entry, List, ListProblem, Wanted};
 use self::reach::Reach;
 use crate::chain::issuer::{has_signed, is_signature_of, parsed};
 use crate::chain::path::key_usage;
@@ -284,23 +284,23 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    fn judge(&self, list: &[u8]) -> Result<Status, Problem> {
+    fn judge(&self, list: &[u8]) -> Result<Status, ListProblem> {
         let list = List::parse(list)?;
         if !is_same(list.issuer, self.certificate.issuer().as_raw()) {
-            return Err(Problem::NotForThis);
+            return Err(ListProblem::NotForThis);
         }
         if self.keys.is_empty() {
-            return Err(Problem::NoIssuer);
+            return Err(ListProblem::NoIssuer);
         }
         let signers = self.keys.iter().filter(|key| key.may_sign_lists);
         if signers.clone().next().is_none() {
-            return Err(Problem::MayNotSign);
+            return Err(ListProblem::MayNotSign);
         }
         let is_signed = signers
             .into_iter()
             .any(|key| is_signature_of(&key.der, list.algorithm, list.tbs, list.signature));
         if !is_signed {
-            return Err(Problem::WrongSignature);
+            return Err(ListProblem::WrongSignature);
         }
 
         let wanted = Wanted {

@@ -21,7 +21,8 @@ use crate::isolation::isolated;
 use crate::observation::Observation;
 use crate::renewal::planned;
 use crate::report::{
-    AddressReport, AddressStage, CertificateReport, EndpointIndex, EndpointReport, InstanceReport, RenewalReport, Stage,
+    AddressReport, AddressStage, CertificateReport, EndpointIndex, EndpointReport, InstanceReport, InstanceStage,
+    RenewalReport,
 };
 use crate::timestamp::Timestamp;
 
@@ -144,11 +145,11 @@ fn instance(receipt: &Receipt, current: &Result<Option<Current>, String>) -> Ins
         Err(_) => false,
     };
     let stage = match receipt.stage {
-        _ if is_about_another => Stage::Issued,
-        receipt::Stage::Failed => Stage::Failed,
-        receipt::Stage::Pulled => Stage::Pulled,
-        receipt::Stage::Installed => Stage::Installed,
-        receipt::Stage::Served => Stage::Served,
+        _ if is_about_another => InstanceStage::Issued,
+        receipt::Stage::Failed => InstanceStage::Failed,
+        receipt::Stage::Pulled => InstanceStage::Pulled,
+        receipt::Stage::Installed => InstanceStage::Installed,
+        receipt::Stage::Served => InstanceStage::Served,
     };
 
     InstanceReport {
@@ -254,7 +255,7 @@ fn problem(findings: &[Finding]) -> &str {
 mod tests {
     use super::*;
     use crate::inventory::Inventory;
-    use crate::renewal::{Failure, Renewal};
+    use crate::renewal::{Renewal, RenewalFailure};
     use crate::report::{StoredVersion, Version};
     use crate::timestamp;
     use time::Duration;
@@ -393,64 +394,69 @@ mod tests {
         use receipt::Stage as R;
         let (early, late, too_late) = (Duration::HOUR, Duration::hours(25), Duration::hours(73));
         for (receipt, published, stage, finding) in [
-            (receipt("new", R::Served, false), late, Stage::Served, None),
-            (receipt("new", R::Installed, false), late, Stage::Installed, None),
-            (receipt("old", R::Served, false), early, Stage::Issued, None),
+            (receipt("new", R::Served, false), late, InstanceStage::Served, None),
+            (
+                receipt("new", R::Installed, false),
+                late,
+                InstanceStage::Installed,
+                None,
+            ),
+            (receipt("old", R::Served, false), early, InstanceStage::Issued, None),
             (
                 receipt("old", R::Served, false),
                 too_late,
-                Stage::Issued,
+                InstanceStage::Issued,
                 Some(("not_pulled", Severity::Critical)),
             ),
             (
                 receipt("old", R::Served, false),
                 late,
-                Stage::Issued,
+                InstanceStage::Issued,
                 Some(("not_pulled", Severity::Warning)),
             ),
-            (receipt("new", R::Pulled, false), early, Stage::Pulled, None),
+            (receipt("new", R::Pulled, false), early, InstanceStage::Pulled, None),
             (
                 receipt("new", R::Pulled, false),
                 late,
-                Stage::Pulled,
+                InstanceStage::Pulled,
                 Some(("not_pulled", Severity::Warning)),
             ),
             (
                 receipt("new", R::Pulled, false),
                 too_late,
-                Stage::Pulled,
+                InstanceStage::Pulled,
                 Some(("not_pulled", Severity::Critical)),
             ),
             (
                 receipt("new", R::Failed, false),
                 early,
-                Stage::Failed,
+                InstanceStage::Failed,
                 Some(("install_failed", Severity::Warning)),
             ),
             (
                 receipt("new", R::Failed, false),
                 too_late,
-                Stage::Failed,
+                InstanceStage::Failed,
                 Some(("install_failed", Severity::Critical)),
             ),
             // It failed with an earlier one, and has not seen this one.
-            (receipt("old", R::Failed, false), early, Stage::Issued, None),
+            (receipt("old", R::Failed, false), early, InstanceStage::Issued, None),
             (
                 receipt("new", R::Served, true),
                 late,
-                Stage::Served,
+                InstanceStage::Served,
                 Some(("silent_instance", Severity::Warning)),
             ),
             (
                 receipt("old", R::Served, true),
                 early,
-                Stage::Issued,
+                InstanceStage::Issued,
                 Some(("silent_instance", Severity::Warning)),
             ),
             (
                 receipt("old", R::Served, true),
                 too_late,
-                Stage::Issued,
+                InstanceStage::Issued,
                 Some(("silent_instance", Severity::Critical)),
             ),
         ] {
@@ -492,7 +498,7 @@ mod tests {
     #[test]
     fn a_renewal_that_fails_is_a_warning_while_there_is_a_certificate() {
         let mut renewal = Renewal::new("shop.test");
-        renewal.failure = Some(Failure::next(None, "the CA said no".into(), None, NOW));
+        renewal.failure = Some(RenewalFailure::next(None, "the CA said no".into(), None, NOW));
         for (current, severity) in [
             (Some(current(Duration::HOUR)), Severity::Warning),
             (None, Severity::Critical),
@@ -591,7 +597,7 @@ mod tests {
         let report = self::report(&there, &[seen("aa")]);
         assert_eq!(report.status, Severity::Unknown);
         assert_eq!(report.findings[0].message, format!("its state is not known: {denied}"));
-        assert_eq!(report.instances[0].stage, Stage::Failed, "as it says itself");
+        assert_eq!(report.instances[0].stage, InstanceStage::Failed, "as it says itself");
 
         let without_history = Stored {
             history: Err("cannot list".into()),

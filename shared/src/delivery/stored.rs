@@ -14,7 +14,7 @@ use crate::bucket::store::Store;
 use crate::bucket::version::{Current, Facts, MANIFEST, Manifest, current_key, file_key, versions_prefix};
 use crate::inventory::Managed;
 use crate::isolation::{isolated, isolated_async};
-use crate::renewal::{self, Failure, Renewal};
+use crate::renewal::{self, Renewal, RenewalFailure};
 use crate::report::{CertificateReport, StoredVersion};
 
 /// What the bucket has of one certificate. An error is for people, and says what could not be read.
@@ -153,7 +153,7 @@ impl Stored {
     }
 
     /// The last renewal's failure, if it is known and did fail.
-    pub(super) fn failure(&self) -> Option<&Failure> {
+    pub(super) fn failure(&self) -> Option<&RenewalFailure> {
         self.record()?.failure.as_ref()
     }
 

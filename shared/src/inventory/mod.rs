@@ -150,7 +150,7 @@ pub struct Issuer {
     pub staging_directory: Option<String>,
     /// The profile to order, if the certificate names none.
     pub profile: Option<String>,
-    /// Likewise, one to order only if the CA offers it.
+    /// The profile to order if the certificate names none and the CA offers it.
     pub preferred_profile: Option<String>,
     /// The common name of the root at which the chain is to end, if the CA offers such a chain.
     pub preferred_chain: Option<String>,
@@ -258,7 +258,7 @@ impl Managed {
 }
 
 impl Profile {
-    /// From the two keys that a person may write.
+    /// From the two keys that a person may write: the required profile, or else the preferred one.
     fn of(required: Option<String>, preferred: Option<String>) -> Option<Self> {
         let is_required = required.is_some();
         required.or(preferred).map(|name| Self { name, is_required })

@@ -153,7 +153,7 @@ struct WrittenIssuer {
     staging_directory: Option<String>,
     /// The ACME profile for certificates that name none.
     profile: Option<String>,
-    /// Likewise, one to order only if the CA offers it.
+    /// The ACME profile for certificates that name none, if the CA offers it.
     preferred_profile: Option<String>,
     /// The common name of the root at which the chain is to end, such as `ISRG Root X1`, if the CA
     /// offers such a chain.
@@ -225,7 +225,8 @@ struct Reader<'a> {
     line_ends: Vec<usize>,
     /// Which of the watched are at an endpoint.
     places: HashMap<Endpoint, Vec<usize>>,
-    /// Issuers that are written, but not usable. Who names one of them has made no other error.
+    /// Issuers that are written, but not usable. A certificate that names one of them is left out
+    /// without an error of its own.
     broken_issuers: BTreeSet<String>,
     inventory: Inventory,
 }

@@ -76,7 +76,7 @@ enum Cause {
     /// The network's error while connecting.
     Connect(io::ErrorKind),
     /// How the handshake ended.
-    Handshake(tls::Cause),
+    Handshake(tls::HandshakeCause),
     /// The server has not sent anything by the deadline.
     Silent,
     /// The server knows version and suite, but refuses whatever curve or signature is offered.
@@ -351,7 +351,7 @@ impl Attempt {
     /// Whether the server, or something before it, may not have liked how large the hello was: all
     /// that came back was an alert, if anything.
     fn may_be_refused_for_size(&self) -> bool {
-        use tls::Cause::{Alert, Closed};
+        use tls::HandshakeCause::{Alert, Closed};
         self.failure.as_ref().is_some_and(|failure| {
             matches!(
                 failure.cause,
@@ -363,7 +363,7 @@ impl Attempt {
     /// The alert that ended the handshake.
     fn alert(&self) -> Option<u8> {
         match self.failure.as_ref()?.cause {
-            Cause::Handshake(tls::Cause::Alert(code)) => Some(code),
+            Cause::Handshake(tls::HandshakeCause::Alert(code)) => Some(code),
             _ => None,
         }
     }
@@ -372,7 +372,7 @@ impl Attempt {
     /// the first one, unless that was only that the answer is not TLS.
     fn with(self, second: SecondLook) -> Self {
         let Some(failure) = &self.failure else { return self };
-        let is_tls = failure.cause != Cause::Handshake(tls::Cause::NotTls);
+        let is_tls = failure.cause != Cause::Handshake(tls::HandshakeCause::NotTls);
 
         if let Some(small) = second.small.as_ref()
             && small.failure.is_none()
@@ -393,7 +393,7 @@ impl Attempt {
 
         let has_refused_both = self.alert().is_some() && second.small.is_some_and(|small| small.alert().is_some());
         // Noise may look like a long message, too.
-        let is_too_large = failure.cause == Cause::Handshake(tls::Cause::TooLarge)
+        let is_too_large = failure.cause == Cause::Handshake(tls::HandshakeCause::TooLarge)
             && matches!(&second.legacy, Some(Ok(legacy)) if legacy.bytes() > tls::LONGEST_MESSAGE);
         match second.legacy {
             // It is no fault of the server that the library does not read its certificates.

@@ -31,6 +31,19 @@ pub struct Target {
 }
 
 impl Target {
+    /// An endpoint of which nothing is known but its name.
+    pub fn plain(endpoint: Endpoint, roots: Arc<Roots>) -> Self {
+        Self {
+            endpoint,
+            sni: None,
+            addresses: Vec::new(),
+            timeout: None,
+            ehlo: None,
+            roots,
+            thresholds: Thresholds::default(),
+        }
+    }
+
     /// A place that an inventory wants probed, judged by `roots`.
     pub fn new(watched: &Watched, roots: Arc<Roots>) -> Self {
         Self {

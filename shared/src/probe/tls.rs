@@ -40,21 +40,21 @@ pub struct Capture {
     /// Whether an OCSP response came with the chain.
     pub has_staple: bool,
     /// Why the handshake failed; none if all that was missing is a client certificate.
-    pub failure: Option<Failure>,
+    pub failure: Option<HandshakeFailure>,
 }
 
 /// Why a handshake failed.
 #[derive(Debug)]
-pub struct Failure {
+pub struct HandshakeFailure {
     /// In words.
     pub reason: String,
     /// What kind of failure it is.
-    pub cause: Cause,
+    pub cause: HandshakeCause,
 }
 
 /// What kind of failure ended a handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
+pub enum HandshakeCause {
     /// The bytes were not TLS at all.
     NotTls,
     /// The certificates are more than the library reads, which other clients read.
@@ -205,7 +205,7 @@ impl Witness {
             self.client_certificate_requested.load(Ordering::Relaxed) && self.key_proved.load(Ordering::Relaxed);
         let failure = error
             .filter(|_| !is_refused_without_ours)
-            .map(|error| Failure::new(&error, self.has_heard()));
+            .map(|error| HandshakeFailure::new(&error, self.has_heard()));
         Capture {
             chain: self.chain(),
             tls,
@@ -257,27 +257,31 @@ impl ResolvesClientCert for Witness {
     }
 }
 
-impl Failure {
+impl HandshakeFailure {
     fn new(error: &io::Error, has_heard: bool) -> Self {
         let tls_error = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
-        let closed = if has_heard { Cause::Other } else { Cause::Closed };
+        let closed = if has_heard {
+            HandshakeCause::Other
+        } else {
+            HandshakeCause::Closed
+        };
         let (reason, cause) = match (tls_error, error.kind()) {
             (Some(Error::AlertReceived(alert)), _) => {
                 let number = (*alert).into();
                 let reason = format!("the server refused it with the alert {}", alert_name(number));
-                (reason, Cause::Alert(number))
+                (reason, HandshakeCause::Alert(number))
             }
             (
                 Some(Error::InvalidMessage(
                     InvalidMessage::HandshakePayloadTooLarge | InvalidMessage::CertificatePayloadTooLarge,
                 )),
                 _,
-            ) => (TOO_LARGE.to_owned(), Cause::TooLarge),
-            (Some(error @ Error::InvalidMessage(_)), _) => (sentence(error), Cause::NotTls),
-            (Some(error), _) => (sentence(error), Cause::Other),
+            ) => (TOO_LARGE.to_owned(), HandshakeCause::TooLarge),
+            (Some(error @ Error::InvalidMessage(_)), _) => (sentence(error), HandshakeCause::NotTls),
+            (Some(error), _) => (sentence(error), HandshakeCause::Other),
             (None, io::ErrorKind::UnexpectedEof) => ("the server closed the connection".to_owned(), closed),
             (None, io::ErrorKind::ConnectionReset) => ("the server reset the connection".to_owned(), closed),
-            (None, _) => (error.to_string(), Cause::Other),
+            (None, _) => (error.to_string(), HandshakeCause::Other),
         };
         Self { reason, cause }
     }
@@ -499,7 +503,7 @@ mod tests {
                 "the server does not sign with the key of its certificate",
             ),
         ] {
-            assert_eq!(Failure::new(&io::Error::other(error), true).reason, expected);
+            assert_eq!(HandshakeFailure::new(&io::Error::other(error), true).reason, expected);
         }
     }
 }

@@ -13,7 +13,7 @@ use std::fmt;
 
 use time::Duration;
 
-pub use self::record::{Asked, Failure, PREFIX, Renewal, Stage, Wait, bounded};
+pub use self::record::{PREFIX, Renewal, RenewalFailure, RequestProgress, RequestStage, Wait, bounded};
 pub use self::renewal_info::RenewalInfo;
 use crate::bucket::version::{Current, Facts};
 use crate::inventory::{Issuer, KeyType, Managed, Profile};
@@ -478,7 +478,12 @@ mod tests {
     #[test]
     fn a_failure_asks_to_wait_and_force_does_not() {
         let renewal = Renewal {
-            failure: Some(Failure::next(None, "x".into(), Some(BORN + Duration::days(3)), BORN)),
+            failure: Some(RenewalFailure::next(
+                None,
+                "x".into(),
+                Some(BORN + Duration::days(3)),
+                BORN,
+            )),
             ..Renewal::new("example.com")
         };
         let forced = request(true, BORN);

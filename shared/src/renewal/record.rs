@@ -26,13 +26,13 @@ pub struct Renewal {
     pub renewal_info: Option<RenewalInfo>,
     /// What went wrong since then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub failure: Option<Failure>,
+    pub failure: Option<RenewalFailure>,
     /// Issuers that asked not to get an order for a while.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waits: Vec<Wait>,
     /// What a person asked for last, and how far that is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub asked: Option<Asked>,
+    #[serde(default, rename = "asked", skip_serializing_if = "Option::is_none")]
+    pub request: Option<RequestProgress>,
     /// How many versions in a row were replaced early in their life because the CA suggested it.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub replaced_early: u32,
@@ -40,14 +40,14 @@ pub struct Renewal {
 
 /// A person's request, and how far it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Asked {
+pub struct RequestProgress {
     /// When it was made, by which whoever made it finds it here:
     /// [`Request::at`](super::request::Request::at).
     pub at: Timestamp,
     /// When this was noted.
     pub noted_at: Timestamp,
     /// How far it is.
-    pub stage: Stage,
+    pub stage: RequestStage,
     /// The same in words: the step that goes on, or what came of it.
     pub text: String,
 }
@@ -55,7 +55,7 @@ pub struct Asked {
 /// How far a person's request is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Stage {
+pub enum RequestStage {
     /// The renewer is at it, or goes on with the next delivery.
     UnderWay,
     /// What was asked for is done.
@@ -75,7 +75,7 @@ pub enum Stage {
 
 /// The last failed try, and how many failed in a row. A success removes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Failure {
+pub struct RenewalFailure {
     /// How many tries have failed in a row.
     pub count: u32,
     /// When the first of them failed.
@@ -118,7 +118,7 @@ impl Renewal {
             renewal_info: None,
             failure: None,
             waits: Vec::new(),
-            asked: None,
+            request: None,
             replaced_early: 0,
         }
     }
@@ -151,10 +151,15 @@ impl Renewal {
     }
 }
 
-impl Failure {
+impl RenewalFailure {
     /// One more failure. The next try waits twice as long as the one before, between 15 minutes and
     /// 20 hours, and no less than the CA asks for.
-    pub fn next(before: Option<&Failure>, problem: String, retry_after: Option<Timestamp>, now: Timestamp) -> Self {
+    pub fn next(
+        before: Option<&RenewalFailure>,
+        problem: String,
+        retry_after: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Self {
         let count = before.map_or(0, |before| before.count).saturating_add(1);
         let wait = (FIRST_WAIT * 2_i32.pow((count - 1).min(10))).min(LONGEST_WAIT);
         let next_try = now + wait;
@@ -252,17 +257,18 @@ mod tests {
     #[test]
     fn the_stage_of_a_later_version_is_kept() {
         for (text, stage) in [
-            ("\"done\"", Stage::Done),
-            ("\"begging\"", Stage::Unknown("begging".into())),
+            ("\"done\"", RequestStage::Done),
+            ("\"begging\"", RequestStage::Unknown("begging".into())),
         ] {
-            assert_eq!(serde_json::from_str::<Stage>(text).unwrap(), stage);
+            assert_eq!(serde_json::from_str::<RequestStage>(text).unwrap(), stage);
             assert_eq!(serde_json::to_string(&stage).unwrap(), text);
         }
     }
 
     #[test]
     fn failures_wait_ever_longer() {
-        let next = |before: Option<&Failure>, retry_after| Failure::next(before, "x".into(), retry_after, NOW);
+        let next =
+            |before: Option<&RenewalFailure>, retry_after| RenewalFailure::next(before, "x".into(), retry_after, NOW);
         let first = next(None, None);
         let second = next(Some(&first), None);
         assert_eq!(
@@ -270,7 +276,7 @@ mod tests {
             (NOW + Duration::minutes(15), NOW + Duration::minutes(30))
         );
 
-        let many = Failure { count: 30, ..second };
+        let many = RenewalFailure { count: 30, ..second };
         assert_eq!(next(Some(&many), None).next_try, NOW + Duration::hours(20));
 
         let asked_by_the_ca = next(None, Some(NOW + Duration::days(3)));

@@ -81,7 +81,7 @@ pub struct InstanceReport {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
     /// How far it is with the current version.
-    pub stage: Stage,
+    pub stage: InstanceStage,
     /// Why it is not further, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -93,7 +93,7 @@ pub struct InstanceReport {
 /// The stages of a certificate's way to its clients, in order; `failed` stands before all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Stage {
+pub enum InstanceStage {
     /// An instance tried to install it and could not.
     Failed,
     /// It is in the bucket.
@@ -106,7 +106,7 @@ pub enum Stage {
     Served,
 }
 
-impl fmt::Display for Stage {
+impl fmt::Display for InstanceStage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Failed => "failed",
@@ -224,13 +224,20 @@ impl CertificateReport {
     /// own server do so.
     pub fn is_seen(&self) -> bool {
         let at_address = self.addresses.iter().any(|seen| seen.stage == AddressStage::Served);
-        at_address || self.instances.iter().any(|instance| instance.stage == Stage::Served)
+        at_address
+            || self
+                .instances
+                .iter()
+                .any(|instance| instance.stage == InstanceStage::Served)
     }
 
     /// Whether it was seen, and no address or instance is known to have another one.
     pub fn is_served(&self) -> bool {
         let another = self.addresses.iter().any(|seen| seen.stage == AddressStage::Another);
-        let behind = self.instances.iter().any(|instance| instance.stage < Stage::Installed);
+        let behind = self
+            .instances
+            .iter()
+            .any(|instance| instance.stage < InstanceStage::Installed);
         self.is_seen() && !another && !behind
     }
 

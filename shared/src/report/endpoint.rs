@@ -170,7 +170,7 @@ mod tests {
     /// An alert gave the end of the old certificate, at one address, and the issuer of the new one,
     /// at another.
     #[test]
-    fn the_end_that_is_told_and_the_issuer_are_of_one_certificate() {
+    fn the_end_that_is_reported_and_the_issuer_are_of_one_certificate() {
         let seen = |address: &str, issuer: &str, end: &str| {
             serde_json::json!({"address": address, "findings": [], "elapsed_ms": 1, "tries": 1, "leaf": {"role": "leaf",
                 "subject": "", "issuer": issuer, "serial": "1", "fingerprint": "aa", "names": [], "key": "ecdsa-p256",

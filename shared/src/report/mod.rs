@@ -15,7 +15,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::certificate::{
-    AddressReport, AddressStage, CertificateReport, InstanceReport, RenewalReport, Stage, StoredVersion, Version,
+    AddressReport, AddressStage, CertificateReport, InstanceReport, InstanceStage, RenewalReport, StoredVersion,
+    Version,
 };
 pub use self::endpoint::{EndpointIndex, EndpointReport, Merged};
 pub use self::left::Left;

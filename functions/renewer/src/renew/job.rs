@@ -23,7 +23,7 @@ use crate::bucket::version;
 use crate::error::{Error, IssuerError};
 use crate::history::History;
 use crate::key::PrivateKey;
-use crate::outcome::{Miss, News};
+use crate::outcome::{Miss, TroubleNews};
 
 /// A certificate that is due, and everything that its order depends on.
 pub(crate) struct Job<'a> {
@@ -117,7 +117,7 @@ impl<'a> Job<'a> {
             let not_after = self.current.map(|current| current.facts.not_after);
             let until = trouble?.wait(not_after, now)?;
             let problem = format!("not asked before {until}; it answered another certificate: {problem}");
-            (until, problem, Some(News::Known))
+            (until, problem, Some(TroubleNews::Known))
         };
 
         Some(Miss {
@@ -158,7 +158,7 @@ impl<'a> Job<'a> {
                     until: retry_after,
                 };
                 let is_new = self.task.services.troubles().meet(issuer, &trouble).await;
-                news = Some(if is_new { News::New } else { News::Known });
+                news = Some(if is_new { TroubleNews::New } else { TroubleNews::Known });
             }
         }
         Ok(Miss {

@@ -12,7 +12,7 @@ use crate::alert::sender::{SUBJECT_LENGTH, Sender};
 use crate::alert::watchlist::Watchlist;
 use crate::certificate::common_name;
 use crate::finding::{Code, Severity, Span};
-use crate::report::{CertificateReport, Counts, EndpointReport, Left, Report, Stage};
+use crate::report::{CertificateReport, Counts, EndpointReport, InstanceStage, Left, Report};
 use crate::text::{printable, some_of};
 use crate::timestamp::Timestamp;
 
@@ -283,7 +283,7 @@ impl Words<'_> {
 
         let instances = &certificate.instances;
         let served = (instances.iter())
-            .filter(|instance| instance.stage == Stage::Served)
+            .filter(|instance| instance.stage == InstanceStage::Served)
             .count();
         let served = match instances.len() {
             0 => String::new(),

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use super::{cut, day, joined, number, plural};
 use crate::finding::{Kind, Severity};
-use crate::report::{AddressReport, AddressStage, CertificateReport, InstanceReport, Left, Report, Stage};
+use crate::report::{AddressReport, AddressStage, CertificateReport, InstanceReport, InstanceStage, Left, Report};
 use crate::timestamp::Timestamp;
 
 /// A card.
@@ -47,7 +47,7 @@ pub(super) struct Instance {
     pub(super) name: String,
     pub(super) host: Option<String>,
     pub(super) class: &'static str,
-    pub(super) stage: Stage,
+    pub(super) stage: InstanceStage,
     pub(super) version: String,
     pub(super) at: String,
 }
@@ -126,11 +126,11 @@ fn card(certificate: &CertificateReport, now: Timestamp) -> Managed {
 
 /// How far an instance is with the version that it should serve; with another one, it is at the
 /// beginning.
-fn reached(certificate: &CertificateReport, instance: &InstanceReport) -> Stage {
-    if instance.version.as_deref() == certificate.version() || instance.stage == Stage::Failed {
+fn reached(certificate: &CertificateReport, instance: &InstanceReport) -> InstanceStage {
+    if instance.version.as_deref() == certificate.version() || instance.stage == InstanceStage::Failed {
         instance.stage
     } else {
-        Stage::Issued
+        InstanceStage::Issued
     }
 }
 
@@ -156,14 +156,14 @@ fn stages(certificate: &CertificateReport) -> Vec<Step> {
 
     vec![
         issued,
-        step("Pulled", Stage::Pulled, certificate),
-        step("Installed", Stage::Installed, certificate),
-        seen_outside.unwrap_or_else(|| step("Served", Stage::Served, certificate)),
+        step("Pulled", InstanceStage::Pulled, certificate),
+        step("Installed", InstanceStage::Installed, certificate),
+        seen_outside.unwrap_or_else(|| step("Served", InstanceStage::Served, certificate)),
     ]
 }
 
 /// How many instances have come so far.
-fn step(name: &'static str, stage: Stage, certificate: &CertificateReport) -> Step {
+fn step(name: &'static str, stage: InstanceStage, certificate: &CertificateReport) -> Step {
     let instances = certificate.instances.iter();
     let all = instances.len();
     let there = instances
@@ -276,9 +276,9 @@ fn row(certificate: &CertificateReport, instance: &InstanceReport) -> Instance {
         name: cut(instance.shown()),
         host: instance.host.as_deref().map(cut),
         class: match stage {
-            Stage::Failed | Stage::Issued => "stuck",
-            Stage::Pulled | Stage::Installed => "part",
-            Stage::Served => "done",
+            InstanceStage::Failed | InstanceStage::Issued => "stuck",
+            InstanceStage::Pulled | InstanceStage::Installed => "part",
+            InstanceStage::Served => "done",
         },
         stage,
         version: instance.version.as_deref().map_or_else(|| "none".to_owned(), cut),
