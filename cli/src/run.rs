@@ -42,7 +42,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
     let answer = invoke(&stack, &event(&arguments.endpoints)).await?;
     let report: Report = document::read(&answer).context("the probe's answer is not a report")?;
 
-    for problem in &report.mistakes {
+    for problem in &report.problems {
         eprintln!("error: inventory {}", printable(&problem.to_string()));
     }
     if !report.not_reached.is_empty() {
@@ -129,8 +129,8 @@ fn print(report: &Report, answer: &[u8], format: Format) -> Result<()> {
                 counts: report.counts,
                 began: report.started_at,
                 ended: report.finished_at,
-                problem_count: report.mistakes.len() as u64,
-                problems: report.mistakes.iter().map(ToString::to_string).collect(),
+                problem_count: report.problems.len() as u64,
+                problems: report.problems.iter().map(ToString::to_string).collect(),
             })?;
         }
     }

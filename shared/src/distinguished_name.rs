@@ -28,7 +28,7 @@ pub(crate) fn text(name: &X509Name<'_>) -> String {
 }
 
 /// The contents of a Name in one type of string, without letter case and surplus blanks, as RFC
-/// 5280, 7.1, and OpenSSL compare names. What cannot be read stays as it is.
+/// 5280, 7.1, and OpenSSL compare names. A string that cannot be read stays as it is.
 pub(crate) fn canonical(contents: &[u8]) -> Vec<u8> {
     let relative_names = der::elements(contents).map(|set| {
         let attributes = der::elements(set.contents).map(|attribute| {

@@ -11,9 +11,9 @@ use tokio_rustls::rustls::pki_types::ServerName;
 ///
 /// It is parsed from what people write: `example.com`, `example.com:8443`, `[2001:db8::1]:443`,
 /// `https://example.com/`, `smtps://mail.example.com` or, with STARTTLS,
-/// `smtp://mail.example.com:587`. Of a URL that was pasted, the parts that say nothing about the
-/// certificate are left out: user, path, query and fragment. It prints in one canonical form, which
-/// can be parsed again.
+/// `smtp://mail.example.com:587`. The parts of a pasted URL that say nothing about the certificate
+/// are left out: user, path, query and fragment. It prints in one canonical form, which can be
+/// parsed again.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Endpoint {
     /// Name or address.

@@ -4,7 +4,7 @@
 ///
 /// Nothing else means the same in an S3 key, in an IAM policy's resource, in a shell and on every
 /// disk. Without a leading dot it is neither `..` nor one of our own temporary files, which begin
-/// with one. Version ids and instances may hold capitals. Whoever creates names for people to type
+/// with one. Version ids and instances may hold capitals. Code that makes names for people to type
 /// allows fewer characters on top of this rule, never more.
 pub fn is_folder(name: &str) -> bool {
     !name.is_empty()

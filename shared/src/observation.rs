@@ -34,8 +34,8 @@ pub struct Observation {
     /// key for clients that want that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub other: Option<Box<Other>>,
-    /// What is wrong at this address. Of a server with two certificates, what is wrong with one of
-    /// them says which.
+    /// What is wrong at this address. On a server with two certificates, a finding that only one of
+    /// them has names that one.
     pub findings: Vec<Finding>,
     /// Milliseconds from the first packet to the last, all tries together.
     pub elapsed_ms: u64,

@@ -219,7 +219,8 @@ neverlapse, stack prod in eu-central-1, account 123456789012
 fn a_rate_limit_is_waited_for() {
     let inventory = Inventory::parse("[[certificate]]\nidentifiers = [\"shop.example\"]\n");
     let mut certificate = stuck_certificate(NOW);
-    certificate.renewal.wait_until = Some(timestamp!(2026-11-24 18:30 UTC));
+    let failure = certificate.renewal.failure.as_mut().unwrap();
+    failure.wait_until = Some(timestamp!(2026-11-24 18:30 UTC));
     let mut report = report(vec![lapsing("shop.example:443", NOW, Duration::days(8))]);
     report.certificates = vec![certificate];
 

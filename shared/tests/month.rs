@@ -259,7 +259,7 @@ impl World {
         let mut report = Report::new(now, now, endpoints);
         if self.mistake {
             report
-                .mistakes
+                .problems
                 .push("line 7: [[endpoint]] missing field `host`".to_owned().into());
         }
         if let Some(certificate) = inventory.certificates.first() {

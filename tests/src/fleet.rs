@@ -7,8 +7,8 @@ use neverlapse::finding::{Finding, Kind, Phase, Served, Severity};
 use neverlapse::inventory::Problem;
 use neverlapse::observation::{Observation, Revocation, Tls};
 use neverlapse::report::{
-    AddressReport, AddressStage, CertificateReport, EndpointReport, InstanceReport, RenewalReport, Report, Stage,
-    StoredVersion, Version,
+    AddressReport, AddressStage, CertificateReport, EndpointReport, FailedTry, InstanceReport, RenewalReport, Report,
+    Stage, StoredVersion, Version,
 };
 use neverlapse::timestamp::Timestamp;
 use time::Duration;
@@ -131,7 +131,11 @@ pub fn hostile(now: Timestamp) -> Report {
     }
     for (certificate, text) in report.certificates.iter_mut().zip(HOSTILE.iter().cycle()) {
         certificate.identifiers = vec![(*text).to_owned()];
-        certificate.renewal.problem = Some((*text).to_owned());
+        certificate.renewal.failure = Some(FailedTry {
+            problem: (*text).to_owned(),
+            next_try: now,
+            wait_until: None,
+        });
         for instance in &mut certificate.instances {
             instance.host = Some((*text).to_owned());
             instance.reason = Some((*text).to_owned());
@@ -142,7 +146,7 @@ pub fn hostile(now: Timestamp) -> Report {
             seen.version = Some((*text).to_owned());
         }
     }
-    report.mistakes = HOSTILE.map(Problem::new).to_vec();
+    report.problems = HOSTILE.map(Problem::new).to_vec();
     report.not_reached = HOSTILE.map(str::to_owned).to_vec();
     report
 }
@@ -442,9 +446,11 @@ fn managed(report: &Report, now: Timestamp) -> Vec<CertificateReport> {
     let problem = "digicert: CAA record for shop.example prevents issuance (urn:ietf:params:acme:error:caa)";
     let (since, next_try) = (now - Duration::hours(30), now + Duration::hours(6));
     refused.renewal = RenewalReport {
-        problem: Some(problem.to_owned()),
-        next_try: Some(next_try),
-        wait_until: None,
+        failure: Some(FailedTry {
+            problem: problem.to_owned(),
+            next_try,
+            wait_until: None,
+        }),
         planned: None,
     };
     let kind = Kind::RenewalFailed {

@@ -144,7 +144,7 @@ impl Worst {
         let mut report = Report::new(summary.began, summary.ended, self.0);
         report.omitted = (summary.counts.total() as usize).saturating_sub(report.endpoints.len());
         report.counts = summary.counts;
-        report.mistakes = summary.problems.iter().map(Problem::new).collect();
+        report.problems = summary.problems.iter().map(Problem::new).collect();
         report
     }
 }

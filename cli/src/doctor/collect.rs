@@ -9,7 +9,7 @@ use super::Patient;
 use super::line::Line;
 use super::service::{LAMBDA, LOGS};
 
-/// The document. What cannot be read is in it as an error.
+/// The document. An object that cannot be read is in it as an error.
 pub(super) async fn document(patient: &Patient, lines: &[Line]) -> Value {
     let parameters = patient.stack.parameters();
     let parameters: BTreeMap<_, _> = parameters

@@ -47,8 +47,8 @@ pub(crate) struct Wanted {
     /// What it must be valid for, whatever else.
     pub(crate) identifiers: Vec<String>,
     pub(crate) layout: Layout,
-    /// The owner or group that this host does not have: its files cannot be laid out. That is no
-    /// error in the configuration, which may be for another host.
+    /// The owner or group that this host does not have: the certificate's files cannot be laid out.
+    /// This is no error in the configuration, which may be for another host.
     pub(crate) no_account: Option<String>,
     /// Made as well, if one is wanted.
     pub(crate) keystore: Option<Keystore>,

@@ -161,7 +161,7 @@ async fn overview(
     })
 }
 
-/// The probe's last report. Without it there is less to show, and the rest stands.
+/// The probe's last report. Without it the status shows less, and the rest stands.
 async fn last_report(store: &Store) -> Option<Report> {
     match store.document::<Report>(LATEST_JSON).await {
         Ok(last) => last.map(|last| last.value),

@@ -39,8 +39,8 @@ impl Overview {
         certificates.chain(endpoints).fold(rest, Severity::max)
     }
 
-    /// The endpoints that it is about. What is served where a certificate should be is part of the
-    /// certificate.
+    /// The endpoints that the overview lists. Endpoints that should serve a certificate are also
+    /// part of that certificate.
     pub(super) fn watched(&self) -> impl Iterator<Item = &EndpointReport> {
         self.served.endpoints.iter().filter(|_| self.is_everything)
     }
@@ -54,7 +54,7 @@ impl Overview {
         });
         let mut report = Report::new(self.began, self.now, endpoints.collect());
         report.certificates = self.certificates.clone();
-        report.mistakes = self.problems.clone();
+        report.problems = self.problems.clone();
         if let SeenBy::Probe(at) = self.served.by {
             report.looked_at = Some(at);
         }

@@ -36,7 +36,7 @@ pub(super) fn print(overview: &Overview, out: &mut impl Write) -> io::Result<()>
     let name = "neverlapse_certificate_renewal_failing";
     describe(out, name, "Whether the last try to renew the certificate failed.")?;
     for certificate in &overview.certificates {
-        let is_failing = u8::from(certificate.renewal.problem.is_some());
+        let is_failing = u8::from(certificate.renewal.failure.is_some());
         sample(out, name, &[("certificate", &certificate.name)], is_failing)?;
     }
 

@@ -105,7 +105,7 @@ impl Probe {
         let observed = async {
             let scope = Scope::of(endpoints, &self.store, &self.settings).await?;
             let mut report = self.observe(scope.targets, &scope.inventory, deadline).await?;
-            report.mistakes = scope.problems;
+            report.problems = scope.problems;
             Ok((report, scope.inventory))
         };
         let (report, inventory) = observed.await.inspect_err(log_failure)?;
@@ -147,8 +147,8 @@ impl Probe {
             let left_out = delivery::not_renewed(current, is_missing, now);
             report.certificates.push(left_out);
         }
-        report.mistakes = problems;
-        report.mistakes.extend(unreadable.into_iter().map(Problem::new));
+        report.problems = problems;
+        report.problems.extend(unreadable.into_iter().map(Problem::new));
         Ok((report, inventory))
     }
 
@@ -246,8 +246,8 @@ fn log(report: &Report) {
             warn!(certificate = %certificate.name, code, severity, message = %finding.message);
         }
     }
-    for mistake in &report.mistakes {
-        warn!(mistake = mistake.to_string(), "the inventory has an error");
+    for problem in &report.problems {
+        warn!(problem = problem.to_string(), "the inventory has an error");
     }
 
     let counts = report.counts;

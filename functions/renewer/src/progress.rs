@@ -15,7 +15,7 @@ pub(crate) struct Progress<'a> {
 }
 
 impl Progress<'_> {
-    /// Notes the step that begins now. That it cannot be noted stops nothing.
+    /// Notes the step that begins now. A step that cannot be noted stops nothing.
     pub(crate) async fn step(&self, what: impl Into<String>) {
         if !is_followed(self.request) {
             return;

@@ -30,9 +30,9 @@ pub struct Run<'a> {
 /// Decides what people should hear of after a run, and what to remember once they have.
 ///
 /// An incident is reported when it appears or is worse than it was, again after a day (a week, if
-/// it is a warning), and once when it is over. What is wrong with the network is reported when two
-/// runs in a row have seen it, unless so many endpoints fail together that the probe's own network
-/// is the likely cause: those are one incident, and reported at once.
+/// it is a warning), and once when it is over. A network failure is reported when two runs in a row
+/// have seen it, unless so many endpoints fail together that the probe's own network is the likely
+/// cause: those are one incident, and reported at once.
 pub fn decide(run: &Run<'_>, memory: &Memory, now: Timestamp) -> (News, State) {
     let before = memory.state();
     let seen = run.outcome.ok().map(RunIndex::of);

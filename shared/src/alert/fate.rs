@@ -45,7 +45,7 @@ pub(super) fn fate(seen: Option<&RunIndex<'_>>, incident: Incident, troubled: &B
 
 /// An entry with a problem in it is missing too, but not because anybody took it out.
 fn unwatched(seen: &RunIndex<'_>, incident: Incident) -> Fate {
-    if seen.report.mistakes.is_empty() {
+    if seen.report.problems.is_empty() {
         Fate::Resolved(Change::NoLongerWatched)
     } else {
         Fate::open(incident)
@@ -122,7 +122,7 @@ fn of_instances(found: &CertificateReport, mut incident: Incident, troubled: &BT
     }
 }
 
-/// Whether a certificate was judged. Without its history alone, it can be.
+/// Whether a certificate was judged. It can be, if only its history could not be read.
 fn is_judged(certificate: &CertificateReport) -> bool {
     let is_obstacle =
         |finding: &Finding| is_about_judging(finding.kind.code()) && finding.severity == Severity::Unknown;

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::incident::{CONFIRMED, Incident, Outage, Place, id};
 use super::run_index::RunIndex;
 use super::watchlist::Watchlist;
-use crate::finding::{Code, Finding, Kind, Severity};
+use crate::finding::{Code, Finding, InstanceBehind, Kind, Severity};
 use crate::report::Report;
 use crate::text::some_of;
 use crate::timestamp::Timestamp;
@@ -65,7 +65,7 @@ fn of_report(report: &Report) -> Vec<Found> {
         }
     }
 
-    for problem in &report.mistakes {
+    for problem in &report.problems {
         let code = Code::InventoryProblem;
         // Without the line: lines above it may come and go.
         let id = id(&Place::Inventory, code.as_str(), &problem.message);
@@ -177,7 +177,7 @@ fn facts(kind: &Kind) -> String {
         Kind::SomeClientsRefuse { reason, .. } => vec![("reason", reason)],
         Kind::UntrustedRoot { root, .. } => vec![("root", root)],
         Kind::NotPulled {
-            instance: Some(instance),
+            behind: Some(InstanceBehind { instance, .. }),
             ..
         }
         | Kind::InstallFailed { instance, .. }
@@ -198,7 +198,7 @@ fn facts(kind: &Kind) -> String {
         | Kind::HandshakeFailed { .. }
         | Kind::TimedOut { .. }
         | Kind::RenewalFailed { .. }
-        | Kind::NotPulled { instance: None, .. }
+        | Kind::NotPulled { behind: None, .. }
         | Kind::NotRenewed { .. }
         | Kind::WrongCertificate { .. }
         | Kind::CertificateUnreadable { .. }
@@ -223,8 +223,11 @@ fn addresses(kind: &Kind) -> Vec<SocketAddr> {
 /// The instance that a finding is about.
 fn instance(kind: &Kind) -> Option<&String> {
     match kind {
-        Kind::NotPulled { instance, .. } => instance.as_ref(),
-        Kind::InstallFailed { instance, .. }
+        Kind::NotPulled {
+            behind: Some(InstanceBehind { instance, .. }),
+            ..
+        }
+        | Kind::InstallFailed { instance, .. }
         | Kind::SilentInstance { instance, .. }
         | Kind::ReceiptUnreadable { instance, .. } => Some(instance),
         _ => None,

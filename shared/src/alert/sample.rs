@@ -11,7 +11,9 @@ use super::watchlist::Watchlist;
 use crate::finding::{Finding, Kind, Severity, Thresholds};
 use crate::inventory::Inventory;
 use crate::observation::Observation;
-use crate::report::{CertificateReport, EndpointReport, InstanceReport, InstanceStage, RenewalReport, Report, Version};
+use crate::report::{
+    CertificateReport, EndpointReport, FailedTry, InstanceReport, InstanceStage, RenewalReport, Report, Version,
+};
 use crate::timestamp::Timestamp;
 
 /// What people would read about a certificate that expires and is renewed, about one that
@@ -29,8 +31,8 @@ pub fn digests(sender: &Sender, now: Timestamp) -> Vec<Digest> {
     let stuck = World { is_stuck: true, ..fine };
     let failed = Err("cannot read s3://bucket/inventory.toml: AccessDenied");
 
-    // Each run is as it would be at its time; the last ones are now. Of two messages of a kind, one
-    // is enough.
+    // Each run is as it would be at its time; the last ones are now. One message of each kind is
+    // enough.
     let runs = [
         (true, now - day * 4, Ok(fine.report(now - day * 4, end))),
         (false, now - day, Ok(fine.report(now - day, end))),
@@ -155,9 +157,11 @@ impl World {
             instances,
             addresses: Vec::new(),
             renewal: RenewalReport {
-                problem: self.is_stuck.then(|| problem.to_owned()),
-                next_try: self.is_stuck.then_some(next_try),
-                wait_until: self.is_stuck.then_some(next_try),
+                failure: self.is_stuck.then(|| FailedTry {
+                    problem: problem.to_owned(),
+                    next_try,
+                    wait_until: Some(next_try),
+                }),
                 planned: None,
             },
             findings: if self.is_stuck { findings.to_vec() } else { Vec::new() },

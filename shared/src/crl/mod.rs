@@ -59,7 +59,7 @@ impl PathStatus {
         all.filter_map(|status| status.finding(now)).collect()
     }
 
-    /// The leaf's status. That it is good is not known while that of an issuer is not.
+    /// The leaf's status. A leaf counts as good only if the status of every issuer is known too.
     pub fn revocation(self) -> Revocation {
         let unknown = self.issuers.iter().find_map(|issuer| match &issuer.status {
             Status::Unknown { reason } => Some(format!("the issuer {}: {reason}", issuer.subject)),

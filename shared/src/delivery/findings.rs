@@ -8,7 +8,7 @@ use super::grace::Grace;
 use super::stored::{Stored, StoredReceipt};
 use crate::bucket::receipt::{Receipt, Stage};
 use crate::bucket::version::Facts;
-use crate::finding::{Finding, Kind, Severity};
+use crate::finding::{Finding, InstanceBehind, Kind, Severity};
 use crate::inventory::Managed;
 use crate::report::{AddressReport, AddressStage};
 use crate::timestamp::Timestamp;
@@ -191,18 +191,20 @@ fn install_failed(receipt: &Receipt, current: &Facts) -> Kind {
 /// An instance has not pulled the current version; without a receipt, no instance is known to have
 /// done so.
 fn not_pulled(receipt: Option<&Receipt>, current: &Facts) -> Kind {
-    // What a receipt says of an installed version has no fingerprint; its own is that of its own
-    // version.
     Kind::NotPulled {
-        instance: receipt.map(|receipt| receipt.instance.clone()),
-        host: receipt.map(|receipt| receipt.host.clone()),
+        behind: receipt.map(|receipt| {
+            // A receipt has the fingerprint of its own version only.
+            let has_its_own = receipt.version != current.version && receipt.installed.is_none();
+            InstanceBehind {
+                instance: receipt.instance.clone(),
+                host: receipt.host.clone(),
+                installed: receipt.has().map(str::to_owned),
+                installed_fingerprint: has_its_own.then(|| receipt.fingerprint.clone()),
+            }
+        }),
         version: current.version.clone(),
         fingerprint: current.fingerprint.clone(),
         not_after: current.not_after,
-        installed: receipt.and_then(Receipt::has).map(str::to_owned),
-        installed_fingerprint: receipt
-            .filter(|receipt| receipt.version != current.version && receipt.installed.is_none())
-            .map(|receipt| receipt.fingerprint.clone()),
     }
 }
 

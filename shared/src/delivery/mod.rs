@@ -21,8 +21,8 @@ use crate::isolation::isolated;
 use crate::observation::Observation;
 use crate::renewal::planned;
 use crate::report::{
-    AddressReport, AddressStage, CertificateReport, EndpointIndex, EndpointReport, InstanceReport, InstanceStage,
-    RenewalReport,
+    AddressReport, AddressStage, CertificateReport, EndpointIndex, EndpointReport, FailedTry, InstanceReport,
+    InstanceStage, RenewalReport,
 };
 use crate::timestamp::Timestamp;
 
@@ -103,9 +103,13 @@ pub fn join(known: &Known<'_>, now: Timestamp) -> CertificateReport {
             .collect(),
         addresses,
         renewal: RenewalReport {
-            problem: failure.map(|failure| failure.problem.clone()),
-            next_try: failure.map(|failure| failure.next_try),
-            wait_until: failure.and_then(|_| stored.record()?.all_asked_to_wait(&certificate.issuers, now)),
+            failure: failure.map(|failure| FailedTry {
+                problem: failure.problem.clone(),
+                next_try: failure.next_try,
+                wait_until: stored
+                    .record()
+                    .and_then(|record| record.all_asked_to_wait(&certificate.issuers, now)),
+            }),
             planned: current.map(|current| planned(current, stored.record())),
         },
         ..CertificateReport::new(

@@ -1,6 +1,6 @@
 //! Each kind of finding in a sentence.
 
-use super::{Kind, LifetimeRule, Served, Span};
+use super::{InstanceBehind, Kind, LifetimeRule, Served, Span};
 use crate::text::{instance_name, some_of};
 use crate::timestamp::Timestamp;
 
@@ -140,7 +140,7 @@ impl Kind {
                 format!("no longer renewed or watched: {gone}; valid until {not_after}")
             }
             Self::NotPulled {
-                instance: None,
+                behind: None,
                 version,
                 not_after,
                 ..
@@ -148,16 +148,19 @@ impl Kind {
                 "no instance and no address has shown version {version}, valid until {not_after}, so it may not be served at all"
             ),
             Self::NotPulled {
-                instance: Some(instance),
-                host,
+                behind:
+                    Some(InstanceBehind {
+                        instance,
+                        host,
+                        installed,
+                        ..
+                    }),
                 version,
                 not_after,
-                installed,
                 ..
             } => format!(
-                "{} ({}) has not installed version {version}, valid until {not_after}; it has {}",
+                "{} ({host}) has not installed version {version}, valid until {not_after}; it has {}",
                 instance_name(instance),
-                host.as_deref().unwrap_or("no host name"),
                 match installed {
                     Some(installed) => format!("version {installed}"),
                     None => "none".to_owned(),

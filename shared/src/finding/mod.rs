@@ -172,18 +172,12 @@ pub enum Kind {
     /// An instance has not installed the current version in time. Without an instance: nothing
     /// shows that any client gets it.
     NotPulled {
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        instance: Option<String>,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        host: Option<String>,
+        /// In JSON, its members stand among these.
+        #[serde(flatten)]
+        behind: Option<InstanceBehind>,
         version: String,
         fingerprint: String,
         not_after: Timestamp,
-        /// What it has instead.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        installed: Option<String>,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        installed_fingerprint: Option<String>,
     },
     /// A certificate that was renewed is no longer in the inventory.
     NotRenewed {
@@ -234,6 +228,22 @@ pub enum LifetimeRule {
     CaBrowserForum,
     /// For what Apple's systems accept, private roots included.
     Apple,
+}
+
+/// An instance that has not installed the current version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct InstanceBehind {
+    /// Its name in the key of its receipt.
+    pub instance: String,
+    /// Its host name.
+    #[serde(default)]
+    pub host: String,
+    /// The version that it has instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub installed: Option<String>,
+    /// The SHA-256 of that version's leaf, if it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub installed_fingerprint: Option<String>,
 }
 
 /// Which addresses of an endpoint serve which certificate.

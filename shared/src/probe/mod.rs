@@ -118,7 +118,7 @@ struct Shared {
 }
 
 impl Prober {
-    /// A prober with empty caches. What is odd in the system's DNS configuration does not matter.
+    /// A prober with empty caches. Oddities in the system's DNS configuration do not matter.
     pub fn new(options: Options) -> Result<Self, resolve::Error> {
         let resolver = Resolver::new(options.nameserver, options.timeouts.dns)?;
         let shared = Shared {
@@ -427,8 +427,8 @@ fn is_in(finding: &Finding, all: &[Finding]) -> bool {
     all.iter().any(|one| one.kind == finding.kind)
 }
 
-/// Adds what is to be seen of a server's other certificate. What is wrong with both of them is said
-/// once; everything else says with which.
+/// Adds the server's other certificate to the observation. A finding that both certificates have is
+/// reported once; every other finding names its certificate.
 fn add_other(observation: &mut Observation, other: Observation) {
     let (Some(first), Some(leaf)) = (&observation.leaf, other.leaf) else {
         return;

@@ -24,7 +24,8 @@ impl Pace {
     }
 }
 
-/// The next turn. What was not used earlier is not made up for, because that would be a burst.
+/// The next turn. Turns that were not used earlier are not made up for, because that would be a
+/// burst.
 fn take(free: &mut Instant, now: Instant) -> Instant {
     let turn = now.max(*free);
     *free = turn + GAP;

@@ -37,8 +37,8 @@ impl Error {
 /// Speaks the protocol until TLS may begin, and has no deadline of its own. A mail server hears
 /// `ehlo`.
 ///
-/// It reads not one byte further than the answer. What a server sends after it is for TLS to read,
-/// and to refuse when it is plain text that an attacker injected.
+/// It reads not one byte further than the answer. The bytes after it are for TLS to read, and to
+/// refuse when they are plain text that an attacker injected.
 pub async fn upgrade<S>(protocol: StartTls, stream: &mut S, host: &str, ehlo: &Ehlo) -> Result<(), Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,

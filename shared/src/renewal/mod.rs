@@ -17,7 +17,7 @@ pub use self::record::{PREFIX, Renewal, RenewalFailure, RequestProgress, Request
 pub use self::renewal_info::RenewalInfo;
 use crate::bucket::version::{Current, Facts};
 use crate::inventory::{Issuer, KeyType, Managed, Profile};
-use crate::renewal::request::{Action, Observed, Request};
+use crate::renewal::request::{Action, Request};
 use crate::timestamp::Timestamp;
 
 /// Whether to renew.
@@ -283,7 +283,7 @@ const SHORT: Duration = Duration::days(10);
 mod tests {
     use super::*;
     use crate::inventory::Inventory;
-    use crate::renewal::request::RequestedBy;
+    use crate::renewal::request::{Observed, RequestedBy};
     use crate::timestamp;
 
     const BORN: Timestamp = timestamp!(2026-10-01 00:00 UTC);

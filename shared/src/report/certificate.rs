@@ -167,18 +167,24 @@ impl fmt::Display for AddressStage {
 /// What the renewer did and what it plans.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RenewalReport {
-    /// The last try's problem, in the server's words; none if it went well.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub problem: Option<String>,
-    /// The earliest next try after that problem.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub next_try: Option<Timestamp>,
-    /// Until when every issuer of it asked to wait (Retry-After), as for a rate limit.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub wait_until: Option<Timestamp>,
+    /// How the last try failed; none if it went well. In JSON, its members stand among these.
+    #[serde(flatten)]
+    pub failure: Option<FailedTry>,
     /// When it is to be renewed if nothing changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub planned: Option<Timestamp>,
+}
+
+/// How the last try to renew a certificate failed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct FailedTry {
+    /// What went wrong, in the server's words.
+    pub problem: String,
+    /// The earliest next try.
+    pub next_try: Timestamp,
+    /// Until when every issuer of it asked to wait (Retry-After), as for a rate limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_until: Option<Timestamp>,
 }
 
 impl From<&Facts> for Version {

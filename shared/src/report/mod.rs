@@ -15,8 +15,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::certificate::{
-    AddressReport, AddressStage, CertificateReport, InstanceReport, InstanceStage, RenewalReport, StoredVersion,
-    Version,
+    AddressReport, AddressStage, CertificateReport, FailedTry, InstanceReport, InstanceStage, RenewalReport,
+    StoredVersion, Version,
 };
 pub use self::endpoint::{EndpointIndex, EndpointReport, Merged};
 pub use self::left::Left;
@@ -53,8 +53,8 @@ pub struct Report {
     pub not_reached: Vec<String>,
     /// Entries of the inventory that could not be used, each with line, key, value and accepted
     /// form.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub mistakes: Vec<Problem>,
+    #[serde(default, rename = "mistakes", skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<Problem>,
     /// When the endpoints were probed, if that was in an earlier run than this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub looked_at: Option<Timestamp>,
@@ -88,7 +88,7 @@ impl Report {
             endpoints,
             certificates: Vec::new(),
             not_reached: Vec::new(),
-            mistakes: Vec::new(),
+            problems: Vec::new(),
             looked_at: None,
             omitted: 0,
             omitted_certificates: 0,
@@ -111,7 +111,7 @@ impl Report {
     /// The worst status of the run. Endpoints that were not reached and entries that could not be
     /// read are unknown.
     pub fn status(&self) -> Severity {
-        let is_complete = self.not_reached.is_empty() && self.mistakes.is_empty();
+        let is_complete = self.not_reached.is_empty() && self.problems.is_empty();
         let rest = if is_complete { Severity::Ok } else { Severity::Unknown };
         self.counts.worst().max(rest)
     }

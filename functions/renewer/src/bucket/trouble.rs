@@ -74,7 +74,7 @@ impl Troubles<'_> {
     }
 
     /// Records trouble, and answers whether it is news: people are notified once, and not for each
-    /// certificate. What cannot be recorded is news.
+    /// certificate. Trouble that cannot be recorded counts as news.
     pub(crate) async fn meet(&self, issuer: &Issuer, trouble: &Trouble) -> bool {
         let mut is_news = true;
         let recorded = self

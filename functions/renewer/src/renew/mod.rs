@@ -211,8 +211,8 @@ impl Renewer {
         })))
     }
 
-    /// Removes TXT records that are left in DNS. That it cannot be done is no failure: people are
-    /// notified when a version was published, and later runs try again.
+    /// Removes TXT records that are left in DNS. A record that cannot be removed is no failure:
+    /// people are notified when a version was published, and later runs try again.
     async fn tidy(&self, lease: &Lease<'_>, task: &Task<'_>, is_published: bool) {
         let name = &task.wanted.name;
         match leftovers::remove(lease, task).await {

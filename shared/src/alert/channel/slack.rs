@@ -10,7 +10,7 @@ use crate::alert::sender::Sender;
 use crate::bucket::store::{self, Store};
 use crate::text::{cut_utf16, utf16_length};
 
-/// Where the webhook's URL is in the bucket: one line of text. Whoever has it can write into the
+/// The webhook's URL in the bucket: one line of text. Anyone who has the URL can write into the
 /// channel.
 pub const KEY: &str = "secrets/slack-webhook";
 

@@ -136,7 +136,7 @@ impl Words<'_> {
                 .to_owned();
         };
         let mut summary = in_words(report.counts);
-        match report.mistakes.len() {
+        match report.problems.len() {
             0 => {}
             1 => summary.push_str(" The inventory has 1 error."),
             errors => {
@@ -300,7 +300,7 @@ impl Words<'_> {
         };
 
         // The cause and what to do about it are said once, at the certificate.
-        if certificate.renewal.problem.is_some() {
+        if certificate.renewal.failure.is_some() {
             return format!("neverlapse renews it (as certificate {name}), but the last try failed.");
         }
 
@@ -335,7 +335,9 @@ impl Words<'_> {
         let managed = managed.map(|name| Managed {
             name,
             step: self.managed_step(name, self.endpoint(&incident.place)),
-            wait_until: self.certificate(name).and_then(|found| found.renewal.wait_until),
+            wait_until: self
+                .certificate(name)
+                .and_then(|found| found.renewal.failure.as_ref()?.wait_until),
         });
         advice(incident, managed, self.watchlist.source(), self.sender)
     }

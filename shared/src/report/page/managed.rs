@@ -214,16 +214,13 @@ fn lines(certificate: &CertificateReport) -> Vec<String> {
         .findings
         .iter()
         .any(|finding| matches!(finding.kind, Kind::RenewalFailed { .. }));
-    if let Some(problem) = &certificate.renewal.problem
+    if let Some(failure) = &certificate.renewal.failure
         && !is_reported
     {
-        let next_try = match certificate.renewal.next_try {
-            Some(at) => format!(" Next try: {at}."),
-            None => String::new(),
-        };
         lines.push(format!(
-            "Renewal failed: {}.{next_try}",
-            cut(problem).trim_end_matches('.')
+            "Renewal failed: {}. Next try: {}.",
+            cut(&failure.problem).trim_end_matches('.'),
+            failure.next_try
         ));
     }
     lines

@@ -54,13 +54,13 @@ pub fn page(report: &Report, place: Option<&str>) -> Result<String, askama::Erro
         counts: counts(report),
         shares: shares(report),
         shares_words: report.counts.to_string(),
-        mistakes: report
-            .mistakes
+        problems: report
+            .problems
             .iter()
             .take(LISTED)
             .map(|problem| cut(&problem.to_string()))
             .collect(),
-        mistakes_more: report.mistakes.len().saturating_sub(LISTED),
+        problems_more: report.problems.len().saturating_sub(LISTED),
         not_reached: joined(report.not_reached.iter().take(LISTED)),
         not_reached_more: report.not_reached.len().saturating_sub(LISTED),
         worst: bad.iter().take(WORST).map(|endpoint| Item::of(endpoint)).collect(),
@@ -95,8 +95,8 @@ struct Page<'a> {
     counts: [Count; 4],
     shares: Vec<Share>,
     shares_words: String,
-    mistakes: Vec<String>,
-    mistakes_more: usize,
+    problems: Vec<String>,
+    problems_more: usize,
     not_reached: String,
     not_reached_more: usize,
     worst: Vec<Item>,
