@@ -7,8 +7,8 @@ use neverlapse::finding::{Finding, Kind, Phase, Served, Severity};
 use neverlapse::inventory::Problem;
 use neverlapse::observation::{Observation, Revocation, Tls};
 use neverlapse::report::{
-    AddressReport, AddressStage, CertificateReport, EndpointReport, FailedTry, InstanceReport, RenewalReport, Report,
-    Stage, StoredVersion, Version,
+    AddressReport, AddressStage, CertificateReport, EndpointReport, FailedTry, InstanceReport, InstanceStage,
+    RenewalReport, Report, StoredVersion, Version,
 };
 use neverlapse::timestamp::Timestamp;
 use time::Duration;
@@ -420,16 +420,16 @@ fn managed(report: &Report, now: Timestamp) -> Vec<CertificateReport> {
     };
     let mut delivered = of("www.shop.example", "www.shop.example:443", Severity::Ok);
     delivered.instances = (1..=3)
-        .map(|index| instance(&delivered, index, Stage::Served, None))
+        .map(|index| instance(&delivered, index, InstanceStage::Served, None))
         .collect();
     let mut stuck = of("shop.example", "shop.example:443", Severity::Warning);
     stuck.instances = (1..=4)
         .map(|index| match index {
             4 => {
                 let reason = "nginx -t failed: cannot load certificate key (permission denied)";
-                instance(&stuck, 4, Stage::Failed, Some(reason))
+                instance(&stuck, 4, InstanceStage::Failed, Some(reason))
             }
-            _ => instance(&stuck, index, Stage::Served, None),
+            _ => instance(&stuck, index, InstanceStage::Served, None),
         })
         .collect();
     stuck.findings = stuck
@@ -442,7 +442,7 @@ fn managed(report: &Report, now: Timestamp) -> Vec<CertificateReport> {
     if let Some(current) = &mut refused.current {
         current.issuer = "digicert".to_owned();
     }
-    refused.instances = vec![instance(&refused, 7, Stage::Served, None)];
+    refused.instances = vec![instance(&refused, 7, InstanceStage::Served, None)];
     let problem = "digicert: CAA record for shop.example prevents issuance (urn:ietf:params:acme:error:caa)";
     let (since, next_try) = (now - Duration::hours(30), now + Duration::hours(6));
     refused.renewal = RenewalReport {
