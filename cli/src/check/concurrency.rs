@@ -1,6 +1,6 @@
 //! How many endpoints are probed at the same time.
 
-use std::fs;
+use rustix::process::{Resource, getrlimit};
 
 /// The number that was requested, or the usual one, unless the limit on open files allows fewer.
 ///
@@ -31,11 +31,9 @@ fn possible(files: usize) -> usize {
     files.saturating_sub(OTHER_FILES) / FILES_PER_ENDPOINT
 }
 
-/// The limit on open files, where the system has it in a file.
+/// The limit on open files, if there is one.
 fn open_files() -> Option<usize> {
-    let limits = fs::read_to_string("/proc/self/limits").ok()?;
-    let soft = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
-    soft.split_whitespace().next()?.parse().ok()
+    getrlimit(Resource::Nofile).current?.try_into().ok()
 }
 
 const USUAL: u32 = 200;

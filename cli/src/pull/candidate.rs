@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use neverlapse::bucket::document;
 use neverlapse::bucket::version::{CERT, CHAIN, Current, FILES, FULLCHAIN, FileHash, MANIFEST, Manifest, PRIVKEY};
 use neverlapse::certificate::{Role, describe};
 use neverlapse::endpoint::Host;
@@ -113,13 +114,7 @@ fn whole(candidate: &Candidate<'_>) -> Result<(), Refused> {
         return Err(Refused::OtherManifest);
     }
 
-    let manifest: Manifest = serde_json::from_slice(candidate.manifest).map_err(|error| unreadable(MANIFEST, error))?;
-    if manifest.schema != Manifest::SCHEMA {
-        return Err(unreadable(
-            MANIFEST,
-            format!("schema {:?} (expected {:?})", manifest.schema, Manifest::SCHEMA),
-        ));
-    }
+    let manifest: Manifest = document::read(candidate.manifest).map_err(|error| unreadable(MANIFEST, error))?;
     if manifest.facts != candidate.current.facts {
         return Err(Refused::Disagree);
     }

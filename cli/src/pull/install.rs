@@ -60,41 +60,41 @@ struct Switched<'w, 'a> {
 /// Tries to install certificates with the same commands: switches, tests, reloads and checks. What
 /// does not pass is switched back, and the server reloaded if it may have seen the new files.
 async fn attempt<'a>(batch: &mut [&mut Work<'a>], budget: Budget, journal: Journal) -> Installation<'a> {
-    let mut attempt = Installation::default();
+    let mut installation = Installation::default();
 
     let mut switched = Vec::new();
     for work in batch {
         let wanted = work.wanted;
         let variables = renewed([&**work]);
-        match attempt.switch(work) {
+        match installation.switch(work) {
             Ok(work) => switched.push(work),
             Err(Back::WasLive) => reload_old(wanted, &variables, budget, journal).await,
             Err(Back::Nothing | Back::Switched) => {}
         }
     }
     let Some(wanted) = switched.first().map(|switched| switched.work.wanted) else {
-        return attempt;
+        return installation;
     };
 
     let variables = renewed(switched.iter().map(|switched| &*switched.work));
     if let Some(test) = &wanted.test
         && let Err(failure) = test.run(&variables, budget.limit(wanted.timeout)).await
     {
-        let back = attempt.reject(switched, "the test failed", &failure);
+        let back = installation.reject(switched, "the test failed", &failure);
         // Nothing was reloaded. But a server may have started, or have been started again, since an
         // earlier run switched and was cut off.
         if back == Back::WasLive {
             reload_old(wanted, &variables, budget, journal).await;
         }
-        return attempt;
+        return installation;
     }
 
     if let Err(failure) = reload(wanted, &variables, budget).await {
-        let back = attempt.reject(switched, "the reload failed", &failure);
+        let back = installation.reject(switched, "the reload failed", &failure);
         if back > Back::Nothing {
             reload_old(wanted, &variables, budget, journal).await;
         }
-        return attempt;
+        return installation;
     }
 
     // All together: a server that is down takes its whole time.
@@ -106,15 +106,15 @@ async fn attempt<'a>(batch: &mut [&mut Work<'a>], budget: Budget, journal: Journ
     for (switched, check) in switched.into_iter().zip(checks) {
         match check {
             Seen::Another(reason) => {
-                back = back.max(attempt.not_served(switched, format!("after the reload {reason}")));
+                back = back.max(installation.not_served(switched, format!("after the reload {reason}")));
             }
-            seen => attempt.finish(switched, &seen),
+            seen => installation.finish(switched, &seen),
         }
     }
     if back > Back::Nothing {
         reload_old(wanted, &variables, budget, journal).await;
     }
-    attempt
+    installation
 }
 
 impl<'a> Installation<'a> {

@@ -227,25 +227,27 @@ impl<'a> Run<'a> {
         }
         let mut endings = self.report_broken(broken, instance).await;
 
-        let jobs: Vec<_> = stream::iter(works).map(prepare).buffered(TOGETHER).collect().await;
-        let (mut ready, others): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| job.plan == Plan::Install);
-        for mut job in others {
-            if let Err(reason) = job.work.load_restored(self.budget).await {
-                job.problem = Some(SourceProblem::Failed(reason));
+        let all: Vec<_> = stream::iter(works).map(prepare).buffered(TOGETHER).collect().await;
+        let (mut ready, others): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|prepared| prepared.plan == Plan::Install);
+        for mut prepared in others {
+            if let Err(reason) = prepared.work.load_restored(self.budget).await {
+                prepared.problem = Some(SourceProblem::Failed(reason));
             }
-            endings.push(self.report(&mut job, &Failures::new(), instance).await);
+            endings.push(self.report(&mut prepared, &Failures::new(), instance).await);
         }
 
         while let Some(first) = ready.first() {
             let wanted = first.work.wanted;
-            let (mut batch, rest): (Vec<_>, Vec<_>) =
-                ready.into_iter().partition(|job| wanted.shares_reload(job.work.wanted));
+            let (mut batch, rest): (Vec<_>, Vec<_>) = ready
+                .into_iter()
+                .partition(|prepared| wanted.shares_reload(prepared.work.wanted));
             ready = rest;
 
-            let works = batch.iter_mut().map(|job| &mut job.work).collect();
+            let works = batch.iter_mut().map(|prepared| &mut prepared.work).collect();
             let failures = install(works, self.budget, self.journal).await;
-            for job in &mut batch {
-                endings.push(self.report(job, &failures, instance).await);
+            for prepared in &mut batch {
+                endings.push(self.report(prepared, &failures, instance).await);
             }
         }
         endings
@@ -283,12 +285,12 @@ impl<'a> Run<'a> {
                     }
                 }
                 Err(problem) => {
-                    let job = Prepared {
+                    let prepared = Prepared {
                         work,
                         plan: Plan::Nothing,
                         problem: Some(problem),
                     };
-                    worst = worst.max(self.log(&job.outcome(&Failures::new()).verdict()));
+                    worst = worst.max(self.log(&prepared.outcome(&Failures::new()).verdict()));
                 }
             }
         }
@@ -296,23 +298,23 @@ impl<'a> Run<'a> {
     }
 
     /// Reports how it ended, to the probe and in the journal.
-    async fn report(&self, job: &mut Prepared<'a>, failures: &Failures<'_>, instance: &Result<String>) -> Ending {
-        let outcome = job.outcome(failures);
+    async fn report(&self, prepared: &mut Prepared<'a>, failures: &Failures<'_>, instance: &Result<String>) -> Ending {
+        let outcome = prepared.outcome(failures);
         let verdict = outcome.verdict();
         let receipt = receipt(&outcome, self.reporter(instance));
 
         let sent = match (instance, &receipt) {
-            (Ok(_), Some(receipt)) => job.work.report(receipt.clone(), self.owner).await,
+            (Ok(_), Some(receipt)) => prepared.work.report(receipt.clone(), self.owner).await,
             (Ok(_), None) => Ok(()),
             (Err(error), _) => Err(anyhow!("{error:#}")),
         };
 
-        let name = &job.work.wanted.name;
+        let name = &prepared.work.wanted.name;
         let worst = match sent {
             Ok(()) => Severity::Ok,
             Err(error) => self.not_reported(name, &error),
         };
-        for line in job.work.mended.iter().chain(&job.work.warnings) {
+        for line in prepared.work.mended.iter().chain(&prepared.work.warnings) {
             self.journal.warning(&format!("{name}: {line}"));
         }
         Ending {

@@ -31,7 +31,7 @@ use super::receipt::{Reporter, receipt};
 use super::source::Source;
 use super::state::Owner;
 use super::work::{Errand, Work};
-use super::{Job, prepare};
+use super::{Prepared, prepare};
 
 /// What happens to a host.
 #[derive(Clone, Copy, Debug)]
@@ -341,15 +341,15 @@ impl<'l> Host<'l> {
         let Ok(work) = Work::open(&self.config, wanted, source, errand, self.now) else {
             panic!("it cannot be opened");
         };
-        let mut job = prepare(work).await;
+        let mut prepared = prepare(work).await;
         if fault == Fault::AfterPreparing {
             return;
         }
 
         let budget = Budget::of_run();
         let mut failures = Failures::new();
-        if job.plan == Plan::Install {
-            let work = &mut job.work;
+        if prepared.plan == Plan::Install {
+            let work = &mut prepared.work;
             match fault {
                 Fault::AfterBeginning => return drop(work.begin()),
                 Fault::AfterSwitching => return drop(work.begin().and_then(|_| work.switch())),
@@ -359,13 +359,13 @@ impl<'l> Host<'l> {
                 }
                 _ => failures = install(vec![work], budget, Journal::open()).await,
             }
-        } else if job.work.load_restored(budget).await.is_err() {
+        } else if prepared.work.load_restored(budget).await.is_err() {
             return;
         }
         if fault == Fault::AfterInstalling {
             return;
         }
-        report(&mut job, &failures).await;
+        report(&mut prepared, &failures).await;
     }
 
     async fn assert_all_is_well(&self, history: &str) {
@@ -407,8 +407,8 @@ impl<'l> Host<'l> {
     }
 }
 
-async fn report(job: &mut Job<'_>, failures: &Failures<'_>) {
-    let outcome = job.outcome(failures);
+async fn report(prepared: &mut Prepared<'_>, failures: &Failures<'_>) {
+    let outcome = prepared.outcome(failures);
     let reporter = Reporter {
         instance: "web-1",
         host: "web",
@@ -420,7 +420,7 @@ async fn report(job: &mut Job<'_>, failures: &Failures<'_>) {
     };
     if let Some(receipt) = receipt(&outcome, reporter) {
         // The bucket may be away.
-        let _ = job.work.report(receipt, &owner).await;
+        let _ = prepared.work.report(receipt, &owner).await;
     }
 }
 

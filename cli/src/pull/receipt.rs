@@ -111,7 +111,7 @@ mod tests {
     use neverlapse::timestamp::Timestamp;
 
     use super::super::plan::Plan;
-    use super::super::state::Seen;
+    use super::super::state::Shown;
     use super::super::state::tests::{current, installed, pending};
     use super::*;
 
@@ -135,8 +135,8 @@ mod tests {
         receipt(&outcome, WEB)
     }
 
-    fn seen(sequence: u64, version: &str) -> Option<Seen> {
-        Some(Seen {
+    fn seen(sequence: u64, version: &str) -> Option<Shown> {
+        Some(Shown {
             source: "s3://bucket".into(),
             tag: "tag".into(),
             current: current(sequence, version),

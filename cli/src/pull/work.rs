@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Error, Result, anyhow, bail};
+use neverlapse::bucket::document;
 use neverlapse::bucket::receipt::{self, Receipt};
 use neverlapse::bucket::store::Fresh;
 use neverlapse::bucket::version::{Current, FILES, FULLCHAIN, Facts, MANIFEST, PRIVKEY, current_key, file_key};
@@ -882,11 +883,7 @@ async fn send(
 
 /// A `current.json`, if this client knows its format and can have a folder for it.
 fn understood(json: &[u8]) -> Result<Current, String> {
-    let current: Current = serde_json::from_slice(json).map_err(|error| error.to_string())?;
-
-    if current.schema != Current::SCHEMA {
-        return Err(format!("schema {:?} (expected {:?})", current.schema, Current::SCHEMA));
-    }
+    let current: Current = document::read(json).map_err(|error| error.to_string())?;
     if !name::is_folder(&current.facts.version) {
         return Err(format!("version {:?} cannot be a folder", current.facts.version));
     }
