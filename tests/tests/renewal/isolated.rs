@@ -15,7 +15,7 @@ use crate::bucket::Bucket;
 use crate::fixture::{Lab, issuer};
 
 pub(crate) struct Isolated<'a> {
-    lab: &'a Lab,
+    pub(crate) lab: &'a Lab,
     pub(crate) bucket: Bucket,
     folder: TempDir,
 }

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,13 +12,12 @@ use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use neverlapse::renewal::request::{Action, Request, RequestedBy};
 use neverlapse::timestamp::Timestamp;
 use neverlapse_tests::fault::{Fate, Proxy};
-use neverlapse_tests::pebble::{Options, Pebble};
+use neverlapse_tests::pebble::Pebble;
 use neverlapse_tests::pki::Authority;
-use neverlapse_tests::program::program;
-use neverlapse_tests::runtime::Function;
 use serde_json::Value;
 
 use crate::fixture::{Lab, certificate, forced, request};
+use crate::isolated::Isolated;
 
 /// One of the renewer's requests: what it asks, and for the how many-th time.
 type Step = (String, usize);
@@ -45,15 +43,15 @@ struct Remains {
 }
 
 pub(crate) async fn killed_at_every_step_it_finishes_with_one_certificate(lab: &Lab) -> Result<()> {
-    let (pebble, authority) = ca(lab).await?;
+    let isolated = Isolated::open(lab, "killed").await?;
+    let (pebble, authority) = ca(&isolated).await?;
     let zone = lab.stack.create_zone(DOMAIN).await?;
-    let folder = tempfile::tempdir()?;
 
     // One that nobody kills shows the steps.
-    let whole = Patient::new("whole", DOMAIN, None, lab, &pebble, &authority).await?;
-    lab.inventory(&whole.entry()).await?;
-    ensure!(!whole.renew(lab, folder.path()).await?, "nobody killed it");
-    lab.bucket.verified("whole", &pebble).await?;
+    let whole = Patient::new("whole", DOMAIN, None, &isolated, &pebble, &authority).await?;
+    isolated.inventory(&whole.entry()).await?;
+    ensure!(!whole.renew(&isolated).await?, "nobody killed it");
+    isolated.bucket.verified("whole", &pebble).await?;
     let steps = whole.steps();
     ensure!(steps.len() > 15, "too few steps: {steps:?}");
 
@@ -61,22 +59,22 @@ pub(crate) async fn killed_at_every_step_it_finishes_with_one_certificate(lab: &
     let mut patients = Vec::new();
     for (number, (step, fate)) in fates.enumerate() {
         let (name, at) = (format!("p{number:02}"), Some((step.clone(), fate)));
-        patients.push(Patient::new(&name, DOMAIN, at, lab, &pebble, &authority).await?);
+        patients.push(Patient::new(&name, DOMAIN, at, &isolated, &pebble, &authority).await?);
     }
     let entries: String = patients.iter().map(Patient::entry).collect();
-    lab.inventory(&entries).await?;
+    isolated.inventory(&entries).await?;
     each(&patients, async |patient| {
-        ensure!(patient.renew(lab, folder.path()).await?, "{patient} was never reached");
+        ensure!(patient.renew(&isolated).await?, "{patient} was never reached");
         Ok(())
     })
     .await?;
 
     let mut remains = Vec::new();
     for patient in &patients {
-        let left = patient.remains(lab, &zone).await?;
+        let left = patient.remains(&isolated, &zone).await?;
         // Half a version is never visible.
         if left.published {
-            lab.bucket.verified(&patient.name, &pebble).await?;
+            isolated.bucket.verified(&patient.name, &pebble).await?;
         }
         remains.push(left);
     }
@@ -85,16 +83,16 @@ pub(crate) async fn killed_at_every_step_it_finishes_with_one_certificate(lab: &
     tokio::time::sleep(wait.try_into().unwrap_or_default()).await;
     each(&patients, async |patient| {
         patient.armed.store(false, Ordering::Relaxed);
-        patient.renew(lab, folder.path()).await.map(drop)
+        patient.renew(&isolated).await.map(drop)
     })
     .await?;
 
     let mut table = String::from("killed at each step, then run again:\n");
     let mut wrong = Vec::new();
     for (patient, left) in patients.iter().zip(&remains) {
-        let then = patient.remains(lab, &zone).await?;
-        let versions = lab.bucket.versions(&patient.name).await?;
-        let verified = lab.bucket.verified(&patient.name, &pebble).await;
+        let then = patient.remains(&isolated, &zone).await?;
+        let versions = isolated.bucket.versions(&patient.name).await?;
+        let verified = isolated.bucket.verified(&patient.name, &pebble).await;
         let finalized = patient.count("POST /finalize-order");
         let orders = patient.count("POST /order-plz");
         writeln!(
@@ -120,10 +118,10 @@ pub(crate) async fn killed_at_every_step_it_finishes_with_one_certificate(lab: &
 /// An account's key is stored as the next one, told to the CA, and stored as the only one; the
 /// renewer is killed at each of that.
 pub(crate) async fn an_account_key_is_replaced_once_wherever_it_dies(lab: &Lab) -> Result<()> {
-    let (pebble, authority) = ca(lab).await?;
+    let isolated = Isolated::open(lab, "rekeyed").await?;
+    let (pebble, authority) = ca(&isolated).await?;
     lab.stack.create_zone(REKEYED).await?;
-    let folder = tempfile::tempdir()?;
-    let patient = async |name: &str, step| Patient::new(name, REKEYED, step, lab, &pebble, &authority).await;
+    let patient = async |name: &str, step| Patient::new(name, REKEYED, step, &isolated, &pebble, &authority).await;
     let replacement = |patient: &Patient| Request {
         action: Action::ReplaceAccountKey,
         requested_by: RequestedBy::Person,
@@ -131,13 +129,10 @@ pub(crate) async fn an_account_key_is_replaced_once_wherever_it_dies(lab: &Lab) 
     };
 
     let whole = patient("k-whole", None).await?;
-    lab.inventory(&whole.entry()).await?;
-    ensure!(!whole.renew(lab, folder.path()).await?, "nobody killed it");
+    isolated.inventory(&whole.entry()).await?;
+    ensure!(!whole.renew(&isolated).await?, "nobody killed it");
     whole.forget();
-    ensure!(
-        !whole.run(&replacement(&whole), lab, folder.path()).await?,
-        "nobody killed it"
-    );
+    ensure!(!whole.run(&replacement(&whole), &isolated).await?, "nobody killed it");
     let steps = whole.steps();
     let told = steps.iter().filter(|step| step.0 == ROLLOVER).count();
     let stored = steps.iter().filter(|step| step.0.starts_with("PUT accounts/")).count();
@@ -149,38 +144,33 @@ pub(crate) async fn an_account_key_is_replaced_once_wherever_it_dies(lab: &Lab) 
         patients.push(patient(&format!("k{number:02}"), Some((step.clone(), fate))).await?);
     }
     let entries: String = patients.iter().map(Patient::entry).collect();
-    lab.inventory(&entries).await?;
+    isolated.inventory(&entries).await?;
     let key = async |patient: &Patient| {
-        let text = lab
-            .stack
-            .get(&format!("accounts/{}/account.json", patient.name))
-            .await?;
+        let account = format!("accounts/{}/account.json", patient.name);
+        let text = isolated.bucket.get(&account).await?;
         let account: Value = serde_json::from_str(&text.context("there is an account")?)?;
         ensure!(account["next_key"].is_null(), "{patient}: a replacement is under way");
         Ok(account["key"].clone())
     };
     each(&patients, async |patient| {
         patient.armed.store(false, Ordering::Relaxed);
-        ensure!(!patient.renew(lab, folder.path()).await?, "{patient}: nobody killed it");
+        ensure!(!patient.renew(&isolated).await?, "{patient}: nobody killed it");
         let before = key(patient).await?;
         patient.forget();
         patient.armed.store(true, Ordering::Relaxed);
         let asked = replacement(patient);
-        ensure!(
-            patient.run(&asked, lab, folder.path()).await?,
-            "{patient} was never reached"
-        );
+        ensure!(patient.run(&asked, &isolated).await?, "{patient} was never reached");
         patient.armed.store(false, Ordering::Relaxed);
         // Delivered again, twice: the first finishes it, the second finds it done.
-        patient.run(&asked, lab, folder.path()).await?;
+        patient.run(&asked, &isolated).await?;
         let after = key(patient).await?;
         ensure!(after != before, "{patient}: the key is not replaced");
-        patient.run(&asked, lab, folder.path()).await?;
+        patient.run(&asked, &isolated).await?;
         ensure!(key(patient).await? == after, "{patient}: the key is replaced twice");
         // And the CA knows us by it.
-        let first = lab.bucket.current(&patient.name).await?;
-        ensure!(!patient.run(&forced(&patient.name), lab, folder.path()).await?);
-        let second = lab.bucket.verified(&patient.name, &pebble).await?;
+        let first = isolated.bucket.current(&patient.name).await?;
+        ensure!(!patient.run(&forced(&patient.name), &isolated).await?);
+        let second = isolated.bucket.verified(&patient.name, &pebble).await?;
         ensure!(
             Some(&second) != first.as_ref()
                 && second.facts.issuer.account == first.context("a first")?.facts.issuer.account
@@ -198,21 +188,17 @@ pub(crate) async fn an_account_key_is_replaced_once_wherever_it_dies(lab: &Lab) 
 }
 
 /// An ACME server, and who vouches for the proxies in front of it.
-async fn ca(lab: &Lab) -> Result<(Pebble, Authority)> {
-    let options = Options {
-        nonces_refused: 0,
-        ..Options::default()
-    };
-    let (pebble, _) = lab.issuer("killed", options).await?;
+async fn ca(isolated: &Isolated<'_>) -> Result<(Pebble, Authority)> {
+    let (pebble, _) = isolated.issuer("killed").await?;
     let authority = Authority::new()?;
     let roots = format!("{}{}", authority.root(), pebble.issuing_root);
-    lab.stack.put("ca/killed.pem", &roots).await?;
+    isolated.bucket.put("ca/killed.pem", &roots).await?;
     Ok((pebble, authority))
 }
 
-/// Several at once, as many as two processors like.
+/// A few at once: all else in this suite goes on beside it.
 async fn each(patients: &[Patient], work: impl AsyncFn(&Patient) -> Result<()>) -> Result<()> {
-    let all = stream::iter(patients).map(|patient| work(patient)).buffer_unordered(6);
+    let all = stream::iter(patients).map(|patient| work(patient)).buffer_unordered(4);
     all.try_collect::<()>().await
 }
 
@@ -221,14 +207,14 @@ impl Patient {
         name: &str,
         domain: &'static str,
         step: Option<(Step, Fate)>,
-        lab: &Lab,
+        isolated: &Isolated<'_>,
         pebble: &Pebble,
         authority: &Authority,
     ) -> Result<Self> {
         let (armed, seen) = (Arc::new(AtomicBool::new(true)), Arc::<Mutex<Vec<Step>>>::default());
         let fate = {
             let (armed, seen, step) = (armed.clone(), seen.clone(), step.clone());
-            let (name, bucket) = (name.to_owned(), lab.stack.bucket.clone());
+            let (name, bucket) = (name.to_owned(), isolated.bucket.name().to_owned());
             move |line: &String| {
                 let mut seen = seen.lock().unwrap();
                 let what = plain(line, &bucket, &name);
@@ -243,7 +229,7 @@ impl Patient {
         let leaf = authority.leaf("127.0.0.1", Timestamp::now() + time::Duration::days(60))?;
         let ca = pebble.directory.trim_end_matches("/dir");
         Ok(Self {
-            aws: Proxy::start(lab.stack.endpoint(), fate.clone()).await?,
+            aws: Proxy::start(isolated.lab.stack.endpoint(), fate.clone()).await?,
             ca: Proxy::start_tls(ca, &pebble.listening_root, &leaf, fate).await?,
             name: name.to_owned(),
             domain,
@@ -264,25 +250,19 @@ impl Patient {
     }
 
     /// Runs the built renewer on what the probe asks; whether it was killed.
-    async fn renew(&self, lab: &Lab, folder: &Path) -> Result<bool> {
-        self.run(&request(&self.name), lab, folder).await
+    async fn renew(&self, isolated: &Isolated<'_>) -> Result<bool> {
+        self.run(&request(&self.name), isolated).await
     }
 
     /// Likewise, on any request.
-    async fn run(&self, request: &Request, lab: &Lab, folder: &Path) -> Result<bool> {
-        let log = folder.join(format!("{}.log", self.name));
-        let environment = lab.stack.renewer_environment(lab.dns.address, &self.aws.endpoint);
-        let function = Function::start(&program("renewer").await?, &environment, &log).await?;
-        let event = lab.batch(request)?;
-        let answer = tokio::select! {
+    async fn run(&self, request: &Request, isolated: &Isolated<'_>) -> Result<bool> {
+        let done = tokio::select! {
             () = self.aws.held() => return Ok(true),
             () = self.ca.held() => return Ok(true),
-            answer = function.invoke(event) => answer?,
+            done = isolated.run_through(&self.aws.endpoint, request) => done?,
             () = tokio::time::sleep(LONG) => bail!("{self}: the renewer does not answer"),
         };
-        let failed = answer["batchItemFailures"].as_array().context("a batch's answer")?;
-        let said = || std::fs::read_to_string(&log).unwrap_or_default();
-        ensure!(failed.is_empty(), "{self}: the renewer failed:\n{}", said());
+        ensure!(done, "{self}: the renewer failed:\n{}", isolated.log(&self.name)?);
         Ok(false)
     }
 
@@ -305,21 +285,21 @@ impl Patient {
         self.seen.lock().unwrap().iter().filter(|step| step.0 == what).count()
     }
 
-    async fn remains(&self, lab: &Lab, zone: &str) -> Result<Remains> {
-        let record = lab.stack.get(&format!("orders/{}.json", self.name)).await?;
+    async fn remains(&self, isolated: &Isolated<'_>, zone: &str) -> Result<Remains> {
+        let record = isolated.bucket.get(&format!("orders/{}.json", self.name)).await?;
         let owner = format!("_acme-challenge.{}", self.host());
-        let txt = lab.stack.txt(zone).await?;
+        let txt = isolated.lab.stack.txt(zone).await?;
         Ok(Remains {
             record: record.map(|text| serde_json::from_str(&text)).transpose()?,
             txt: txt.iter().filter(|(name, _)| *name == owner).count(),
-            files: lab
+            files: isolated
                 .bucket
                 .versions(&self.name)
                 .await?
                 .iter()
                 .map(|version| version.1)
                 .sum(),
-            published: lab.bucket.current(&self.name).await?.is_some(),
+            published: isolated.bucket.current(&self.name).await?.is_some(),
         })
     }
 }
