@@ -1,6 +1,8 @@
 //! One request, from the question whether anything is due to the version that is published.
 
 mod dry_run;
+#[cfg(test)]
+mod herd;
 pub(crate) mod job;
 mod leftovers;
 mod revoke;
