@@ -38,11 +38,12 @@ pub(crate) async fn certificates(store: &Store) -> Vec<CertificateReport> {
 /// written does not stop the others; the error names all of them.
 pub(crate) async fn write(store: &Store, report: &Report, place: &str) -> Result<(), String> {
     let json = serde_json::to_vec(report).map_err(|error| format!("the report is no JSON: {error}"))?;
+    let json = Object::new(json, JSON);
     let results = [
-        put(store, &dated(report.started_at), json.clone(), JSON).await,
-        put(store, LATEST_JSON, json, JSON).await,
+        put(store, &dated(report.started_at), json.clone()).await,
+        put(store, LATEST_JSON, json).await,
         match isolated(|| page(report, Some(place))) {
-            Ok(Ok(page)) => put(store, LATEST_PAGE, page.into_bytes(), HTML).await,
+            Ok(Ok(page)) => put(store, LATEST_PAGE, Object::new(page, HTML)).await,
             Ok(Err(error)) => Err(format!("the report is no page: {error}")),
             Err(panicked) => Err(format!("the report is no page: {panicked}")),
         },
@@ -56,12 +57,10 @@ pub(crate) async fn write(store: &Store, report: &Report, place: &str) -> Result
     }
 }
 
-async fn put(store: &Store, key: &str, body: Vec<u8>, content_type: &'static str) -> Result<(), String> {
-    let bytes = body.len();
-    store
-        .put(key, Object::new(body, content_type), Expecting::Anything)
-        .await
-        .map_err(|error| error.to_string())?;
+async fn put(store: &Store, key: &str, object: Object<'_>) -> Result<(), String> {
+    let bytes = object.body().len();
+    let written = store.put(key, object, Expecting::Anything).await;
+    written.map_err(|error| error.to_string())?;
     info!(key, bytes, "report written");
     Ok(())
 }

@@ -7,6 +7,7 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::get_object::GetObjectError;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::ServerSideEncryption;
+use bytes::Bytes;
 use serde::Serialize;
 use thiserror::Error;
 use tokio::time::sleep;
@@ -364,10 +365,10 @@ impl Store {
     }
 }
 
-/// An object to write: its content and how S3 is to keep it.
+/// An object to write: its content and how S3 is to keep it. It is cheap to clone.
 #[derive(Clone)]
 pub struct Object<'a> {
-    body: Vec<u8>,
+    body: Bytes,
     content_type: &'static str,
     kms_key: Option<&'a str>,
 }
@@ -383,7 +384,7 @@ impl<'a> Object<'a> {
     /// Content of another type.
     pub fn new(body: impl Into<Vec<u8>>, content_type: &'static str) -> Self {
         Self {
-            body: body.into(),
+            body: Bytes::from(body.into()),
             content_type,
             kms_key: None,
         }
