@@ -22,7 +22,7 @@ REGION ?= $(or $(AWS_REGION),$(AWS_DEFAULT_REGION),eu-central-1)
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
 
-setup: $(addprefix $(LOCAL)/,$(addsuffix .done,sam/ ministack/ aws/ pebble/ node/ nfpm/ nginx strace chromium rpm)) ## install the pinned tools for tests into .local
+setup: $(addprefix $(LOCAL)/,$(addsuffix .done,sam/ ministack/ aws/ pebble/ node/ nfpm/ nginx strace chromium rpm valgrind)) ## install the pinned tools for tests into .local
 
 # Built like the programs for tests (tests/src/program.rs), so that no dependency is built twice.
 demo: ## the whole loop on a local AWS: seen, renewed, pulled, stuck, repaired, served
@@ -259,8 +259,8 @@ $(LOCAL)/cdk/.done: Makefile docs/cdk/package-lock.json | $(LOCAL)/node/.done
 	@touch $@
 
 # Debian's packages, each named after the command that it brings. Tests kill `neverlapse pull` at each of its system
-# calls, with strace, and install the client's .rpm.
-DEBIAN := $(addprefix $(LOCAL)/,nginx.done strace.done chromium.done rpm.done certtool.done)
+# calls, with strace, install the client's .rpm, and count instructions with valgrind.
+DEBIAN := $(addprefix $(LOCAL)/,nginx.done strace.done chromium.done rpm.done valgrind.done certtool.done)
 $(LOCAL)/nginx.done: PACKAGE := nginx-light
 $(LOCAL)/strace.done: PACKAGE := strace
 $(LOCAL)/chromium.done: PACKAGE := chromium
@@ -271,10 +271,12 @@ $(LOCAL)/certtool.done: PACKAGE := gnutls-bin
 $(LOCAL)/strace.done: | $(LOCAL)/nginx.done
 $(LOCAL)/chromium.done: | $(LOCAL)/strace.done
 $(LOCAL)/rpm.done: | $(LOCAL)/chromium.done
-$(LOCAL)/certtool.done: | $(LOCAL)/rpm.done
+$(LOCAL)/valgrind.done: | $(LOCAL)/rpm.done
+$(LOCAL)/certtool.done: | $(LOCAL)/valgrind.done
 
 $(DEBIAN): $(LOCAL)/%.done:
 	@mkdir -p $(LOCAL)
+$(LOCAL)/valgrind.done: PACKAGE := valgrind
 	@command -v $* >/dev/null || { echo "Installing $* (Debian's $(PACKAGE)) …"; \
 	  as_root=; [ "$$(id -u)" = 0 ] || as_root=sudo; \
 	  $$as_root apt-get update -qq && $$as_root apt-get install -y -qq --no-install-recommends $(PACKAGE) >/dev/null; } \

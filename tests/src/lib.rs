@@ -3,7 +3,7 @@
 //!
 //! [`emulator`] is a local AWS and [`stack`] what is deployed to it, [`pki`] makes certificates,
 //! [`servers`] serves them, [`dns`] knows where, [`pebble`] issues them, [`certbot`] had them
-//! before, [`runtime`] runs a built function that [`fault`] comes between, [`calls`] are what it
+//! before, a [`farm`] is many names for one of them, [`runtime`] runs a built function that [`fault`] comes between, [`calls`] are what it
 //! asked AWS for, [`inbox`] reads what SNS delivered, [`depot`] publishes versions without a CA, a
 //! [`webhost`] is an nginx that serves what was installed, a [`cluster`] is some of them behind one
 //! name, with `neverlapse pull`, and [`metadata`] is what an instance knows of itself. Everything
@@ -17,6 +17,7 @@ pub mod depot;
 pub mod dns;
 pub mod dns_fault;
 pub mod emulator;
+pub mod farm;
 pub mod fault;
 pub mod fleet;
 pub mod inbox;

@@ -51,7 +51,8 @@ impl Nginx {
 
         let root = folder.path().display();
         let configuration = format!(
-            "daemon off; pid {root}/pid; error_log {root}/error.log; events {{}}\n\
+            "daemon off; pid {root}/pid; error_log {root}/error.log;\n\
+             events {{ worker_connections 4096; }}\n\
              http {{ access_log off; client_body_temp_path {root}/b; proxy_temp_path {root}/p; fastcgi_temp_path {root}/f;\n\
              uwsgi_temp_path {root}/u; scgi_temp_path {root}/s;\n{servers}}}\n"
         );

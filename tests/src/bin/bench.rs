@@ -2,67 +2,69 @@
 //! same TLS library, blackbox_exporter, and the Python loop that most articles print. All in one
 //! run, because machines differ and are busy.
 //!
-//! The command does all of its work: it asks a name server, judges, and writes the report. The
-//! others read the names from a hosts file.
+//! The command does all of its work: it asks a name server, asks each server for a certificate of
+//! either kind of key, judges, and writes the report. The others read the names from a hosts file,
+//! and ask for one certificate.
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use futures::{StreamExt, TryStreamExt};
 use neverlapse::chain::roots::Roots;
-use neverlapse::timestamp::Timestamp;
 use neverlapse_tests::cost::Cost;
-use neverlapse_tests::dns::Dns;
-use neverlapse_tests::pki::Authority;
+use neverlapse_tests::farm::{self, CA, Farm, NAMES};
 use neverlapse_tests::process::{eventually, free_port};
-use neverlapse_tests::servers::{Nginx, Site};
+use neverlapse_tests::servers::Silent;
 use neverlapse_tests::stack::root;
-use tempfile::TempDir;
+use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::process::Command;
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::client::Resumption;
-use tokio_rustls::rustls::crypto::aws_lc_rs;
+use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
 use tokio_rustls::rustls::pki_types::ServerName;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, SignatureScheme};
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let mut arguments = std::env::args().skip(1);
-    match (arguments.next(), arguments.next()) {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    match &arguments[..] {
         // A process of its own, so that only this is measured.
-        (Some(port), Some(ca)) => shake_hands(port.parse()?, Path::new(&ca)).await,
+        [port, ca, asks_twice] => shake_hands(port.parse()?, Path::new(ca), asks_twice.parse()?).await,
         _ => compare().await,
     }
 }
 
 async fn compare() -> Result<()> {
-    let farm = Farm::open().await?;
+    let field = Field::open().await?;
     println!("{ENDPOINTS} endpoints on loopback, {CONCURRENT} at a time; the least of {ROUNDS} rounds\n");
 
-    let mut rows = vec![
-        Row::new("bare rustls handshakes", 1),
-        Row::new("neverlapse check", 1),
-        Row::new("blackbox_exporter", 1),
-        Row::new("Python, one by one", SHARE),
-    ];
+    let mut once = Row::new("bare rustls handshakes", 1);
+    let mut twice = Row::new("the same, for both kinds of key", 1);
+    let mut check = Row::new("neverlapse check", 1);
+    let mut blackbox = Row::new("blackbox_exporter", 1);
+    let mut naive = Row::new("Python, one by one", SHARE);
     for _ in 0..ROUNDS {
-        rows[0].add(farm.bare().await?);
-        rows[1].add(farm.check().await?);
-        if farm.can_name_hosts && which(BLACKBOX) {
-            rows[2].add(farm.blackbox().await?);
+        once.add(field.bare(false).await?);
+        twice.add(field.bare(true).await?);
+        check.add(field.check().await?);
+        if field.can_name_hosts && which(BLACKBOX) {
+            blackbox.add(field.blackbox().await?);
         }
-        if farm.can_name_hosts {
-            rows[3].add(farm.naive().await?);
+        if field.can_name_hosts {
+            naive.add(field.naive().await?);
         }
     }
-    print(&rows);
+    print(&[once, twice, check, blackbox, naive]);
+    let (silent, took) = field.with_silence().await?;
+    println!("\nWith {silent} that never say a word among them, neverlapse check ends after {took:.1} s.");
 
-    if !farm.can_name_hosts {
+    if !field.can_name_hosts {
         println!("\nthe others were NOT measured: only root can give them a hosts file (unshare --mount)");
     } else if !which(BLACKBOX) {
         println!("\nblackbox_exporter was NOT measured: it is not installed (Debian's {BLACKBOX})");
@@ -70,84 +72,88 @@ async fn compare() -> Result<()> {
     Ok(())
 }
 
-/// The endpoints, and the files that name them.
-struct Farm {
-    nginx: Nginx,
-    dns: Dns,
-    folder: TempDir,
+/// The endpoints, and what the others need to find them.
+struct Field {
+    farm: Farm,
     /// Whether a process can get a hosts file of its own.
     can_name_hosts: bool,
 }
 
-impl Farm {
+impl Field {
     async fn open() -> Result<Self> {
-        let authority = Authority::new()?;
-        let leaf = authority.leaf("*.farm.test", Timestamp::now() + time::Duration::days(60))?;
-        let nginx = Nginx::start(&[Site {
-            chain: leaf.fullchain,
-            key: leaf.key,
-        }])
-        .await?;
-
-        let addresses = names().map(|name| (name, vec![Ipv4Addr::LOCALHOST.into()]));
-        let dns = Dns::start(addresses.collect()).await?;
-
-        let folder = tempfile::Builder::new().prefix("neverlapse-bench-").tempdir()?;
-        let hosts: String = names().map(|name| format!("127.0.0.1 {name}\n")).collect();
-        let endpoints: String = names().map(|name| format!("{name}:{}\n", nginx.ports[0])).collect();
-        std::fs::write(folder.path().join("hosts"), hosts)?;
-        std::fs::write(folder.path().join("names"), endpoints)?;
-        std::fs::write(folder.path().join("ca.pem"), authority.root())?;
+        let farm = Farm::open(ENDPOINTS).await?;
+        let hosts: String = farm.names().map(|name| format!("127.0.0.1 {name}\n")).collect();
+        std::fs::write(farm.file("hosts"), hosts)?;
         // The Python loop reads the system's roots for each endpoint, as the articles have it.
         let system = std::fs::read_to_string(SYSTEM_ROOTS).unwrap_or_default();
-        std::fs::write(folder.path().join("roots.pem"), system + &authority.root())?;
+        let own = std::fs::read_to_string(farm.file(CA))?;
+        std::fs::write(farm.file("roots.pem"), system + &own)?;
 
         let mounts = Command::new("unshare").args(["--mount", "true"]).status().await;
         Ok(Self {
-            nginx,
-            dns,
-            folder,
+            farm,
             can_name_hosts: mounts.is_ok_and(|status| status.success()),
         })
     }
 
-    fn file(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    async fn bare(&self) -> Result<Cost> {
+    async fn bare(&self, asks_twice: bool) -> Result<Cost> {
         let mut bare = Command::new(std::env::current_exe()?);
-        bare.arg(self.nginx.ports[0].to_string()).arg(self.file("ca.pem"));
+        bare.arg(self.farm.port().to_string()).arg(self.farm.file(CA));
+        bare.arg(asks_twice.to_string());
         Cost::of(bare).await
     }
 
     async fn check(&self) -> Result<Cost> {
+        Cost::of(self.check_of(NAMES)).await
+    }
+
+    fn check_of(&self, names: &str) -> Command {
         let mut check = Command::new(root().join("target/release/neverlapse"));
         check.args(["check", "--format", "json", "--concurrency", &CONCURRENT.to_string()]);
-        check.args(["--nameserver", &self.dns.address.to_string()]);
-        check.arg("--file").arg(self.file("names"));
-        check.arg("--ca").arg(self.file("ca.pem"));
-        Cost::of(check).await
+        check.args(["--nameserver", &self.farm.dns.address.to_string()]);
+        check.arg("--file").arg(self.farm.file(names));
+        check.arg("--ca").arg(self.farm.file(CA));
+        check
+    }
+
+    /// How many of the endpoints are silent, and how many seconds it takes with them.
+    async fn with_silence(&self) -> Result<(usize, f64)> {
+        let silent = Silent::start().await?;
+        let ports = (0..ENDPOINTS).map(|index| match index % SILENT {
+            0 => silent.port,
+            _ => self.farm.port(),
+        });
+        let endpoints = self.farm.names().zip(ports);
+        let endpoints: String = endpoints.map(|(name, port)| format!("{name}:{port}\n")).collect();
+        std::fs::write(self.farm.file("silent"), endpoints)?;
+
+        let began = Instant::now();
+        let output = self.check_of("silent").output().await?;
+        let took = began.elapsed().as_secs_f64();
+        let report: Value = serde_json::from_slice(&output.stdout)?;
+        let unknown = report["counts"]["unknown"].as_u64().unwrap_or_default() as usize;
+        ensure!(unknown == ENDPOINTS / SILENT, "{}", report["counts"]);
+        Ok((unknown, took))
     }
 
     async fn naive(&self) -> Result<Cost> {
         let mut naive = self.named("python3");
         naive.arg(root().join("tests/benches/naive.py"));
-        naive.arg(self.file("names")).arg((ENDPOINTS / SHARE).to_string());
-        naive.env("SSL_CERT_FILE", self.file("roots.pem"));
+        naive.arg(self.farm.file(NAMES)).arg((ENDPOINTS / SHARE).to_string());
+        naive.env("SSL_CERT_FILE", self.farm.file("roots.pem"));
         Cost::of(naive).await
     }
 
     async fn blackbox(&self) -> Result<Cost> {
         let config = format!(
             "modules: {{tls: {{prober: tcp, timeout: 5s, tcp: {{tls: true, tls_config: {{ca_file: {:?}}}}}}}}}\n",
-            self.file("ca.pem")
+            self.farm.file(CA)
         );
-        std::fs::write(self.file("blackbox.yml"), config)?;
+        std::fs::write(self.farm.file("blackbox.yml"), config)?;
         let at = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
         let mut exporter = self.named(BLACKBOX);
         exporter.arg(format!("--web.listen-address={at}"));
-        exporter.arg(format!("--config.file={}", self.file("blackbox.yml").display()));
+        exporter.arg(format!("--config.file={}", self.farm.file("blackbox.yml").display()));
         let mut exporter = exporter.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
         eventually("blackbox_exporter's answer", async || {
             Ok(TcpStream::connect(at).await.ok().map(drop))
@@ -157,10 +163,10 @@ impl Farm {
         let id = exporter.id().context("it has ended")?;
         let before = Cost::so_far(id)?;
         let client = client()?;
-        let scrapes = names().map(|name| {
+        let scrapes = self.farm.names().map(|name| {
             let request = client.get(format!(
                 "http://{at}/probe?module=tls&target={name}:{}",
-                self.nginx.ports[0]
+                self.farm.port()
             ));
             async {
                 let text = request.send().await?.text().await?;
@@ -183,14 +189,10 @@ impl Farm {
     fn named(&self, program: &str) -> Command {
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\""]);
-        command.arg(self.file("hosts")).arg(program);
+        command.arg(self.farm.file("hosts")).arg(program);
         command.kill_on_drop(true);
         command
     }
-}
-
-fn names() -> impl Iterator<Item = String> {
-    (0..ENDPOINTS).map(|index| format!("d{index}.farm.test"))
 }
 
 fn which(program: &str) -> bool {
@@ -203,34 +205,52 @@ fn client() -> Result<reqwest::Client> {
     Ok(reqwest::Client::builder().no_proxy().build()?)
 }
 
-/// Every endpoint, with nothing but the handshake and its verification.
-async fn shake_hands(port: u16, ca: &Path) -> Result<()> {
+/// Every endpoint, with nothing but the handshake and its verification; if it asks twice, also for
+/// a certificate with an RSA key, which the server does not have.
+async fn shake_hands(port: u16, ca: &Path, asks_twice: bool) -> Result<()> {
     let roots = Roots::public().with_pem(&std::fs::read(ca)?)?;
-    let store = RootCertStore {
-        roots: roots.anchors().to_vec(),
-    };
-    let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(store)
-        .with_no_client_auth();
-    config.resumption = Resumption::disabled();
-    let connector = TlsConnector::from(Arc::new(config));
+    let provider = aws_lc_rs::default_provider();
+    let usual = connector(&roots, provider.clone())?;
+    let rsa = connector(&roots, of_rsa(provider))?;
 
-    let handshakes = names().map(|name| {
-        let connector = connector.clone();
+    let handshakes = farm::names(ENDPOINTS).map(|name| {
+        let (usual, rsa) = (usual.clone(), rsa.clone());
         let handshake = async move {
-            let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+            let at = (Ipv4Addr::LOCALHOST, port);
             let name = ServerName::try_from(name)?;
-            connector
-                .connect(name, stream)
-                .await
-                .map(drop)
-                .context("a bare handshake failed")
+            let done = usual.connect(name.clone(), TcpStream::connect(at).await?).await;
+            done.context("a bare handshake failed")?;
+            if asks_twice {
+                let refused = rsa.connect(name, TcpStream::connect(at).await?).await;
+                ensure!(refused.is_err(), "the server has a certificate with an RSA key");
+            }
+            Ok(())
         };
         async { tokio::spawn(handshake).await? }
     });
     let done = futures::stream::iter(handshakes).buffer_unordered(CONCURRENT);
     done.try_collect().await
+}
+
+fn connector(roots: &Roots, provider: CryptoProvider) -> Result<TlsConnector> {
+    let store = RootCertStore {
+        roots: roots.anchors().to_vec(),
+    };
+    let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(store)
+        .with_no_client_auth();
+    config.resumption = Resumption::disabled();
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+/// A client that understands signatures by RSA keys alone.
+fn of_rsa(mut provider: CryptoProvider) -> CryptoProvider {
+    let all = &mut provider.signature_verification_algorithms;
+    let mapping = all.mapping.iter().copied();
+    let of_rsa: Vec<_> = mapping.filter(|(scheme, _)| RSA.contains(scheme)).collect();
+    all.mapping = of_rsa.leak();
+    provider
 }
 
 /// One contender.
@@ -263,9 +283,9 @@ impl Row {
 
 fn print(rows: &[Row]) {
     let bare = rows[0].cpu().unwrap_or(f64::NAN);
-    println!("{:<24}{:>8}{:>12}{:>14}", "", "CPU s", "of bare", "peak MiB");
+    println!("{:<34}{:>8}{:>12}{:>14}", "", "CPU s", "of bare", "peak MiB");
     for row in rows {
-        let mut line = format!("{:<24}", row.name);
+        let mut line = format!("{:<34}", row.name);
         let peak = row.costs.iter().map(|cost| cost.peak).max();
         let _ = match row.cpu().zip(peak) {
             Some((cpu, peak)) => write!(line, "{cpu:>8.2}{:>12.2}{:>14.1}", cpu / bare, peak as f64 / 1024.0),
@@ -275,9 +295,19 @@ fn print(rows: &[Row]) {
     }
 }
 
+const RSA: [SignatureScheme; 6] = [
+    SignatureScheme::RSA_PSS_SHA256,
+    SignatureScheme::RSA_PSS_SHA384,
+    SignatureScheme::RSA_PSS_SHA512,
+    SignatureScheme::RSA_PKCS1_SHA256,
+    SignatureScheme::RSA_PKCS1_SHA384,
+    SignatureScheme::RSA_PKCS1_SHA512,
+];
 const ENDPOINTS: usize = 1_000;
 const CONCURRENT: usize = 200;
 const ROUNDS: usize = 5;
+/// One of so many is silent.
+const SILENT: usize = 20;
 /// The Python loop takes half a minute for all.
 const SHARE: usize = 20;
 const BLACKBOX: &str = "prometheus-blackbox-exporter";
