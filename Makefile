@@ -17,7 +17,7 @@ GLIBC := 2.17
 STACK ?= neverlapse
 REGION ?= $(or $(AWS_REGION),$(AWS_DEFAULT_REGION),eu-central-1)
 
-.PHONY: help setup demo play check test units suites lint fuzz picture bench bench-renewal build deploy client publish-client release release-test clean
+.PHONY: help setup demo play check test units suites lint fuzz picture bench bench-growth bench-renewal build deploy client publish-client release release-test clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -116,14 +116,19 @@ fuzz: ## feed what strangers write to each target of fuzz/ for TIME seconds
 picture: $(LOCAL)/chromium.done ## take docs/report.png and docs/slack.png again
 	cargo run --quiet -p neverlapse-page-tests --bin picture
 
-bench: $(LOCAL)/nginx.done ## what a look costs, as it ships, beside bare handshakes and others
-	cargo build --release --bin neverlapse
+bench: $(LOCAL)/nginx.done $(LOCAL)/ministack/.done ## what a look costs, as it ships, beside bare handshakes and others
+	cargo build --release --bin neverlapse --bin probe --bin renewer
 	cargo run --profile bench -p neverlapse-tests --bin bench
 
 bench-renewal: $(addprefix $(LOCAL)/,$(addsuffix /.done,ministack pebble certbot lego)) ## what a certificate costs, beside certbot and lego
 	cargo build --release --bin renewer
 	cargo run -p neverlapse-tests --bin bench_renewal
 
+	cargo run --profile bench -p neverlapse-tests --bin bench_start
+
+bench-growth: $(LOCAL)/nginx.done $(LOCAL)/ministack/.done ## the same for 1,000, 10,000 and 100,000 endpoints, by command and function
+	cargo build --release --bin neverlapse --bin probe
+	cargo run --profile bench -p neverlapse-tests --bin bench_growth
 build: $(LOCAL)/sam/.done $(LOCAL)/lambda/.done ## sam build for AWS (ARCHITECTURE=arm64 or x86_64)
 	@case "$(ARCHITECTURE)" in arm64 | x86_64) ;; *) echo 'invalid ARCHITECTURE "$(ARCHITECTURE)" (expected arm64 or x86_64)' >&2; exit 1 ;; esac
 	rustup target add $(MACHINE)-unknown-linux-gnu

@@ -51,6 +51,14 @@ impl Group {
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
+
+    /// The process of the program itself: the last child of the shell that ties it to us.
+    pub fn program(&self) -> Result<u32> {
+        let shell = self.child.id().context("it has ended")?;
+        let children = std::fs::read_to_string(format!("/proc/{shell}/task/{shell}/children"))?;
+        let last = children.split_whitespace().last().context("it has not begun")?;
+        Ok(last.parse()?)
+    }
 }
 
 impl Drop for Group {

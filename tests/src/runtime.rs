@@ -12,23 +12,26 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{get, post};
 use serde_json::Value;
 use tokio::net::TcpListener;
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, Notify, mpsc};
 use tokio::task::JoinHandle;
 
+use crate::cost::Cost;
 use crate::process::{Group, command};
 
 /// A function that runs as a process of its own; killed (SIGKILL) on drop.
 pub struct Function {
-    _process: Group,
+    process: Group,
     serving: JoinHandle<()>,
     events: mpsc::Sender<Value>,
     answers: Mutex<mpsc::Receiver<Result<Value, Value>>>,
+    api: Arc<Api>,
 }
 
 struct Api {
     events: Mutex<mpsc::Receiver<Value>>,
     answers: mpsc::Sender<Result<Value, Value>>,
     timeout: Duration,
+    asked: Notify,
 }
 
 impl Function {
@@ -42,13 +45,14 @@ impl Function {
             events: Mutex::new(pending),
             answers: answered,
             timeout: seconds.map_or(TIMEOUT, Duration::from_secs),
+            asked: Notify::new(),
         });
 
         let routes = Router::new()
             .route("/2018-06-01/runtime/invocation/next", get(next))
             .route("/2018-06-01/runtime/invocation/{id}/response", post(response))
             .route("/2018-06-01/runtime/invocation/{id}/error", post(error))
-            .with_state(api);
+            .with_state(api.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?.to_string();
         let serving = tokio::spawn(async move { axum::serve(listener, routes).await.unwrap_or_default() });
@@ -67,11 +71,17 @@ impl Function {
             .stderr(log);
 
         Ok(Self {
-            _process: Group::start(&mut process)?,
+            process: Group::start(&mut process)?,
             serving,
             events,
             answers: Mutex::new(answers),
+            api,
         })
+    }
+
+    /// Waits until it asks for an event.
+    pub async fn asks(&self) {
+        self.api.asked.notified().await;
     }
 
     /// What it returns; an error is the function's own, with `errorType` and `errorMessage`.
@@ -86,6 +96,11 @@ impl Function {
             None => bail!("the function is gone"),
         }
     }
+
+    /// What it took so far.
+    pub fn cost(&self) -> Result<Cost> {
+        Cost::so_far(self.process.program()?)
+    }
 }
 
 impl Drop for Function {
@@ -95,6 +110,7 @@ impl Drop for Function {
 }
 
 async fn next(State(api): State<Arc<Api>>) -> (HeaderMap, String) {
+    api.asked.notify_one();
     let event = api.events.lock().await.recv().await;
     let Some(event) = event else {
         return std::future::pending().await;
