@@ -71,7 +71,7 @@ async fn invoke(stack: &Stack, event: &Value) -> Result<Vec<u8>> {
     let function = stack.output("ProbeFunctionName")?;
     let config = Builder::from(&stack.config)
         .retry_config(RetryConfig::disabled())
-        .timeout_config(patience())
+        .timeout_config(timeouts())
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .build();
     let sent = aws_sdk_lambda::Client::from_conf(config)
@@ -94,7 +94,7 @@ async fn invoke(stack: &Stack, event: &Value) -> Result<Vec<u8>> {
 
 /// Only the connection has a limit. Those of other requests would give up on a run that is under
 /// way.
-fn patience() -> TimeoutConfig {
+fn timeouts() -> TimeoutConfig {
     TimeoutConfig::builder()
         .connect_timeout(CONNECT)
         .disable_read_timeout()

@@ -28,7 +28,7 @@ pub(crate) struct ZonePlan {
     pub(crate) checks: Vec<Check>,
 }
 
-/// What was looked at, beside the certificates.
+/// What was looked at besides the certificates.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Surroundings {
     pub(crate) issuers: Vec<IssuerPlan>,

@@ -213,7 +213,7 @@ impl Folder {
     pub(crate) fn prepare_to_switch_back(&self, folder: &str) -> Result<()> {
         let back = self.back();
         self.link(folder, &back)
-            .with_context(|| format!("cannot write a symlink beside live/{}", self.name))
+            .with_context(|| format!("cannot write a symlink next to live/{}", self.name))
     }
 
     /// Makes the folder live that [`Folder::prepare_to_switch_back`] was called with.
@@ -295,7 +295,7 @@ impl Folder {
         self.rename_link(&next)
     }
 
-    /// Makes a symlink to a folder beside the one that is live.
+    /// Makes a symlink to a folder, next to the one that is live.
     fn link(&self, folder: &str, link: &str) -> Result<(), Errno> {
         let live = self.live_folder()?;
         ignore_missing(unlinkat(live, link, AtFlags::empty()))?;

@@ -10,6 +10,7 @@
 //! there before it begins and removed when a handshake has shown it, so that whatever interrupts a
 //! run, the next one finishes it. The [`receipt`] comes last.
 
+mod broken;
 mod budget;
 pub(crate) mod candidate;
 pub(crate) mod check;
@@ -32,6 +33,7 @@ mod plan;
 mod program;
 mod receipt;
 mod relay;
+mod report;
 mod source;
 mod state;
 mod window;
@@ -49,6 +51,7 @@ use futures::{StreamExt, stream};
 use neverlapse::finding::Severity;
 use neverlapse::timestamp::Timestamp;
 
+use self::broken::Broken;
 use self::budget::Budget;
 use self::config::Config;
 pub(crate) use self::config::schema;
@@ -63,7 +66,7 @@ use self::receipt::{Reporter, receipt};
 use self::source::{RECEIPTS, Source, is_denied};
 use self::state::Owner;
 use self::withdrawal::Us;
-use self::work::{Broken, Errand, Work};
+use self::work::{Errand, Work};
 
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
@@ -314,7 +317,7 @@ impl<'a> Run<'a> {
             Ok(()) => Severity::Ok,
             Err(error) => self.not_reported(name, &error),
         };
-        for line in prepared.work.mended.iter().chain(&prepared.work.warnings) {
+        for line in prepared.work.repaired.iter().chain(&prepared.work.warnings) {
             self.journal.warning(&format!("{name}: {line}"));
         }
         Ending {
@@ -337,7 +340,7 @@ impl<'a> Run<'a> {
                 plan: Plan::Nothing,
                 problem: Some(&problem),
                 failure: None,
-                mended: None,
+                repaired: None,
                 now: Timestamp::now(),
             };
             let receipt = receipt(&outcome, self.reporter(instance));
@@ -410,7 +413,7 @@ impl Prepared<'_> {
             plan: self.plan,
             problem: self.problem.as_ref(),
             failure: failures.get(name).map(String::as_str),
-            mended: self.work.mended.as_deref(),
+            repaired: self.work.repaired.as_deref(),
             now: self.work.now,
         }
     }

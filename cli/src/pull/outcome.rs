@@ -69,7 +69,7 @@ pub(crate) struct Outcome<'a> {
     /// Why an installation did not succeed.
     pub(crate) failure: Option<&'a str>,
     /// What was put right.
-    pub(crate) mended: Option<&'a str>,
+    pub(crate) repaired: Option<&'a str>,
     pub(crate) now: Timestamp,
 }
 
@@ -367,7 +367,7 @@ mod tests {
                 plan,
                 problem,
                 failure,
-                mended: None,
+                repaired: None,
                 now,
             };
             let hint = (problem == Some(&denied)).then_some(VERSIONS);

@@ -75,7 +75,7 @@ pub(crate) fn receipt(outcome: &Outcome<'_>, reporter: Reporter<'_>) -> Option<R
         version: facts.version.clone(),
         fingerprint: facts.fingerprint.clone(),
         stage,
-        reason: failure.or(outcome.unseen()).or(outcome.mended).map(str::to_owned),
+        reason: failure.or(outcome.unseen()).or(outcome.repaired).map(str::to_owned),
         installed: installed
             .map(|current| current.facts.version.clone())
             .filter(|installed| *installed != facts.version),
@@ -129,7 +129,7 @@ mod tests {
             plan: Plan::Nothing,
             problem,
             failure,
-            mended: None,
+            repaired: None,
             now: NOW,
         };
         receipt(&outcome, WEB)

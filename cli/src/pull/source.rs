@@ -7,7 +7,10 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use neverlapse::bucket::document;
 use neverlapse::bucket::store::{self, Expecting, Fresh, Object, Store, Tagged};
+use neverlapse::bucket::version::Current;
+use neverlapse::name;
 use neverlapse::text::sha256;
 
 use super::config::Config;
@@ -168,6 +171,15 @@ fn write(path: &Path, body: &[u8]) -> io::Result<()> {
     file.sync_all()?;
 
     fs::rename(temporary, path)
+}
+
+/// A `current.json`, if this client knows its format and can have a folder for it.
+pub(super) fn understood(json: &[u8]) -> Result<Current, String> {
+    let current: Current = document::read(json).map_err(|error| error.to_string())?;
+    if !name::is_folder(&current.facts.version) {
+        return Err(format!("version {:?} cannot be a folder", current.facts.version));
+    }
+    Ok(current)
 }
 
 /// What to set where receipts cannot be written or removed.

@@ -1,17 +1,16 @@
 //! One certificate's files, state and place in the source: everything that a run reads and writes
 //! about it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Error, Result, anyhow, bail};
-use neverlapse::bucket::document;
-use neverlapse::bucket::receipt::{self, Receipt};
+use neverlapse::bucket::receipt::Receipt;
 use neverlapse::bucket::store::Fresh;
 use neverlapse::bucket::version::{Current, FILES, FULLCHAIN, Facts, MANIFEST, PRIVKEY, current_key, file_key};
-use neverlapse::name;
 use neverlapse::text::sha256;
 use neverlapse::timestamp::Timestamp;
 
+use super::broken::Broken;
 use super::budget::Budget;
 use super::candidate::{Candidate, Expected, verify};
 use super::condition::{self, Condition};
@@ -22,8 +21,8 @@ use super::layout::{COMBINED, Files, KEYSTORE};
 use super::outcome::SourceProblem;
 use super::plan::{Circumstances, Plan, Pointer, unfinished};
 use super::program::Variables;
-use super::receipt::still_stands;
-use super::source::{Source, is_denied};
+use super::report::send;
+use super::source::{Source, is_denied, understood};
 use super::state::{Installed, Owner, Pending, Shown, State};
 
 /// A certificate that is wanted here.
@@ -37,7 +36,7 @@ pub(crate) struct Work<'a> {
     pub(crate) state: State,
     pub(crate) now: Timestamp,
     /// What was wrong with what is installed, and was put right in this run.
-    pub(crate) mended: Option<String>,
+    pub(crate) repaired: Option<String>,
     /// What is wrong with it, and could not be put right.
     pub(crate) damage: Option<String>,
     /// What went wrong that does no harm to the certificate.
@@ -55,17 +54,6 @@ pub(crate) struct Errand {
     pub(crate) is_dry: bool,
     /// To change at once, whatever window and failed tries say.
     pub(crate) is_at_once: bool,
-}
-
-/// A certificate whose files or state cannot be opened.
-pub(crate) struct Broken<'a> {
-    pub(crate) wanted: &'a Wanted,
-    pub(crate) reason: String,
-    /// What is known of it: nothing, if its state cannot be read.
-    state: State,
-    source: &'a Source,
-    /// Where its state can be written.
-    state_file: Option<PathBuf>,
 }
 
 /// What is behind an installation that has begun, and what servers may have seen when it is taken
@@ -120,7 +108,7 @@ impl<'a> Work<'a> {
             folder,
             wanted,
             now,
-            mended: None,
+            repaired: None,
             damage: None,
             warnings: Vec::new(),
             at_once: errand.is_at_once,
@@ -132,7 +120,7 @@ impl<'a> Work<'a> {
     /// Reads the pointer, and has its version ready on the disk. The state is not written yet.
     pub(crate) async fn prepare(&mut self) -> Result<Plan, SourceProblem> {
         let current = self.pointer().await;
-        self.mend(current.as_ref().err()).await;
+        self.repair(current.as_ref().err()).await;
 
         let current = current?;
         let pointer = Pointer::judge(&self.state, &current);
@@ -510,7 +498,7 @@ impl<'a> Work<'a> {
 
     /// Checks every file of what is installed, and puts right what is not as it was installed, at
     /// once: the server may be started again at any time.
-    async fn mend(&mut self, source: Option<&SourceProblem>) {
+    async fn repair(&mut self, source: Option<&SourceProblem>) {
         let Some(installed) = self.state.installed.clone() else {
             return;
         };
@@ -533,12 +521,12 @@ impl<'a> Work<'a> {
                 let wrong = wrong.join(", ");
                 let names = condition::names(Some(&self.wanted.layout));
                 match self.folder.set_access(&installed.folder, &self.wanted.layout, &names) {
-                    Ok(()) => self.mended = Some(format!("what is installed was put right: {wrong}")),
+                    Ok(()) => self.repaired = Some(format!("what is installed was put right: {wrong}")),
                     Err(error) => self.damage = Some(format!("{wrong}, and it cannot be put right: {error:#}")),
                 }
             }
             Condition::Damaged(reason) => match self.restore(&installed, source, is_reached).await {
-                Ok(()) => self.mended = Some(format!("what is installed was damaged, and is restored: {reason}")),
+                Ok(()) => self.repaired = Some(format!("what is installed was damaged, and is restored: {reason}")),
                 Err(error) => {
                     self.damage = Some(format!(
                         "what is installed is damaged ({reason}), and cannot be restored: {error:#}"
@@ -798,96 +786,6 @@ impl<'a> Work<'a> {
         let installed = self.state.installed.as_ref().map(|installed| &installed.folder);
         self.damage.is_some() || (self.is_unloaded() && installed == Some(&pending.folder))
     }
-}
-
-impl<'a> Broken<'a> {
-    /// One of which there is no state that can be used.
-    pub(crate) fn without_state(wanted: &'a Wanted, source: &'a Source, reason: String) -> Self {
-        Self {
-            wanted,
-            reason,
-            state: State::default(),
-            source,
-            state_file: None,
-        }
-    }
-
-    /// What is known of it: where its state cannot be read, what the source shows.
-    pub(crate) async fn known(&self) -> State {
-        let mut state = self.state.clone();
-        if state.seen.is_none()
-            && let Ok(Fresh::Changed(tagged)) = self.source.fresh(&current_key(&self.wanted.name), None).await
-            && let Ok(current) = understood(&tagged.value)
-        {
-            state.seen = Some(Shown {
-                source: self.source.to_string(),
-                tag: tagged.tag,
-                current,
-            });
-        }
-        state
-    }
-
-    /// Writes its receipt.
-    pub(crate) async fn report(&mut self, receipt: Receipt, owner: &Owner) -> Result<()> {
-        send(&mut self.state, receipt, owner, self.source, self.state_file.as_deref())
-            .await
-            .map(drop)
-    }
-}
-
-/// Writes a receipt, unless the last one still stands, and removes the one under a former name of
-/// this machine. Answers with what is wrong with that.
-async fn send(
-    state: &mut State,
-    receipt: Receipt,
-    owner: &Owner,
-    source: &Source,
-    state_file: Option<&Path>,
-) -> Result<Option<String>> {
-    let save = |state: &State| state_file.map_or(Ok(()), |file| state.write(file));
-    let is_ours = state.owner.as_ref() == Some(owner);
-    if let Some(last) = &state.receipt
-        && still_stands(last, &receipt)
-    {
-        if !is_ours {
-            state.owner = Some(owner.clone());
-            save(state)?;
-        }
-        return Ok(None);
-    }
-
-    let mut body = serde_json::to_vec_pretty(&receipt)?;
-    body.push(b'\n');
-    source
-        .put(&receipt::key(&receipt.name, &receipt.instance), body)
-        .await?;
-
-    // A copy of this state, on another machine, leaves the receipts of the original alone.
-    let mut warning = None;
-    if let Some(former) = state
-        .receipt
-        .as_ref()
-        .filter(|former| former.instance != receipt.instance)
-        && is_ours
-        && let Err(error) = source.remove(&receipt::key(&former.name, &former.instance)).await
-    {
-        warning = Some(format!("the receipt of {} is not removed: {error:#}", former.instance));
-    }
-
-    state.receipt = Some(receipt);
-    state.owner = Some(owner.clone());
-    save(state)?;
-    Ok(warning)
-}
-
-/// A `current.json`, if this client knows its format and can have a folder for it.
-fn understood(json: &[u8]) -> Result<Current, String> {
-    let current: Current = document::read(json).map_err(|error| error.to_string())?;
-    if !name::is_folder(&current.facts.version) {
-        return Err(format!("version {:?} cannot be a folder", current.facts.version));
-    }
-    Ok(current)
 }
 
 /// What commands learn about certificates, in the variables that certbot's hooks know.

@@ -19,11 +19,11 @@ pub(super) fn are_satisfied(path: &[&X509Certificate<'_>]) -> bool {
     for (index, certificate) in path.iter().enumerate() {
         let is_last = index + 1 == path.len();
         let is_self_issued = certificate.subject().as_raw() == certificate.issuer().as_raw();
-        let said = Said::by(certificate);
+        let extensions = PolicyExtensions::of(certificate);
 
-        let allows_any = said.policies.contains(ANY) && (any > 0 || (!is_last && is_self_issued));
+        let allows_any = extensions.policies.contains(ANY) && (any > 0 || (!is_last && is_self_issued));
         let inherited = valid.contains(ANY);
-        let mut next: HashSet<_> = said
+        let mut next: HashSet<_> = extensions
             .policies
             .iter()
             .filter(|policy| *policy != ANY && (inherited || valid.contains(*policy)))
@@ -39,20 +39,20 @@ pub(super) fn are_satisfied(path: &[&X509Certificate<'_>]) -> bool {
 
         if is_last {
             // RFC 5280, 6.1.5 (a) and (b).
-            explicit = match said.require_explicit {
+            explicit = match extensions.require_explicit {
                 Some(0) => 0,
                 _ => explicit.saturating_sub(1),
             };
         } else {
-            valid = said.mapped(&valid, mapping > 0);
+            valid = extensions.mapped(&valid, mapping > 0);
             if !is_self_issued {
                 explicit = explicit.saturating_sub(1);
                 mapping = mapping.saturating_sub(1);
                 any = any.saturating_sub(1);
             }
-            explicit = explicit.min(said.require_explicit.unwrap_or(explicit));
-            mapping = mapping.min(said.inhibit_mapping.unwrap_or(mapping));
-            any = any.min(said.inhibit_any.unwrap_or(any));
+            explicit = explicit.min(extensions.require_explicit.unwrap_or(explicit));
+            mapping = mapping.min(extensions.inhibit_mapping.unwrap_or(mapping));
+            any = any.min(extensions.inhibit_any.unwrap_or(any));
         }
     }
 
@@ -61,7 +61,7 @@ pub(super) fn are_satisfied(path: &[&X509Certificate<'_>]) -> bool {
 
 /// What a certificate says about policies, as OIDs in dotted form.
 #[derive(Default)]
-struct Said {
+struct PolicyExtensions {
     policies: HashSet<String>,
     /// From the issuer's to the subject's.
     mappings: Vec<(String, String)>,
@@ -70,16 +70,16 @@ struct Said {
     inhibit_any: Option<usize>,
 }
 
-impl Said {
-    fn by(certificate: &X509Certificate<'_>) -> Self {
-        let mut said = Self::default();
+impl PolicyExtensions {
+    fn of(certificate: &X509Certificate<'_>) -> Self {
+        let mut extensions = Self::default();
         for extension in certificate.extensions() {
             match extension.parsed_extension() {
                 ParsedExtension::CertificatePolicies(policies) => {
-                    said.policies = policies.iter().map(|policy| policy.policy_id.to_id_string()).collect();
+                    extensions.policies = policies.iter().map(|policy| policy.policy_id.to_id_string()).collect();
                 }
                 ParsedExtension::PolicyMappings(mappings) => {
-                    said.mappings = mappings
+                    extensions.mappings = mappings
                         .mappings
                         .iter()
                         .map(|mapping| {
@@ -91,14 +91,14 @@ impl Said {
                         .collect();
                 }
                 ParsedExtension::PolicyConstraints(constraints) => {
-                    said.require_explicit = constraints.require_explicit_policy.map(skip);
-                    said.inhibit_mapping = constraints.inhibit_policy_mapping.map(skip);
+                    extensions.require_explicit = constraints.require_explicit_policy.map(skip);
+                    extensions.inhibit_mapping = constraints.inhibit_policy_mapping.map(skip);
                 }
-                ParsedExtension::InhibitAnyPolicy(inhibit) => said.inhibit_any = Some(skip(inhibit.skip_certs)),
+                ParsedExtension::InhibitAnyPolicy(inhibit) => extensions.inhibit_any = Some(skip(inhibit.skip_certs)),
                 _ => {}
             }
         }
-        said
+        extensions
     }
 
     /// The policies that are expected below it (RFC 5280, 6.1.4 b).

@@ -2,6 +2,7 @@
 
 mod parse;
 mod problem;
+mod written;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -173,7 +174,7 @@ pub struct Zone {
 impl Inventory {
     /// The JSON Schema of `inventory.toml`.
     pub fn schema() -> Schema {
-        schemars::schema_for!(parse::WrittenInventory)
+        schemars::schema_for!(written::WrittenInventory)
     }
 
     /// An inventory with the built-in issuers and nothing to watch.

@@ -41,7 +41,7 @@ struct Spare {
     nonce: Option<HeaderValue>,
 }
 
-/// What the server's last answer said beside its body.
+/// What the server's last answer said besides its body.
 #[derive(Clone, Debug, Default)]
 struct LastAnswer {
     is_error: bool,
