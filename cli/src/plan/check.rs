@@ -21,17 +21,10 @@ pub(crate) enum What {
     Eab,
 }
 
+/// As in JSON.
 impl fmt::Display for What {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Zone => "zone",
-            Self::Delegation => "delegation",
-            Self::Dnssec => "DNSSEC",
-            Self::Caa => "CAA",
-            Self::Profile => "profile",
-            Self::Directory => "directory",
-            Self::Eab => "EAB",
-        })
+        self.serialize(f)
     }
 }
 

@@ -74,14 +74,10 @@ impl Document for Receipt {
     const LONGEST: u64 = LONGEST;
 }
 
+/// As in JSON.
 impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Failed => "failed",
-            Self::Pulled => "pulled",
-            Self::Installed => "installed",
-            Self::Served => "served",
-        })
+        self.serialize(f)
     }
 }
 

@@ -34,13 +34,9 @@ impl Severity {
     }
 }
 
+/// As in JSON.
 impl fmt::Display for Severity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Ok => "ok",
-            Self::Warning => "warning",
-            Self::Critical => "critical",
-            Self::Unknown => "unknown",
-        })
+        self.serialize(f)
     }
 }

@@ -304,14 +304,10 @@ impl Issuer {
     }
 }
 
+/// As in JSON.
 impl fmt::Display for KeyType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::EcdsaP256 => "ecdsa-p256",
-            Self::EcdsaP384 => "ecdsa-p384",
-            Self::Rsa2048 => "rsa-2048",
-            Self::Rsa4096 => "rsa-4096",
-        })
+        self.serialize(f)
     }
 }
 
