@@ -234,7 +234,8 @@ fn of_checks(about: &str, checks: &[Check]) -> Vec<Line> {
     wrong.map(|check| of_check(about, check)).collect()
 }
 
-/// What keeps certificates from being ordered in a zone or from an issuer, or else that nothing does.
+/// What keeps certificates from being ordered in a zone or from an issuer, or a line that nothing
+/// does.
 fn of_all(about: &str, checks: &[Check]) -> Vec<Line> {
     let mut lines = of_checks(about, checks);
     if lines.is_empty() {

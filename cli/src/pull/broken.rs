@@ -1,4 +1,4 @@
-//! A certificate that a run can do nothing about but report: its files or its state cannot be opened.
+//! A certificate that a run can only report, because its files or its state cannot be opened.
 
 use std::path::PathBuf;
 

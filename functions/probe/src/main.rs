@@ -1,11 +1,11 @@
 //! The probe function: an event names what to probe, the answer is the report, and SNS gets what is
 //! wrong.
 //!
-//! An [`event`] is a schedule's or a person's, and [`scope`] reads from the inventory what it
+//! An [`event`] comes from a schedule or a person, and [`scope`] reads from the inventory what it
 //! covers. [`probe`] tells the story of one run: it probes the targets, reads from the bucket how
-//! far each managed certificate is, prints [`metrics`], sends [`alerts`], [`requests`] renewals, and
-//! keeps the report in the [`archive`]. A run that could observe nothing sends an alert, and ends
-//! with an [`error`].
+//! far each managed certificate is, prints [`metrics`], sends [`alerts`], [`requests`] renewals,
+//! and keeps the report in the [`archive`]. A run that could observe nothing sends an alert, and
+//! ends with an [`error`].
 
 mod alerts;
 mod archive;
