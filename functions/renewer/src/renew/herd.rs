@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use neverlapse::bucket::version::{Current, Facts, IssuedBy};
 use neverlapse::inventory::{Inventory, KeyType, Managed};
-use neverlapse::renewal::{Decision, Failure, Renewal, RenewalInfo, bounded, decide, planned};
+use neverlapse::renewal::{Decision, Renewal, RenewalFailure, RenewalInfo, bounded, decide, planned};
 use neverlapse::timestamp;
 use neverlapse::timestamp::Timestamp;
 use time::Duration;
@@ -182,7 +182,7 @@ impl World {
             }
             Err(until) => {
                 let before = kept.renewal.failure.as_ref();
-                let failure = Failure::next(before, "refused".to_owned(), Some(until), now);
+                let failure = RenewalFailure::next(before, "refused".to_owned(), Some(until), now);
                 kept.renewal.failure = Some(failure.before_the_end(not_after, now));
             }
         }
