@@ -13,7 +13,9 @@ use std::fmt;
 
 use time::Duration;
 
-pub use self::record::{PREFIX, Renewal, RenewalFailure, RequestProgress, RequestStage, Wait, bounded};
+pub use self::record::{
+    LONGEST_ASKED, PREFIX, Renewal, RenewalFailure, RequestProgress, RequestStage, Wait, bounded, goes_on,
+};
 pub use self::renewal_info::RenewalInfo;
 use crate::bucket::version::{Current, Facts};
 use crate::inventory::{Issuer, KeyType, Managed, Profile};
@@ -135,9 +137,8 @@ pub fn last_share(lifetime: Duration) -> Duration {
 fn due(reason: Reason, renewal: Option<&Renewal>, request: Option<&Request>, now: Timestamp) -> Decision {
     let is_urgent = request.is_some_and(Request::is_urgent);
     let next_try = renewal
-        .and_then(|renewal| renewal.failure.as_ref())
-        .map(|failure| failure.next_try)
-        .filter(|next_try| !is_urgent && *next_try > now);
+        .and_then(|renewal| renewal.failure.as_ref()?.waits_until(now))
+        .filter(|_| !is_urgent);
     Decision::Due { reason, next_try }
 }
 

@@ -131,7 +131,7 @@ impl Renewal {
     /// Until when an issuer asked to wait, if that is not over.
     pub fn asked_to_wait(&self, issuer: &str, now: Timestamp) -> Option<Timestamp> {
         let wait = self.waits.iter().find(|wait| wait.issuer == issuer)?;
-        (wait.until > now).then_some(wait.until)
+        goes_on(wait.until, now).then_some(wait.until)
     }
 
     /// Until when all of these issuers asked to wait: the end of the first wait, if none of them
@@ -174,6 +174,11 @@ impl RenewalFailure {
         }
     }
 
+    /// Until when the certificate is left alone, if that is not over.
+    pub fn waits_until(&self, now: Timestamp) -> Option<Timestamp> {
+        goes_on(self.next_try, now).then_some(self.next_try)
+    }
+
     /// The same, with a next try before the current certificate expires.
     pub fn before_the_end(self, not_after: Timestamp, now: Timestamp) -> Self {
         Self {
@@ -181,6 +186,14 @@ impl RenewalFailure {
             ..self
         }
     }
+}
+
+/// Whether a wait that is stored in the bucket goes on.
+///
+/// One that ends later than any that is ever written comes from a clock that was wrong, or from
+/// somebody who wants the certificate to expire. It holds nothing up.
+pub fn goes_on(until: Timestamp, now: Timestamp) -> bool {
+    now < until && until <= now + LONGEST_ASKED
 }
 
 /// A wait that ends while half of what is left of a certificate is still left: nothing that anybody
@@ -198,6 +211,9 @@ fn is_zero(count: &u32) -> bool {
 /// Prefix of all records, with the slash.
 pub const PREFIX: &str = "state/renewals/";
 
+/// The longest that a CA may have us wait. Let's Encrypt's limits are by the week, and certificates
+/// must not expire because a CA names a longer time.
+pub const LONGEST_ASKED: Duration = Duration::days(8);
 /// Also an expired certificate is no reason to hammer a CA.
 const SHORTEST_WAIT: Duration = Duration::minutes(30);
 const FIRST_WAIT: Duration = Duration::minutes(15);
@@ -220,6 +236,7 @@ mod tests {
         for (issuer, after, expected) in [
             ("letsencrypt", Duration::MINUTE, Some(NOW + Duration::HOUR)),
             ("letsencrypt", Duration::HOUR, None),
+            ("letsencrypt", -Duration::days(9), None),
             ("zerossl", Duration::MINUTE, None),
         ] {
             assert_eq!(renewal.asked_to_wait(issuer, NOW + after), expected, "{issuer}");

@@ -17,6 +17,7 @@ mod issuers;
 mod keys;
 mod killed;
 mod planned;
+mod records;
 mod refused;
 mod stuck;
 
@@ -84,6 +85,8 @@ fn main() -> Result<ExitCode> {
         issuers::where_authorizations_are_valid_already_no_txt_record_is_written,
         chains::the_chain_ends_at_the_preferred_root_where_one_is_offered,
         chains::an_account_and_its_first_order_take_one_directory_and_one_nonce,
+        records::a_damaged_record_is_named_and_costs_its_own_certificate_alone,
+        records::waits_that_no_renewer_writes_hold_nothing_up,
         stuck::nothing_is_stuck_at_what_passes_or_at_a_dead_order,
         stuck::txt_records_that_are_stuck_keep_no_certificate_from_being_published,
         keys::a_kept_key_is_kept_and_nothing_secret_is_logged_at_trace,

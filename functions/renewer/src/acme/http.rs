@@ -14,6 +14,7 @@ use instant_acme::{BodyWrapper, BytesResponse, HttpClient};
 use neverlapse::bucket::store::Store;
 use neverlapse::chain::roots::Roots;
 use neverlapse::inventory::Issuer;
+use neverlapse::renewal::LONGEST_ASKED;
 use neverlapse::text::causes;
 use neverlapse::timestamp::Timestamp;
 use reqwest::redirect::{Attempt, Policy};
@@ -290,7 +291,7 @@ pub(crate) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Timesta
             .ok()?
             .into()
     };
-    Some(until.min(now + LONGEST_WAIT))
+    Some(until.min(now + LONGEST_ASKED))
 }
 
 /// A CA may move within its server, but must not lead us to another one.
@@ -332,9 +333,6 @@ fn no_client(error: &dyn std::error::Error) -> Error {
 /// RFC 8555, 6.5.1.
 pub(super) const REPLAY_NONCE: &str = "replay-nonce";
 const NONCES: u32 = 12;
-/// Let's Encrypt's limits are by the week; certificates must not expire because a CA names a longer
-/// time.
-const LONGEST_WAIT: time::Duration = time::Duration::days(8);
 const REDIRECTS: usize = 3;
 /// A hundred authorizations in an order take 10,000 bytes, a chain less.
 const LARGEST: usize = 1 << 20;

@@ -92,6 +92,12 @@ impl Record {
         }
     }
 
+    /// Whether another renewer has the lease. None takes it for long; one that ends later than that
+    /// comes from a clock that was wrong, and must not keep the certificate from being renewed.
+    fn is_held(&self, now: Timestamp) -> bool {
+        now < self.leased_until && self.leased_until <= now + LEASE * 2
+    }
+
     fn is_empty(&self) -> bool {
         self.attempt.is_none() && self.earlier.is_empty() && self.leftovers.is_empty()
     }
@@ -137,7 +143,7 @@ impl<'a> Leases<'a> {
     /// Takes the lease, also that of a renewer that died; none if another renewer holds it.
     async fn take(&self, claim: &Claim<'_>, now: Timestamp) -> Result<Option<Lease<'a>>, Error> {
         let found = self.store.document::<Record>(&claim.key).await?;
-        if found.as_ref().is_some_and(|found| found.value.leased_until > now) {
+        if found.as_ref().is_some_and(|found| found.value.is_held(now)) {
             return Ok(None);
         }
 

@@ -52,12 +52,12 @@ impl Trouble {
     pub(crate) fn wait(&self, not_after: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
         let until = self.until?.min(self.at + LONGEST);
         let until = not_after.map_or(until, |not_after| renewal::bounded(until, not_after, self.at));
-        (until > now).then_some(until)
+        renewal::goes_on(until, now).then_some(until)
     }
 
     /// Whether people were notified of the same not long before `next`.
     fn is_like(&self, next: &Trouble) -> bool {
-        self.is_declined == next.is_declined && self.at + FORGOTTEN > next.at
+        self.is_declined == next.is_declined && (next.at - self.at).abs() < FORGOTTEN
     }
 }
 
@@ -138,7 +138,7 @@ fn key(issuer: &Issuer) -> String {
 }
 
 const SCHEMA: &str = "neverlapse.issuer/1";
-/// How long one certificate waits for what another one was told: Let's Encrypt's limit of orders
+/// How long one certificate waits because of what another one met: Let's Encrypt's limit of orders
 /// per account is over three hours.
 const LONGEST: Duration = Duration::hours(3);
 /// After a day people are notified of the same once more.
@@ -184,6 +184,7 @@ mod tests {
         };
         assert!(first.is_like(&later(3)));
         assert!(!first.is_like(&later(24)));
+        assert!(!later(24 * 365).is_like(&first), "the record is from the future");
         assert!(!first.is_like(&Trouble {
             is_declined: true,
             ..later(3)

@@ -15,7 +15,7 @@ use neverlapse::bucket::store::{Store, Tagged};
 use neverlapse::bucket::version::Current;
 use neverlapse::inventory::Inventory;
 use neverlapse::renewal::request::{Action, Request, RequestedBy};
-use neverlapse::renewal::{Decision, Reason, Renewal, decide, is_early};
+use neverlapse::renewal::{Decision, Reason, Renewal, decide, goes_on, is_early};
 use neverlapse::timestamp::Timestamp;
 use tokio::time::Instant;
 
@@ -261,7 +261,7 @@ impl Renewer {
             .renewal_info
             .as_ref()
             .filter(|info| info.version == facts.version);
-        if before.is_some_and(|info| info.ask_again_at > now) {
+        if before.is_some_and(|info| goes_on(info.ask_again_at, now)) {
             return Ok(renewal);
         }
 
