@@ -2,21 +2,22 @@
 
 mod hosts;
 mod name;
+pub(crate) mod servers;
 mod system;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig};
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::config::{NameServerConfig, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
+use hickory_resolver::proto::rr::RecordType;
 use thiserror::Error;
 
 use self::hosts::Hosts;
 use self::name::name;
+use self::servers::Servers;
 use self::system::System;
 use crate::endpoint::Host;
 
@@ -29,8 +30,7 @@ use crate::endpoint::Host;
 #[derive(Clone, Debug)]
 pub struct Resolver {
     hosts: Arc<Hosts>,
-    v4: TokioResolver,
-    v6: TokioResolver,
+    servers: Servers,
     /// Whether this machine is asked only because the system's configuration names no server.
     is_without_servers: bool,
 }
@@ -64,11 +64,10 @@ impl Resolver {
         let system = nameserver.is_none().then(System::read);
         let config = nameserver.map_or_else(ResolverConfig::default, only);
         let config = system.as_ref().map_or(config, System::config);
-        let family = |strategy| build(strategy, config.clone(), system.as_ref(), timeout);
+        let options = options(system.as_ref(), timeout);
 
         Ok(Self {
-            v4: family(LookupIpStrategy::Ipv4Only)?,
-            v6: family(LookupIpStrategy::Ipv6Only)?,
+            servers: Servers::new(config, options).map_err(|error| Error::Configuration(error.to_string()))?,
             hosts: Arc::new(Hosts::read()),
             is_without_servers: system.is_some_and(|system| !system.has_servers()),
         })
@@ -91,10 +90,13 @@ impl Resolver {
 
         let mut addresses = Vec::new();
         let mut errors = Vec::new();
-        let (v4, v6) = futures::join!(self.v4.lookup_ip(name.clone()), self.v6.lookup_ip(name));
+        let (v4, v6) = futures::join!(
+            self.servers.look_up(&name, RecordType::A),
+            self.servers.look_up(&name, RecordType::AAAA)
+        );
         for found in [v4, v6] {
             match found {
-                Ok(found) => addresses.extend(found.iter()),
+                Ok(records) => addresses.extend(records.iter().filter_map(|record| record.data.ip_addr())),
                 Err(error) => errors.push(self.error(error)),
             }
         }
@@ -121,27 +123,19 @@ impl Resolver {
     }
 }
 
-/// A resolver of one address family.
-fn build(
-    strategy: LookupIpStrategy,
-    config: ResolverConfig,
-    system: Option<&System>,
-    timeout: Duration,
-) -> Result<TokioResolver, Error> {
-    let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
-    let options = builder.options_mut();
+/// How to ask.
+fn options(system: Option<&System>, timeout: Duration) -> ResolverOpts {
+    let mut options = ResolverOpts::default();
     if let Some(system) = system {
-        system.apply(options);
+        system.apply(&mut options);
     }
 
-    options.ip_strategy = strategy;
-    options.use_hosts_file = ResolveHosts::Never;
     options.cache_size = CACHED_NAMES;
-    options.attempts = ATTEMPTS;
-    // All attempts end before the caller's deadline, so that one family's silence does not hide the
-    // other's answer. A system's own timeout would not fit the probe's.
-    options.timeout = timeout * 4 / 5 / (ATTEMPTS as u32 + 1);
-    builder.build().map_err(|error| Error::Configuration(error.to_string()))
+    options.attempts = RETRIES;
+    // All attempts end before the caller's deadline, the one over TCP too, so that one family's
+    // silence does not hide the other's answer. A system's own timeout would not fit the probe's.
+    options.timeout = timeout * 9 / 10 / (RETRIES as u32 + 2);
+    options
 }
 
 /// IPv4 first, without repetition.
@@ -210,5 +204,6 @@ pub fn only(server: SocketAddr) -> ResolverConfig {
 /// How many sockets a look-up may have open: hickory sends each family's query up to three times,
 /// each from a port of its own, and waits for the answer on all of them.
 pub const SOCKETS: usize = 6;
-const ATTEMPTS: usize = 1;
+/// How often UDP is tried once more.
+const RETRIES: usize = 1;
 const CACHED_NAMES: u64 = 4_096;
