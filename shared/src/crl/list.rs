@@ -253,7 +253,7 @@ fn extensions<'a>(list: Element<'a>) -> impl Iterator<Item = (&'a [u8], bool, &'
     })
 }
 
-fn time(field: Element<'_>) -> Option<Timestamp> {
+pub(super) fn time(field: Element<'_>) -> Option<Timestamp> {
     if !matches!(field.tag, UTC_TIME | GENERALIZED_TIME) {
         return None;
     }

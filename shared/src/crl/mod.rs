@@ -1,8 +1,10 @@
-//! Revocation by CRL (RFC 5280, 5): good, revoked, or unknown, which never alerts.
+//! Revocation by CRL (RFC 5280, 5): good, revoked, or unknown, which never alerts; and what a server
+//! itself says of it.
 
 mod fetch;
 mod list;
 mod reach;
+pub mod staple;
 mod words;
 
 use std::time::Duration;
@@ -309,7 +311,7 @@ impl Check<'_> {
             points: &self.points(),
         };
         let entry = list.entry(&wanted, self.now)?;
-        Ok(entry.map_or(Status::Good, |entry| self.revoked(&entry)))
+        Ok(entry.map_or(Status::Good, |entry| revoked(self.certificate, &entry, self.now)))
     }
 
     /// The names of the certificate's distribution points.
@@ -321,15 +323,15 @@ impl Check<'_> {
             .flat_map(|extension| list::point_names(extension.value))
             .collect()
     }
+}
 
-    /// The certificate by its entry on a list (RFC 5280, 5.3).
-    fn revoked(&self, entry: &Entry) -> Status {
-        Status::Revoked {
-            subject: text(self.certificate.subject()),
-            serial: HEXLOWER.encode(self.certificate.raw_serial()),
-            revoked_at: entry.revoked_at.unwrap_or(self.now),
-            reason: entry.reason.and_then(words::reason).map(str::to_owned),
-        }
+/// A certificate by its entry on a list (RFC 5280, 5.3).
+fn revoked(certificate: &X509Certificate<'_>, entry: &Entry, now: Timestamp) -> Status {
+    Status::Revoked {
+        subject: text(certificate.subject()),
+        serial: HEXLOWER.encode(certificate.raw_serial()),
+        revoked_at: entry.revoked_at.unwrap_or(now),
+        reason: entry.reason.and_then(words::reason).map(str::to_owned),
     }
 }
 

@@ -59,8 +59,8 @@ pub(super) struct Attempt {
     pub(super) tls: Option<Tls>,
     /// Whether not all of today's clients can agree with this server.
     pub(super) is_legacy: bool,
-    /// Whether an OCSP response came with the chain, if it was asked for.
-    pub(super) has_staple: Option<bool>,
+    /// The OCSP response that came with the chain, if it was asked for; empty if none came.
+    pub(super) staple: Option<Vec<u8>>,
     pub(super) failure: Option<Failure>,
 }
 
@@ -208,7 +208,7 @@ impl Peer<'_> {
                 chain: capture.chain,
                 tls: capture.tls,
                 is_legacy: false,
-                has_staple: Some(capture.has_staple),
+                staple: Some(capture.staple),
                 failure: capture.failure.map(|failure| Failure {
                     kind: Kind::HandshakeFailed { reason: failure.reason },
                     cause: Cause::Handshake(failure.cause),
@@ -313,7 +313,7 @@ impl Attempt {
             chain,
             tls: None,
             is_legacy: false,
-            has_staple: None,
+            staple: None,
             failure: Some(failure),
         }
     }
@@ -328,7 +328,7 @@ impl Attempt {
             chain: legacy.certificates,
             tls: Some(tls),
             is_legacy: true,
-            has_staple: None,
+            staple: None,
             failure: None,
         }
     }
@@ -386,7 +386,7 @@ impl Attempt {
                 chain: small.chain.clone(),
                 tls: small.tls.clone(),
                 is_legacy: false,
-                has_staple: small.has_staple,
+                staple: small.staple.clone(),
                 failure: Some(Failure::from(kind)),
             };
         }

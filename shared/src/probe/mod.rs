@@ -35,13 +35,13 @@ pub use self::timeouts::Timeouts;
 use self::timeouts::{USUAL, timed_out};
 use self::tls::Handshaker;
 use crate::chain::{Criteria, KeyUse, Verdict, judge};
-use crate::crl::{Crls, PathStatus};
+use crate::crl::{Crls, PathStatus, staple};
 use crate::ehlo::Ehlo;
 use crate::endpoint::Host;
 use crate::finding::{Finding, Kind, Phase, Severity};
 use crate::inventory::KeyType;
 use crate::isolation::isolated_async;
-use crate::observation::{Observation, Other, Skipped};
+use crate::observation::{Observation, Other, Revocation, Skipped};
 use crate::report::{EndpointReport, Report};
 use crate::resolve::{self, Resolver};
 use crate::timestamp::Timestamp;
@@ -340,7 +340,7 @@ impl Prober {
                 thresholds: target.thresholds,
                 now,
                 key_use: attempt.tls.as_ref().map_or(KeyUse::Signs, KeyUse::of),
-                has_staple: attempt.has_staple,
+                has_staple: attempt.staple.as_ref().map(|staple| !staple.is_empty()),
             },
         );
         if requested.server_name().is_none() {
@@ -349,12 +349,15 @@ impl Prober {
         let mut attempt = attempt.judged_by_key();
         let unusual_key = attempt.take_unusual_key();
         let status = self.revocation(target, &attempt, &verdict, now).await;
+        let stapled = stapled(&attempt, &verdict, now);
 
         let mut findings = Vec::new();
         findings.extend(attempt.failure.map(|failure| Finding::network(failure.kind)));
         findings.extend(unusual_key.map(|kind| Finding::new(kind, Severity::Warning, now)));
         findings.extend(verdict.findings);
         findings.extend(status.as_ref().map_or_else(Vec::new, |status| status.findings(now)));
+        // The list may have said the same.
+        findings.extend(stapled.clone().filter(|stapled| !findings.contains(stapled)));
         if attempt.is_legacy
             && let Some(tls) = &attempt.tls
         {
@@ -375,7 +378,10 @@ impl Prober {
             tls: attempt.tls,
             leaf: verdict.leaf,
             issuers: verdict.issuers,
-            revocation: status.map(PathStatus::revocation),
+            revocation: match stapled {
+                Some(stapled) if matches!(stapled.kind, Kind::Revoked { .. }) => Some(Revocation::Revoked),
+                _ => status.map(PathStatus::revocation),
+            },
             other: None,
             findings,
             elapsed_ms: 0,
@@ -406,6 +412,12 @@ impl Prober {
     fn now(&self) -> Timestamp {
         self.shared.options.at.unwrap_or_else(Timestamp::now)
     }
+}
+
+/// What is wrong with the OCSP response that a server sent with a chain that clients trust.
+fn stapled(attempt: &Attempt, verdict: &Verdict, now: Timestamp) -> Option<Finding> {
+    let leaf = attempt.chain.first().filter(|_| verdict.trusted)?;
+    staple::finding(attempt.staple.as_ref()?, leaf, now)
 }
 
 /// Judges a name that the verifier does not take as one: it judged an address in its place.

@@ -37,8 +37,8 @@ pub struct Capture {
     pub chain: Vec<CertificateDer<'static>>,
     /// The agreed parameters, as far as they were agreed.
     pub tls: Option<Tls>,
-    /// Whether an OCSP response came with the chain.
-    pub has_staple: bool,
+    /// The OCSP response that came with the chain; empty if none came.
+    pub staple: Vec<u8>,
     /// Why the handshake failed; none if all that was missing is a client certificate.
     pub failure: Option<HandshakeFailure>,
 }
@@ -170,8 +170,8 @@ impl Handshaker {
 #[derive(Debug, Default)]
 pub struct Witness {
     chain: Mutex<Vec<CertificateDer<'static>>>,
-    /// Whether it sent an OCSP response, for which every hello asks.
-    has_staple: AtomicBool,
+    /// The OCSP response that it sent, for which every hello asks.
+    staple: Mutex<Vec<u8>>,
     /// Whether the server proved that it holds the leaf's key.
     key_proved: AtomicBool,
     /// Whether it signed with another key.
@@ -209,7 +209,7 @@ impl Witness {
         Capture {
             chain: self.chain(),
             tls,
-            has_staple: self.has_staple.load(Ordering::Relaxed),
+            staple: self.staple.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             failure,
         }
     }
@@ -361,9 +361,7 @@ impl ServerCertVerifier for Verifier {
         let chain = std::iter::once(leaf)
             .chain(issuers)
             .map(|certificate| certificate.clone().into_owned());
-        self.witness
-            .has_staple
-            .store(!ocsp_response.is_empty(), Ordering::Relaxed);
+        *self.witness.staple.lock().unwrap_or_else(PoisonError::into_inner) = ocsp_response.to_vec();
         *self.witness.chain.lock().unwrap_or_else(PoisonError::into_inner) = chain.collect();
         Ok(ServerCertVerified::assertion())
     }
