@@ -282,9 +282,11 @@ impl FromStr for StartTls {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        // PostgreSQL's own clients take both.
+        let name = if text == "postgresql" { "postgres" } else { text };
         Self::ALL
             .into_iter()
-            .find(|protocol| protocol.name() == text)
+            .find(|protocol| protocol.name() == name)
             .ok_or_else(|| {
                 let known = Self::ALL.map(Self::name).join(", ");
                 format!("{text:?} is not a protocol with STARTTLS (expected {known})")

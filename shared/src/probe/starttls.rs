@@ -61,6 +61,9 @@ where
         Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
             Error::Garbled(format!("{host} closed the connection"))
         }
+        Error::Io(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+            Error::Garbled(format!("{host} reset the connection"))
+        }
         other => other,
     })
 }
@@ -155,8 +158,8 @@ async fn pop3<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> Result<(), E
             stream.write_all(command).await?;
         }
         match line(stream).await? {
-            ok if ok.starts_with(b"+OK") => {}
-            no if no.starts_with(b"-ERR") => return Err(Error::refused(&no)),
+            ok if begins(&ok, b"+OK") => {}
+            no if begins(&no, b"-ERR") => return Err(Error::refused(&no)),
             other => return Err(Error::unexpected(&other, "+OK or -ERR")),
         }
     }
@@ -166,18 +169,18 @@ async fn pop3<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> Result<(), E
 /// RFC 9051, 6.2.1.
 async fn imap<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> Result<(), Error> {
     match line(stream).await? {
-        ok if ok.starts_with(b"* OK") || ok.starts_with(b"* PREAUTH") => {}
-        no if no.starts_with(b"* BYE") => return Err(Error::refused(&no)),
+        ok if begins(&ok, b"* OK") || begins(&ok, b"* PREAUTH") => {}
+        no if begins(&no, b"* BYE") => return Err(Error::refused(&no)),
         other => return Err(Error::unexpected(&other, "* OK")),
     }
 
     stream.write_all(b"a1 STARTTLS\r\n").await?;
     for _ in 0..LINES {
         match line(stream).await? {
-            bye if bye.starts_with(b"* BYE") => return Err(Error::refused(&bye)),
+            bye if begins(&bye, b"* BYE") => return Err(Error::refused(&bye)),
             untagged if untagged.starts_with(b"* ") => {}
-            ok if ok.starts_with(b"a1 OK") => return Ok(()),
-            no if no.starts_with(b"a1 ") => return Err(Error::refused(&no)),
+            ok if begins(&ok, b"a1 OK") => return Ok(()),
+            no if begins(&no, b"a1 ") => return Err(Error::refused(&no)),
             other => return Err(Error::unexpected(&other, "a1 OK")),
         }
     }
@@ -303,6 +306,12 @@ async fn until<S: AsyncRead + Unpin>(stream: &mut S, endings: &[&str]) -> Result
     Ok(read)
 }
 
+/// Whether a line begins with these words, in either case (RFC 9051, 9).
+fn begins(line: &[u8], words: &[u8]) -> bool {
+    line.get(..words.len())
+        .is_some_and(|start| start.eq_ignore_ascii_case(words))
+}
+
 fn contains(bytes: &[u8], text: &str) -> bool {
     bytes.windows(text.len()).any(|window| window == text.as_bytes())
 }
@@ -369,7 +378,8 @@ fn element(bytes: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
     (*found == tag).then(|| rest.split_at_checked(length)).flatten()
 }
 
-const LINE: usize = 2_048;
+/// RFC 7162, 4, asks IMAP to bear as much.
+const LINE: usize = 8_192;
 const LINES: usize = 100;
 const PACKET: usize = 16_384;
 const WORDS: usize = 200;
@@ -534,6 +544,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn words_of_imap_and_pop3_are_in_either_case() {
+        for (protocol, says) in [
+            (StartTls::Imap, ["* Ok hi\r\n", "A1 ok go\r\n\x16"]),
+            (StartTls::Pop3, ["+ok hi\r\n", "+Ok go\r\n\x16"]),
+        ] {
+            let (result, rest, _) = play(protocol, &says).await;
+            assert!(result.is_ok(), "{protocol}: {result:?}");
+            assert_eq!(rest, b"\x16", "{protocol}");
+        }
+    }
+
+    #[tokio::test]
     async fn a_server_can_hang_up_at_any_byte() {
         for (protocol, says, _) in conversations() {
             for turn in 0..says.len() {
@@ -600,7 +622,7 @@ mod tests {
         let chatter = b"220-more\r\n".repeat(200);
         let untagged = b"* more\r\n".repeat(200);
         let long = [&[b'a'; 2_000][..], b"\r\n"].concat();
-        let line = "a line of more than 2048 bytes";
+        let line = "a line of more than 8192 bytes";
         for (protocol, says, words) in [
             (
                 StartTls::Smtp,
