@@ -187,11 +187,13 @@ pub(crate) enum Curve {
 impl Key {
     pub(crate) fn of(certificate: &X509Certificate<'_>) -> Self {
         let info = certificate.public_key();
-        if info.algorithm.algorithm.to_id_string() == "1.2.840.113549.1.1.10" {
+        if info.algorithm.algorithm.to_id_string() == PSS {
             return Self::RsaPss;
         }
         match info.parsed() {
-            Ok(PublicKey::RSA(rsa)) => Self::Rsa { bits: rsa.key_size() },
+            Ok(PublicKey::RSA(rsa)) => Self::Rsa {
+                bits: bits(rsa.modulus),
+            },
             Ok(PublicKey::EC(_)) => Self::Ecdsa(Curve::of(&info.algorithm)),
             Ok(PublicKey::DSA(_)) => Self::Dsa,
             _ => match info.algorithm.algorithm.to_id_string().as_str() {
@@ -211,6 +213,24 @@ impl Key {
             Self::RsaPss | Self::Ed25519 | Self::Ed448 | Self::Other(_) => false,
         }
     }
+
+    /// Who refuses it already, if it is weak. OpenSSL takes almost 2,048 bits for 2,048.
+    pub(crate) fn refused_by(&self) -> &'static [&'static str] {
+        match self {
+            Self::Rsa { bits: ..2_000 } => &["OpenSSL at security level 2", "rustls"],
+            Self::Rsa { bits: ..2_048 } => &["rustls"],
+            Self::Ecdsa(Curve::P192 | Curve::P224) | Self::Dsa => &["Chrome", "Firefox", "rustls"],
+            _ => &[],
+        }
+    }
+}
+
+/// The length of a number.
+fn bits(number: &[u8]) -> usize {
+    let zeros: usize = number.iter().take_while(|byte| **byte == 0).count();
+    let significant = number.get(zeros..).unwrap_or_default();
+    let first = significant.first().map_or(0, |first| first.leading_zeros() as usize);
+    significant.len() * 8 - first
 }
 
 impl Curve {
@@ -269,6 +289,16 @@ impl Signature {
     pub(crate) fn is_broken(&self) -> bool {
         BROKEN_SIGNATURES.iter().any(|(oid, _)| *oid == self.oid)
     }
+
+    /// Who refuses it, made by a key of this kind, if webpki does. The clients were asked by hand.
+    pub(crate) fn refused_by(&self, key: Option<&Key>) -> &'static [&'static str] {
+        match key {
+            Some(Key::Ecdsa(Curve::P224)) => &["Chrome", "Firefox", "rustls"],
+            Some(Key::Ecdsa(Curve::Other(_))) => &["Go", "GnuTLS", "Chrome", "Firefox", "rustls"],
+            _ if self.oid == PSS => &["Go", "GnuTLS", "Chrome", "Firefox", "rustls"],
+            _ => &["Go", "Chrome", "Firefox", "rustls"],
+        }
+    }
 }
 
 impl fmt::Display for Signature {
@@ -290,11 +320,14 @@ const BROKEN_SIGNATURES: [(&str, &str); 5] = [
     ("1.2.840.10040.4.3", "dsa-sha1"),
     ("1.2.840.10045.4.1", "ecdsa-sha1"),
 ];
-const SIGNATURES: [(&str, &str); 9] = [
+const PSS: &str = "1.2.840.113549.1.1.10";
+const SIGNATURES: [(&str, &str); 11] = [
     ("1.2.840.113549.1.1.11", "rsa-sha256"),
     ("1.2.840.113549.1.1.12", "rsa-sha384"),
     ("1.2.840.113549.1.1.13", "rsa-sha512"),
-    ("1.2.840.113549.1.1.10", "rsa-pss"),
+    (PSS, "rsa-pss"),
+    ("1.2.840.113549.1.1.14", "rsa-sha224"),
+    ("1.2.840.10045.4.3.1", "ecdsa-sha224"),
     ("1.2.840.10045.4.3.2", "ecdsa-sha256"),
     ("1.2.840.10045.4.3.3", "ecdsa-sha384"),
     ("1.2.840.10045.4.3.4", "ecdsa-sha512"),
@@ -317,6 +350,20 @@ mod tests {
             (Key::Ed25519, "ed25519", false),
         ] {
             assert_eq!((key.to_string().as_str(), key.is_weak()), (name, weak));
+        }
+    }
+
+    /// A key of 2,047 bits was said to have 2,040.
+    #[test]
+    fn the_length_of_a_key_is_counted_in_bits() {
+        for (modulus, expected) in [
+            (&[0, 0x7f, 0xff][..], 15),
+            (&[0x80, 0], 16),
+            (&[1, 0], 9),
+            (&[0], 0),
+            (&[], 0),
+        ] {
+            assert_eq!(bits(modulus), expected, "{modulus:?}");
         }
     }
 }

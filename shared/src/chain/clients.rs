@@ -8,6 +8,7 @@ use x509_parser::x509::{X509Name, X509Version};
 
 use super::builders::{Material, misled};
 use super::issuer::{DEPTH, KeyMatch, Sent};
+use super::path::key_usage;
 use super::{constraints, policy};
 use crate::der;
 use crate::distinguished_name::text;
@@ -127,6 +128,12 @@ fn of_the_leaf(leaf: &X509Certificate<'_>) -> Vec<Refusal> {
     if leaf.is_ca() {
         found.push((&["Firefox", "rustls"], "the leaf is a CA certificate".to_owned()));
     }
+    if netscape_type(leaf).is_some_and(|bits| bits & NETSCAPE_SERVER == 0) {
+        found.push((
+            &["OpenSSL", "curl"],
+            "the leaf is not for servers (Netscape certificate type)".to_owned(),
+        ));
+    }
     if has_empty_name(leaf) {
         found.push((&["GnuTLS"], "one of the leaf's alternative names is empty".to_owned()));
     }
@@ -140,7 +147,13 @@ fn of_the_root(root: &X509Certificate<'_>) -> Vec<Refusal> {
 
     let is_version_3 = root.version() == X509Version::V3;
     if is_version_3 && root.basic_constraints().is_ok_and(|constraints| constraints.is_none()) {
-        found.push((&["Go"], format!("the root {subject} does not say that it is a CA")));
+        // To OpenSSL, a key usage says it, too.
+        let clients: &[_] = if key_usage(root).is_some() {
+            &["Go"]
+        } else {
+            &["OpenSSL", "curl", "Go"]
+        };
+        found.push((clients, format!("the root {subject} does not say that it is a CA")));
     }
 
     let usage = root.extended_key_usage().ok().flatten();
@@ -222,6 +235,14 @@ fn by_constraints(leaf: &X509Certificate<'_>, above: &[&Sent<'_>]) -> Vec<Refusa
         ));
     }
     found
+}
+
+/// The bits of Netscape's certificate type, which OpenSSL still looks at.
+fn netscape_type(certificate: &X509Certificate<'_>) -> Option<u8> {
+    let mut extensions = certificate.extensions().iter();
+    let kind = extensions.find(|extension| is_oid(&extension.oid, NETSCAPE_TYPE))?;
+    // The first octet is the number of unused bits.
+    der::only(kind.value)?.contents.get(1).copied()
 }
 
 /// The numbers of the TLS extensions that a certificate promises (RFC 7633).
@@ -360,6 +381,8 @@ const OPENSSL_READS: usize = 100 * 1_024;
 const GNUTLS_READS: usize = 128 * 1_024;
 /// DEFAULT_MAX_VERIFY_DEPTH of GnuTLS 3.7.
 const GNUTLS_SORTS: usize = 16;
+const NETSCAPE_TYPE: &str = "2.16.840.1.113730.1.1";
+const NETSCAPE_SERVER: u8 = 0x40;
 const TLS_FEATURE: &str = "1.3.6.1.5.5.7.1.24";
 /// The TLS extension of that number (RFC 6066, 8).
 const STATUS_REQUEST: &[u8] = &[5];

@@ -6,17 +6,15 @@ mod clients;
 mod constraints;
 pub(crate) mod issuer;
 mod lifetime;
+mod name;
 pub(crate) mod path;
 mod policy;
 mod rewrite;
 pub mod roots;
 
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use webpki::EndEntityCert;
 use x509_parser::certificate::X509Certificate;
-use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
-use x509_parser::x509::AttributeTypeAndValue;
 
 use self::builders::Material;
 use self::clients::differences;
@@ -25,7 +23,6 @@ use self::path::{Path, is_self_issued, key_usage};
 use crate::certificate::{Certificate, Key, Role, Signature, describe, time_of};
 use crate::chain::roots::Roots;
 use crate::distinguished_name::text;
-use crate::endpoint::is_for;
 use crate::finding::{Finding, Kind, Severity, Thresholds};
 use crate::observation::Tls;
 use crate::timestamp::Timestamp;
@@ -134,7 +131,7 @@ pub fn judge(chain: &[CertificateDer<'_>], criteria: &Criteria<'_>) -> Verdict {
 
     let mut findings = Vec::new();
     findings.extend(validity(&described, criteria));
-    findings.extend(name(leaf_der, &leaf, &described, criteria));
+    findings.extend(name::finding(leaf_der, &leaf, &described, criteria));
     let is_pinned = criteria.roots.pins(leaf_der);
     findings.extend(issuers_validity(&described, is_pinned, path.above_leaf(), criteria));
     let weaknesses = weaknesses(&leaf, &path, criteria.now);
@@ -173,7 +170,11 @@ pub fn judge(chain: &[CertificateDer<'_>], criteria: &Criteria<'_>) -> Verdict {
     if let Some(problem) = path.problem
         && !(problem.unsupported_signature && is_explained)
     {
-        findings.push(critical(problem.kind, criteria.now));
+        let severity = match problem.kind {
+            Kind::SomeClientsRefuse { .. } => Severity::Warning,
+            _ => Severity::Critical,
+        };
+        findings.push(Finding::new(problem.kind, severity, criteria.now));
     }
 
     Verdict {
@@ -204,71 +205,6 @@ fn validity(leaf: &Certificate, criteria: &Criteria<'_>) -> Option<Finding> {
         threshold_seconds: threshold.whole_seconds(),
     };
     Some(Finding::new(kind, severity, now))
-}
-
-fn name(
-    der: &CertificateDer<'_>,
-    parsed: &X509Certificate<'_>,
-    leaf: &Certificate,
-    criteria: &Criteria<'_>,
-) -> Option<Finding> {
-    // The verifier does not read a leaf with certain critical extensions, which say nothing of
-    // names.
-    let is_for_name = |leaf: EndEntityCert<'_>| leaf.verify_is_valid_for_subject_name(criteria.name).is_ok();
-    let rewritten = rewrite::leaf(der);
-    let mut readable = rewritten
-        .iter()
-        .filter_map(|leaf| EndEntityCert::try_from(leaf).ok())
-        .peekable();
-    let is_valid = match EndEntityCert::try_from(der) {
-        Ok(leaf) => is_for_name(leaf),
-        Err(_) if readable.peek().is_some() => readable.any(is_for_name),
-        // The path has a finding that the verifier cannot read it.
-        Err(_) => !leaf.names.is_empty(),
-    };
-    if is_valid {
-        return None;
-    }
-
-    let expected = criteria.name.to_str().into_owned();
-    if let Some(clients) = refusing_common_name(parsed, criteria.name) {
-        let kind = Kind::SomeClientsRefuse {
-            clients: clients.iter().map(|client| (*client).to_owned()).collect(),
-            reason: format!("{expected} is its common name only, and none of its alternative names"),
-        };
-        return Some(Finding::new(kind, Severity::Warning, criteria.now));
-    }
-    let kind = Kind::NameMismatch {
-        expected,
-        names: leaf.names.clone(),
-    };
-    Some(critical(kind, criteria.now))
-}
-
-/// Who refuses a leaf that has a name as its common name only; none if it does not have it, or if
-/// no client would look at it. RFC 9525, 6.3, has no common names any more, but old clients do.
-fn refusing_common_name(leaf: &X509Certificate<'_>, name: &ServerName<'_>) -> Option<&'static [&'static str]> {
-    let ServerName::DnsName(name) = name else { return None };
-    let common_names: Vec<_> = leaf.subject().iter_common_name().collect();
-    let is_right = |common: &&AttributeTypeAndValue<'_>| common.as_str().is_ok_and(|text| is_for(text, name.as_ref()));
-    if !common_names.iter().any(is_right) {
-        return None;
-    }
-
-    let alternatives = leaf.subject_alternative_name().ok()?;
-    let names = alternatives.map_or(&[][..], |alternatives| &alternatives.value.general_names);
-    let has = |is_of_form: fn(&GeneralName<'_>) -> bool| names.iter().any(is_of_form);
-    let is_last_wrong = !common_names.last().is_some_and(is_right);
-    if has(|name| matches!(name, GeneralName::DNSName(_))) {
-        None
-    } else if has(|name| matches!(name, GeneralName::IPAddress(_))) || is_last_wrong {
-        // Of several common names, curl takes the last, and GnuTLS takes none.
-        Some(&["curl", "Go", "GnuTLS", "Chrome", "Firefox"])
-    } else if has(|name| matches!(name, GeneralName::URI(_))) || common_names.len() > 1 {
-        Some(&["Go", "GnuTLS", "Chrome", "Firefox"])
-    } else {
-        Some(&["Go", "Chrome", "Firefox"])
-    }
 }
 
 /// What is wrong with the dates of the certificates above the leaf that the path needs.
@@ -339,6 +275,7 @@ fn weaknesses(leaf: &X509Certificate<'_>, path: &Path<'_>, now: Timestamp) -> Ve
             let kind = Kind::WeakKey {
                 subject: subject.clone(),
                 key: key.to_string(),
+                clients: key.refused_by().iter().map(|client| (*client).to_owned()).collect(),
             };
             findings.push(Finding::new(kind, Severity::Warning, now));
         }

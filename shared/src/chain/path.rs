@@ -8,7 +8,7 @@ use webpki::{ALL_VERIFICATION_ALGS, EndEntityCert, Error, KeyUsage, VerifiedPath
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::KeyUsage as X509KeyUsage;
 
-use crate::certificate::{Role, time_of};
+use crate::certificate::{Key, Role, Signature, time_of};
 use crate::chain::constraints;
 use crate::chain::issuer::{CANDIDATES, DEPTH, KeyMatch, NAMESAKES, Sent, has_signed, is_valid_at, validity};
 use crate::chain::rewrite::{self, Rewritten};
@@ -366,10 +366,17 @@ impl<'a> PathSearch<'a> {
                 kind: Kind::InvalidChain { reason: reason.clone() },
                 unsupported_signature: false,
             },
-            NoPath::Refused(error) => Problem {
-                kind: self.refusal(error, &walk, roots),
-                unsupported_signature: is_unsupported_signature(error),
-            },
+            NoPath::Refused(error) => {
+                let unsupported_signature = is_unsupported_signature(error);
+                let kind = match self.refusal(error, &walk, roots) {
+                    Kind::InvalidChain { .. } if unsupported_signature => self.unverifiable(&walk),
+                    kind => kind,
+                };
+                Problem {
+                    kind,
+                    unsupported_signature,
+                }
+            }
         };
         Path {
             issuers: walk,
@@ -445,6 +452,30 @@ impl<'a> PathSearch<'a> {
                 root: text(top.issuer()),
                 key_differs: false,
             },
+        }
+    }
+
+    /// Who refuses a signature with the verifier, which has no algorithm for it. OpenSSL has all of
+    /// them.
+    fn unverifiable(&self, walk: &[&Sent<'_>]) -> Kind {
+        let mut child = self.leaf;
+        let mut issuers = walk.iter().map(|(_, issuer)| issuer).peekable();
+        while let Some(issuer) = issuers.next_if(|issuer| has_signed(issuer.public_key().raw, child)) {
+            child = issuer;
+        }
+
+        let signature = Signature::of(child);
+        let key = issuers.peek().map(|issuer| Key::of(issuer));
+        let by = key
+            .as_ref()
+            .map_or_else(String::new, |key| format!(" by a key of the kind {key}"));
+        let clients = signature.refused_by(key.as_ref());
+        Kind::SomeClientsRefuse {
+            clients: clients.iter().map(|client| (*client).to_owned()).collect(),
+            reason: format!(
+                "{} is signed with {signature}{by}, in a form that they do not verify, and this probe neither",
+                text(child.subject())
+            ),
         }
     }
 

@@ -29,6 +29,10 @@ impl Kind {
             Self::NameMismatch { expected, names } if names.is_empty() => {
                 format!("is not for {expected}: it has no subject alternative names")
             }
+            // The same text, but as a name: clients ask addresses for addresses only.
+            Self::NameMismatch { expected, names } if names.contains(expected) => {
+                format!("is not for {expected}: it has that as a DNS name, and clients want it as an address")
+            }
             Self::NameMismatch { expected, names } => {
                 format!("is not for {expected}, only for {}", some_of(names, NAMES_SHOWN))
             }
@@ -86,7 +90,15 @@ impl Kind {
             } => format!(
                 "its lifetime of {days} d is longer than the {most_days} d that Apple's systems accept, whatever its CA is"
             ),
-            Self::WeakKey { subject, key } => format!("the key of {subject} is too weak: {key}"),
+            Self::WeakKey { subject, key, clients } if clients.is_empty() => {
+                format!("the key of {subject} is too weak: {key}")
+            }
+            Self::WeakKey { subject, key, clients } => {
+                format!(
+                    "the key of {subject} is too weak: {key}, which {} today",
+                    refuse(clients)
+                )
+            }
             Self::WeakSignature { subject, signature } => {
                 format!("{subject} is signed with {signature}, which is broken")
             }

@@ -130,8 +130,13 @@ pub enum Kind {
         rule: LifetimeRule,
         since: Timestamp,
     },
-    /// A key in the path that is too weak.
-    WeakKey { subject: String, key: String },
+    /// A key in the path that is too weak, and who refuses it today.
+    WeakKey {
+        subject: String,
+        key: String,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        clients: Vec<String>,
+    },
     /// A signature in the path by an algorithm that is broken.
     WeakSignature { subject: String, signature: String },
     /// The issuer's CRL lists the certificate.
