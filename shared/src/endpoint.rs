@@ -118,6 +118,12 @@ impl Endpoint {
         Self { host, port, starttls }
     }
 
+    /// The scheme of what begins with TLS at this port, usually.
+    pub(crate) fn scheme_with_tls(&self) -> Option<&'static str> {
+        let of_port = IMPLICIT.iter().find(|(_, port)| *port == self.port);
+        of_port.map(|(scheme, _)| *scheme)
+    }
+
     /// The host in Unicode, where that reads differently.
     pub fn unicode(&self) -> Option<String> {
         let Host::Name(name) = &self.host else { return None };

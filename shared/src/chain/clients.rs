@@ -63,6 +63,15 @@ pub(super) fn differences(material: &Material<'_>, issuers: &[&Sent<'_>], root: 
         ));
     }
 
+    // A public root is known by name and key only.
+    if root.is_none() && !may_have_timestamps(leaf, material.has_staple) {
+        found.push((
+            &["Chrome", "Safari", "Firefox"],
+            "the leaf has no timestamps of Certificate Transparency logs, which they want under a public root"
+                .to_owned(),
+        ));
+    }
+
     let from_the_root: Vec<_> = below_root.iter().rev().copied().collect();
     if !policy::are_satisfied(&from_the_root) {
         found.push((
@@ -237,6 +246,13 @@ fn by_constraints(leaf: &X509Certificate<'_>, above: &[&Sent<'_>]) -> Vec<Refusa
     found
 }
 
+/// Whether a leaf has signed certificate timestamps (RFC 6962, 3.3), or they may be in the OCSP
+/// response that came with it.
+fn may_have_timestamps(leaf: &X509Certificate<'_>, has_staple: Option<bool>) -> bool {
+    let mut extensions = leaf.extensions().iter();
+    has_staple == Some(true) || extensions.any(|extension| is_oid(&extension.oid, TIMESTAMPS))
+}
+
 /// The bits of Netscape's certificate type, which OpenSSL still looks at.
 fn netscape_type(certificate: &X509Certificate<'_>) -> Option<u8> {
     let mut extensions = certificate.extensions().iter();
@@ -381,6 +397,7 @@ const OPENSSL_READS: usize = 100 * 1_024;
 const GNUTLS_READS: usize = 128 * 1_024;
 /// DEFAULT_MAX_VERIFY_DEPTH of GnuTLS 3.7.
 const GNUTLS_SORTS: usize = 16;
+const TIMESTAMPS: &str = "1.3.6.1.4.1.11129.2.4.2";
 const NETSCAPE_TYPE: &str = "2.16.840.1.113730.1.1";
 const NETSCAPE_SERVER: u8 = 0x40;
 const TLS_FEATURE: &str = "1.3.6.1.5.5.7.1.24";
@@ -425,3 +442,29 @@ const REFUSED: [(&str, &str, &[&str]); 10] = [
         &["Go", "GnuTLS", "Chrome", "Firefox"],
     ),
 ];
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, CustomExtension, KeyPair};
+    use x509_parser::prelude::FromDer;
+
+    use super::*;
+
+    /// ACM and others let a customer keep a certificate out of the logs, and browsers refuse it.
+    #[test]
+    fn a_public_leaf_without_timestamps_is_noticed() {
+        let timestamps = CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 11129, 2, 4, 2], vec![4, 2, 0, 0]);
+        for (extensions, has_staple, expected) in [
+            (vec![], None, false),
+            (vec![], Some(false), false),
+            (vec![], Some(true), true),
+            (vec![timestamps], Some(false), true),
+        ] {
+            let mut params = CertificateParams::new(["a.example".to_owned()]).unwrap();
+            params.custom_extensions = extensions;
+            let leaf = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+            let (_, leaf) = X509Certificate::from_der(leaf.der()).unwrap();
+            assert_eq!(may_have_timestamps(&leaf, has_staple), expected);
+        }
+    }
+}

@@ -87,7 +87,7 @@ fn refusing_odd_name(presented: &str, name: &str) -> Option<&'static [&'static s
     let (label, parent) = name.split_once('.')?;
     let (pattern, suffix) = presented.split_once('.')?;
     let (before, after) = pattern.split_once('*')?;
-    let is_part = !(before.is_empty() && after.is_empty()) && !after.contains('*');
+    let is_part = pattern != "*" && !after.contains('*');
     let label = label.to_ascii_lowercase();
     let is_match = label.len() >= before.len() + after.len()
         && label.starts_with(&before.to_ascii_lowercase())

@@ -121,6 +121,13 @@ impl Reader<'_> {
                 self.report(problem.within("[[endpoint]]"));
             }
         }
+        let misnamed = table.get("endpoints").filter(|value| has_tables(value.get_ref()));
+        if let Some(span) = misnamed.map(Spanned::span) {
+            let message =
+                "there is no [[endpoints]] (expected [[endpoint]] before each, or endpoints = [\"host:port\"])";
+            self.report(WrittenProblem::at(span, message));
+            table.remove("endpoints");
+        }
         // After the entries with settings: those win.
         for text in self
             .take::<Vec<Spanned<String>>>(&mut table, "endpoints")
@@ -543,6 +550,12 @@ impl Reader<'_> {
 }
 
 /// A value whose error names the accepted form itself.
+/// Whether a value is what double brackets make.
+fn has_tables(value: &DeValue<'_>) -> bool {
+    let DeValue::Array(array) = value else { return false };
+    array.iter().any(|value| matches!(value.get_ref(), DeValue::Table(_)))
+}
+
 fn parse<T: FromStr<Err: fmt::Display>>(key: &str, text: Spanned<String>) -> Result<T, WrittenProblem> {
     text.get_ref()
         .parse()
@@ -842,6 +855,10 @@ mod tests {
             (
                 "[endpoint]\nhost = \"a.b\"",
                 "line 1: endpoint is not a list (expected [[endpoint]] before each)",
+            ),
+            (
+                "[[endpoints]]\nhost = \"a.b\"",
+                "line 1: there is no [[endpoints]] (expected [[endpoint]] before each, or endpoints = [\"host:port\"])",
             ),
             (
                 "[[certificate]]\nidentifiers = []",

@@ -255,13 +255,30 @@ impl Peer<'_> {
             let upgrade = starttls::upgrade(protocol, &mut stream, &host, &ehlo);
             self.timeouts
                 .limit(Phase::Starttls, self.deadline, upgrade)
-                .await?
+                .await
+                .map_err(|late| self.silence_before_tls(late))?
                 .map_err(|error| Kind::StarttlsFailed {
                     protocol: protocol.to_string(),
                     reason: error.to_string(),
                 })?;
         }
         Ok(stream)
+    }
+
+    /// A server that says nothing in plain text may wait for TLS.
+    fn silence_before_tls(&self, late: Kind) -> Kind {
+        let endpoint = &self.target.endpoint;
+        match (endpoint.starttls, endpoint.scheme_with_tls()) {
+            (Some(protocol), Some(scheme)) => Kind::StarttlsFailed {
+                protocol: protocol.to_string(),
+                reason: format!(
+                    "{}. At port {}, TLS usually begins at once, which is {scheme}://",
+                    late.failure(),
+                    endpoint.port
+                ),
+            },
+            _ => late,
+        }
     }
 
     async fn connect(&self) -> Result<TcpStream, Failure> {

@@ -247,7 +247,7 @@ impl Prober {
             Ok(Ok(addresses)) => return Ok(addresses),
             Ok(Err(error)) => Kind::DnsFailed {
                 name: host.to_string(),
-                is_answer: matches!(error, resolve::Error::NoSuchName | resolve::Error::NoAddress),
+                is_answer: error.is_answer(),
                 reason: error.to_string(),
             },
             Err(_) => timed_out(Phase::Dns, limit),

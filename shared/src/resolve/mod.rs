@@ -12,8 +12,9 @@ use std::time::Duration;
 use hickory_resolver::config::{NameServerConfig, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
-use hickory_resolver::proto::rr::RecordType;
+use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use thiserror::Error;
+use tokio::time::timeout;
 
 use self::hosts::Hosts;
 use self::name::name;
@@ -47,9 +48,27 @@ pub enum Error {
     /// The name exists without an address (RFC 2308, 2.2).
     #[error("the name has neither A nor AAAA records")]
     NoAddress,
+    /// The name is an alias for one that does not exist or has no address.
+    #[error("it is an alias (CNAME) for {target}: {reason}")]
+    Dangling {
+        /// The other name.
+        target: String,
+        /// What is wrong with that one.
+        reason: Box<Error>,
+    },
     /// No name server answered, or not with a result; another try may help.
     #[error("{0}")]
     Failed(String),
+}
+
+impl Error {
+    /// Whether a name server has answered that there is no address.
+    pub fn is_answer(&self) -> bool {
+        match self {
+            Self::NoSuchName | Self::NoAddress | Self::Dangling { .. } => true,
+            Self::Configuration(_) | Self::Failed(_) => false,
+        }
+    }
 }
 
 /// A name server as people write it: an address, with a port or on DNS's own.
@@ -106,11 +125,32 @@ impl Resolver {
 
         // A family whose look-up failed may have addresses, whatever the answer for the other was.
         let failed = errors.iter().position(|error| matches!(error, Error::Failed(_)));
-        if errors.is_empty() {
-            Err(Error::NoAddress)
+        let error = if errors.is_empty() {
+            Error::NoAddress
         } else {
-            Err(errors.swap_remove(failed.unwrap_or(0)))
+            errors.swap_remove(failed.unwrap_or(0))
+        };
+        if !error.is_answer() {
+            return Err(error);
         }
+        Err(match self.alias(&name).await {
+            Some(target) => Error::Dangling {
+                target,
+                reason: Box::new(error),
+            },
+            None => error,
+        })
+    }
+
+    /// The name that a name without an address is an alias for. It is asked for an explanation only,
+    /// for which nobody has to wait long.
+    async fn alias(&self, name: &Name) -> Option<String> {
+        let aliases = timeout(EXPLANATION, self.servers.look_up(name, RecordType::CNAME));
+        let aliases = aliases.await.ok()?.ok()?;
+        aliases.iter().find_map(|record| match &record.data {
+            RData::CNAME(target) => Some(target.0.to_string().trim_end_matches('.').to_owned()),
+            _ => None,
+        })
     }
 
     fn error(&self, error: NetError) -> Error {
@@ -207,3 +247,48 @@ pub const SOCKETS: usize = 6;
 /// How often UDP is tried once more.
 const RETRIES: usize = 1;
 const CACHED_NAMES: u64 = 4_096;
+const EXPLANATION: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UdpSocket as Socket;
+
+    use super::*;
+
+    /// "No such name" was said of a name that is there, and leads to one that is not.
+    #[tokio::test]
+    async fn an_alias_that_leads_nowhere_is_named() {
+        let socket = Socket::bind("127.0.0.1:0").await.unwrap();
+        let server = socket.local_addr().unwrap();
+        tokio::spawn(async move {
+            let mut query = [0; 512];
+            while let Ok((length, client)) = socket.recv_from(&mut query).await {
+                let end = 12 + query[12..length].iter().position(|byte| *byte == 0).unwrap() + 5;
+                let (is_alias_asked, is_www) = (query[end - 3] == 5, query[12..].starts_with(b"\x03www"));
+                // What the alias leads to does not exist; the alias does.
+                let code = if is_www && is_alias_asked { 0x80 } else { 0x83 };
+                query[2..4].copy_from_slice(&[0x81, code]);
+                query[6..12].copy_from_slice(&[0, u8::from(is_www), 0, 0, 0, 0]);
+                let alias: &[u8] = if is_www {
+                    b"\xc0\x0c\0\x05\0\x01\0\0\0\x3c\0\x0b\x04gone\x04test\0"
+                } else {
+                    b""
+                };
+                socket.send_to(&[&query[..end], alias].concat(), client).await.unwrap();
+            }
+        });
+
+        let resolver = Resolver::new(Some(server), Duration::from_secs(5)).unwrap();
+        for (name, expected) in [
+            (
+                "www.test",
+                "it is an alias (CNAME) for gone.test: no such name (NXDOMAIN)",
+            ),
+            ("other.test", "no such name (NXDOMAIN)"),
+        ] {
+            let error = resolver.addresses(&name.parse().unwrap()).await.unwrap_err();
+            assert_eq!(error.to_string(), expected);
+            assert!(error.is_answer());
+        }
+    }
+}
