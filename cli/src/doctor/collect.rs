@@ -80,9 +80,12 @@ fn without_addresses(line: &Line) -> Line {
 }
 
 fn with_addresses_masked(text: &str) -> String {
-    let words = text.split(' ').map(|word| match word.contains('@') {
-        true => masked(word),
-        false => word.to_owned(),
+    let words = text.split(' ').map(|word| {
+        if word.contains('@') {
+            masked(word)
+        } else {
+            word.to_owned()
+        }
     });
     words.collect::<Vec<_>>().join(" ")
 }
