@@ -1,6 +1,7 @@
 //! What is to be watched and renewed: the inventory, issuers, zones, versions, instances.
 
 use neverlapse::bucket::receipt::{self, Receipt};
+use neverlapse::bucket::store;
 use neverlapse::bucket::version::Current;
 use neverlapse::finding::Severity;
 use neverlapse::inventory::{Inventory, Managed};
@@ -36,9 +37,13 @@ pub(super) async fn examine(patient: &Patient, report: Option<&Report>) -> Vec<L
     match Checker::new(&patient.stack, &inventory, &certificates, patient.nameserver).await {
         Ok(checker) => {
             for certificate in &certificates {
-                let (found, count) = examine_certificate(patient, certificate, &checker).await;
-                lines.extend(found);
-                instances += count;
+                match examine_certificate(patient, certificate, &checker).await {
+                    Ok((found, count)) => {
+                        lines.extend(found);
+                        instances += count;
+                    }
+                    Err(error) => lines.push(Line::unknown(about(certificate), error)),
+                }
             }
             let around = checker.surroundings(&certificates).await;
             for zone in &around.zones {
@@ -112,27 +117,22 @@ fn of_inventory(inventory: &Inventory) -> Vec<Line> {
 }
 
 /// What is wrong with a certificate, and how many instances report about it.
-async fn examine_certificate(patient: &Patient, certificate: &Managed, checker: &Checker<'_>) -> (Vec<Line>, usize) {
+async fn examine_certificate(
+    patient: &Patient,
+    certificate: &Managed,
+    checker: &Checker<'_>,
+) -> Result<(Vec<Line>, usize), store::Error> {
     let store = &patient.stack.store;
     let name = &certificate.name;
-    let about = format!("certificate {name}");
-    let current = match patient.stack.current(name).await {
-        Ok(current) => current,
-        Err(error) => return (vec![Line::unknown(about, error)], 0),
-    };
-    let renewal = match patient.stack.renewal(name).await {
-        Ok(renewal) => renewal,
-        Err(error) => return (vec![Line::unknown(about, error)], 0),
-    };
+    let about = about(certificate);
+    let current = patient.stack.current(name).await?;
+    let renewal = patient.stack.renewal(name).await?;
 
     let mut lines = of_versions(&about, name, current.as_ref(), renewal.as_ref(), patient.now);
     let facts = current.as_ref().map(|current| &current.facts);
     lines.extend(of_checks(&about, &checker.certificate(certificate, facts).await));
 
-    let keys = match store.keys(&receipt::prefix(name)).await {
-        Ok(keys) => keys,
-        Err(error) => return (vec![Line::unknown(about, error)], 0),
-    };
+    let keys = store.keys(&receipt::prefix(name)).await?;
     for key in &keys {
         let Some(instance) = receipt::instance(name, key) else {
             continue;
@@ -157,7 +157,11 @@ async fn examine_certificate(patient: &Patient, certificate: &Managed, checker: 
             format!("valid until {until}; {} instances report", keys.len()),
         ));
     }
-    (lines, keys.len())
+    Ok((lines, keys.len()))
+}
+
+fn about(certificate: &Managed) -> String {
+    format!("certificate {}", certificate.name)
 }
 
 fn of_versions(

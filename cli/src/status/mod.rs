@@ -1,7 +1,6 @@
 //! `neverlapse status`: every managed certificate, how far it is at each instance and each address,
 //! and what the renewer does about it; and every other endpoint, as the probe saw it.
 
-mod lines;
 mod overview;
 mod plugin;
 mod prometheus;
@@ -81,13 +80,24 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
             let json = serde_json::to_string(&overview.report())?;
             writeln!(out, "{}", printable_json(json))?;
         }
-        Format::Jsonl => lines::print(&overview, &mut out)?,
+        Format::Jsonl => print_lines(&overview.report(), &mut out)?,
         Format::Prometheus => prometheus::print(&overview, &mut out)?,
         Format::Plugin => plugin::print(&overview, &mut out)?,
     }
     out.flush()?;
     print_hints(&overview);
     Ok(overview.status().exit_code())
+}
+
+/// One JSON object per line: certificates first, then endpoints, worst first.
+fn print_lines(report: &Report, out: &mut impl Write) -> Result<()> {
+    for certificate in &report.certificates {
+        writeln!(out, "{}", printable_json(serde_json::to_string(certificate)?))?;
+    }
+    for endpoint in &report.endpoints {
+        writeln!(out, "{}", printable_json(serde_json::to_string(endpoint)?))?;
+    }
+    Ok(())
 }
 
 /// The certificates of these names, or all of them if there are no names.
