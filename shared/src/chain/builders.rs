@@ -8,7 +8,7 @@ use super::issuer::{KeyMatch, Sent, has_signed, is_valid_at, validity};
 use super::path::is_self_issued;
 use crate::chain::roots::Roots;
 use crate::der;
-use crate::distinguished_name::{canonical_name, is_same, text};
+use crate::distinguished_name::{is_same, text};
 
 /// What a path can be built of.
 pub(super) struct Material<'a> {
@@ -122,13 +122,8 @@ impl<'a> Material<'a> {
     }
 
     fn is_signed_by_public_root(&self, child: &X509Certificate<'_>) -> bool {
-        let name = canonical_name(child.issuer().as_raw());
-        let anchors = self.roots.anchors();
-        let public = &anchors[..anchors.len().saturating_sub(self.dated.len())];
-        public
-            .iter()
-            .filter(|anchor| canonical_name(&der::encode(SEQUENCE, &anchor.subject)) == name)
-            .any(|anchor| has_signed(&der::encode(SEQUENCE, &anchor.subject_public_key_info), child))
+        let mut public = self.roots.public_of_subject(child.issuer().as_raw());
+        public.any(|anchor| has_signed(&der::encode(SEQUENCE, &anchor.subject_public_key_info), child))
     }
 }
 

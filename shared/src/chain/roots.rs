@@ -25,6 +25,9 @@ use crate::pem;
 pub struct Roots {
     /// The public ones, then those of `dated`, in their order.
     anchors: Vec<TrustAnchor<'static>>,
+    /// The canonical subject of each of them. Every chain asks for some, and making them takes
+    /// longer than all else that judging a chain does.
+    subjects: Vec<Vec<u8>>,
     dated: Vec<CertificateDer<'static>>,
     issuers: Vec<CertificateDer<'static>>,
     /// All certificates of PEM files.
@@ -48,8 +51,10 @@ pub enum Error {
 impl Roots {
     /// The roots that browsers trust for servers, as Mozilla keeps them.
     pub fn public() -> Self {
+        let anchors = webpki_roots::TLS_SERVER_ROOTS.to_vec();
         Self {
-            anchors: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
+            subjects: subjects(&anchors),
+            anchors,
             dated: Vec::new(),
             issuers: Vec::new(),
             private: Vec::new(),
@@ -70,6 +75,7 @@ impl Roots {
         roots.anchors.truncate(self.anchors.len() - self.dated.len());
         (roots.issuers, roots.dated) = issuers_and_roots(&roots.private);
         roots.anchors.extend(anchors(&roots.dated));
+        roots.subjects = subjects(&roots.anchors);
         Ok(roots)
     }
 
@@ -108,14 +114,24 @@ impl Roots {
 
     /// Whether one of the roots has this subject, given as the DER of a Name.
     pub fn has_subject(&self, name: &[u8]) -> bool {
+        self.of_subject(name).next().is_some()
+    }
+
+    /// The public roots with this subject, given as the DER of a Name.
+    pub(crate) fn public_of_subject(&self, name: &[u8]) -> impl Iterator<Item = &TrustAnchor<'static>> {
+        let public = self.anchors.len() - self.dated.len();
+        self.of_subject(name)
+            .filter(move |(index, _)| *index < public)
+            .map(|(_, anchor)| anchor)
+    }
+
+    /// Those with this subject, each with its place among [`Roots::anchors`].
+    fn of_subject(&self, name: &[u8]) -> impl Iterator<Item = (usize, &TrustAnchor<'static>)> {
         // An anchor keeps only the contents of the SEQUENCE that a Name is.
-        let Some(name) = der::only(name) else {
-            return false;
-        };
-        let canonical = canonical(name.contents);
-        self.anchors
-            .iter()
-            .any(|anchor| anchor.subject.as_ref() == name.contents || self::canonical(&anchor.subject) == canonical)
+        let wanted = der::only(name).map(|name| canonical(name.contents));
+        let all = self.anchors.iter().zip(&self.subjects).enumerate();
+        all.filter(move |(_, (_, subject))| wanted.as_ref() == Some(*subject))
+            .map(|(index, (anchor, _))| (index, anchor))
     }
 
     /// Whether this very certificate is a private root: that is how a self-signed leaf is pinned.
@@ -165,6 +181,10 @@ fn issuers_and_roots(
 
 fn anchors(certificates: &[CertificateDer<'static>]) -> impl Iterator<Item = TrustAnchor<'static>> {
     certificates.iter().filter_map(anchor)
+}
+
+fn subjects(anchors: &[TrustAnchor<'_>]) -> Vec<Vec<u8>> {
+    anchors.iter().map(|anchor| canonical(&anchor.subject)).collect()
 }
 
 /// A certificate as a trust anchor: its name, its key and its name constraints. The verifier reads
