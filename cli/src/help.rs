@@ -14,6 +14,7 @@ pub(crate) fn grouped(command: Command) -> Command {
         ("On an instance", Group::Instance),
     ] {
         let _ = writeln!(list, "{heading}:");
+
         let shown = command.get_subcommands().filter(|subcommand| !subcommand.is_hide_set());
         for subcommand in shown.filter(|subcommand| Group::of(subcommand.get_name()) == group) {
             let about = subcommand.get_about().map(ToString::to_string).unwrap_or_default();
@@ -21,6 +22,7 @@ pub(crate) fn grouped(command: Command) -> Command {
         }
         list.push('\n');
     }
+
     command.help_template(format!(
         "{{about}}\n\n{{usage-heading}} {{usage}}\n\n{list}Options:\n{{options}}\n\n\
          `neverlapse COMMAND --help` has the options and examples of a command."

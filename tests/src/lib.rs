@@ -3,11 +3,12 @@
 //!
 //! [`emulator`] is a local AWS and [`stack`] what is deployed to it, [`pki`] makes certificates,
 //! [`servers`] serves them, [`dns`] knows where, [`pebble`] issues them, [`certbot`] had them
-//! before, a [`farm`] is many names for one of them, [`runtime`] runs a built function that [`fault`] comes between, [`calls`] are what it
-//! asked AWS for, [`inbox`] reads what SNS delivered, [`depot`] publishes versions without a CA, a
-//! [`webhost`] is an nginx that serves what was installed, a [`cluster`] is some of them behind one
-//! name, with `neverlapse pull`, and [`metadata`] is what an instance knows of itself. Everything
-//! listens on free loopback ports and ends with the value that started it.
+//! before, a [`farm`] is many names for one of them, [`runtime`] runs a built function that
+//! [`fault`] comes between, [`calls`] are what it asked AWS for, [`inbox`] reads what SNS
+//! delivered, [`depot`] publishes versions without a CA, a [`webhost`] is an nginx that serves what
+//! was installed, a [`cluster`] is some of them behind one name, with `neverlapse pull`, and
+//! [`metadata`] is what an instance knows of itself. Everything listens on free loopback ports and
+//! ends with the value that started it.
 
 pub mod calls;
 pub mod certbot;

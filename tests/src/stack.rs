@@ -290,8 +290,8 @@ async fn released(folder: &Path) -> Result<PathBuf> {
     Ok(file)
 }
 
-/// A function's program as Lambda wants it, without its symbols, which are most of a debug build, and
-/// not compressed, which takes two seconds of the processor for each.
+/// A function's program as Lambda wants it, without its symbols, which are most of a debug build,
+/// and not compressed, which takes two seconds of the processor for each.
 async fn zip(function: &str, folder: &Path) -> Result<()> {
     let bootstrap = folder.join("bootstrap");
     let mut strip = command("strip");

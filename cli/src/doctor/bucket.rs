@@ -67,6 +67,7 @@ fn of_policy(policy: &Value) -> Vec<Line> {
             "what is put under accounts/ without a word about keys is encrypted with one that instances may use",
         ),
     ];
+
     let missing = expected.into_iter().filter(|(sid, _)| {
         let mut statements = policy["Statement"].as_array().into_iter().flatten();
         !statements.any(|statement| statement["Sid"] == *sid && statement["Effect"] == "Deny")

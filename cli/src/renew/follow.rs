@@ -53,6 +53,7 @@ pub(super) async fn follow(
             }
         }
     };
+
     match timeout(longest, answered).await {
         Ok(answer) => answer,
         Err(_) => Ok(Answer::Nothing { last }),

@@ -26,6 +26,7 @@ pub(super) fn fate(seen: Option<&RunIndex<'_>>, incident: Incident, troubled: &B
     let Some(seen) = seen else {
         return Fate::open(incident);
     };
+
     match &incident.place {
         Place::Inventory | Place::Probe => Fate::Resolved(Change::Resolved),
         Place::Endpoint(name) if seen.has_not_reached(name) => Fate::open(incident),

@@ -1,5 +1,5 @@
-//! Revocation by CRL (RFC 5280, 5): good, revoked, or unknown, which never alerts; and what a server
-//! itself says of it.
+//! Revocation by CRL (RFC 5280, 5): good, revoked, or unknown, which never alerts; and what a
+//! server itself says of it.
 
 mod fetch;
 mod list;

@@ -142,8 +142,8 @@ impl Resolver {
         })
     }
 
-    /// The name that a name without an address is an alias for. It is asked for an explanation only,
-    /// for which nobody has to wait long.
+    /// The name that a name without an address is an alias for. It is asked for an explanation
+    /// only, for which nobody has to wait long.
     async fn alias(&self, name: &Name) -> Option<String> {
         let aliases = timeout(EXPLANATION, self.servers.look_up(name, RecordType::CNAME));
         let aliases = aliases.await.ok()?.ok()?;

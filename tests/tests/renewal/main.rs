@@ -1,8 +1,9 @@
 //! The deployed renewer, as its users meet it: a real ACME server, DNS from the emulated Route 53,
 //! and what then stands in the bucket.
 //!
-//! The stack is deployed once for all proofs. One at a time has it for itself; those with a bucket of
-//! their own run beside that. `cargo test --test renewal killed` runs those whose name has that in it.
+//! The stack is deployed once for all proofs. One at a time has it for itself; those with a bucket
+//! of their own run beside that. `cargo test --test renewal killed` runs those whose name has that
+//! in it.
 
 mod asked;
 mod bucket;
