@@ -17,7 +17,7 @@ use neverlapse::bucket::version::{Current, Manifest, made_at};
 use neverlapse::delivery::{Stored, StoredReceipt, not_renewed, reports};
 use neverlapse::finding::Code;
 use neverlapse::inventory::Inventory;
-use neverlapse::renewal::{RenewalFailure, Renewal, decide};
+use neverlapse::renewal::{Renewal, RenewalFailure, decide};
 use neverlapse::report::page::page;
 use neverlapse::report::{Report, StoredVersion};
 use neverlapse::timestamp;
