@@ -145,11 +145,11 @@ impl<'a> Installation<'a> {
     }
 
     /// The server accepted the new version but does not serve it. Goes back, unless the old one has
-    /// expired: then the new one is better, served or not.
+    /// expired, or nobody knows when it does: then the new one is better, served or not.
     fn not_served(&mut self, switched: Switched<'_, 'a>, reason: String) -> Back {
         let Switched { work, .. } = &switched;
         let installed = work.state.installed.as_ref();
-        if installed.is_none_or(|installed| installed.current.facts.not_after > work.now) {
+        if installed.is_some_and(|installed| installed.current.facts.not_after > work.now) {
             return self.back_out(switched, reason);
         }
 

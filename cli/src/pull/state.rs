@@ -27,6 +27,10 @@ pub(crate) struct State {
     pub(crate) pending: Option<Pending>,
     /// The pointer as it was last read, and its tag there.
     pub(crate) seen: Option<Shown>,
+    /// The folder that was live when there was no state: servers may have its files, until a version
+    /// is installed.
+    #[serde(default)]
+    pub(crate) found: Option<String>,
     /// What was last reported.
     pub(crate) receipt: Option<Receipt>,
     /// Who reported it: a copy of this state, in an image or a backup, is somebody else's.
@@ -99,32 +103,52 @@ pub(crate) struct Shown {
 impl State {
     /// Reads what was written; the default if nothing was.
     pub(crate) fn read(path: &Path) -> Result<Self> {
-        let mut json = Vec::new();
-        let read = File::options()
-            .read(true)
-            .custom_flags(NOFOLLOW)
-            .open(path)
-            .and_then(|mut file| file.read_to_end(&mut json));
+        let Some(json) = load(path)? else {
+            return Ok(Self::default());
+        };
+        Self::parse(&json).with_context(|| format!("{} is damaged; the next run starts it over", path.display()))
+    }
 
-        match read {
-            Ok(_) => {
-                Self::parse(&json).with_context(|| format!("{} is damaged; remove it to start over", path.display()))
+    /// Reads what was written. What is damaged, such as after a loss of power, is put aside and
+    /// started over, as on a new host: a person who has to do that may come too late. The second
+    /// says so.
+    pub(crate) fn recover(path: &Path) -> Result<(Self, Option<String>)> {
+        let Some(json) = load(path)? else {
+            return Ok((Self::default(), None));
+        };
+        let error = match serde_json::from_slice::<Self>(&json) {
+            Ok(state) => {
+                let checked = state.checked();
+                let state =
+                    checked.with_context(|| format!("{} is not followed; remove it to start over", path.display()))?;
+                return Ok((state, None));
             }
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self::default()),
-            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
-        }
+            Err(error) => error,
+        };
+
+        let aside = path.with_extension("damaged");
+        fs::rename(path, &aside).with_context(|| format!("cannot rename {}", path.display()))?;
+        let what = format!(
+            "{} was damaged ({error}) and is started over; what was in it is in {}",
+            path.display(),
+            aside.display()
+        );
+        Ok((Self::default(), Some(what)))
     }
 
     fn parse(json: &[u8]) -> Result<Self> {
-        let state: Self = serde_json::from_slice(json)?;
+        serde_json::from_slice::<Self>(json)?.checked()
+    }
 
-        // These names are opened and removed: one of them must not lead elsewhere.
-        let installed = state.installed.iter().map(|installed| &installed.folder);
-        let pending = state.pending.iter().map(|pending| &pending.folder);
-        for folder in installed.chain(pending) {
+    /// Folders are opened and removed by their names: one that leads elsewhere is no damage of a
+    /// disk, so a person has to look at it.
+    fn checked(self) -> Result<Self> {
+        let installed = self.installed.iter().map(|installed| &installed.folder);
+        let pending = self.pending.iter().map(|pending| &pending.folder);
+        for folder in installed.chain(pending).chain(&self.found) {
             ensure!(name::is_folder(folder), "folder {folder:?} is not one of ours");
         }
-        Ok(state)
+        Ok(self)
     }
 
     /// The manifest that a pointer vouches for, if it was kept.
@@ -208,6 +232,22 @@ impl Pending {
             self.attempts += 1;
             self.tried = Some(now);
         }
+    }
+}
+
+/// A file's content, if it is there.
+fn load(path: &Path) -> Result<Option<Vec<u8>>> {
+    let mut content = Vec::new();
+    let read = File::options()
+        .read(true)
+        .custom_flags(NOFOLLOW)
+        .open(path)
+        .and_then(|mut file| file.read_to_end(&mut content));
+
+    match read {
+        Ok(_) => Ok(Some(content)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
     }
 }
 

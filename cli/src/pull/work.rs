@@ -90,7 +90,12 @@ impl<'a> Work<'a> {
             })
         };
 
-        let state = State::read(&state_file).map_err(|error| broken(State::default(), None, &error))?;
+        let read = if errand.is_dry {
+            State::read(&state_file).map(|state| (state, None))
+        } else {
+            State::recover(&state_file)
+        };
+        let (mut state, repaired) = read.map_err(|error| broken(State::default(), None, &error))?;
         if let Some(reason) = &wanted.no_account {
             return Err(broken(state, Some(state_file), &anyhow!("{reason}")));
         }
@@ -103,12 +108,15 @@ impl<'a> Work<'a> {
             Ok(folder) => folder,
             Err(error) => return Err(broken(state, Some(state_file), &error)),
         };
+        if state == State::default() {
+            state.found = folder.live().ok().flatten();
+        }
         Ok(Self {
             state,
             folder,
             wanted,
             now,
-            repaired: None,
+            repaired,
             damage: None,
             warnings: Vec::new(),
             at_once: errand.is_at_once,
@@ -280,7 +288,9 @@ impl<'a> Work<'a> {
 
         let installed = self.state.installed.as_ref().map(|installed| &installed.folder);
         // What is damaged is nothing to go back to.
-        let back = installed.filter(|installed| **installed != folder && self.damage.is_none());
+        let back = installed
+            .or(self.state.found.as_ref())
+            .filter(|back| **back != folder && self.damage.is_none());
         if let Some(back) = back {
             self.folder.prepare_to_switch_back(back)?;
         }
@@ -335,6 +345,7 @@ impl<'a> Work<'a> {
 
         let folder = pending.folder.clone();
         let before = self.before(&pending.current.facts.version).cloned();
+        let found = self.state.found.take();
         let previous = self.state.installed.replace(Installed {
             before: before.map(Box::new),
             current: pending.current.clone(),
@@ -354,7 +365,7 @@ impl<'a> Work<'a> {
         }
         self.save()?;
 
-        let previous = previous.map(|previous| previous.folder);
+        let previous = previous.map(|previous| previous.folder).or(found);
         // The same files were loaded again: the version before them is still the previous one.
         if previous.as_ref() != Some(&folder) {
             let keep: Vec<_> = previous.iter().map(String::as_str).collect();

@@ -166,3 +166,54 @@ async fn a_state_of_an_earlier_client_knows_no_hashes() {
     let ran = bench.pull_from_nowhere().await;
     ran.says(2, "privkey.pem does not hold the certificate's private key");
 }
+
+/// After a loss of power the state was empty, and nothing was installed until a person removed it.
+#[tokio::test]
+async fn a_damaged_state_kept_the_next_version_from_being_installed() {
+    let (mut bench, _) = Bench::open().await;
+    let file = bench.state().join("shop.test.json");
+    for damaged in ["", "{", "\0\0\0"] {
+        fs::write(&file, damaged).unwrap();
+        bench
+            .pull_with(&["--dry-run"])
+            .await
+            .says(3, "shop.test.json is damaged");
+        let new = bench.publish(80);
+
+        let ran = bench.pull().await;
+        ran.says(0, "shop.test.json was damaged (");
+        bench.serves(&new).await;
+        let receipt = bench.receipt();
+        assert_eq!(receipt.stage, Stage::Served);
+        assert!(receipt.reason.unwrap().contains("is started over"));
+        assert_eq!(fs::read_to_string(file.with_extension("damaged")).unwrap(), damaged);
+
+        let ran = bench.pull().await;
+        assert!(ran.code == 0 && ran.err.is_empty(), "{ran:?}");
+        assert_eq!(bench.receipt().reason, None);
+    }
+}
+
+/// The folder was kept and the state was not, as on a host whose `/var` is new: a version that the
+/// server does not take stayed live, and the server could not have been started again.
+#[tokio::test]
+async fn without_a_state_there_was_no_way_back() {
+    let (mut bench, old) = Bench::open().await;
+    fs::remove_file(bench.state().join("shop.test.json")).unwrap();
+    let new = bench.publish(80);
+    let reload = bench.logged_reload();
+    bench.configure_with("false", &reload, "");
+
+    for _ in 0..2 {
+        bench.pull().await.says(2, "the test failed: `false` ended with 1");
+        assert_eq!(bench.live_version(), old.facts.version);
+        assert_eq!(bench.reloads(), 0);
+        bench.reported_failed("the test failed");
+    }
+    bench.serves(&old).await;
+
+    bench.configure_with("true", &reload, "");
+    bench.pulls().await;
+    assert_eq!(bench.live_version(), new.facts.version);
+    bench.serves(&new).await;
+}
