@@ -9,7 +9,7 @@ use futures::stream::{self, StreamExt as _};
 use neverlapse::bucket::version::Facts;
 use neverlapse::dns::caa::{self, Asking};
 use neverlapse::dns::dnssec::{self, Chain};
-use neverlapse::dns::path::path;
+use neverlapse::dns::path::{Path, path};
 use neverlapse::dns::zone::{HostedZone, Zones};
 use neverlapse::dns::{Absent, Dns, plain};
 use neverlapse::finding::Severity;
@@ -178,29 +178,38 @@ impl<'a> Checker<'a> {
         let path = path(&challenge, zones, &self.dns)
             .await
             .map_err(|error| Check::unknown(What::Zone, error.to_string()))?;
-        let end = path.last().unwrap_or(&challenge).clone();
+        let Path { names, cut } = path;
+        let end = names.last().unwrap_or(&challenge);
 
-        let found = zones.of(&end);
-        let behind = self.behind_a_role(&end);
+        let found = zones.of(end);
+        let behind = self.behind_a_role(end);
         // The world asks the nearer one, and the inventory says where that is.
         if let Some(entry) = behind
             && !found.as_ref().is_ok_and(|zone| zone.name.len() > entry.name.len())
         {
             return Ok(Target {
-                path,
+                path: names,
                 zone: None,
                 role: entry.role_arn.as_deref(),
             });
         }
-        match found {
-            Ok(zone) => Ok(Target {
-                path,
-                zone: Some(zone),
-                role: None,
-            }),
-            Err(error) if path.len() > 1 => Err(Check::critical(What::Zone, format!("{}: {error}", path.join(" -> ")))),
-            Err(error) => Err(Check::critical(What::Zone, error.to_string())),
-        }
+        let problem = match (found, cut) {
+            (Ok(zone), None) => {
+                return Ok(Target {
+                    path: names,
+                    zone: Some(zone),
+                    role: None,
+                });
+            }
+            (_, Some(why)) => why,
+            (Err(error), None) => error.to_string(),
+        };
+        let origin = if names.len() > 1 {
+            format!("{}: ", names.join(" -> "))
+        } else {
+            String::new()
+        };
+        Err(Check::critical(What::Zone, format!("{origin}{problem}")))
     }
 
     /// The longest of the inventory's zones with a role that holds a name.

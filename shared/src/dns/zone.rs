@@ -8,6 +8,9 @@ use aws_config::retry::RetryConfig;
 use aws_config::sts::AssumeRoleProvider;
 use aws_sdk_route53::Client;
 use aws_sdk_route53::config::SharedCredentialsProvider;
+use aws_sdk_route53::error::SdkError;
+use aws_sdk_route53::operation::list_resource_record_sets::ListResourceRecordSetsError;
+use aws_sdk_route53::operation::list_resource_record_sets::builders::ListResourceRecordSetsFluentBuilder;
 use aws_sdk_route53::types::{ResourceRecordSet, RrType};
 
 use super::{Error, plain};
@@ -33,6 +36,17 @@ pub struct HostedZone {
     pub client: Client,
 }
 
+/// What is written at a name of a zone that leads elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum At {
+    /// The name that it leads to.
+    Cname(String),
+    /// The name servers that know what is there and below.
+    Delegation(Vec<String>),
+    /// No such record.
+    Nothing,
+}
+
 /// A zone behind a role that could not be used, or that does not lead to it.
 #[derive(Debug)]
 struct UnreachableZone {
@@ -56,21 +70,28 @@ impl HostedZone {
         Ok(servers.iter().map(|server| plain(server)).collect())
     }
 
-    /// The CNAME that is written at this very name, if there is one: not what a wildcard makes up.
-    pub async fn cname(&self, name: &str) -> Result<Option<String>, Error> {
-        let found = self.record_sets(name, RrType::Cname).await?;
-        let record = found.first().and_then(|set| set.resource_records().first());
-        Ok(record.map(|record| plain(&record.value)))
+    /// What is written at this very name that leads elsewhere: not what a wildcard makes up.
+    pub async fn at(&self, name: &str) -> Result<At, Error> {
+        // A name's types are listed in the order of the alphabet, and beside an NS record there can
+        // only be DS in front of it.
+        let request = self.list(name, RrType::Cname).max_items(MOST_AT_A_NAME);
+        let page = request.send().await.map_err(|error| self.cannot_read(&error))?;
+        let own = page.resource_record_sets.iter().filter(|set| plain(&set.name) == name);
+
+        for set in own {
+            let mut values = set.resource_records().iter().map(|record| plain(&record.value));
+            match &set.r#type {
+                RrType::Cname => return Ok(values.next().map_or(At::Nothing, At::Cname)),
+                RrType::Ns if name != self.name => return Ok(At::Delegation(values.collect())),
+                _ => {}
+            }
+        }
+        Ok(At::Nothing)
     }
 
     /// A name's record sets of one type: one, or several if they have a routing policy.
     pub async fn record_sets(&self, name: &str, kind: RrType) -> Result<Vec<ResourceRecordSet>, Error> {
-        let request = self
-            .client
-            .list_resource_record_sets()
-            .hosted_zone_id(&self.id)
-            .start_record_name(name)
-            .start_record_type(kind.clone());
+        let request = self.list(name, kind.clone());
         let mut found = Vec::new();
         let mut start = None;
         loop {
@@ -81,10 +102,7 @@ impl HostedZone {
                 .set_start_record_identifier(start)
                 .send()
                 .await
-                .map_err(|error| {
-                    let reason = reason(&error);
-                    Error(format!("cannot read hosted zone {} ({}): {reason}", self.id, self.name))
-                })?;
+                .map_err(|error| self.cannot_read(&error))?;
             let sets = page.resource_record_sets.into_iter();
             found.extend(sets.filter(|set| set.r#type == kind && plain(&set.name) == name));
 
@@ -96,6 +114,20 @@ impl HostedZone {
                 _ => return Ok(found),
             }
         }
+    }
+
+    /// The zone's record sets from this name and type on.
+    fn list(&self, name: &str, kind: RrType) -> ListResourceRecordSetsFluentBuilder {
+        self.client
+            .list_resource_record_sets()
+            .hosted_zone_id(&self.id)
+            .start_record_name(name)
+            .start_record_type(kind)
+    }
+
+    fn cannot_read(&self, error: &SdkError<ListResourceRecordSetsError>) -> Error {
+        let reason = reason(error);
+        Error(format!("cannot read hosted zone {} ({}): {reason}", self.id, self.name))
     }
 }
 
@@ -306,6 +338,7 @@ async fn zones_of(client: &Client, whose: &str) -> Result<Vec<HostedZone>, Error
 
 const SHOWN: usize = 20;
 const FIRST_PAGE: i32 = 2;
+const MOST_AT_A_NAME: i32 = 3;
 const NEXT_PAGE: i32 = 100;
 
 #[cfg(test)]

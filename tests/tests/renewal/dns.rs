@@ -145,6 +145,49 @@ pub(crate) async fn cnames_that_wildcards_make_up_are_not_followed(lab: &Lab) ->
     Ok(())
 }
 
+/// A TXT record beside or below NS records is seen by nobody. It was written, waited for, and the
+/// registrar was said to be at fault.
+pub(crate) async fn nothing_is_written_where_the_zone_delegates_to_others(lab: &Lab) -> Result<()> {
+    let isolated = Isolated::open(lab, "cut").await?;
+    let (_pebble, issuer) = isolated.issuer("cut").await?;
+    let zone = lab.stack.create_zone("cut.test").await?;
+    let stack = &lab.stack;
+    for name in ["sub.cut.test", "_acme-challenge.own.cut.test"] {
+        stack
+            .create_record(&zone, name, RrType::Ns, "ns1.elsewhere.example.")
+            .await?;
+    }
+    stack
+        .create_record(&zone, "_acme-challenge.led.cut.test", RrType::Cname, "led.sub.cut.test")
+        .await?;
+    let cases = [
+        (
+            "www.sub.cut.test",
+            "because its NS records delegate sub.cut.test to ns1.elsewhere.example",
+        ),
+        (
+            "own.cut.test",
+            "delegate _acme-challenge.own.cut.test to ns1.elsewhere.example",
+        ),
+        (
+            "led.cut.test",
+            "the CNAMEs _acme-challenge.led.cut.test -> led.sub.cut.test: nobody would see",
+        ),
+    ];
+    let entries: String = cases
+        .iter()
+        .map(|(name, _)| certificate(name, &[name], "cut"))
+        .collect();
+    isolated.inventory(&format!("{entries}{issuer}")).await?;
+
+    for (name, words) in cases {
+        let problem = isolated.refused(&request(name)).await?;
+        ensure!(problem.contains(words), "{name}: {problem}");
+    }
+    ensure!(stack.txt(&zone).await?.is_empty());
+    Ok(())
+}
+
 /// A change can be PENDING for minutes; what counts is what the name servers have.
 pub(crate) async fn a_change_that_route_53_never_calls_in_sync_is_waited_for(lab: &Lab) -> Result<()> {
     let isolated = Isolated::open(lab, "pending").await?;

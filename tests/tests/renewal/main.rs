@@ -78,6 +78,7 @@ fn main() -> Result<ExitCode> {
         dns::a_busy_route_53_and_a_change_in_between_lose_nothing,
         dns::cnames_that_lead_in_circles_and_many_that_lead_to_one,
         dns::cnames_that_wildcards_make_up_are_not_followed,
+        dns::nothing_is_written_where_the_zone_delegates_to_others,
         dns::beside_multivalue_answers_of_another_client_ours_come_and_go,
         dns::a_zone_in_another_account_is_reached_by_its_role_alone,
         issuers::nothing_is_asked_before_the_time_that_an_issuer_named,

@@ -350,16 +350,20 @@ impl Issuance<'_> {
         let mut placed = Vec::new();
         for record in records {
             let path = &paths[&record.name];
-            let target = path.last().unwrap_or(&record.name);
+            let target = path.end();
             // A name that is nowhere in the inventory needs its origin.
-            let zone = zones.of(target).map_err(|error| match path.len() {
-                0 | 1 => Error::from(error),
-                _ => Error::from(error).context(&format!("the CNAMEs {}", path.join(" -> "))),
+            let placed_in = match &path.cut {
+                Some(why) => Err(Error::Internal(why.clone())),
+                None => zones.of(target).map_err(Error::from),
+            };
+            let zone = placed_in.map_err(|error| match path.names.len() {
+                0 | 1 => error,
+                _ => error.context(&format!("the CNAMEs {}", path.names.join(" -> "))),
             })?;
             placed.push(ZoneRecord {
                 zone: zone.id.clone(),
                 record: TxtRecord {
-                    name: target.clone(),
+                    name: target.to_owned(),
                     value: record.value.clone(),
                 },
             });

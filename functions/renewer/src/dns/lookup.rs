@@ -7,8 +7,9 @@ use std::time::Duration;
 use futures::future::join_all;
 use hickory_resolver::proto::rr::{RData, RecordType};
 use lambda_runtime::tracing::warn;
+use neverlapse::dns::path::{self, Path};
 use neverlapse::dns::zone::{HostedZone, Zones};
-use neverlapse::dns::{Absent, Dns, path};
+use neverlapse::dns::{Absent, Dns};
 use neverlapse::text::{printable, some_of};
 use tokio::time::{Instant, sleep};
 
@@ -45,8 +46,8 @@ impl Lookup {
         })
     }
 
-    /// Where a name's CNAMEs lead: the names on the way, the name itself first.
-    pub(crate) async fn path(&self, name: &str, zones: &Zones) -> Result<Vec<String>, Error> {
+    /// Where a challenge's name leads.
+    pub(crate) async fn path(&self, name: &str, zones: &Zones) -> Result<Path, Error> {
         Ok(path::path(name, zones, &self.dns).await?)
     }
 
