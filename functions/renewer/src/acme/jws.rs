@@ -49,16 +49,18 @@ impl Key {
 #[serde(deny_unknown_fields)]
 pub(crate) struct ExternalAccount {
     key_id: String,
-    /// base64url, as CAs hand it out.
+    /// base64url or base64, as CAs hand it out.
     hmac_key: String,
 }
 
 impl ExternalAccount {
     /// The JWS that binds `key` in a request to `url` (RFC 8555, 7.3.4).
     pub(crate) fn bind(&self, key: &Key, url: &str) -> Result<Value, Error> {
-        let trimmed = self.hmac_key.trim().trim_end_matches('=');
-        let secret = BASE64URL_NOPAD.decode(trimmed.as_bytes()).map_err(|_| {
-            Error::Internal("hmac_key in eab.json is not base64url (expected it as the CA handed it out)".to_owned())
+        // Some CAs hand out the other alphabet, and padding.
+        let written = self.hmac_key.replace('+', "-").replace('/', "_");
+        let written = written.trim().trim_end_matches('=');
+        let secret = BASE64URL_NOPAD.decode(written.as_bytes()).map_err(|_| {
+            Error::Internal("hmac_key in eab.json is not base64 (expected it as the CA handed it out)".to_owned())
         })?;
         let secret = hmac::Key::new(hmac::HMAC_SHA256, &secret);
 
@@ -82,4 +84,30 @@ fn signed(
 
 fn encode(bytes: impl AsRef<[u8]>) -> String {
     BASE64URL_NOPAD.encode(bytes.as_ref())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Some CAs hand out standard base64, which was refused.
+    #[test]
+    fn a_key_of_an_external_account_may_be_in_either_alphabet() {
+        let key = Key::from_pkcs8(&Key::generate().unwrap()).unwrap();
+        let bound = |hmac_key: &str| {
+            let account = ExternalAccount {
+                key_id: "kid-1".to_owned(),
+                hmac_key: hmac_key.to_owned(),
+            };
+            account.bind(&key, "https://ca.example/new-account").ok()
+        };
+
+        let expected = bound("-_-_nKTo9Hu8fpCq");
+        assert!(expected.is_some());
+        for same in ["+/+/nKTo9Hu8fpCq", "-_-_nKTo9Hu8fpCq\n", " +/+/nKTo9Hu8fpCq"] {
+            assert_eq!(bound(same), expected, "{same:?}");
+        }
+        assert_eq!(bound("+/8="), bound("-_8"));
+        assert_eq!(bound("not base64"), None);
+    }
 }
