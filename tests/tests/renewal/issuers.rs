@@ -339,7 +339,19 @@ pub(crate) async fn a_changed_contact_is_told_to_the_ca_once(lab: &Lab) -> Resul
     let isolated = Isolated::open(lab, "contact").await?;
     lab.stack.create_zone("contact.test").await?;
     let front = Front::new(&isolated).await?;
-    let proxy = front.open(|_| Fate::Pass).await?;
+    let is_refused = Arc::new(AtomicBool::new(false));
+    let refused = is_refused.clone();
+    let proxy = front.open(
+        move |line| match line.starts_with("POST /my-account") && refused.load(Ordering::Relaxed) {
+            true => Fate::Answer(Reply::problem(
+                400,
+                "invalidContact",
+                "contact email has a forbidden domain",
+            )),
+            false => Fate::Pass,
+        },
+    );
+    let proxy = proxy.await?;
     let inventory = |contact: &str| {
         let entry = certificate("contact", &["contact.test"], "told");
         format!(
@@ -368,6 +380,16 @@ pub(crate) async fn a_changed_contact_is_told_to_the_ca_once(lab: &Lab) -> Resul
     }
     let said = told(before)?;
     ensure!(said == [json!({ "contact": ["mailto:new@contact.test"] })], "{said:?}");
+
+    // One that the CA does not take kept every certificate from being renewed.
+    is_refused.store(true, Ordering::Relaxed);
+    isolated.inventory(&inventory("bad")).await?;
+    isolated.renewed(&forced("contact"), &front.pebble).await?;
+    let log = isolated.log("contact")?;
+    ensure!(
+        log.contains("does not take the changed contact") && log.contains("forbidden domain"),
+        "{log}"
+    );
     ensure!(front.pebble.accounts()? == 1);
     Ok(())
 }

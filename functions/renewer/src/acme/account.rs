@@ -6,7 +6,7 @@ use std::ops::Deref;
 
 use data_encoding::BASE64URL_NOPAD;
 use instant_acme::Account;
-use lambda_runtime::tracing::info;
+use lambda_runtime::tracing::{info, warn};
 use neverlapse::bucket::document::Document;
 use neverlapse::bucket::store::{self, Expecting, Object, Store, Tagged};
 use neverlapse::inventory::Issuer;
@@ -94,14 +94,8 @@ impl Accounts<'_> {
             .await
             .map_err(|error| http.error(Step::Account, error))?;
 
-        let contact_changed = stored.value.contact != issuer.contact;
-        if contact_changed && !is_new {
-            let contact: Vec<_> = issuer.contact.iter().map(String::as_str).collect();
-            retry_bad_nonce(async || opened.update_contacts(&contact).await)
-                .await
-                .map_err(|error| http.error(Step::Account, error))?;
-            info!(issuer = issuer.name, "contact changed");
-        }
+        let is_stale = !is_new && stored.value.contact != issuer.contact;
+        let contact_changed = is_stale && change_contact(&opened, issuer, http).await;
         if contact_changed || is_new {
             let value = Stored {
                 account: Some(account),
@@ -256,6 +250,23 @@ impl Accounts<'_> {
 struct Found {
     key: String,
     stored: Tagged<Stored>,
+}
+
+/// Sends the inventory's contact to the CA. One that the CA does not take keeps no certificate from
+/// being renewed: the account is the same with the former one, and the next order sends it again.
+async fn change_contact(account: &Account, issuer: &Issuer, http: &Http) -> bool {
+    let contact: Vec<_> = issuer.contact.iter().map(String::as_str).collect();
+    match retry_bad_nonce(async || account.update_contacts(&contact).await).await {
+        Ok(()) => {
+            info!(issuer = issuer.name, "contact changed");
+            true
+        }
+        Err(error) => {
+            let error = http.error(Step::Account, error);
+            warn!(issuer = issuer.name, fault = %error, "the CA does not take the changed contact");
+            false
+        }
+    }
 }
 
 /// Whether the CA knows this key (PKCS#8) as the account's.
