@@ -1,13 +1,59 @@
 //! Keys of every kind, many names, and where private keys never are.
 
+use std::sync::{Arc, Mutex};
+
 use anyhow::{Context, Result, ensure};
-use neverlapse::bucket::version::{CERT, PRIVKEY};
+use neverlapse::bucket::version::{CERT, FULLCHAIN, PRIVKEY};
+use neverlapse_tests::fault::{Fate, Reply};
 use neverlapse_tests::process::{command, run};
 use neverlapse_tests::program::program;
 use serde_json::Value;
 
 use crate::fixture::{Lab, certificate, forced, request};
 use crate::isolated::Isolated;
+use crate::issuers::Front;
+
+/// Let's Encrypt hands out one order for the same names twice. Of two certificates, one with RSA
+/// and one with ECDSA, the second one found the order finalized with the first one's key, and the
+/// CA was not asked for two days.
+pub(crate) async fn an_order_that_another_certificate_finalized_is_made_anew(lab: &Lab) -> Result<()> {
+    let isolated = Isolated::open(lab, "dual").await?;
+    lab.stack.create_zone("dual.test").await?;
+    let front = Front::new(&isolated).await?;
+    let theirs = Arc::new(Mutex::new(None));
+    let other = theirs.clone();
+    let proxy = front
+        .open(move |line| {
+            let is_download = line.starts_with("POST /certZ");
+            match other.lock().unwrap().take_if(|_| is_download) {
+                Some(chain) => Fate::Answer(chain),
+                None => Fate::Pass,
+            }
+        })
+        .await?;
+    let issuer = format!(
+        "[issuer.dual]\ndirectory = \"{}/dir\"\nca = \"ca/front.pem\"\n",
+        proxy.endpoint
+    );
+    let entry = |name: &str, kind: &str| format!("{}key_type = {kind:?}\n", certificate(name, &["dual.test"], "dual"));
+    let entries = format!("{}{}", entry("ec", "ecdsa-p256"), entry("rsa", "rsa-2048"));
+    isolated.inventory(&format!("{entries}{issuer}")).await?;
+
+    let ec = isolated.renewed(&request("ec"), &front.pebble).await?;
+    *theirs.lock().unwrap() = Some(Reply {
+        status: 200,
+        headers: vec![("content-type", "application/pem-certificate-chain".to_owned())],
+        body: isolated.bucket.file(&ec, FULLCHAIN).await?,
+    });
+    let rsa = isolated.renewed(&request("rsa"), &front.pebble).await?;
+    ensure!(rsa.facts.key.to_string() == "rsa-2048" && rsa.facts.fingerprint != ec.facts.fingerprint);
+    ensure!(
+        proxy.count("POST /order-plz") == 3,
+        "{} orders",
+        proxy.count("POST /order-plz")
+    );
+    Ok(())
+}
 
 pub(crate) async fn every_kind_of_key_and_a_hundred_names(lab: &Lab) -> Result<()> {
     let isolated = Isolated::open(lab, "kinds").await?;

@@ -91,6 +91,7 @@ fn main() -> Result<ExitCode> {
         records::waits_that_no_renewer_writes_hold_nothing_up,
         stuck::nothing_is_stuck_at_what_passes_or_at_a_dead_order,
         stuck::txt_records_that_are_stuck_keep_no_certificate_from_being_published,
+        keys::an_order_that_another_certificate_finalized_is_made_anew,
         keys::a_kept_key_is_kept_and_nothing_secret_is_logged_at_trace,
     ];
 

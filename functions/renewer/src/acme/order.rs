@@ -21,6 +21,7 @@ use super::alternate::Download;
 use super::http::{Http, retry_bad_nonce};
 use super::problem::{self, ProblemType, Step, Verdict, describe};
 use crate::bucket::attempt::Attempt;
+use crate::bucket::issued;
 use crate::bucket::lease::Lease;
 use crate::dns::change::{self, Edits};
 use crate::dns::record::{TxtRecord, ZoneRecord};
@@ -47,8 +48,8 @@ pub(crate) struct Issuance<'a> {
 impl Issuance<'_> {
     /// What the CA issues for `attempt`. `replaces` is the certificate that it replaces.
     ///
-    /// An order that turns out to be dead is forgotten, and one more is made in its place. One that
-    /// the CA cannot answer for again and again is given up.
+    /// An order that turns out to be dead, or somebody else's, is forgotten, and one more is made in
+    /// its place. One that the CA cannot answer for again and again is given up.
     pub(crate) async fn chain(
         &self,
         attempt: &mut Attempt,
@@ -72,6 +73,14 @@ impl Issuance<'_> {
         match self.fulfil(&mut order, attempt).await {
             Err(Error::CaUnavailable { problem, .. }) if attempt.order.is_none() => {
                 warn!(problem, "the order is dead; ordering again");
+            }
+            // CAs hand out one order for the same names twice: another certificate of ours, with
+            // another kind of key, may have finalized it first.
+            Ok(download) if issued::is_for_another_key(&download.chain, &attempt.key) => {
+                let order = attempt.order_name();
+                warn!(order, "the order was finalized with another key; ordering again");
+                attempt.order = None;
+                self.lease.note(attempt).await?;
             }
             result => return Ok(result?),
         }
@@ -246,7 +255,12 @@ impl Issuance<'_> {
             self.progress
                 .step("writing the TXT records, and waiting until DNS shows them")
                 .await;
-            self.write(attempt, records).await?;
+            if let Err(error) = self.write(attempt, records).await {
+                // Whoever else has this order may have proved the same, and removed the records.
+                let is_known = self.refresh(order, attempt).await.is_ok();
+                let is_proved = is_known && order.state().status != OrderStatus::Pending;
+                return if is_proved { Ok(()) } else { Err(error) };
+            }
             self.progress.step("the CA looks at the TXT records").await;
             self.set_ready(order).await?;
         }

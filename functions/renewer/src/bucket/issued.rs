@@ -16,6 +16,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::attempt::Attempt;
 use crate::error::Error;
+use crate::key::PrivateKey;
 
 /// A version that can be published: what is known of it, and its files by name.
 pub(crate) struct Issued {
@@ -190,6 +191,16 @@ fn check_path(
         .collect())
 }
 
+/// Whether these are certificates, and none of them is for this key.
+pub(crate) fn is_for_another_key(pem: &str, key: &PrivateKey) -> bool {
+    let (Ok(sent), Ok(public_key)) = (pem::certificates(pem.as_bytes()), key.public()) else {
+        return false;
+    };
+    sent.iter().all(|der| {
+        X509Certificate::from_der(der).is_ok_and(|(_, certificate)| certificate.public_key().raw != public_key)
+    })
+}
+
 /// What servers have to send (RFC 8446, 4.4.2): the leaf, which has our key, and then each its
 /// issuer. The root, doubles and certificates that do not belong there are left out.
 fn tidied(pem: &str, public_key: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
@@ -257,7 +268,6 @@ const UNFIT: Duration = Duration::days(2);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::key::PrivateKey;
     use neverlapse::inventory::{Inventory, KeyType};
     use neverlapse::timestamp;
     use rcgen::{BasicConstraints, CertificateParams, CertificateSigningRequestParams, CertifiedIssuer, IsCa, KeyPair};
