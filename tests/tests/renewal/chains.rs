@@ -40,20 +40,43 @@ pub(crate) async fn the_chain_ends_at_the_preferred_root_where_one_is_offered(la
         let current = isolated.bucket.current("rooted").await?.context("a version")?;
         let fullchain = isolated.bucket.file(&current, FULLCHAIN).await?;
         let chain = pem::certificates(fullchain.as_bytes())?;
-        let (_, last) = X509Certificate::from_der(chain.last().context("a chain")?)?;
-        let ends_at = last
-            .issuer()
-            .iter_common_name()
-            .next()
-            .context("a name")?
-            .as_str()?
-            .to_owned();
+        let ends_at = ends_at(&fullchain)?;
         ensure!(
             chain.len() == 2 && ends_at == *expected,
             "{preferred}: {ends_at}, expected {expected}"
         );
     }
     ensure!(isolated.log("rooted")?.contains("no chain ends at the preferred root"));
+    Ok(())
+}
+
+/// A CA's own choice ended at a root that is too new to be trusted, while it offered another chain
+/// that ends at an old one: the certificate was not published, and the CA not asked for two days.
+pub(crate) async fn a_chain_that_can_be_served_is_taken_where_the_cas_own_cannot(lab: &Lab) -> Result<()> {
+    let isolated = Isolated::open(lab, "new-root").await?;
+    let options = Options {
+        alternate_roots: 2,
+        ..Options::default()
+    };
+    let (pebble, issuer) = isolated.issuer_with("newroot", options).await?;
+    lab.stack.create_zone("newroot.test").await?;
+    let old = pebble.root(2).await?;
+    let trusted = format!("{}{old}", pebble.listening_root);
+    isolated.bucket.put("ca/newroot.pem", &trusted).await?;
+    let entry = certificate("newroot", &["newroot.test"], "newroot");
+
+    // A preference for what cannot be served changes nothing.
+    let own = common_name(&pebble.root(0).await?)?;
+    for preferred in [String::new(), format!("preferred_chain = {own:?}\n")] {
+        isolated.inventory(&format!("{entry}{issuer}{preferred}")).await?;
+        let done = isolated.run(&forced("newroot")).await?;
+        ensure!(done, "{}", isolated.log("newroot")?);
+
+        let current = isolated.bucket.current("newroot").await?.context("a version")?;
+        let fullchain = isolated.bucket.file(&current, FULLCHAIN).await?;
+        ensure!(ends_at(&fullchain)? == common_name(&old)?, "{preferred}");
+    }
+    ensure!(pebble.orders()? == 2, "{} orders", pebble.orders()?);
     Ok(())
 }
 
@@ -76,6 +99,14 @@ pub(crate) async fn an_account_and_its_first_order_take_one_directory_and_one_no
     ensure!(count("GET /dir") == 1, "{lines:#?}");
     ensure!(count("HEAD /nonce-plz") == 1, "{lines:#?}");
     Ok(())
+}
+
+/// The common name of the root that a chain ends at.
+fn ends_at(fullchain: &str) -> Result<String> {
+    let chain = pem::certificates(fullchain.as_bytes())?;
+    let (_, last) = X509Certificate::from_der(chain.last().context("a chain")?)?;
+    let name = last.issuer().iter_common_name().next().context("a name")?;
+    Ok(name.as_str()?.to_owned())
 }
 
 fn common_name(pem: &str) -> Result<String> {

@@ -86,6 +86,7 @@ fn main() -> Result<ExitCode> {
         issuers::another_directory_is_due_and_has_an_account_of_its_own,
         issuers::where_authorizations_are_valid_already_no_txt_record_is_written,
         chains::the_chain_ends_at_the_preferred_root_where_one_is_offered,
+        chains::a_chain_that_can_be_served_is_taken_where_the_cas_own_cannot,
         chains::an_account_and_its_first_order_take_one_directory_and_one_nonce,
         records::a_damaged_record_is_named_and_costs_its_own_certificate_alone,
         records::waits_that_no_renewer_writes_hold_nothing_up,

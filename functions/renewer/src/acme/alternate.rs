@@ -17,40 +17,60 @@ pub(crate) struct Download {
 }
 
 impl Download {
-    /// The chain that ends at the root that the inventory prefers, or the CA's own choice: a
-    /// preference keeps no certificate from being published. `leads_to` says whether a chain ends
-    /// at a root.
-    pub(crate) async fn preferred(
+    /// The best of the chains that the CA offers, by what `worth` says of each; its own choice
+    /// where no other one is better. A preference keeps no certificate from being published.
+    pub(crate) async fn best(
         self,
         issuer: &Issuer,
         account: &OpenAccount,
         http: &Http,
-        leads_to: impl Fn(&str, &str) -> bool,
+        worth: impl Fn(&str) -> Worth,
     ) -> String {
-        let Some(root) = &issuer.preferred_chain else {
-            return self.chain;
-        };
-        if leads_to(&self.chain, root) {
-            return self.chain;
-        }
-
+        let offered = self.alternates.len() + 1;
+        let mut best = (worth(&self.chain), self.chain);
         for url in self.alternates.iter().take(MOST) {
+            if best.0 == Worth::ALL {
+                break;
+            }
             match fetch(url, issuer, account, http).await {
-                Ok(chain) if leads_to(&chain, root) => {
-                    info!(root, url, "the preferred chain");
-                    return chain;
+                Ok(chain) if worth(&chain) > best.0 => {
+                    info!(url, "another chain than the CA's own choice");
+                    best = (worth(&chain), chain);
                 }
                 Ok(_) => {}
                 Err(error) => warn!(url, fault = %error, "another chain cannot be fetched"),
             }
         }
-        warn!(
-            root,
-            offered = self.alternates.len() + 1,
-            "no chain ends at the preferred root; taking the CA's own choice"
-        );
-        self.chain
+
+        let (worth, chain) = best;
+        if !worth.is_preferred {
+            let root = issuer.preferred_chain.as_deref();
+            warn!(
+                root,
+                offered, "no chain ends at the preferred root; taking the best of the others"
+            );
+        }
+        chain
     }
+}
+
+/// What a chain is good for; what matters most comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Worth {
+    /// It can be served: see [`Expected::check`](crate::bucket::issued::Expected::check).
+    pub(crate) is_fit: bool,
+    /// It ends at the root that the inventory prefers, if it prefers one.
+    pub(crate) is_preferred: bool,
+    /// No issuer in it expires before the leaf.
+    pub(crate) lasts: bool,
+}
+
+impl Worth {
+    const ALL: Self = Self {
+        is_fit: true,
+        is_preferred: true,
+        lasts: true,
+    };
 }
 
 async fn fetch(url: &str, issuer: &Issuer, account: &OpenAccount, http: &Http) -> Result<String, Error> {

@@ -15,6 +15,7 @@ use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::attempt::Attempt;
+use crate::acme::alternate::Worth;
 use crate::error::Error;
 use crate::key::PrivateKey;
 
@@ -55,9 +56,26 @@ impl Expected<'_> {
             })
     }
 
+    /// What a chain is good for. One that is dated a little ahead is as good as it will be then.
+    pub(crate) fn worth(&self, pem: &str, now: Timestamp) -> Worth {
+        let now = self.valid_from(pem, now).unwrap_or(now);
+        let issued = self
+            .attempt
+            .key
+            .public()
+            .ok()
+            .and_then(|key| self.issued(pem, &key, now).ok());
+        let preferred = self.issuer.preferred_chain.as_deref();
+        Worth {
+            is_fit: issued.is_some(),
+            is_preferred: preferred.is_none_or(|root| self.leads_to(pem, root)),
+            lasts: issued.is_some_and(|issued| issued.early_end.is_none()),
+        }
+    }
+
     /// Whether a chain ends at the root of this name: its common name, as `openssl x509 -issuer`
     /// shows it.
-    pub(crate) fn leads_to(&self, pem: &str, root: &str) -> bool {
+    fn leads_to(&self, pem: &str, root: &str) -> bool {
         let chain = self.attempt.key.public().ok().and_then(|key| tidied(pem, &key).ok());
         let top = chain.as_ref().and_then(|chain| chain.last());
         let Some(Ok((_, top))) = top.map(|der| X509Certificate::from_der(der)) else {
@@ -96,7 +114,13 @@ impl Expected<'_> {
             issuers.to_vec()
         } else {
             check_path(leaf_der, issuers, self.roots, now)
-                .map_err(|error| format!("no path to a trusted root: {error}"))?
+                .map_err(|error| {
+                    format!(
+                        "no path to a trusted root: {error}. A root that this release does not know yet can be trusted by `ca` in \
+                         [issuer.{}]",
+                        self.issuer.name
+                    )
+                })?
         };
 
         // Clients refuse the whole chain once the first of it has expired.

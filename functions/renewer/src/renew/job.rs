@@ -254,8 +254,9 @@ impl<'a> Job<'a> {
             issuer,
             roots: &roots,
         };
+        let now = Timestamp::now();
         let chain = download
-            .preferred(issuer, &account, &http, |chain, root| expected.leads_to(chain, root))
+            .best(issuer, &account, &http, |chain| expected.worth(chain, now))
             .await;
         if let Some(from) = expected.valid_from(&chain, Timestamp::now()) {
             self.wait_until(from).await?;
