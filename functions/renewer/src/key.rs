@@ -9,6 +9,8 @@ use rcgen::{
     PublicKeyData as _, RsaKeySize,
 };
 use serde::{Deserialize, Serialize};
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 
 use crate::error::Error;
 
@@ -63,7 +65,10 @@ impl PrivateKey {
     }
 
     fn pair(&self) -> Result<KeyPair, Error> {
-        KeyPair::from_pem(&self.0)
+        // One that was adopted may have EC PARAMETERS in front.
+        let key = PrivateKeyDer::from_pem_slice(self.0.as_bytes())
+            .map_err(|_| Error::Internal("the stored private key is no private key in PEM".to_owned()))?;
+        KeyPair::try_from(&key)
             .map_err(|error| Error::Internal(format!("the stored private key cannot be used: {error}")))
     }
 }
@@ -87,5 +92,15 @@ mod tests {
             );
             assert_eq!(format!("{key:?}"), "PrivateKey(…)");
         }
+    }
+
+    /// `openssl ecparam -genkey` writes them, and a key that was adopted with them was never reused.
+    #[test]
+    fn a_key_may_have_its_parameters_in_front() {
+        let key = PrivateKey::generate(KeyType::EcdsaP256).unwrap();
+        let parameters = "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n";
+        let same = PrivateKey::from_pem(format!("{parameters}{}", key.pem()));
+        assert_eq!(same.public().unwrap(), key.public().unwrap());
+        assert!(PrivateKey::from_pem(parameters.to_owned()).public().is_err());
     }
 }
