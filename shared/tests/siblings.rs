@@ -87,7 +87,7 @@ fn a_renewal_record() {
         if let Ok(Some(renewal)) = &world.shop.renewal {
             planned(&current(), Some(renewal));
             RenewalFailure::next(renewal.failure.as_ref(), String::new(), None, NOW);
-            renewal.asked_to_wait("letsencrypt", NOW);
+            renewal.wait_for("letsencrypt", NOW);
         }
         world.alerts_about_the_rest(&what);
     }

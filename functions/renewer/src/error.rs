@@ -7,9 +7,9 @@ use thiserror::Error;
 
 /// Why a renewal stopped.
 ///
-/// The variant decides what happens next: only [`Error::CaUnavailable`] and [`Error::CaDeclined`]
-/// move on to the next issuer, and [`Error::should_notify`] says which of them people are notified
-/// of.
+/// The variant decides what happens next: only [`Error::CaUnavailable`], [`Error::CaDeclined`] and
+/// [`Error::Unfit`] move on to the next issuer, and [`Error::should_notify`] says which of them
+/// people are notified of.
 #[derive(Debug, Error)]
 pub(crate) enum Error {
     /// A failure of our own, or of AWS: another issuer would not help.
@@ -25,6 +25,11 @@ pub(crate) enum Error {
         /// When the CA may be asked again, if it said so.
         retry_after: Option<Timestamp>,
     },
+    /// What the CA issued cannot be served: another issuer may help. It is not asked again at once,
+    /// because each try is a certificate more, and CAs limit them: Let's Encrypt issues five per
+    /// week for the same names.
+    #[error("{problem}")]
+    Unfit { problem: String, until: Timestamp },
     /// All issuers are in trouble, and people were notified of it when another certificate met it.
     #[error("{problem}")]
     IssuersInTrouble {
@@ -74,9 +79,11 @@ impl Error {
     /// request. Nobody waits for a request `by_probe`.
     pub(crate) fn should_notify(&self, by_probe: bool, deliveries: u32) -> bool {
         match self {
-            Self::Internal(_) | Self::CaDeclined(_) | Self::CaUnavailable { .. } | Self::IssuersInTrouble { .. } => {
-                true
-            }
+            Self::Internal(_)
+            | Self::CaDeclined(_)
+            | Self::CaUnavailable { .. }
+            | Self::Unfit { .. }
+            | Self::IssuersInTrouble { .. } => true,
             // The probe reads the same objects, and reports that once for all certificates.
             Self::BucketUnreadable(_) => !by_probe,
             // It goes on with the next delivery. If it happens again and again, it is a failure
@@ -95,17 +102,19 @@ impl Error {
                 problem: format!("{what}: {problem}"),
                 retry_after,
             },
-            other @ (Self::IssuersInTrouble { .. }
+            other @ (Self::Unfit { .. }
+            | Self::IssuersInTrouble { .. }
             | Self::BucketUnreadable(_)
             | Self::OutOfTime(_)
             | Self::LeaseLost) => other,
         }
     }
 
-    /// When the CA may be asked again, if it said so.
+    /// When the CA may be asked again, if that is known.
     pub(crate) fn retry_after(&self) -> Option<Timestamp> {
         match self {
             Self::CaUnavailable { retry_after, .. } | Self::IssuersInTrouble { retry_after, .. } => *retry_after,
+            Self::Unfit { until, .. } => Some(*until),
             Self::Internal(_)
             | Self::CaDeclined(_)
             | Self::BucketUnreadable(_)

@@ -106,6 +106,7 @@ fn tried(result: &Result<(String, Outcome), RequestError>) -> Option<bool> {
             Error::Internal(_)
             | Error::CaDeclined(_)
             | Error::CaUnavailable { .. }
+            | Error::Unfit { .. }
             | Error::IssuersInTrouble { .. } => Some(true),
             Error::BucketUnreadable(_) | Error::OutOfTime(_) | Error::LeaseLost => None,
         },

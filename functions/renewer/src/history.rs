@@ -3,8 +3,7 @@
 use lambda_runtime::tracing::info;
 use neverlapse::bucket::store::{self, Expecting, Object, Store, Tagged};
 use neverlapse::bucket::version::{Current, current_key};
-use neverlapse::renewal::Renewal;
-use neverlapse::timestamp::Timestamp;
+use neverlapse::renewal::{Renewal, Wait};
 
 use crate::error::Error;
 
@@ -45,10 +44,15 @@ impl History {
         }
     }
 
-    /// Remembers that an issuer asked to wait.
-    pub(crate) async fn wait(&self, name: &str, issuer: &str, until: Timestamp) -> Result<(), Error> {
-        self.remember(name, |renewal| renewal.wait(issuer, until)).await?;
-        info!(name, issuer, %until, "the issuer asked to wait");
+    /// Remembers that an issuer is left alone.
+    pub(crate) async fn wait(&self, name: &str, wait: Wait) -> Result<(), Error> {
+        self.remember(name, |renewal| renewal.wait(wait.clone())).await?;
+        let Wait {
+            issuer,
+            until,
+            is_unfit,
+        } = wait;
+        info!(name, issuer, %until, is_unfit, "the issuer is left alone");
         Ok(())
     }
 }

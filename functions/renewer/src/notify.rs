@@ -283,7 +283,7 @@ impl Notifier {
             let state = remaining(current, now);
             let subject = format!("WARNING: renewal of {name} failed, {state}");
             let mut text = failure_text(name, &failure, current, &state);
-            text.push_str(&next_step(name, error.retry_after()));
+            text.push_str(&next_step(name, error));
             self.send(Severity::Warning, &subject, &text).await;
         }
     }
@@ -372,10 +372,14 @@ fn failure_text(
 }
 
 /// What a person can do after a failure. A CA that asked to wait refuses whoever does not.
-fn next_step(name: &str, retry_after: Option<Timestamp>) -> String {
-    match retry_after {
-        Some(until) => format!("The CA asked to wait until {until}: there is nothing to do until then.\n"),
-        None => format!("`neverlapse renew {name} --force` tries at once.\n"),
+fn next_step(name: &str, error: &Error) -> String {
+    match (error, error.retry_after()) {
+        (Error::Unfit { .. }, _) => format!(
+            "The CA is not asked again at once, because CAs limit how many certificates they issue for the same names. After you have changed \
+             something, `neverlapse renew {name} --force` tries at once.\n"
+        ),
+        (_, Some(until)) => format!("The CA asked to wait until {until}: there is nothing to do until then.\n"),
+        (_, None) => format!("`neverlapse renew {name} --force` tries at once.\n"),
     }
 }
 
@@ -403,4 +407,38 @@ fn published_text(text: &str, failure: Option<&RenewalFailure>, missed: &[Miss])
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// "The CA asked to wait: there is nothing to do until then", where a root was missing.
+    #[test]
+    fn only_a_ca_that_asked_to_wait_leaves_nothing_to_do() {
+        let until = Timestamp::UNIX_EPOCH;
+        let problem = || "a problem".to_owned();
+        let busy = Error::CaUnavailable {
+            problem: problem(),
+            retry_after: Some(until),
+        };
+        let unfit = Error::Unfit {
+            problem: problem(),
+            until,
+        };
+        for (error, expected) in [
+            (busy, "there is nothing to do until then"),
+            (
+                unfit,
+                "After you have changed something, `neverlapse renew example.com --force` tries at once",
+            ),
+            (
+                Error::CaDeclined(problem()),
+                "`neverlapse renew example.com --force` tries at once",
+            ),
+        ] {
+            let step = next_step("example.com", &error);
+            assert!(step.contains(expected), "{step}");
+        }
+    }
 }

@@ -92,13 +92,18 @@ pub struct RenewalFailure {
     pub is_known: bool,
 }
 
-/// An issuer that asked to wait (Retry-After).
+/// An issuer that is left alone for some time, because it asked to wait (Retry-After), or because
+/// what it issued is unfit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wait {
     /// Its name in the inventory.
     pub issuer: String,
     /// It is not to get an order before this.
     pub until: Timestamp,
+    /// Whether it did not ask for that, but issued a certificate that cannot be served: a person
+    /// has to change something.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub is_unfit: bool,
 }
 
 impl Document for Renewal {
@@ -128,26 +133,26 @@ impl Renewal {
         format!("{PREFIX}{name}.json")
     }
 
-    /// Until when an issuer asked to wait, if that is not over.
-    pub fn asked_to_wait(&self, issuer: &str, now: Timestamp) -> Option<Timestamp> {
+    /// The wait for an issuer, if it is not over.
+    pub fn wait_for(&self, issuer: &str, now: Timestamp) -> Option<&Wait> {
         let wait = self.waits.iter().find(|wait| wait.issuer == issuer)?;
-        goes_on(wait.until, now).then_some(wait.until)
+        goes_on(wait.until, now).then_some(wait)
     }
 
     /// Until when all of these issuers asked to wait: the end of the first wait, if none of them
     /// may be asked before.
     pub fn all_asked_to_wait(&self, issuers: &[String], now: Timestamp) -> Option<Timestamp> {
-        let waits: Option<Vec<_>> = issuers.iter().map(|issuer| self.asked_to_wait(issuer, now)).collect();
-        waits?.into_iter().min()
+        let waits: Option<Vec<_>> = issuers
+            .iter()
+            .map(|issuer| self.wait_for(issuer, now).filter(|wait| !wait.is_unfit))
+            .collect();
+        waits?.into_iter().map(|wait| wait.until).min()
     }
 
-    /// Records that an issuer asked to wait, in place of what it asked before.
-    pub fn wait(&mut self, issuer: &str, until: Timestamp) {
-        self.waits.retain(|wait| wait.issuer != issuer);
-        self.waits.push(Wait {
-            issuer: issuer.to_owned(),
-            until,
-        });
+    /// Records that an issuer is left alone, in place of what was recorded of it before.
+    pub fn wait(&mut self, wait: Wait) {
+        self.waits.retain(|before| before.issuer != wait.issuer);
+        self.waits.push(wait);
     }
 }
 
@@ -208,6 +213,11 @@ fn is_zero(count: &u32) -> bool {
     *count == 0
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(flag: &bool) -> bool {
+    !*flag
+}
+
 /// Prefix of all records, with the slash.
 pub const PREFIX: &str = "state/renewals/";
 
@@ -231,20 +241,29 @@ mod tests {
     #[test]
     fn an_issuer_that_asked_to_wait_is_left_alone_until_then() {
         let mut renewal = Renewal::new("example.com");
-        renewal.wait("letsencrypt", NOW + Duration::days(3));
-        renewal.wait("letsencrypt", NOW + Duration::HOUR);
+        let wait = |issuer: &str, length, is_unfit| Wait {
+            issuer: issuer.to_owned(),
+            until: NOW + length,
+            is_unfit,
+        };
+        renewal.wait(wait("letsencrypt", Duration::days(3), true));
+        renewal.wait(wait("letsencrypt", Duration::HOUR, false));
+        renewal.wait(wait("unfit", Duration::days(2), true));
         for (issuer, after, expected) in [
             ("letsencrypt", Duration::MINUTE, Some(NOW + Duration::HOUR)),
             ("letsencrypt", Duration::HOUR, None),
             ("letsencrypt", -Duration::days(9), None),
             ("zerossl", Duration::MINUTE, None),
         ] {
-            assert_eq!(renewal.asked_to_wait(issuer, NOW + after), expected, "{issuer}");
+            let wait = renewal.wait_for(issuer, NOW + after);
+            assert_eq!(wait.map(|wait| wait.until), expected, "{issuer}");
         }
 
         for (issuers, expected) in [
             (&["letsencrypt"][..], Some(NOW + Duration::HOUR)),
             (&["letsencrypt", "zerossl"], None),
+            // It did not ask.
+            (&["letsencrypt", "unfit"], None),
             (&[], None),
         ] {
             let issuers: Vec<_> = issuers.iter().map(|issuer| (*issuer).to_owned()).collect();

@@ -77,6 +77,18 @@ pub(crate) async fn a_chain_that_can_be_served_is_taken_where_the_cas_own_cannot
         ensure!(ends_at(&fullchain)? == common_name(&old)?, "{preferred}");
     }
     ensure!(pebble.orders()? == 2, "{} orders", pebble.orders()?);
+
+    // Where none can be served, a person has to do something: it is not the CA that asked to wait.
+    isolated.bucket.put("ca/newroot.pem", &pebble.listening_root).await?;
+    let problem = isolated.refused(&forced("newroot")).await?;
+    let words = "no path to a trusted root: UnknownIssuer. A root that this release does not know yet can be trusted by `ca` in [issuer.newroot]";
+    ensure!(problem.contains(words), "{problem}");
+    let renewal = isolated.bucket.renewal("newroot").await?.context("a record")?;
+    ensure!(
+        renewal.waits.len() == 1 && renewal.waits[0].is_unfit,
+        "{:?}",
+        renewal.waits
+    );
     Ok(())
 }
 

@@ -208,11 +208,9 @@ pub(crate) async fn the_second_issues_when_the_first_does_not(lab: &Lab) -> Resu
             .renewal(name)
             .await?
             .context("something is remembered")?;
-        let until = renewal
-            .asked_to_wait(name, Timestamp::now())
-            .context("until when to wait")?;
+        let wait = renewal.wait_for(name, Timestamp::now()).context("until when to wait")?;
         ensure!(
-            until >= since + Duration::HOUR && renewal.failure.is_none(),
+            wait.until >= since + Duration::HOUR && renewal.failure.is_none(),
             "{renewal:?}"
         );
     }

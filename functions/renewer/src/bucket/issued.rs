@@ -44,16 +44,10 @@ impl Expected<'_> {
         // Our own key is read first: if that fails, the CA is not to blame.
         let public_key = self.attempt.key.public()?;
 
-        self.issued(pem, &public_key, now)
-            .map_err(|problem| Error::CaUnavailable {
-                problem: format!(
-                    "{} issued a certificate that cannot be served: {problem}",
-                    self.attempt.issuer
-                ),
-                // Each try is a certificate more, and CAs count: Let's Encrypt issues five a week
-                // for the same names.
-                retry_after: Some(now + UNFIT),
-            })
+        self.issued(pem, &public_key, now).map_err(|problem| Error::Unfit {
+            problem: format!("it issued a certificate that cannot be served: {problem}"),
+            until: now + UNFIT,
+        })
     }
 
     /// What a chain is good for. One that is dated a little ahead is as good as it will be then.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use neverlapse::bucket::version::{Current, Facts, IssuedBy};
 use neverlapse::inventory::{Inventory, KeyType, Managed};
-use neverlapse::renewal::{Decision, Renewal, RenewalFailure, RenewalInfo, bounded, decide, planned};
+use neverlapse::renewal::{Decision, Renewal, RenewalFailure, RenewalInfo, Wait, bounded, decide, planned};
 use neverlapse::timestamp;
 use neverlapse::timestamp::Timestamp;
 use time::Duration;
@@ -153,12 +153,17 @@ impl World {
 
         let not_after = current.facts.not_after;
         let waits = renewal
-            .asked_to_wait(ISSUER, now)
+            .wait_for(ISSUER, now)
+            .map(|wait| wait.until)
             .or_else(|| self.trouble.as_ref()?.wait(Some(not_after), now));
         let refused = match waits {
             Some(until) => Err(until),
             None => self.ca.order(now).inspect_err(|&until| {
-                kept.renewal.wait(ISSUER, bounded(until, not_after, now));
+                kept.renewal.wait(Wait {
+                    issuer: ISSUER.to_owned(),
+                    until: bounded(until, not_after, now),
+                    is_unfit: false,
+                });
                 self.trouble = Some(Trouble {
                     problem: "too many new orders (300) from this account in the last 3h0m0s".to_owned(),
                     is_declined: false,

@@ -7,7 +7,7 @@ use instant_acme::{Account, CertificateIdentifier};
 use lambda_runtime::tracing::warn;
 use neverlapse::bucket::version::{Current, PRIVKEY, file_key};
 use neverlapse::inventory::Issuer;
-use neverlapse::renewal::{self, Reason, Renewal};
+use neverlapse::renewal::{self, Reason, Renewal, Wait};
 use neverlapse::timestamp::Timestamp;
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
@@ -35,7 +35,7 @@ pub(crate) struct Job<'a> {
     pub(crate) current: Option<&'a Current>,
     pub(crate) reason: &'a Reason,
     pub(crate) renewal: &'a Renewal,
-    /// Where to remember that an issuer asked to wait; a dry run remembers nothing.
+    /// Where to remember that an issuer is left alone; a dry run remembers nothing.
     pub(crate) history: Option<&'a History>,
 }
 
@@ -100,7 +100,7 @@ impl<'a> Job<'a> {
         self.task.services.troubles().of(issuer).await
     }
 
-    /// The miss of an issuer that is left alone, because it asked to wait. What waits for all
+    /// The miss of an issuer that is left alone for some time. What waits for all
     /// certificates is new orders; one that is under way goes on.
     fn not_asked(&self, turn: &Turn<'_>, trouble: Option<&Trouble>) -> Option<Miss> {
         if self.task.request.is_urgent() {
@@ -109,22 +109,28 @@ impl<'a> Job<'a> {
 
         let now = Timestamp::now();
         let issuer = &turn.issuer.name;
-        let (until, problem, trouble) = if let Some(until) = self.renewal.asked_to_wait(issuer, now) {
-            (until, format!("not asked; it said to wait until {until}"), None)
-        } else {
-            let is_begun = turn.resumed.as_ref().is_some_and(|attempt| attempt.order.is_some());
-            let Trouble { problem, .. } = trouble.filter(|_| !is_begun)?;
-            let not_after = self.current.map(|current| current.facts.not_after);
-            let until = trouble?.wait(not_after, now)?;
-            let problem = format!("not asked before {until}; it answered another certificate: {problem}");
-            (until, problem, Some(TroubleNews::Known))
-        };
+        let (until, problem, is_declined, trouble) =
+            if let Some(&Wait { until, is_unfit, .. }) = self.renewal.wait_for(issuer, now) {
+                let problem = if is_unfit {
+                    format!("not asked before {until}; what it issued last cannot be served")
+                } else {
+                    format!("not asked; it said to wait until {until}")
+                };
+                (until, problem, is_unfit, None)
+            } else {
+                let is_begun = turn.resumed.as_ref().is_some_and(|attempt| attempt.order.is_some());
+                let Trouble { problem, .. } = trouble.filter(|_| !is_begun)?;
+                let not_after = self.current.map(|current| current.facts.not_after);
+                let until = trouble?.wait(not_after, now)?;
+                let problem = format!("not asked before {until}; it answered another certificate: {problem}");
+                (until, problem, false, Some(TroubleNews::Known))
+            };
 
         Some(Miss {
             issuer: issuer.clone(),
             problem,
             retry_after: Some(until),
-            is_declined: false,
+            is_declined,
             trouble,
         })
     }
@@ -135,6 +141,7 @@ impl<'a> Job<'a> {
         let (problem, retry_after, is_declined) = match failed.error {
             Error::CaUnavailable { problem, retry_after } => (problem, retry_after, false),
             Error::CaDeclined(problem) => (problem, None, true),
+            Error::Unfit { problem, until } => (problem, Some(until), true),
             error => return Err(error),
         };
         let what = if is_declined {
@@ -148,7 +155,12 @@ impl<'a> Job<'a> {
         let mut news = None;
         if let Some(history) = self.history {
             if let Some(until) = own {
-                history.wait(name, &issuer.name, until).await?;
+                let wait = Wait {
+                    issuer: issuer.name.clone(),
+                    until,
+                    is_unfit: is_declined,
+                };
+                history.wait(name, wait).await?;
             }
             if failed.is_general {
                 let trouble = Trouble {
@@ -356,7 +368,10 @@ fn nobody_issued(missed: &[Miss]) -> Error {
     if missed.iter().all(Miss::is_known) {
         Error::IssuersInTrouble { problem, retry_after }
     } else if missed.iter().all(|miss| miss.is_declined) {
-        Error::CaDeclined(problem)
+        match retry_after {
+            Some(until) => Error::Unfit { problem, until },
+            None => Error::CaDeclined(problem),
+        }
     } else {
         Error::CaUnavailable { problem, retry_after }
     }
