@@ -18,7 +18,7 @@ use neverlapse::renewal::LONGEST_ASKED;
 use neverlapse::text::causes;
 use neverlapse::timestamp::Timestamp;
 use reqwest::redirect::{Attempt, Policy};
-use serde_json::Value;
+use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 
@@ -243,10 +243,26 @@ impl HttpClient for Http {
             }
             Ok(BytesResponse {
                 parts,
-                body: Box::new(body),
+                body: Box::new(whole_order(body)),
             })
         })
     }
+}
+
+/// An order that is issued has nothing left to finalize, and some CAs leave that URL out then. The
+/// library takes no order without it, so that the certificate would be lost.
+fn whole_order(body: Bytes) -> Bytes {
+    let Ok(Value::Object(mut order)) = serde_json::from_slice(&body) else {
+        return body;
+    };
+    let is_issued = order.get("status").is_some_and(|status| status == "valid") && order.contains_key("certificate");
+    if !is_issued {
+        return body;
+    }
+
+    order.entry("authorizations").or_insert_with(|| json!([]));
+    order.entry("finalize").or_insert_with(|| json!(""));
+    Value::Object(order).to_string().into()
 }
 
 /// The roots that an issuer's servers and certificates are trusted by: the public ones, and those
@@ -344,6 +360,25 @@ const USER_AGENT: &str = concat!("neverlapse/", env!("CARGO_PKG_VERSION"));
 mod tests {
     use super::*;
     use neverlapse::timestamp;
+
+    /// Such a certificate was never fetched, and ordered anew again and again.
+    #[test]
+    fn an_issued_order_may_lack_what_is_of_no_use_any_more() {
+        let issued = r#"{"status":"valid","certificate":"https://ca.example/1","expires":"2026-12-01T00:00:00Z"}"#;
+        let order = whole_order(Bytes::from(issued));
+        let order: instant_acme::OrderState = serde_json::from_slice(&order).unwrap();
+        assert_eq!(order.certificate.as_deref(), Some("https://ca.example/1"));
+
+        for untouched in [
+            r#"{"authorizations":["a"],"certificate":"c","finalize":"f","status":"valid"}"#,
+            r#"{"status":"processing"}"#,
+            r#"{"status": "valid", "challenges": []}"#,
+            "-----BEGIN CERTIFICATE-----",
+            "",
+        ] {
+            assert_eq!(whole_order(Bytes::from(untouched)), untouched.as_bytes());
+        }
+    }
 
     #[test]
     fn retry_after_is_seconds_or_a_date() {
