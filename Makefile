@@ -126,9 +126,10 @@ bench: $(LOCAL)/nginx.done $(LOCAL)/ministack/.done ## what a look costs, as it 
 	cargo run --profile bench -p neverlapse-tests --bin bench
 	cargo run --profile bench -p neverlapse-tests --bin bench_start
 
-bench-growth: $(LOCAL)/nginx.done $(LOCAL)/ministack/.done ## the same for 1,000, 10,000 and 100,000 endpoints, by command and function
+bench-growth: $(LOCAL)/nginx.done $(LOCAL)/ministack/.done ## the same for 1,000, 10,000 and 100,000 endpoints, and what alerts and the page take
 	cargo build --release --bin neverlapse --bin probe
 	cargo run --profile bench -p neverlapse-tests --bin bench_growth
+	cargo run --profile bench -p neverlapse-tests --bin bench_sizes
 
 bench-renewal: $(addprefix $(LOCAL)/,$(addsuffix /.done,ministack pebble certbot lego)) ## what a certificate costs, beside certbot and lego
 	cargo build --release --bin renewer
