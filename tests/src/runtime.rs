@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use axum::Router;
-use axum::extract::{Path as Segment, State};
+use axum::extract::{DefaultBodyLimit, Path as Segment, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{get, post};
 use serde_json::Value;
@@ -52,6 +52,7 @@ impl Function {
             .route("/2018-06-01/runtime/invocation/next", get(next))
             .route("/2018-06-01/runtime/invocation/{id}/response", post(response))
             .route("/2018-06-01/runtime/invocation/{id}/error", post(error))
+            .layer(DefaultBodyLimit::max(RESPONSE_BYTES))
             .with_state(api.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?.to_string();
@@ -155,3 +156,5 @@ async fn answer(api: &Api, answer: Result<Value, Value>) -> StatusCode {
 /// A variable of the environment that says how much time an event has.
 pub const TIMEOUT_SECONDS: &str = "TEST_TIMEOUT_SECONDS";
 const TIMEOUT: Duration = Duration::from_secs(600);
+/// Lambda's limit.
+const RESPONSE_BYTES: usize = 6 << 20;
