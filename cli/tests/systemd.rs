@@ -1,4 +1,4 @@
-//! The units under a real systemd, with real servers: every row of the table in docs/delivery.md,
+//! The units under a real systemd, with real servers: every server of docs/delivery.md,
 //! by hand and under the unit.
 //!
 //! systemd runs in private namespaces on an overlay of this machine
@@ -211,43 +211,38 @@ impl Drop for Machine {
     }
 }
 
-/// A row of the table: the server, what goes into its configuration, and what goes into
-/// `pull.toml`.
-struct Row {
+/// What the page has for a server: what goes into its configuration, and what into `pull.toml`.
+struct Recipe {
     server: String,
-    configuration: Vec<String>,
-    pull: Vec<String>,
+    configuration: String,
+    pull: String,
 }
 
-fn rows() -> Vec<Row> {
+fn recipes() -> Vec<Recipe> {
     let text = fs::read_to_string(root().join("docs/delivery.md")).unwrap();
-    let table = text.split("| server | in its configuration |").nth(1).unwrap();
-    let lines = table.lines().skip(2).take_while(|line| line.starts_with('|'));
-    let code = |cell: &str| -> Vec<String> {
-        let pieces = cell.split('`').skip(1).step_by(2);
-        pieces
-            .map(|piece| piece.replace("NAME", NAME).replace("PASSWORD", PASSWORD))
-            .collect()
-    };
-    lines
-        .map(|line| {
-            let cells: Vec<_> = line.trim_matches('|').split(" | ").collect();
-            let [server, configuration, pull] = cells[..] else {
-                panic!("not three cells: {line}")
-            };
-            Row {
-                server: server.trim().to_owned(),
-                configuration: code(configuration),
-                pull: code(pull),
-            }
+    let (_, chapter) = text.split_once("\n## By server\n").unwrap();
+    let (chapter, _) = chapter.split_once("\n## ").unwrap();
+
+    let filled_in = |text: &str| text.replace("NAME", NAME).replace("PASSWORD", PASSWORD);
+    let servers = chapter.split("\n### ").skip(1);
+    servers
+        .filter_map(|section| {
+            let (server, rest) = section.split_once('\n')?;
+            let (configuration, rest) = rest.split_once("\n```toml\n")?;
+            let (pull, _) = rest.split_once("\n```")?;
+            Some(Recipe {
+                server: server.to_owned(),
+                configuration: filled_in(configuration.trim()),
+                pull: filled_in(pull),
+            })
         })
         .collect()
 }
 
 /// Where a server of Debian reads it, and what has to stand around it.
-fn configuration(row: &Row) -> (&'static str, &'static str, String) {
-    let lines = row.configuration.join("\n");
-    match row.server.as_str() {
+fn configuration(recipe: &Recipe) -> (&'static str, &'static str, String) {
+    let lines = &recipe.configuration;
+    match recipe.server.as_str() {
         "nginx" => (
             "nginx",
             "/etc/nginx/sites-enabled/default",
@@ -284,8 +279,15 @@ fn configuration(row: &Row) -> (&'static str, &'static str, String) {
                  </SSLHostConfig></Connector><Engine name=\"Catalina\" defaultHost=\"web-1\"><Host name=\"web-1\"/></Engine></Service></Server>\n"
             ),
         ),
-        other => panic!("no test is known for the row {other:?} of docs/delivery.md"),
+        other => panic!("no test is known for {other:?} of docs/delivery.md"),
     }
+}
+
+/// Also where there is no systemd to try them under.
+#[test]
+fn every_server_of_the_page_is_known() {
+    let units: Vec<_> = recipes().iter().map(|recipe| configuration(recipe).0).collect();
+    assert_eq!(units, ["nginx", "haproxy", "apache2", "postfix", "dovecot", "tomcat10"]);
 }
 
 #[test]
@@ -308,19 +310,19 @@ fn under_a_real_systemd() {
     machine.writes(&password, PASSWORD);
     machine.runs(&format!("chmod 600 {password}"));
 
-    for row in rows() {
-        let (unit, path, text) = configuration(&row);
+    for recipe in recipes() {
+        let (unit, path, text) = configuration(&recipe);
         machine.forgets();
         machine.writes(path, &text);
-        machine.configures(&row.pull.join("\n"));
+        machine.configures(&recipe.pull);
 
         // A new server: the reload starts it.
         let first = machine.publishes(60);
         machine.pulls_by_hand();
-        machine.has_seen_served(&first, &row.server);
+        machine.has_seen_served(&first, &recipe.server);
         let second = machine.publishes(70);
         machine.pulls_by_the_unit();
-        machine.has_seen_served(&second, &row.server);
+        machine.has_seen_served(&second, &recipe.server);
 
         machine.runs(&format!("systemctl stop {unit}"));
     }
@@ -333,7 +335,7 @@ fn under_a_real_systemd() {
     it_says_goodbye(&machine);
 }
 
-/// What people write besides the rows of the table.
+/// What people write besides what the page has.
 fn commands_of_all_kinds_pass_in_the_unit(machine: &mut Machine) {
     machine.forgets();
     machine.writes(
