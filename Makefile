@@ -30,7 +30,7 @@ demo: ## the whole loop on a local AWS: seen, renewed, pulled, stuck, repaired, 
 	@$(MAKE) --no-print-directory --jobs=4 --output-sync=none demo-tools demo-programs
 	target/debug/demo
 
-play: demo-tools demo-programs ## the same local AWS, left running to try commands on, until Ctrl-C
+play: demo-tools $(LOCAL)/aws/.done demo-programs ## the same local AWS, left running to try commands on, until Ctrl-C
 	target/debug/demo play
 
 .PHONY: demo-programs demo-tools

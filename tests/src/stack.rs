@@ -36,6 +36,12 @@ pub struct Stack {
     pub secrets_key: String,
 }
 
+/// `PATH` with the AWS CLI that `make` installs.
+pub fn with_aws_cli() -> String {
+    let aws = root().join(".local/aws/bin");
+    format!("{}:{}", aws.display(), std::env::var("PATH").unwrap_or_default())
+}
+
 /// What an invocation returned.
 #[derive(Clone, Debug)]
 pub struct Answer {
@@ -131,6 +137,16 @@ impl Stack {
     /// The environment of a command that is to find this stack.
     pub fn environment(&self) -> [(&str, &str); 9] {
         self.emulator.environment()
+    }
+
+    /// Encrypts topics and bucket with the stack's key, as the template says. The emulator forgets
+    /// that when it deploys, and `neverlapse doctor` finds it.
+    pub async fn restore_encryption(&self) -> Result<()> {
+        let mut bash = command("bash");
+        bash.args(["-euo", "pipefail", "-c", ENCRYPTION])
+            .envs(self.environment())
+            .env("PATH", with_aws_cli());
+        run(&mut bash).await.context("restoring the encryption").map(drop)
     }
 
     /// URL of the emulator, for programs.
@@ -353,3 +369,16 @@ const ARCHITECTURE: &str = if cfg!(target_arch = "aarch64") {
 } else {
     "x86_64"
 };
+
+const ENCRYPTION: &str = r#"
+resource() {
+  aws cloudformation describe-stack-resource --stack-name neverlapse --logical-resource-id "$1" --output text \
+    --query StackResourceDetail.PhysicalResourceId
+}
+key=$(resource Key)
+for topic in AlertTopic RenewalTopic OperatorTopic; do
+  aws sns set-topic-attributes --topic-arn "$(resource $topic)" --attribute-name KmsMasterKeyId --attribute-value "$key"
+done
+aws s3api put-bucket-encryption --bucket "$(resource Bucket)" --server-side-encryption-configuration \
+  "{\"Rules\": [{\"ApplyServerSideEncryptionByDefault\": {\"SSEAlgorithm\": \"aws:kms\", \"KMSMasterKeyID\": \"$key\"}}]}"
+"#;

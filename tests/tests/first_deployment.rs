@@ -70,7 +70,7 @@ impl Newcomer {
         let ran = self.follow(FIRST, "## 3. ", 0, &[]).await?;
         ensure!(ran.contains(r#""counts""#) && ran.contains(r#""ok":1"#), "{ran}");
 
-        self.bash(KEPT_BY_AWS).await?;
+        self.stack.restore_encryption().await?;
         let command = ("cargo install --locked --path cli\n", "");
         let looked = self.follow(FIRST, "## 4. ", 0, &[command]).await?;
         ensure!(looked.contains(" things were checked, 0 to act on"), "{looked}");
@@ -262,19 +262,6 @@ fn block(page: &str, heading: &str, nth: usize) -> String {
     blocks.swap_remove(nth)
 }
 
-/// The local AWS takes these properties of the template, and does not keep them.
-const KEPT_BY_AWS: &str = r#"
-resource() {
-  aws cloudformation describe-stack-resource --stack-name neverlapse --logical-resource-id "$1" --output text \
-    --query StackResourceDetail.PhysicalResourceId
-}
-key=$(resource Key)
-for topic in AlertTopic RenewalTopic OperatorTopic; do
-  aws sns set-topic-attributes --topic-arn "$(resource $topic)" --attribute-name KmsMasterKeyId --attribute-value "$key"
-done
-aws s3api put-bucket-encryption --bucket "$(resource Bucket)" --server-side-encryption-configuration \
-  "{\"Rules\": [{\"ApplyServerSideEncryptionByDefault\": {\"SSEAlgorithm\": \"aws:kms\", \"KMSMasterKeyID\": \"$key\"}}]}"
-"#;
 /// As in docs/fleet.md.
 const OUTPUT: &str = r#"
 output() {

@@ -18,7 +18,7 @@ use neverlapse_tests::pebble::{self, Pebble};
 use neverlapse_tests::pki::Authority;
 use neverlapse_tests::program::program;
 use neverlapse_tests::shop::{CA, Shop};
-use neverlapse_tests::stack::Stack;
+use neverlapse_tests::stack::{Stack, root};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 
@@ -165,14 +165,16 @@ async fn show(screen: &mut Screen, world: &World) -> Result<()> {
 
 /// Says how to reach what runs, and waits until somebody ends it.
 async fn play(screen: &mut Screen, world: &World) -> Result<()> {
+    world.stack.restore_encryption().await?;
     screen.during("probing", probe(&world.stack)).await?;
     let variables = world.stack.environment().map(|(key, value)| format!("{key}={value}"));
     let web = &world.www.instances[0];
 
     screen.step("It runs until Ctrl-C. In another terminal, first:");
     println!(
-        "\nexport PATH=\"{}:$PATH\" \\",
-        program("neverlapse").await?.with_file_name("").display()
+        "\nexport PATH=\"{}:{}:$PATH\" \\",
+        program("neverlapse").await?.with_file_name("").display(),
+        root().join(".local/aws/bin").display()
     );
     println!("  {}\n", variables.join(" \\\n  "));
     println!("Then, for example:\n");
@@ -186,6 +188,14 @@ async fn play(screen: &mut Screen, world: &World) -> Result<()> {
             "install it on web-1",
         ),
         ("neverlapse report --output report.html".to_owned(), "the page"),
+        (
+            format!("neverlapse doctor --nameserver {}", world.shop.dns.address),
+            "is the stack as it should be?",
+        ),
+        (
+            format!("aws s3 ls --recursive s3://{}", world.stack.bucket),
+            "what is in the bucket",
+        ),
         (
             format!(
                 "neverlapse check {} --nameserver {}",
