@@ -41,7 +41,7 @@ impl Group {
     fn of(command: &str) -> Self {
         match command {
             "pull" | "adopt" => Self::Instance,
-            "check" | "init" | "validate" | "schema" | "completions" => Self::Anywhere,
+            "check" | "init" | "validate" | "explain" | "schema" | "completions" => Self::Anywhere,
             _ => Self::Stack,
         }
     }

@@ -14,6 +14,7 @@ mod check;
 mod completions;
 mod discover;
 mod doctor;
+mod explain;
 mod help;
 mod init;
 mod inventory;
@@ -86,6 +87,8 @@ enum Command {
     Doctor(doctor::Arguments),
     /// Send one alert of each kind, to see whether they arrive
     TestAlert(test_alert::Arguments),
+    /// Print what a finding's code means, and what to do about it
+    Explain(explain::Arguments),
     /// Print the JSON Schema of a file or document
     Schema(schema::Arguments),
     /// Write the manual pages into a folder
@@ -144,6 +147,7 @@ async fn run(command: Command) -> ExitCode {
         Command::ReplaceAccountKey(arguments) => replace_account_key::run(&arguments).await,
         Command::Doctor(arguments) => doctor::run(&arguments).await,
         Command::TestAlert(arguments) => test_alert::run(&arguments).await,
+        Command::Explain(arguments) => explain::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),
         Command::Man(arguments) => man::run(&arguments, Arguments::command()),
         Command::Completions(arguments) => completions::run(&arguments, Arguments::command()),

@@ -177,39 +177,40 @@ const EMAIL: &str = "\
 5 endpoints: 2 critical, 2 warning, 1 ok.
 
 CRITICAL  mail.example:443
-  - the certificate expired 1 h ago, on 2026-11-24 05:00 UTC (at 192.0.2.1:443)
+  - the certificate expired 1 h ago, on 2026-11-24 05:00 UTC (at 192.0.2.1:443) [expired]
     new: first seen in this run
     What to do: renew it with its issuer now, install it at each of these addresses, and reload the server
 
 CRITICAL  api.example:443
-  - the certificate is not for api.example, only for www.example, example (at 192.0.2.1:443)
+  - the certificate is not for api.example, only for www.example, example (at 192.0.2.1:443) [name_mismatch]
     new: first seen in this run
     What to do: install a certificate for this name. If the server has several, check which one it serves for this name (SNI). If the name is no longer used, remove it from the inventory
 
 WARNING  shop.example:443
-  - the certificate expires in 8 d, on 2026-12-02 06:00 UTC (at 192.0.2.1:443)
+  - the certificate expires in 8 d, on 2026-12-02 06:00 UTC (at 192.0.2.1:443) [expires_soon]
     new: first seen in this run
-    What to do: see certificate shop.example: what is wrong with it is the cause, and what to do is said there
+    What to do: see what is reported of certificate shop.example: that is the cause
   neverlapse renews it (as certificate shop.example), but the last try failed.
 
 WARNING  certificate shop.example
-  - the renewal has failed 7 times since 2026-11-23 04:00 UTC: letsencrypt: CAA record for shop.example prevents issuance (urn:ietf:params:acme:error:caa) (next try: 2026-11-24 12:00 UTC)
+  - the renewal has failed 7 times since 2026-11-23 04:00 UTC: letsencrypt: CAA record for shop.example prevents issuance (urn:ietf:params:acme:error:caa) (next try: 2026-11-24 12:00 UTC) [renewal_failed]
     new: first seen in this run
     What to do: fix the cause named above; `neverlapse renew shop.example --force` then tries at once
-  - i-0a1b2c3d4e5f60713 (web-3) has failed to install version 20260903T060112Z-5f0c11d2 since 2026-11-23 04:00 UTC: `nginx -t` failed: cannot load certificate key: permission denied
+  - i-0a1b2c3d4e5f60713 (web-3) has failed to install version 20260903T060112Z-5f0c11d2 since 2026-11-23 04:00 UTC: `nginx -t` failed: cannot load certificate key: permission denied [install_failed]
     new: first seen in this run
     What to do: fix the cause named above, and run `neverlapse pull --now` on the instance. If the server no longer reads the files of neverlapse, point its configuration at them again, or remove the certificate from pull.toml
   The current version is valid until 2026-12-02 06:00 UTC, and has 8 d left; 1 of 2 instances serve it.
 
 OK  old.example:443
-  - resolved: a new certificate is served; it was: the certificate expires in 2 d, on 2026-11-25 00:00 UTC (at 192.0.2.1:443)
+  - resolved: a new certificate is served; it was: the certificate expires in 2 d, on 2026-11-25 00:00 UTC (at 192.0.2.1:443) [expires_soon]
     open for 1 d 6 h, since 2026-11-23 00:00 UTC
   The certificate is valid until 2027-02-22 06:00 UTC.
 
 Also open, and reported before:
-  WARNING  blog.example:443: the certificate expires in 9 d, on 2026-12-03 06:00 UTC
+  WARNING  blog.example:443: the certificate expires in 9 d, on 2026-12-03 06:00 UTC [expires_soon]
 
 -- 
+More on a code in brackets: `neverlapse explain expired`, or docs/findings.md
 The full report: s3://bucket/reports/latest.html (`neverlapse report` fetches it)
 neverlapse, stack prod in eu-central-1, account 123456789012
 ";

@@ -942,7 +942,7 @@ fn of<'a>(report: &'a Report, endpoint: &str) -> &'a EndpointReport {
         .unwrap_or_else(|| panic!("{endpoint} is not in the report"))
 }
 
-fn codes(seen: &EndpointReport) -> Vec<&'static str> {
+fn codes(seen: &EndpointReport) -> Vec<&str> {
     seen.all_findings()
         .map(|(_, finding)| finding.kind.code().as_str())
         .collect()

@@ -27,7 +27,7 @@ pub(crate) struct Metrics {
 struct Found {
     endpoint: String,
     address: Option<SocketAddr>,
-    code: &'static Code,
+    code: Code,
     severity: Severity,
     /// The key of the certificate that it is about, where the server has two.
     certificate: Option<String>,
@@ -53,7 +53,7 @@ impl Metrics {
             self.findings.insert(Found {
                 endpoint: report.endpoint.clone(),
                 address,
-                code: finding.kind.code(),
+                code: finding.kind.code().clone(),
                 severity: finding.severity,
                 certificate: finding.certificate.clone(),
             });
@@ -113,7 +113,7 @@ impl Metrics {
             let labels: [(_, &dyn Display); 4] = [
                 ("endpoint", &found.endpoint),
                 ("address", &address),
-                ("code", found.code),
+                ("code", &found.code),
                 ("severity", &found.severity),
             ];
             let certificate = found

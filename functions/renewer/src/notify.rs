@@ -5,7 +5,7 @@ use std::fmt::Write;
 use lambda_runtime::tracing::{error, info};
 use neverlapse::alert::{Digest, Sender, Topic, webhook};
 use neverlapse::bucket::version::Current;
-use neverlapse::finding::{Severity, Span};
+use neverlapse::finding::{Code, Severity, Span};
 use neverlapse::renewal::request::{Request, RequestedBy};
 use neverlapse::renewal::{Renewal, RenewalFailure, RequestStage};
 use neverlapse::text::counted;
@@ -284,6 +284,7 @@ impl Notifier {
             let subject = format!("WARNING: renewal of {name} failed, {state}");
             let mut text = failure_text(name, &failure, current, &state);
             text.push_str(&next_step(name, error));
+            let _ = writeln!(text, "\nMore on this: {}", Code::RenewalFailed.entry());
             self.send(Severity::Warning, &subject, &text).await;
         }
     }

@@ -199,10 +199,12 @@ fn facts(kind: &Kind) -> String {
         | Kind::TimedOut { .. }
         | Kind::RenewalFailed { .. }
         | Kind::NotPulled { behind: None, .. }
+        | Kind::RenewalOverdue { .. }
         | Kind::NotRenewed { .. }
         | Kind::WrongCertificate { .. }
         | Kind::CertificateUnreadable { .. }
-        | Kind::NotJudged { .. } => Vec::new(),
+        | Kind::NotJudged { .. }
+        | Kind::Unknown { .. } => Vec::new(),
     };
     let facts = facts.into_iter().map(|(name, fact)| format!("{name}={}", json!(fact)));
     facts.collect::<Vec<_>>().join(" ")

@@ -46,7 +46,7 @@ impl Sender {
         format!("{} has them all", self.report())
     }
 
-    /// The end of a message.
+    /// The end of a text.
     pub(crate) fn signature(&self) -> String {
         let Self {
             stack, region, account, ..
@@ -56,7 +56,7 @@ impl Sender {
         } else {
             format!("The full report: {} (`neverlapse report` fetches it)\n", self.report())
         };
-        format!("-- \n{report}neverlapse, stack {stack} in {region}, account {account}\n")
+        format!("{report}neverlapse, stack {stack} in {region}, account {account}\n")
     }
 }
 

@@ -389,7 +389,7 @@ mod tests {
         )
     }
 
-    fn codes(verdict: &Verdict) -> Vec<(&'static str, Severity)> {
+    fn codes(verdict: &Verdict) -> Vec<(&str, Severity)> {
         verdict
             .findings
             .iter()

@@ -7,9 +7,10 @@ use time::Duration;
 use super::grace::Grace;
 use super::stored::{Stored, StoredReceipt};
 use crate::bucket::receipt::{Receipt, Stage};
-use crate::bucket::version::Facts;
+use crate::bucket::version::{Current, Facts};
 use crate::finding::{Finding, InstanceBehind, Kind, Severity};
 use crate::inventory::Managed;
+use crate::renewal::planned;
 use crate::report::{AddressReport, AddressStage};
 use crate::timestamp::Timestamp;
 
@@ -34,6 +35,7 @@ pub(super) fn all(certificate: &Managed, stored: &Stored, addresses: &[AddressRe
             now,
         };
         findings.extend(expiring(certificate, stored, &current.facts, now));
+        findings.extend(overdue(certificate, stored, current, now));
         findings.extend(stored.readable_receipts().filter_map(|receipt| stuck(receipt, &grace)));
         findings.extend(addresses.iter().filter_map(|seen| wrong(seen, &grace)));
         findings.extend(unseen(certificate, stored, &grace));
@@ -136,6 +138,21 @@ fn expiring(certificate: &Managed, stored: &Stored, current: &Facts, now: Timest
         return None;
     };
     Some(Finding::new(kind, Severity::Critical, now))
+}
+
+/// The renewal has been due for days, and the renewer has recorded no failure: it may not run.
+fn overdue(certificate: &Managed, stored: &Stored, current: &Current, now: Timestamp) -> Option<Finding> {
+    let renewal = stored.renewal.as_ref().ok()?.as_ref();
+    // One that was taken over from elsewhere may have been due before neverlapse had it.
+    let due = planned(current, renewal).max(current.published_at);
+    if now - due < OVERDUE || stored.failure().is_some() {
+        return None;
+    }
+    let kind = Kind::RenewalOverdue {
+        name: certificate.name.clone(),
+        since: due,
+    };
+    Some(Finding::new(kind, Severity::Warning, now))
 }
 
 /// Why an instance does not have the current version: its client is silent, could not install it,
@@ -241,3 +258,6 @@ fn unseen(certificate: &Managed, stored: &Stored, grace: &Grace<'_>) -> Option<F
     grace.of_publication()?;
     Some(Finding::new(not_pulled(None, current), Severity::Warning, grace.now))
 }
+
+/// A daily run asks the renewer; the second run after that would have seen its answer.
+const OVERDUE: Duration = Duration::days(2);

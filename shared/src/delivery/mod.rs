@@ -341,9 +341,11 @@ mod tests {
         serde_json::from_value(json).unwrap()
     }
 
-    fn codes(report: &CertificateReport) -> Vec<(&'static str, Severity)> {
-        let code = |finding: &Finding| (finding.kind.code().as_str(), finding.severity);
-        report.findings.iter().map(code).collect()
+    fn codes(report: &CertificateReport) -> Vec<(&str, Severity)> {
+        let findings = report.findings.iter();
+        findings
+            .map(|finding| (finding.kind.code().as_str(), finding.severity))
+            .collect()
     }
 
     /// A grace that cannot be multiplied stands for whatever error we may have: only who is late is
@@ -629,6 +631,35 @@ mod tests {
             endpoints: &EndpointIndex::default(),
         };
         assert_eq!(codes(&join(&known, NOW)), [("expired", Severity::Critical)]);
+    }
+
+    /// A renewer that did not run at all was "ok" until little time was left.
+    #[test]
+    fn a_renewer_that_never_answers_is_reported_two_days_after_it_was_due() {
+        let hours = Duration::hours;
+        for (left, published, fails, expected) in [
+            (hours(31 * 24), hours(59 * 24), false, None),
+            (hours(29 * 24), hours(61 * 24), false, None),
+            (hours(28 * 24), hours(62 * 24), false, Some("renewal_overdue")),
+            (hours(28 * 24), hours(62 * 24), true, Some("renewal_failed")),
+            // Taken over from certbot a day ago.
+            (hours(20 * 24), hours(24), false, None),
+        ] {
+            let mut current = current(published);
+            current.facts.not_after = NOW + left;
+            current.facts.not_before = NOW + left - Duration::days(90);
+            let failure = RenewalFailure::next(None, "the CA says no".into(), None, NOW);
+            let known = Stored {
+                renewal: Ok(Some(Renewal {
+                    failure: fails.then_some(failure),
+                    ..Renewal::new("shop.test")
+                })),
+                ..stored(Some(current), Vec::new())
+            };
+            let report = report(&known, &[]);
+            let found = report.findings.first().map(|finding| finding.kind.code().as_str());
+            assert_eq!(found, expected, "{left} left, {fails}");
+        }
     }
 
     #[test]

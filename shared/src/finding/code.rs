@@ -41,6 +41,7 @@ pub enum Code {
     HandshakeFailed,
     TimedOut,
     RenewalFailed,
+    RenewalOverdue,
     NotRenewed,
     NotPulled,
     InstallFailed,
@@ -82,6 +83,11 @@ pub enum Family<'a> {
 }
 
 impl Code {
+    /// Where people look up what it means and what to do.
+    pub fn entry(&self) -> String {
+        format!("`neverlapse explain {self}`, or docs/findings.md")
+    }
+
     /// Its name in JSON, metrics and tables.
     pub fn as_str(&self) -> &str {
         match self {
@@ -110,6 +116,7 @@ impl Code {
             Self::HandshakeFailed => "handshake_failed",
             Self::TimedOut => "timed_out",
             Self::RenewalFailed => "renewal_failed",
+            Self::RenewalOverdue => "renewal_overdue",
             Self::NotRenewed => "not_renewed",
             Self::NotPulled => "not_pulled",
             Self::InstallFailed => "install_failed",
@@ -152,6 +159,7 @@ impl Code {
             | Self::LegacyTls
             | Self::AddressesDisagree
             | Self::RenewalFailed
+            | Self::RenewalOverdue
             | Self::NotRenewed
             | Self::WrongCertificate
             | Self::CertificateUnreadable

@@ -139,6 +139,11 @@ impl Kind {
                 };
                 format!("{failed}: {problem} (next try: {next_try})")
             }
+            Self::RenewalOverdue { since, .. } => {
+                format!(
+                    "the renewal has been due since {since}, but the renewer has reported neither success nor failure"
+                )
+            }
             Self::NotRenewed {
                 name,
                 not_after,
@@ -216,6 +221,7 @@ impl Kind {
                 format!("the receipt of {} cannot be read: {reason}", instance_name(instance))
             }
             Self::NotJudged { reason } => format!("nothing is known of it: {reason}"),
+            Self::Unknown { code, .. } => code.as_str().replace('_', " "),
         }
     }
 }

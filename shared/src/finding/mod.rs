@@ -5,11 +5,13 @@ mod message;
 mod severity;
 mod thresholds;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 pub use self::code::{Code, Family};
 pub use self::severity::Severity;
@@ -78,7 +80,8 @@ impl Finding {
     }
 }
 
-/// The closed list of findings, each with the facts that prove it.
+/// The list of findings, each with the facts that prove it: closed in one version, and open to a
+/// later one.
 ///
 /// In JSON, `code` is the tag (see [`Code`]), and the facts stand next to it. Names and facts are
 /// part of the report's schema.
@@ -174,6 +177,8 @@ pub enum Kind {
         since: Timestamp,
         next_try: Timestamp,
     },
+    /// A renewal is overdue, and no failure of it is recorded: the renewer may not run at all.
+    RenewalOverdue { name: String, since: Timestamp },
     /// An instance has not installed the current version in time. Without an instance: nothing
     /// shows that any client gets it.
     NotPulled {
@@ -223,6 +228,13 @@ pub enum Kind {
     ReceiptUnreadable { instance: String, reason: String },
     /// Our own code failed at it: see [`isolation`](crate::isolation).
     NotJudged { reason: String },
+    /// What a later version finds. Its severity and its message can be read nevertheless.
+    #[serde(untagged)]
+    Unknown {
+        code: Code,
+        #[serde(flatten)]
+        facts: BTreeMap<String, Value>,
+    },
 }
 
 /// Who limits the lifetime of certificates.
@@ -292,7 +304,7 @@ impl fmt::Display for Phase {
 
 impl Kind {
     /// The finding's name, without its facts.
-    pub fn code(&self) -> &'static Code {
+    pub fn code(&self) -> &Code {
         match self {
             Self::Expired { .. } => &Code::Expired,
             Self::ExpiresSoon { .. } => &Code::ExpiresSoon,
@@ -319,6 +331,7 @@ impl Kind {
             Self::HandshakeFailed { .. } => &Code::HandshakeFailed,
             Self::TimedOut { .. } => &Code::TimedOut,
             Self::RenewalFailed { .. } => &Code::RenewalFailed,
+            Self::RenewalOverdue { .. } => &Code::RenewalOverdue,
             Self::NotRenewed { .. } => &Code::NotRenewed,
             Self::NotPulled { .. } => &Code::NotPulled,
             Self::InstallFailed { .. } => &Code::InstallFailed,
@@ -327,6 +340,7 @@ impl Kind {
             Self::CertificateUnreadable { .. } => &Code::CertificateUnreadable,
             Self::ReceiptUnreadable { .. } => &Code::ReceiptUnreadable,
             Self::NotJudged { .. } => &Code::NotJudged,
+            Self::Unknown { code, .. } => code,
         }
     }
 }

@@ -97,7 +97,7 @@ pub(crate) fn ours(exhibit: &Exhibit) -> Judgement {
 }
 
 impl Judgement {
-    pub(crate) fn codes(&self) -> Vec<&'static str> {
+    pub(crate) fn codes(&self) -> Vec<&str> {
         let codes = self.findings.iter().map(|finding| finding.kind.code().as_str());
         codes.collect()
     }

@@ -60,7 +60,7 @@ fn next_steps(digest: &Digest) -> Vec<String> {
 
 /// What a chat shows under the title.
 fn description(digest: &Digest, sender: &Sender) -> String {
-    let tail = format!("\n\n{}", origin(sender));
+    let tail = format!("\n\n{}", origin(digest, sender));
     let mut text = cut_utf16(&escaped(&digest.summary), DESCRIPTION / 2);
 
     for (index, one) in digest.sections.iter().enumerate() {

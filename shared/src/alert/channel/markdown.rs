@@ -1,6 +1,6 @@
 //! Slack's markdown, which Amazon Q passes on to chats.
 
-use crate::alert::digest::message::Section;
+use crate::alert::digest::message::{Digest, Section};
 use crate::alert::sender::Sender;
 use crate::finding::Severity;
 
@@ -25,12 +25,13 @@ pub(super) fn section(section: &Section, with_steps: bool) -> String {
 }
 
 /// Whose message it is, and where the rest is.
-pub(super) fn origin(sender: &Sender) -> String {
+pub(super) fn origin(digest: &Digest, sender: &Sender) -> String {
     let Sender {
         stack, region, account, ..
     } = sender;
+    let manual = digest.manual().map(|manual| format!("{manual}\n")).unwrap_or_default();
     escaped(&format!(
-        "neverlapse, stack {stack} in {region}, account {account}; full report: {}",
+        "{manual}neverlapse, stack {stack} in {region}, account {account}; full report: {}",
         sender.report()
     ))
 }

@@ -57,7 +57,7 @@ pub fn message(digest: &Digest, sender: &Sender) -> Value {
     for note in digest.notes.iter().filter(|note| utf16_length(note) <= room) {
         blocks.push(block(&escaped(note)));
     }
-    blocks.push(json!({"type": "context", "elements": [text(&origin(sender))]}));
+    blocks.push(json!({"type": "context", "elements": [text(&origin(digest, sender))]}));
     json!({"text": digest.subject, "blocks": blocks})
 }
 

@@ -9,7 +9,7 @@ use crate::alert::incident::Place;
 use crate::alert::news::Change;
 use crate::alert::sender::{SUBJECT_LENGTH, Sender};
 use crate::finding::{Code, Severity};
-use crate::text::{cut_bytes, sha256};
+use crate::text::{cut_bytes, printable, sha256};
 use crate::timestamp::Timestamp;
 
 /// One message, before it takes the form that a channel wants.
@@ -93,6 +93,12 @@ impl Digest {
         }
     }
 
+    /// Where people look up the codes in brackets, by the example of the worst.
+    pub(in crate::alert) fn manual(&self) -> Option<String> {
+        let worst = self.sections.first()?.entries.first()?;
+        Some(format!("More on a code in brackets: {}", worst.code.entry()))
+    }
+
     /// As plain text of at most `bytes`, worst first; what does not fit is counted.
     pub fn text(&self, sender: &Sender, bytes: usize) -> String {
         // The end is written first, so that room is left for it.
@@ -100,7 +106,8 @@ impl Digest {
         for note in &self.notes {
             let _ = write!(tail, "\n{note}\n");
         }
-        let _ = write!(tail, "\n{}", sender.signature());
+        let manual = self.manual().map(|manual| format!("{manual}\n")).unwrap_or_default();
+        let _ = write!(tail, "\n-- \n{manual}{}", sender.signature());
 
         let mut text = format!("{}\n", cut_bytes(&self.summary, bytes / 2));
         for (index, section) in self.sections.iter().enumerate() {
@@ -155,11 +162,12 @@ impl Section {
 }
 
 impl Entry {
-    /// What is wrong, and where.
+    /// What is wrong, and where, with the code to look it up by.
     pub fn words(&self) -> String {
+        let code = printable(self.code.as_str());
         match self.addresses.as_slice() {
-            [] => self.message.clone(),
-            addresses => format!("{} (at {})", self.message, addresses.join(", ")),
+            [] => format!("{} [{code}]", self.message),
+            addresses => format!("{} (at {}) [{code}]", self.message, addresses.join(", ")),
         }
     }
 }

@@ -52,6 +52,7 @@ pub(super) fn in_short(incident: &Incident) -> Cow<'static, str> {
         Code::HandshakeFailed => "no TLS handshake",
         Code::TimedOut => "no answer in time",
         Code::RenewalFailed => "renewal failed",
+        Code::RenewalOverdue => "renewal overdue",
         Code::NotRenewed => "no longer renewed",
         Code::NotPulled if incident.is_unseen() => "not seen at any server",
         Code::NotPulled => "an instance has not installed it",
@@ -81,6 +82,7 @@ pub(super) fn resolution(incident: &Incident) -> Cow<'static, str> {
             "can be reached again"
         }
         Code::RenewalFailed => "renewed again",
+        Code::RenewalOverdue => "renewed, or no longer due",
         Code::NotRenewed => "in the inventory again",
         Code::NotPulled if incident.is_unseen() => "seen at a server",
         Code::NotPulled | Code::InstallFailed => "installed, or the instance is gone",
@@ -207,6 +209,12 @@ pub(super) fn advice(incident: &Incident, managed: Option<Managed<'_>>, source: 
         }
         (Code::RenewalFailed, _) => {
             return format!("fix the cause named above; `neverlapse renew {place} --force` then tries at once");
+        }
+        (Code::RenewalOverdue, _) => {
+            return format!(
+                "find out why the renewer does not work: `neverlapse doctor` checks its queue, its function and its rights. Then \
+                 `neverlapse renew {place}` asks it again"
+            );
         }
         (Code::NotRenewed, _) => {
             return format!(

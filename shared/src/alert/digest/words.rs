@@ -132,8 +132,7 @@ impl Words<'_> {
 
     fn summary(&self, news: &News) -> String {
         let Some(report) = self.report() else {
-            return "neverlapse could not check anything. Until this is fixed, these certificates are not watched."
-                .to_owned();
+            return "neverlapse could not check anything. Until this is fixed, no endpoint is watched.".to_owned();
         };
         let mut summary = in_words(report.counts);
         match report.problems.len() {
@@ -329,7 +328,7 @@ impl Words<'_> {
                     .is_some_and(|found| is_cause(found, &incident.code))
         });
         if let Some(name) = cause {
-            return format!("see certificate {name}: what is wrong with it is the cause, and what to do is said there");
+            return format!("see what is reported of certificate {name}: that is the cause");
         }
 
         let managed = managed.map(|name| Managed {
@@ -377,8 +376,9 @@ impl Words<'_> {
             let message = printable(&sentence(incident));
             let _ = write!(
                 note,
-                "\n  {severity}  {}: {message}",
-                printable(&incident.place.to_string())
+                "\n  {severity}  {}: {message} [{}]",
+                printable(&incident.place.to_string()),
+                incident.code
             );
         }
 

@@ -68,7 +68,7 @@ struct Row {
 
 #[derive(Serialize)]
 struct Finding {
-    code: &'static Code,
+    code: Code,
     severity: u8,
     message: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -212,7 +212,7 @@ impl Table {
 fn finding(merged: &Merged<'_>) -> Finding {
     let addresses = merged.addresses.iter();
     Finding {
-        code: merged.finding.kind.code(),
+        code: merged.finding.kind.code().clone(),
         severity: rank(merged.finding.severity),
         message: cut(&merged.finding.message),
         at: merged
