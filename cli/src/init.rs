@@ -61,7 +61,12 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
         counted(found.len() as u64, "name", "names"),
         counted(zones.len() as u64, "hosted zone", "hosted zones")
     );
-    println!("next: neverlapse check --inventory {path}");
+    if watched == 0 {
+        println!("next: write endpoints into it, or remove the # before those that you want to watch; then");
+        println!("      neverlapse check --inventory {path}");
+    } else {
+        println!("next: neverlapse check --inventory {path}");
+    }
     println!("      neverlapse validate {path} && aws s3 cp {path} s3://BUCKET/inventory.toml");
     Ok(0)
 }
@@ -135,7 +140,7 @@ Examples:
   neverlapse init --no-discovery example.com smtp://mail.example.com:587
 
 Reads the public hosted zones of the account (route53:ListHostedZones, route53:ListResourceRecordSets) and connects to each name on port \
-443, from here. It changes nothing but the file that it writes.";
+443, from here. It changes nothing but the file that it writes. `neverlapse discover` also finds names in certificates of ACM.";
 
 #[cfg(test)]
 mod tests {

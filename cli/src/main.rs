@@ -15,6 +15,7 @@ mod completions;
 mod discover;
 mod doctor;
 mod explain;
+mod format;
 mod help;
 mod init;
 mod inventory;
@@ -28,6 +29,7 @@ mod revoke;
 mod rollback;
 mod run;
 mod schema;
+mod service;
 mod stack;
 mod status;
 mod terminal;
@@ -66,7 +68,7 @@ enum Command {
     Status(status::Arguments),
     /// Fetch the last report as a web page, or make the page from a report's JSON
     Report(report::Arguments),
-    /// Show names in the account's hosted zones that serve TLS and are not watched
+    /// Show what serves TLS in the account and is not watched, and what ACM and IAM keep
     Discover(discover::Arguments),
     /// Show what would be renewed now, and why; orders nothing
     Plan(plan::Arguments),

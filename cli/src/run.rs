@@ -18,8 +18,9 @@ use neverlapse::text::{counted, printable, printable_json, some_of};
 use serde_json::{Value, json};
 
 use crate::argument;
-use crate::check::output::{Format, Output};
+use crate::check::output::Output;
 use crate::check::summary::Summary;
+use crate::format::Format;
 use crate::stack::{Stack, StackName};
 
 #[derive(Debug, Args)]

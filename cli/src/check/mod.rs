@@ -31,11 +31,12 @@ use tokio::signal::ctrl_c;
 use tokio::sync::mpsc;
 
 use self::concurrency::concurrency;
-use self::output::{Format, Output};
+use self::output::Output;
 use self::problems::Problems;
 use self::source::Source;
 use self::summary::Summary;
 use crate::argument;
+use crate::format::Format;
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, override_usage = USAGE)]

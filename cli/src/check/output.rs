@@ -4,7 +4,6 @@ use std::io::Write;
 use std::mem;
 
 use anyhow::Result;
-use clap::ValueEnum;
 use neverlapse::inventory::Problem;
 use neverlapse::report::page::{self, page};
 use neverlapse::report::{EndpointReport, Report, SCHEMA};
@@ -16,25 +15,8 @@ use super::plugin::Plugin;
 use super::prometheus::Metrics;
 use super::summary::Summary;
 use super::table::Table;
+use crate::format::Format;
 use crate::terminal::Terminal;
-
-/// How to print the result.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
-    /// For people, worst first
-    Table,
-    /// One neverlapse.report/1 document
-    Json,
-    /// One endpoint per line, in the order in which they finish
-    Jsonl,
-    /// For the textfile collector of node_exporter
-    Prometheus,
-    /// For Nagios and other users of monitoring plugins
-    #[value(alias = "nagios")]
-    Plugin,
-    /// One self-contained web page
-    Html,
-}
 
 /// A format that is being written.
 pub(crate) struct Output<W> {

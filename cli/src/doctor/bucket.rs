@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::Patient;
 use super::line::Line;
-use super::service::KMS;
+use crate::service::KMS;
 
 /// Everything about what is stored.
 pub(super) async fn examine(patient: &Patient) -> Vec<Line> {

@@ -13,9 +13,9 @@ use serde_json::{Value, json};
 
 use super::Patient;
 use super::line::Line;
-use super::service::{IAM, SSM, texts};
 use crate::plan::check::{Check, What};
 use crate::plan::checker::Checker;
+use crate::service::{IAM, SSM, percent_encoded, texts};
 
 /// Everything about certificates; the report is the last run's.
 pub(super) async fn examine(patient: &Patient, report: Option<&Report>) -> Vec<Line> {
@@ -292,7 +292,7 @@ async fn examine_readers(patient: &Patient, instances: usize) -> Option<Line> {
     let arn = patient.stack.output("ReaderPolicyArn").ok()?;
     let form = format!(
         "Action=ListEntitiesForPolicy&Version=2010-05-08&PolicyArn={}",
-        super::percent_encoded(arn)
+        percent_encoded(arn)
     );
     match patient.services.query(IAM, &form).await {
         Ok(xml) => Some(of_readers(arn, &xml, instances)),

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::Patient;
 use super::line::Line;
-use super::service::{LAMBDA, LOGS};
+use crate::service::{LAMBDA, LOGS};
 
 /// The document. An object that cannot be read is in it as an error.
 pub(super) async fn document(patient: &Patient, lines: &[Line]) -> Value {

@@ -5,9 +5,9 @@ use neverlapse::timestamp::Timestamp;
 use serde_json::{Value, json};
 use time::Duration;
 
+use super::Patient;
 use super::line::Line;
-use super::service::{LAMBDA, LOGS, SCHEDULER, SQS};
-use super::{Patient, percent_encoded};
+use crate::service::{LAMBDA, LOGS, SCHEDULER, SQS, percent_encoded};
 
 /// Everything about the deployment.
 pub(super) async fn examine(patient: &Patient) -> Vec<Line> {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::Patient;
 use super::line::Line;
-use super::service::CLOUDWATCH;
+use crate::service::CLOUDWATCH;
 
 /// Everything about messages.
 pub(super) async fn examine(patient: &Patient) -> Vec<Line> {

@@ -7,7 +7,6 @@ mod collect;
 mod deployment;
 mod line;
 mod messaging;
-mod service;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -15,7 +14,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use comfy_table::Cell;
 use neverlapse::alert::{Sender, Topic, sample, webhook};
 use neverlapse::aws;
@@ -26,9 +25,10 @@ use neverlapse::text::{printable, printable_json};
 use neverlapse::timestamp::Timestamp;
 
 use self::line::Line;
-use self::service::Services;
 use crate::argument;
 use crate::cell;
+use crate::format::Listing;
+use crate::service::Services;
 use crate::stack::{Stack, StackName};
 use crate::terminal::{self, Terminal};
 
@@ -48,19 +48,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "IP[:PORT]", value_parser = argument::nameserver)]
     nameserver: Option<SocketAddr>,
     /// How to print the result
-    #[arg(long, value_enum, default_value_t = Format::Text)]
-    format: Format,
+    #[arg(long, value_enum, default_value_t = Listing::Table)]
+    format: Listing,
     #[command(flatten)]
     stack: StackName,
-}
-
-/// How to print the result.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// For people, worst first
-    Text,
-    /// One neverlapse.diagnosis/1 document
-    Json,
 }
 
 /// A deployed stack, and the means to look at it.
@@ -87,10 +78,15 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
     }
     let mut out = io::stdout().lock();
     match arguments.format {
-        Format::Text => print(&mut out, &lines, arguments.all)?,
-        Format::Json => {
+        Listing::Table => print(&mut out, &lines, arguments.all)?,
+        Listing::Json => {
             let diagnosis = serde_json::json!({ "schema": SCHEMA, "at": patient.now, "lines": lines });
             writeln!(out, "{}", printable_json(diagnosis.to_string()))?;
+        }
+        Listing::Jsonl => {
+            for line in &lines {
+                writeln!(out, "{}", printable_json(serde_json::to_string(line)?))?;
+            }
         }
     }
     out.flush()?;
@@ -224,15 +220,6 @@ fn print(out: &mut impl Write, lines: &[Line], all: bool) -> io::Result<()> {
 
     let wrong = lines.iter().filter(|line| line.status != Severity::Ok).count();
     writeln!(out, "{} things were checked, {wrong} to act on", lines.len())
-}
-
-/// For a query or a path (RFC 3986, 2.1).
-fn percent_encoded(text: &str) -> String {
-    let encoded = text.bytes().map(|byte| match byte {
-        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
-        _ => format!("%{byte:02X}"),
-    });
-    encoded.collect()
 }
 
 const SCHEMA: &str = "neverlapse.diagnosis/1";

@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 
 use anyhow::Result;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use comfy_table::{Cell, Color};
 use neverlapse::bucket::version::Current;
 use neverlapse::finding::Severity;
@@ -23,6 +23,7 @@ use self::check::Check;
 use self::checker::{Checker, Surroundings};
 use crate::argument;
 use crate::cell;
+use crate::format::Listing;
 use crate::stack::{self, Stack, StackName};
 use crate::terminal::{self, Terminal};
 
@@ -42,19 +43,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "IP[:PORT]", value_parser = argument::nameserver, requires = "check")]
     nameserver: Option<SocketAddr>,
     /// How to print the result
-    #[arg(long, value_enum, default_value_t = Format::Text)]
-    format: Format,
+    #[arg(long, value_enum, default_value_t = Listing::Table)]
+    format: Listing,
     #[command(flatten)]
     stack: StackName,
-}
-
-/// How to print the result.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// For people
-    Text,
-    /// One neverlapse.plan/1 document
-    Json,
 }
 
 pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
@@ -85,12 +77,17 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
 
     let mut out = io::stdout().lock();
     match arguments.format {
-        Format::Text => print(&mut out, &plans, surroundings.as_ref(), arguments.all)?,
-        Format::Json => writeln!(
-            out,
-            "{}",
-            printable_json(document(&plans, surroundings.as_ref(), now).to_string())
-        )?,
+        Listing::Table => print(&mut out, &plans, surroundings.as_ref(), arguments.all)?,
+        Listing::Json => {
+            let document = document(&plans, surroundings.as_ref(), now);
+            writeln!(out, "{}", printable_json(document.to_string()))?;
+        }
+        // Zones and issuers have no line of their own: each certificate has what keeps it from being issued.
+        Listing::Jsonl => {
+            for plan in &plans {
+                writeln!(out, "{}", printable_json(plan.json().to_string()))?;
+            }
+        }
     }
     out.flush()?;
 

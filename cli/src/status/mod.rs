@@ -12,13 +12,14 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Result;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use neverlapse::bucket::store::{LATEST_JSON, Store};
 use neverlapse::delivery;
 use neverlapse::finding::{Kind, Span};
 use neverlapse::inventory::{Inventory, Managed, Problem};
 use neverlapse::renewal::decide;
 use neverlapse::report::Report;
+use neverlapse::report::page::page;
 use neverlapse::text::printable_json;
 use neverlapse::timestamp::Timestamp;
 use tokio::time::Instant;
@@ -27,6 +28,7 @@ use self::overview::Overview;
 use self::served::{SeenBy, Served};
 use self::table::Table;
 use crate::argument;
+use crate::format::Format;
 use crate::stack::{Stack, StackName, certificate};
 use crate::terminal::Terminal;
 
@@ -49,22 +51,6 @@ pub(crate) struct Arguments {
     stack: StackName,
 }
 
-/// How to print the result.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// For people, worst first
-    Table,
-    /// One neverlapse.report/1 document
-    Json,
-    /// One certificate or endpoint per line
-    Jsonl,
-    /// For the textfile collector of node_exporter
-    Prometheus,
-    /// For Nagios and other users of monitoring plugins
-    #[value(alias = "nagios")]
-    Plugin,
-}
-
 /// Reads the bucket, probes if that was requested, prints the overview, and returns the exit code.
 pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
     let stack = Stack::find(&arguments.stack).await?;
@@ -83,6 +69,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
         Format::Jsonl => print_lines(&overview.report(), &mut out)?,
         Format::Prometheus => prometheus::print(&overview, &mut out)?,
         Format::Plugin => plugin::print(&overview, &mut out)?,
+        Format::Html => out.write_all(page(&overview.report(), None)?.as_bytes())?,
     }
     out.flush()?;
     print_hints(&overview);

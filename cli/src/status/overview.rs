@@ -73,8 +73,8 @@ impl Overview {
     }
 }
 
-/// The status of one certificate: its worst finding, unknown where an address was not seen, and
-/// critical once it has expired.
+/// The status of one certificate: its worst finding, a warning where there is none to serve,
+/// unknown where an address was not seen, and critical once it has expired.
 pub(super) fn status(certificate: &CertificateReport, now: Timestamp) -> Severity {
     let is_expired = certificate.not_after().is_some_and(|not_after| not_after <= now);
     let is_unseen = certificate
@@ -86,6 +86,8 @@ pub(super) fn status(certificate: &CertificateReport, now: Timestamp) -> Severit
         Severity::Critical
     } else if is_unseen {
         Severity::Unknown
+    } else if certificate.current.is_none() {
+        Severity::Warning
     } else {
         Severity::Ok
     };

@@ -73,6 +73,12 @@ mod tests {
         }
     }
 
+    /// What `neverlapse schema event` prints.
+    fn is_by_the_schema(event: &Value) -> bool {
+        let schema: Value = serde_json::from_str(include_str!("../../../events/probe.schema.json")).unwrap();
+        jsonschema::is_valid(&schema, event)
+    }
+
     #[test]
     fn every_form() {
         for (event, expected) in [
@@ -93,13 +99,18 @@ mod tests {
             (json!({"endpoint": "a.example"}), vec!["a.example:443"]),
             (json!("a.example"), vec!["a.example:443"]),
         ] {
+            assert!(is_by_the_schema(&event), "{event}");
             assert_eq!(endpoints(event), expected);
         }
     }
 
     #[test]
     fn the_samples_in_events() {
-        let read = |bytes: &[u8]| endpoints(serde_json::from_slice(bytes).unwrap());
+        let read = |bytes: &[u8]| {
+            let event = serde_json::from_slice(bytes).unwrap();
+            assert!(is_by_the_schema(&event), "{event}");
+            endpoints(event)
+        };
         assert_eq!(read(include_bytes!("../../../events/schedule.json")), ["everything"]);
         assert_eq!(read(include_bytes!("../../../events/renewals.json")), ["renewals"]);
         let three = [
@@ -124,7 +135,10 @@ mod tests {
             json!({"endpoints": "a"}),
             json!(5),
             json!({"Items": [7]}),
+            json!({"endpoint": 7}),
+            json!([]),
         ] {
+            assert!(!is_by_the_schema(&event), "{event}");
             let error = Event::read(&event).unwrap_err();
             assert!(
                 error.starts_with("invalid event ") && error.contains("expected {}"),

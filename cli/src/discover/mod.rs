@@ -1,6 +1,9 @@
-//! `neverlapse discover`: the names in the account's hosted zones that serve TLS, and are not
-//! watched.
+//! `neverlapse discover`: what serves TLS in the account and is not watched, by the names in its
+//! hosted zones and certificates; and the certificates that it keeps in ACM and IAM.
 
+mod certificate;
+
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::time::Duration;
@@ -15,14 +18,17 @@ use neverlapse::aws;
 use neverlapse::certificate::common_name;
 use neverlapse::chain::roots::Roots;
 use neverlapse::endpoint::Endpoint;
-use neverlapse::finding::Thresholds;
+use neverlapse::finding::{Severity, Thresholds};
 use neverlapse::inventory::Inventory;
 use neverlapse::probe::{Options, Prober, Target};
 use neverlapse::report::EndpointReport;
 use neverlapse::text::{counted, printable};
+use neverlapse::timestamp::Timestamp;
 use tokio::time::Instant;
 
+use self::certificate::Certificate;
 use crate::cell;
+use crate::service::Services;
 use crate::stack::{Stack, StackName};
 use crate::terminal::{self, Terminal};
 
@@ -46,17 +52,96 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
     let watched: BTreeSet<_> = inventory.watched.iter().map(|watched| &watched.endpoint.host).collect();
 
     let zones = zones(&stack.config).await?;
-    let found: BTreeSet<_> = zones.iter().flat_map(|zone| &zone.endpoints).collect();
-    let unwatched: Vec<_> = found
-        .iter()
-        .filter(|endpoint| !watched.contains(&endpoint.host))
-        .copied()
-        .cloned()
-        .collect();
+    let kept = Stores::read(&Services::new(&stack.config)?).await;
+
+    let in_zones = zones.iter().flat_map(|zone| zone.endpoints.iter().cloned());
+    let in_certificates = kept.certificates.iter().flat_map(Certificate::endpoints);
+    let found: BTreeSet<_> = in_zones.chain(in_certificates).collect();
+    let unwatched = found.iter().filter(|endpoint| !watched.contains(&endpoint.host));
+    let unwatched: Vec<_> = unwatched.cloned().collect();
     let seen = serving(probe(&unwatched).await?);
 
+    let now = Timestamp::now();
+    let mut out = io::stdout().lock();
+    print_unwatched(&mut out, &seen)?;
+    kept.print(&mut out, now)?;
+
+    let serve = counted(seen.len() as u64, "serves", "serve");
+    let are = if seen.len() == 1 { "is" } else { "are" };
+    let names = counted(found.len() as u64, "name", "names");
+    let in_zones = counted(zones.len() as u64, "hosted zone", "hosted zones");
+    let certificates = counted(kept.certificates.len() as u64, "certificate", "certificates");
+    writeln!(
+        out,
+        "{names} in {in_zones} and {certificates} of ACM and IAM: {serve} TLS on port 443 and {are} not watched"
+    )?;
+
+    for problem in &kept.problems {
+        eprintln!("error: {}", printable(problem));
+    }
+    Ok(if !kept.problems.is_empty() {
+        UNKNOWN
+    } else if seen.is_empty() && kept.ending(now).next().is_none() {
+        0
+    } else {
+        UNWATCHED
+    })
+}
+
+/// What ACM and IAM keep. If one of them does not answer, the other still counts.
+struct Stores {
+    certificates: Vec<Certificate>,
+    problems: Vec<String>,
+}
+
+impl Stores {
+    async fn read(services: &Services) -> Self {
+        let (acm, iam) = tokio::join!(certificate::in_acm(services), certificate::in_iam(services));
+        let mut all = Self {
+            certificates: Vec::new(),
+            problems: Vec::new(),
+        };
+        for (store, answer) in [("ACM", acm), ("IAM", iam)] {
+            match answer {
+                Ok(certificates) => all.certificates.extend(certificates),
+                Err(refused) => all
+                    .problems
+                    .push(format!("cannot list the certificates in {store}: {refused}")),
+            }
+        }
+        all
+    }
+
+    /// Those that expire soon, or whose end is not known.
+    fn ending(&self, now: Timestamp) -> impl Iterator<Item = &Certificate> {
+        let certificates = self.certificates.iter();
+        certificates.filter(move |certificate| certificate.status(now) > Severity::Ok)
+    }
+
+    fn print(&self, out: &mut impl Write, now: Timestamp) -> io::Result<()> {
+        let mut sorted: Vec<_> = self.certificates.iter().collect();
+        sorted.sort_by_key(|certificate| (Reverse(certificate.status(now)), certificate.not_after));
+
+        let mut grid = Terminal::of_stdout().grid(["STATUS", "TIME LEFT", "IN ACM OR IAM, AND WHO RENEWS IT"]);
+        for certificate in sorted {
+            let left = cell::time_left(certificate.left(now), certificate.not_after);
+            grid.add_row([
+                cell::status(certificate.status(now)),
+                Cell::new(left),
+                Cell::new(format!(
+                    "{}\n{}",
+                    cell::cut(&certificate.name),
+                    certificate.kept.words()
+                )),
+            ]);
+        }
+        terminal::print(grid, out)
+    }
+}
+
+fn print_unwatched(out: &mut impl Write, seen: &[EndpointReport]) -> io::Result<()> {
     let mut grid = Terminal::of_stdout().grid(["STATUS", "TIME LEFT", "NOT WATCHED, AND ITS ISSUER"]);
-    for report in &seen {
+    for report in seen {
         let issuer = report.leaf().map(|leaf| common_name(&leaf.issuer)).unwrap_or_default();
         grid.add_row([
             cell::status(report.status),
@@ -64,22 +149,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
             Cell::new(format!("{}\n{}", report.endpoint, printable(&issuer))),
         ]);
     }
-
-    let mut out = io::stdout().lock();
-    terminal::print(grid, &mut out)?;
-    writeln!(
-        out,
-        "{} in {}: {} TLS on port 443 and {} not watched",
-        counted(found.len() as u64, "name", "names"),
-        counted(zones.len() as u64, "hosted zone", "hosted zones"),
-        if seen.len() == 1 {
-            "1 serves".to_owned()
-        } else {
-            format!("{} serve", seen.len())
-        },
-        if seen.len() == 1 { "is" } else { "are" },
-    )?;
-    Ok(if seen.is_empty() { 0 } else { UNWATCHED })
+    terminal::print(grid, out)
 }
 
 /// The account's public hosted zones.
@@ -155,15 +225,21 @@ pub(crate) fn serving(mut seen: Vec<EndpointReport>) -> Vec<EndpointReport> {
     seen
 }
 
-/// Something is served that nobody watches.
+/// Something is served that nobody watches, or a certificate in ACM or IAM expires soon.
 const UNWATCHED: u8 = 1;
+/// Something could not be found out.
+const UNKNOWN: u8 = 3;
 const SOCKETS: usize = 200;
 const LONGEST: Duration = Duration::from_secs(600);
 const HELP: &str = "\
-Looks for A, AAAA and CNAME records in the public hosted zones of the account, connects to each on port 443 from here, and shows those \
-that serve TLS and are neither in the stack's inventory nor in its parameter Domains.
+Looks for A, AAAA and CNAME records in the public hosted zones of the account, and for the names of certificates in ACM, in the stack's \
+region; connects to each name on port 443 from here, and shows those that serve TLS and are neither in the stack's inventory nor in its \
+parameter Domains. So it finds what load balancers serve, too. Below, it lists the certificates in ACM and IAM.
 
-Exit codes: 0 everything found is watched, 1 something is not, 3 it could not be found out";
+It only reads, with your own permissions: route53:ListHostedZones, route53:ListResourceRecordSets, acm:ListCertificates and \
+iam:ListServerCertificates.
+
+Exit codes: 0 everything found is watched, 1 something is not, or a certificate in ACM or IAM expires soon, 3 something could not be found out";
 
 #[cfg(test)]
 mod tests {

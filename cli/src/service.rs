@@ -20,7 +20,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 
 /// The services of one region, asked as one identity.
-pub(super) struct Services {
+pub(crate) struct Services {
     client: reqwest::Client,
     credentials: SharedCredentialsProvider,
     region: String,
@@ -33,15 +33,15 @@ pub(super) struct Services {
 /// Why a service did not answer what was asked.
 #[derive(Debug, Error)]
 #[error("{code}: {message}")]
-pub(super) struct Refused {
+pub(crate) struct Refused {
     /// The service's own, such as `ResourceNotFoundException`.
-    pub(super) code: String,
-    pub(super) message: String,
+    pub(crate) code: String,
+    pub(crate) message: String,
 }
 
 impl Refused {
     /// What was asked for does not exist.
-    pub(super) fn is_missing(&self) -> bool {
+    pub(crate) fn is_missing(&self) -> bool {
         ["ResourceNotFound", "NotFound", "NoSuch", "NonExistent", "DoesNotExist"]
             .iter()
             .any(|word| self.code.contains(word))
@@ -56,7 +56,7 @@ impl Refused {
 }
 
 impl Services {
-    pub(super) fn new(config: &SdkConfig) -> Result<Self> {
+    pub(crate) fn new(config: &SdkConfig) -> Result<Self> {
         // As the SDK does it, with the name that AWS_SDK_UA_APP_ID gives.
         let app = config.app_name().map(|name| format!(" app/{name}")).unwrap_or_default();
         let client = reqwest::Client::builder()
@@ -76,7 +76,7 @@ impl Services {
     }
 
     /// A call in AWS's JSON protocol; `target` is such as `AmazonSQS.GetQueueAttributes`.
-    pub(super) async fn json(&self, service: Service, target: &str, body: &Value) -> Result<Value, Refused> {
+    pub(crate) async fn json(&self, service: Service, target: &str, body: &Value) -> Result<Value, Refused> {
         let request = http::Request::post(self.url(service, "/"))
             .header("content-type", format!("application/x-amz-json-{}", service.json))
             .header("x-amz-target", target);
@@ -85,21 +85,21 @@ impl Services {
     }
 
     /// What is at a path of a service whose protocol is REST.
-    pub(super) async fn get(&self, service: Service, path: &str) -> Result<Value, Refused> {
+    pub(crate) async fn get(&self, service: Service, path: &str) -> Result<Value, Refused> {
         let request = http::Request::get(self.url(service, path));
         let answer = self.send(service, request, String::new()).await?;
         parsed(&answer)
     }
 
     /// A call in AWS's query protocol, whose answer is XML.
-    pub(super) async fn query(&self, service: Service, form: &str) -> Result<String, Refused> {
+    pub(crate) async fn query(&self, service: Service, form: &str) -> Result<String, Refused> {
         let request = http::Request::post(self.url(service, "/"))
             .header("content-type", "application/x-www-form-urlencoded; charset=utf-8");
         self.send(service, request, form.to_owned()).await
     }
 
     /// By how much the clock of this machine is ahead of AWS's.
-    pub(super) fn clock_ahead(&self) -> Option<time::Duration> {
+    pub(crate) fn clock_ahead(&self) -> Option<time::Duration> {
         let times = self.times.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         times.map(|(theirs, ours)| ours - theirs)
     }
@@ -170,7 +170,7 @@ impl Services {
 
 /// A service, and how it is spoken to.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Service {
+pub(crate) struct Service {
     /// In signatures.
     name: &'static str,
     /// First label of its host.
@@ -185,14 +185,15 @@ impl Service {
     }
 }
 
-pub(super) const CLOUDWATCH: Service = Service::new("monitoring", "monitoring", "1.0");
-pub(super) const IAM: Service = Service::new("iam", "iam", "");
-pub(super) const KMS: Service = Service::new("kms", "kms", "1.1");
-pub(super) const LAMBDA: Service = Service::new("lambda", "lambda", "");
-pub(super) const LOGS: Service = Service::new("logs", "logs", "1.1");
-pub(super) const SCHEDULER: Service = Service::new("scheduler", "scheduler", "");
-pub(super) const SQS: Service = Service::new("sqs", "sqs", "1.0");
-pub(super) const SSM: Service = Service::new("ssm", "ssm", "1.1");
+pub(crate) const ACM: Service = Service::new("acm", "acm", "1.1");
+pub(crate) const CLOUDWATCH: Service = Service::new("monitoring", "monitoring", "1.0");
+pub(crate) const IAM: Service = Service::new("iam", "iam", "");
+pub(crate) const KMS: Service = Service::new("kms", "kms", "1.1");
+pub(crate) const LAMBDA: Service = Service::new("lambda", "lambda", "");
+pub(crate) const LOGS: Service = Service::new("logs", "logs", "1.1");
+pub(crate) const SCHEDULER: Service = Service::new("scheduler", "scheduler", "");
+pub(crate) const SQS: Service = Service::new("sqs", "sqs", "1.0");
+pub(crate) const SSM: Service = Service::new("ssm", "ssm", "1.1");
 
 /// IAM has one endpoint per partition.
 fn host(service: Service, region: &str) -> String {
@@ -245,9 +246,18 @@ fn refused(status: u16, kind: Option<String>, text: &str) -> Refused {
 }
 
 /// The texts of XML's elements of this name, where they have no escapes.
-pub(super) fn texts<'x>(xml: &'x str, element: &str) -> impl Iterator<Item = &'x str> {
+pub(crate) fn texts<'x>(xml: &'x str, element: &str) -> impl Iterator<Item = &'x str> {
     let parts: Vec<_> = xml.split(&format!("<{element}>")).skip(1).collect();
     parts.into_iter().filter_map(|part| part.split('<').next())
+}
+
+/// For a query or a path (RFC 3986, 2.1).
+pub(crate) fn percent_encoded(text: &str) -> String {
+    let encoded = text.bytes().map(|byte| match byte {
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    });
+    encoded.collect()
 }
 
 fn header(headers: &http::HeaderMap, name: &str) -> Option<String> {
@@ -255,7 +265,7 @@ fn header(headers: &http::HeaderMap, name: &str) -> Option<String> {
 }
 
 /// ACME servers refuse requests without one (RFC 8555, 6.1).
-pub(super) const USER_AGENT: &str = concat!("neverlapse/", env!("CARGO_PKG_VERSION"));
+pub(crate) const USER_AGENT: &str = concat!("neverlapse/", env!("CARGO_PKG_VERSION"));
 const PATIENCE: Duration = Duration::from_secs(20);
 
 #[cfg(test)]

@@ -1,0 +1,242 @@
+//! Certificates that the account keeps for load balancers, CloudFront and the like: in ACM, and in
+//! IAM's older store.
+
+use neverlapse::endpoint::Endpoint;
+use neverlapse::finding::{Severity, Thresholds};
+use neverlapse::report::Left;
+use neverlapse::timestamp::Timestamp;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use time::{Duration, OffsetDateTime};
+
+use crate::service::{ACM, IAM, Refused, Services, percent_encoded, texts};
+
+/// One of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Certificate {
+    pub(super) name: String,
+    /// Those that it is for, where the list has them.
+    pub(super) names: Vec<String>,
+    pub(super) not_after: Option<Timestamp>,
+    pub(super) kept: Kept,
+}
+
+/// Where it is kept, and by whom it is renewed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kept {
+    /// ACM issued it, and renews it.
+    Renewed,
+    /// ACM issued it, and will not renew it: it is not in use, or its validation fails.
+    NotRenewed,
+    /// It was imported into ACM: nobody renews it there.
+    Imported,
+    /// It was uploaded to IAM: nobody renews it there.
+    Uploaded,
+}
+
+impl Certificate {
+    /// How urgent it is that somebody renews it.
+    pub(super) fn status(&self, now: Timestamp) -> Severity {
+        let Some(not_after) = self.not_after else {
+            return Severity::Unknown;
+        };
+        let crossed = Thresholds::default().crossed(not_after - now, LONG);
+        crossed.map_or(Severity::Ok, |(severity, _)| severity)
+    }
+
+    pub(super) fn left(&self, now: Timestamp) -> Option<Left> {
+        self.not_after.map(|not_after| Left(not_after - now))
+    }
+
+    /// Where clients may meet it: on the usual port of its names.
+    pub(super) fn endpoints(&self) -> impl Iterator<Item = Endpoint> {
+        let names = self.names.iter().filter(|name| !name.starts_with('*'));
+        names.filter_map(|name| name.parse().ok())
+    }
+}
+
+impl Kept {
+    pub(super) fn words(self) -> &'static str {
+        match self {
+            Self::Renewed => "issued by ACM, which renews it",
+            Self::NotRenewed => "issued by ACM, which does not renew it as it is: see its page in the console",
+            Self::Imported => "imported into ACM: nobody renews it there",
+            Self::Uploaded => "uploaded to IAM: nobody renews it there",
+        }
+    }
+}
+
+/// All in ACM, in one region.
+pub(super) async fn in_acm(services: &Services) -> Result<Vec<Certificate>, Refused> {
+    let mut all = Vec::new();
+    let mut next: Option<String> = None;
+    loop {
+        // Without `Includes`, ACM lists certificates with RSA keys of 2,048 bits alone.
+        let mut body = json!({"CertificateStatuses": ["ISSUED", "EXPIRED"], "Includes": {"keyTypes": KEY_TYPES}});
+        if let Some(token) = &next {
+            body["NextToken"] = json!(token);
+        }
+        let answer = services.json(ACM, "CertificateManager.ListCertificates", &body).await?;
+        let page = Page::of(answer)?;
+        all.extend(page.certificates.into_iter().map(Certificate::from));
+
+        next = page.next;
+        if next.is_none() {
+            return Ok(all);
+        }
+    }
+}
+
+/// All in IAM.
+pub(super) async fn in_iam(services: &Services) -> Result<Vec<Certificate>, Refused> {
+    let mut all = Vec::new();
+    let mut marker = String::new();
+    loop {
+        let form = format!("Action=ListServerCertificates&Version=2010-05-08{marker}");
+        let xml = services.query(IAM, &form).await?;
+        all.extend(uploaded(&xml));
+        match texts(&xml, "Marker").next() {
+            Some(next) => marker = format!("&Marker={}", percent_encoded(next)),
+            None => return Ok(all),
+        }
+    }
+}
+
+/// Of <https://docs.aws.amazon.com/IAM/latest/APIReference/API_ListServerCertificates.html>.
+fn uploaded(xml: &str) -> Vec<Certificate> {
+    let names = texts(xml, "ServerCertificateName");
+    let ends = texts(xml, "Expiration").map(|end| end.parse().ok());
+    names
+        .zip(ends)
+        .map(|(name, not_after)| Certificate {
+            name: name.to_owned(),
+            names: Vec::new(),
+            not_after,
+            kept: Kept::Uploaded,
+        })
+        .collect()
+}
+
+/// Of <https://docs.aws.amazon.com/acm/latest/APIReference/API_ListCertificates.html>.
+#[derive(Deserialize)]
+struct Page {
+    #[serde(rename = "CertificateSummaryList", default)]
+    certificates: Vec<Summary>,
+    #[serde(rename = "NextToken")]
+    next: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Summary {
+    domain_name: String,
+    #[serde(default)]
+    subject_alternative_name_summaries: Vec<String>,
+    /// Seconds.
+    not_after: Option<f64>,
+    r#type: Option<String>,
+    renewal_eligibility: Option<String>,
+}
+
+impl Page {
+    fn of(answer: Value) -> Result<Self, Refused> {
+        serde_json::from_value(answer).map_err(|error| Refused {
+            code: "NotUnderstood".to_owned(),
+            message: error.to_string(),
+        })
+    }
+}
+
+impl From<Summary> for Certificate {
+    fn from(summary: Summary) -> Self {
+        let not_after = summary.not_after.and_then(|seconds| {
+            let time = OffsetDateTime::from_unix_timestamp(seconds as i64).ok()?;
+            Some(Timestamp::new(time))
+        });
+        let kept = match (summary.r#type.as_deref(), summary.renewal_eligibility.as_deref()) {
+            (Some("IMPORTED"), _) => Kept::Imported,
+            (_, Some("INELIGIBLE")) => Kept::NotRenewed,
+            _ => Kept::Renewed,
+        };
+
+        let mut names = summary.subject_alternative_name_summaries;
+        if !names.contains(&summary.domain_name) {
+            names.insert(0, summary.domain_name.clone());
+        }
+        Self {
+            name: summary.domain_name,
+            names,
+            not_after,
+            kept,
+        }
+    }
+}
+
+/// The thresholds as they are for all lifetimes of more than 42 days.
+const LONG: Duration = Duration::days(365);
+const KEY_TYPES: [&str; 7] = [
+    "RSA_1024",
+    "RSA_2048",
+    "RSA_3072",
+    "RSA_4096",
+    "EC_prime256v1",
+    "EC_secp384r1",
+    "EC_secp521r1",
+];
+
+#[cfg(test)]
+mod tests {
+    use neverlapse::timestamp;
+
+    use super::*;
+
+    #[test]
+    fn what_acm_lists() {
+        let answer = json!({"NextToken": "x", "CertificateSummaryList": [
+            {"CertificateArn": "arn", "DomainName": "example.com", "SubjectAlternativeNameSummaries": ["example.com", "*.example.com"],
+             "HasAdditionalSubjectAlternativeNames": false, "Status": "ISSUED", "Type": "AMAZON_ISSUED", "KeyAlgorithm": "RSA-2048",
+             "InUse": true, "RenewalEligibility": "ELIGIBLE", "NotBefore": 1.7e9, "NotAfter": 1_800_000_000.0},
+            {"CertificateArn": "arn", "DomainName": "shop.example", "Status": "ISSUED", "Type": "IMPORTED",
+             "RenewalEligibility": "INELIGIBLE", "NotAfter": 1_800_000_000},
+            {"CertificateArn": "arn", "DomainName": "unused.example", "Type": "AMAZON_ISSUED", "RenewalEligibility": "INELIGIBLE"},
+        ]});
+        let page = Page::of(answer).unwrap();
+        assert_eq!(page.next.as_deref(), Some("x"));
+
+        let found: Vec<Certificate> = page.certificates.into_iter().map(Certificate::from).collect();
+        let kept: Vec<_> = found.iter().map(|found| found.kept).collect();
+        assert_eq!(kept, [Kept::Renewed, Kept::Imported, Kept::NotRenewed]);
+        assert_eq!(found[0].not_after, Some(timestamp!(2027-01-15 08:00 UTC)));
+        let endpoints: Vec<_> = found[0].endpoints().map(|endpoint| endpoint.to_string()).collect();
+        assert_eq!(endpoints, ["example.com:443"], "a wildcard has none");
+
+        for (now, expected) in [
+            (timestamp!(2027-01-01 00:00 UTC), Severity::Ok),
+            (timestamp!(2027-01-02 00:00 UTC), Severity::Warning),
+            (timestamp!(2027-01-14 00:00 UTC), Severity::Critical),
+            (timestamp!(2027-02-01 00:00 UTC), Severity::Critical),
+        ] {
+            assert_eq!(found[1].status(now), expected, "{now}");
+        }
+        assert_eq!(found[2].status(timestamp!(2027-01-01 00:00 UTC)), Severity::Unknown);
+    }
+
+    #[test]
+    fn what_iam_lists() {
+        let xml = "<ListServerCertificatesResponse><ListServerCertificatesResult><IsTruncated>false</IsTruncated>\
+            <ServerCertificateMetadataList><member><ServerCertificateName>ProdServerCert</ServerCertificateName>\
+            <Path>/company/servercerts/</Path><Arn>arn:aws:iam::123456789012:server-certificate/ProdServerCert</Arn>\
+            <UploadDate>2010-05-08T01:02:03.004Z</UploadDate><ServerCertificateId>ASCA</ServerCertificateId>\
+            <Expiration>2012-05-08T01:02:03Z</Expiration></member></ServerCertificateMetadataList>\
+            </ListServerCertificatesResult></ListServerCertificatesResponse>";
+        let found = uploaded(xml);
+        let expected = Certificate {
+            name: "ProdServerCert".into(),
+            names: Vec::new(),
+            not_after: "2012-05-08T01:02:03Z".parse().ok(),
+            kept: Kept::Uploaded,
+        };
+        assert!(expected.not_after.is_some());
+        assert_eq!(found, [expected]);
+    }
+}
