@@ -27,7 +27,7 @@ use time::Duration;
 const MONTH: &str = "
  1 | e01..e20 until 80; issued until 22; web-1..web-2 serve it; shop until 22 | -
  2 | e05 dark                                | -
- 3 | e05 back                                | -
+ 3 | e05 back                                | WARNING: certificate shop.example, renewal overdue
  4 | e07 dark                                | -
  5 |                                         | UNKNOWN: e07.example:443, no connection
  6 | renewal fails                           | UNKNOWN: e07.example:443, no connection (+1 more)
