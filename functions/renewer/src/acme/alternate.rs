@@ -6,6 +6,7 @@ use neverlapse::inventory::Issuer;
 use super::account::OpenAccount;
 use super::directory::Directory;
 use super::http::Http;
+use crate::bucket::issued::Worth;
 use crate::error::Error;
 
 /// A certificate as the CA hands it out.
@@ -52,25 +53,6 @@ impl Download {
         }
         chain
     }
-}
-
-/// What a chain is good for; what matters most comes first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Worth {
-    /// It can be served: see [`Expected::check`](crate::bucket::issued::Expected::check).
-    pub(crate) is_fit: bool,
-    /// It ends at the root that the inventory prefers, if it prefers one.
-    pub(crate) is_preferred: bool,
-    /// No issuer in it expires before the leaf.
-    pub(crate) lasts: bool,
-}
-
-impl Worth {
-    const ALL: Self = Self {
-        is_fit: true,
-        is_preferred: true,
-        lasts: true,
-    };
 }
 
 async fn fetch(url: &str, issuer: &Issuer, account: &OpenAccount, http: &Http) -> Result<String, Error> {

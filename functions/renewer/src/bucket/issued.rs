@@ -15,7 +15,6 @@ use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::attempt::Attempt;
-use crate::acme::alternate::Worth;
 use crate::error::Error;
 use crate::key::PrivateKey;
 
@@ -35,6 +34,26 @@ pub(crate) struct Expected<'a> {
     pub(crate) issuer: &'a Issuer,
     /// The roots that clients of this issuer trust.
     pub(crate) roots: &'a Roots,
+}
+
+/// What a chain is good for; what matters most comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Worth {
+    /// It can be served: see [`Expected::check`].
+    pub(crate) is_fit: bool,
+    /// It ends at the root that the inventory prefers, if it prefers one.
+    pub(crate) is_preferred: bool,
+    /// No issuer in it expires before the leaf.
+    pub(crate) lasts: bool,
+}
+
+impl Worth {
+    /// Nothing better can be had.
+    pub(crate) const ALL: Self = Self {
+        is_fit: true,
+        is_preferred: true,
+        lasts: true,
+    };
 }
 
 impl Expected<'_> {
