@@ -74,9 +74,8 @@ mod tests {
         // The rest of the header of a truncated answer, and no question.
         let truncated = [0x83, 0, 0, 0, 0, 0, 0, 0, 0, 0];
         for says in [Some(truncated), None] {
-            let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            let (udp, tcp) = one_port().await;
             let server = udp.local_addr().unwrap();
-            let tcp = TcpListener::bind(server).await.unwrap();
             tokio::spawn(async move {
                 let mut query = [0; 512];
                 while let Ok((_, client)) = udp.recv_from(&mut query).await {
@@ -94,11 +93,21 @@ mod tests {
 
             let mut options = ResolverOpts::default();
             options.attempts = 0;
-            options.timeout = Duration::from_secs(1);
+            options.timeout = Duration::from_secs(3);
             let servers = Servers::new(only(server), options).unwrap();
             let name = Name::from_ascii("a.test.").unwrap();
             let found = servers.look_up(&name, RecordType::TXT).await.unwrap();
             assert_eq!(found[0].data.to_string(), "yes");
+        }
+    }
+
+    /// Both on one port: what is free for one may be in use by the other.
+    async fn one_port() -> (UdpSocket, TcpListener) {
+        loop {
+            let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            if let Ok(tcp) = TcpListener::bind(udp.local_addr().unwrap()).await {
+                return (udp, tcp);
+            }
         }
     }
 
