@@ -90,10 +90,7 @@ pub(super) fn differences(material: &Material<'_>, issuers: &[&Sent<'_>], root: 
 
     found
         .into_iter()
-        .map(|(clients, reason)| Kind::SomeClientsRefuse {
-            clients: clients.iter().map(|client| (*client).to_owned()).collect(),
-            reason,
-        })
+        .map(|(clients, reason)| Kind::refused_by(clients, reason))
         .collect()
 }
 

@@ -248,12 +248,9 @@ fn issuers_validity<'a>(
             continue;
         }
         findings.push(if is_trusted_below {
-            let clients = ["OpenSSL"].into_iter().chain(is_pinned.then_some("curl"));
-            let kind = Kind::SomeClientsRefuse {
-                clients: clients.map(str::to_owned).collect(),
-                reason: Finding::new(kind, Severity::Critical, now).message,
-            };
-            Finding::new(kind, Severity::Warning, now)
+            let clients: &[_] = if is_pinned { &["OpenSSL", "curl"] } else { &["OpenSSL"] };
+            let reason = Finding::new(kind, Severity::Critical, now).message;
+            Finding::new(Kind::refused_by(clients, reason), Severity::Warning, now)
         } else {
             critical(kind, now)
         });

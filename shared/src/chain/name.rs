@@ -40,10 +40,7 @@ pub(super) fn finding(
 
     let expected = criteria.name.to_str().into_owned();
     if let Some((clients, reason)) = refusal(parsed, criteria.name) {
-        let kind = Kind::SomeClientsRefuse {
-            clients: clients.iter().map(|client| (*client).to_owned()).collect(),
-            reason,
-        };
+        let kind = Kind::refused_by(clients, reason);
         return Some(Finding::new(kind, Severity::Warning, criteria.now));
     }
     let kind = Kind::NameMismatch {

@@ -470,13 +470,13 @@ impl<'a> PathSearch<'a> {
             .as_ref()
             .map_or_else(String::new, |key| format!(" by a key of the kind {key}"));
         let clients = signature.refused_by(key.as_ref());
-        Kind::SomeClientsRefuse {
-            clients: clients.iter().map(|client| (*client).to_owned()).collect(),
-            reason: format!(
-                "{} is signed with {signature}{by}, in a form that they do not verify, and this probe neither",
-                text(child.subject())
+        let subject = text(child.subject());
+        Kind::refused_by(
+            clients,
+            format!(
+                "{subject} is signed with {signature}{by}, in a form that they do not verify, and this probe neither"
             ),
-        }
+        )
     }
 
     /// Whether an issuer was left out of the search that has signed a certificate in it.

@@ -43,11 +43,7 @@ pub fn finding(response: &[u8], leaf: &CertificateDer<'_>, now: Timestamp) -> Op
             "the OCSP response that the server sends cannot be read".to_owned(),
         ),
     };
-    let kind = Kind::SomeClientsRefuse {
-        clients: clients.iter().map(|client| (*client).to_owned()).collect(),
-        reason,
-    };
-    Some(Finding::new(kind, Severity::Warning, now))
+    Some(Finding::new(Kind::refused_by(clients, reason), Severity::Warning, now))
 }
 
 /// What a response says of one certificate.

@@ -303,6 +303,14 @@ impl fmt::Display for Phase {
 }
 
 impl Kind {
+    /// What these clients refuse, and others accept.
+    pub(crate) fn refused_by(clients: &[&str], reason: String) -> Self {
+        Self::SomeClientsRefuse {
+            clients: clients.iter().map(|client| (*client).to_owned()).collect(),
+            reason,
+        }
+    }
+
     /// The finding's name, without its facts.
     pub fn code(&self) -> &Code {
         match self {

@@ -476,10 +476,8 @@ impl Attempt {
         };
 
         self.failure = None;
-        Some(Kind::SomeClientsRefuse {
-            clients: clients.iter().map(|client| (*client).to_owned()).collect(),
-            reason: format!("the server signs with a key of the kind {key}"),
-        })
+        let reason = format!("the server signs with a key of the kind {key}");
+        Some(Kind::refused_by(clients, reason))
     }
 
     /// The better of two tries: the next one, unless it failed too and saw less, or was cut short.
