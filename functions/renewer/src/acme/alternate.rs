@@ -34,11 +34,13 @@ impl Download {
                 break;
             }
             match fetch(url, issuer, account, http).await {
-                Ok(chain) if worth(&chain) > best.0 => {
-                    info!(url, "another chain than the CA's own choice");
-                    best = (worth(&chain), chain);
+                Ok(chain) => {
+                    let other = (worth(&chain), chain);
+                    if other.0 > best.0 {
+                        info!(url, "another chain than the CA's own choice");
+                        best = other;
+                    }
                 }
-                Ok(_) => {}
                 Err(error) => warn!(url, fault = %error, "another chain cannot be fetched"),
             }
         }

@@ -119,10 +119,11 @@ impl<'a> Job<'a> {
                 (until, problem, is_unfit, None)
             } else {
                 let is_begun = turn.resumed.as_ref().is_some_and(|attempt| attempt.order.is_some());
-                let Trouble { problem, .. } = trouble.filter(|_| !is_begun)?;
+                let trouble = trouble.filter(|_| !is_begun)?;
                 let not_after = self.current.map(|current| current.facts.not_after);
-                let until = trouble?.wait(not_after, now)?;
-                let problem = format!("not asked before {until}; it answered another certificate: {problem}");
+                let until = trouble.wait(not_after, now)?;
+                let answer = &trouble.problem;
+                let problem = format!("not asked before {until}; it answered another certificate: {answer}");
                 (until, problem, false, Some(TroubleNews::Known))
             };
 
