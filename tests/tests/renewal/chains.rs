@@ -9,7 +9,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::fixture::{Lab, certificate, forced, request};
 use crate::isolated::Isolated;
-use crate::issuers::Front;
+use crate::issuers::{Front, front_entry};
 
 /// A root that the CA offers no chain to keeps no certificate from being published.
 pub(crate) async fn the_chain_ends_at_the_preferred_root_where_one_is_offered(lab: &Lab) -> Result<()> {
@@ -99,10 +99,7 @@ pub(crate) async fn an_account_and_its_first_order_take_one_directory_and_one_no
     let front = Front::new(&isolated).await?;
     let proxy = front.open(|_| Fate::Pass).await?;
     let entry = certificate("frugal", &["frugal.test", "*.frugal.test"], "frugal");
-    let issuer = format!(
-        "[issuer.frugal]\ndirectory = \"{}/dir\"\nca = \"ca/front.pem\"\n",
-        proxy.endpoint
-    );
+    let issuer = front_entry("frugal", &proxy.endpoint);
     isolated.inventory(&format!("{entry}{issuer}")).await?;
 
     isolated.renewed(&request("frugal"), &front.pebble).await?;

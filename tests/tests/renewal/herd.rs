@@ -11,7 +11,7 @@ use time::Duration;
 
 use crate::fixture::{Lab, certificate, forced, request};
 use crate::isolated::Isolated;
-use crate::issuers::Front;
+use crate::issuers::{Front, front_entry};
 
 /// Each certificate asked for itself before the time that the CA had named, and sent an alert of
 /// its own: 200 mails with 200 certificates.
@@ -33,10 +33,7 @@ pub(crate) async fn a_limit_of_the_account_is_one_alert_and_one_wait(lab: &Lab) 
     let entries = names
         .iter()
         .map(|name| certificate(name, &[&format!("{name}.herd.test")], "herd"));
-    let issuer = format!(
-        "[issuer.herd]\ndirectory = \"{}/dir\"\nca = \"ca/front.pem\"\n",
-        proxy.endpoint
-    );
+    let issuer = front_entry("herd", &proxy.endpoint);
     isolated
         .inventory(&format!("{}{issuer}", entries.collect::<String>()))
         .await?;

@@ -43,7 +43,12 @@ impl Front {
 pub(crate) fn entries(name: &str, front: &str) -> String {
     let entry = certificate(name, &[&format!("{name}.issuers.test")], name);
     let both = entry.replace(&format!("[{name:?}]"), &format!("[{name:?}, \"second\"]"));
-    format!("{both}[issuer.{name}]\ndirectory = \"{front}/dir\"\nca = \"ca/front.pem\"\n")
+    format!("{both}{}", front_entry(name, front))
+}
+
+/// The inventory's entry for an issuer whose proxy, opened by a [`Front`], is at `front`.
+pub(crate) fn front_entry(name: &str, front: &str) -> String {
+    format!("[issuer.{name}]\ndirectory = \"{front}/dir\"\nca = \"ca/front.pem\"\n")
 }
 
 pub(crate) async fn the_second_issues_when_the_first_does_not(lab: &Lab) -> Result<()> {
@@ -241,13 +246,11 @@ pub(crate) async fn nothing_is_asked_before_the_time_that_an_issuer_named(lab: &
         },
     );
     let (first, second) = (first.await?, second.await?);
-    let issuer = |name: &str, proxy: &Proxy| {
-        format!(
-            "[issuer.{name}]\ndirectory = \"{}/dir\"\nca = \"ca/front.pem\"\n",
-            proxy.endpoint
-        )
-    };
-    let issuers = format!("{}{}", issuer("first", &first), issuer("second", &second));
+    let issuers = format!(
+        "{}{}",
+        front_entry("first", &first.endpoint),
+        front_entry("second", &second.endpoint)
+    );
     let alone = certificate("alone", &["alone.patient.test"], "first");
     let both = certificate("both", &["both.patient.test"], "first").replace("[\"first\"]", "[\"first\", \"second\"]");
     isolated.inventory(&format!("{alone}{both}{issuers}")).await?;
@@ -351,11 +354,9 @@ pub(crate) async fn a_changed_contact_is_told_to_the_ca_once(lab: &Lab) -> Resul
     );
     let proxy = proxy.await?;
     let inventory = |contact: &str| {
-        let entry = certificate("contact", &["contact.test"], "told");
-        format!(
-            "{entry}[issuer.told]\ndirectory = \"{}/dir\"\nca = \"ca/front.pem\"\ncontact = [\"mailto:{contact}@contact.test\"]\n",
-            proxy.endpoint
-        )
+        let certificate = certificate("contact", &["contact.test"], "told");
+        let issuer = front_entry("told", &proxy.endpoint);
+        format!("{certificate}{issuer}contact = [\"mailto:{contact}@contact.test\"]\n")
     };
     let told = |from: usize| -> Result<Vec<Value>> {
         let passed = proxy.passed();

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::fixture::{Lab, certificate, forced, request};
 use crate::isolated::Isolated;
-use crate::issuers::Front;
+use crate::issuers::{Front, front_entry};
 
 /// Let's Encrypt hands out one order for the same names twice. Of two certificates, one with RSA
 /// and one with ECDSA, the second one found the order finalized with the first one's key, and the
@@ -31,10 +31,7 @@ pub(crate) async fn an_order_that_another_certificate_finalized_is_made_anew(lab
             }
         })
         .await?;
-    let issuer = format!(
-        "[issuer.dual]\ndirectory = \"{}/dir\"\nca = \"ca/front.pem\"\n",
-        proxy.endpoint
-    );
+    let issuer = front_entry("dual", &proxy.endpoint);
     let entry = |name: &str, kind: &str| format!("{}key_type = {kind:?}\n", certificate(name, &["dual.test"], "dual"));
     let entries = format!("{}{}", entry("ec", "ecdsa-p256"), entry("rsa", "rsa-2048"));
     isolated.inventory(&format!("{entries}{issuer}")).await?;
