@@ -56,7 +56,8 @@ fn schema(name: Name) -> Result<Schema> {
         Name::Receipt => of_document::<Receipt>(),
         // A person may write one, and leave out what has a default.
         Name::RenewalRequest => schemars::schema_for!(Request),
-        // By hand, because the probe reads its event without a type of that form; its tests compare both.
+        // By hand, because the probe reads its event without a type of that form; its tests compare
+        // both.
         Name::Event => serde_json::from_str(EVENT)?,
     })
 }

@@ -82,7 +82,8 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
             let document = document(&plans, surroundings.as_ref(), now);
             writeln!(out, "{}", printable_json(document.to_string()))?;
         }
-        // Zones and issuers have no line of their own: each certificate has what keeps it from being issued.
+        // Zones and issuers have no line of their own: each certificate has what keeps it from
+        // being issued.
         Listing::Jsonl => {
             for plan in &plans {
                 writeln!(out, "{}", printable_json(plan.json().to_string()))?;

@@ -27,8 +27,8 @@ pub(crate) struct State {
     pub(crate) pending: Option<Pending>,
     /// The pointer as it was last read, and its tag there.
     pub(crate) seen: Option<Shown>,
-    /// The folder that was live when there was no state: servers may have its files, until a version
-    /// is installed.
+    /// The folder that was live when there was no state: servers may have its files, until a
+    /// version is installed.
     #[serde(default)]
     pub(crate) found: Option<String>,
     /// What was last reported.

@@ -94,7 +94,8 @@ mod tests {
         }
     }
 
-    /// `openssl ecparam -genkey` writes them, and a key that was adopted with them was never reused.
+    /// `openssl ecparam -genkey` writes them, and a key that was adopted with them was never
+    /// reused.
     #[test]
     fn a_key_may_have_its_parameters_in_front() {
         let key = PrivateKey::generate(KeyType::EcdsaP256).unwrap();

@@ -48,8 +48,8 @@ pub(crate) struct Issuance<'a> {
 impl Issuance<'_> {
     /// What the CA issues for `attempt`. `replaces` is the certificate that it replaces.
     ///
-    /// An order that turns out to be dead, or somebody else's, is forgotten, and one more is made in
-    /// its place. One that the CA cannot answer for again and again is given up.
+    /// An order that turns out to be dead, or somebody else's, is forgotten, and one more is made
+    /// in its place. One that the CA cannot answer for again and again is given up.
     pub(crate) async fn chain(
         &self,
         attempt: &mut Attempt,
