@@ -11,7 +11,7 @@ use aws_config::SdkConfig;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4;
-use neverlapse::chain::roots::Roots;
+use neverlapse::aws;
 use neverlapse::text::innermost;
 use neverlapse::timestamp::Timestamp;
 use serde_json::Value;
@@ -61,7 +61,7 @@ impl Services {
         let app = config.app_name().map(|name| format!(" app/{name}")).unwrap_or_default();
         let client = reqwest::Client::builder()
             .user_agent(format!("{USER_AGENT}{app}"))
-            .tls_backend_preconfigured(Roots::public().client_config()?)
+            .tls_backend_preconfigured(aws::roots()?.client_config()?)
             .timeout(PATIENCE)
             .build()?;
         Ok(Self {

@@ -2,14 +2,18 @@
 //! machine.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use rcgen::{CertifiedKey, KeyPair, generate_simple_self_signed};
 use tempfile::TempDir;
+use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 const NEVERLAPSE: &str = env!("CARGO_BIN_EXE_neverlapse");
 
@@ -33,14 +37,34 @@ impl Listener {
         let remembered = heard.clone();
         thread::spawn(move || {
             for stream in listener.incoming() {
-                let mut stream = stream.unwrap();
-                let mut lines = BufReader::new(stream.try_clone().unwrap())
-                    .lines()
-                    .map_while(Result::ok);
-                remembered.lock().unwrap().push(lines.next().unwrap_or_default());
-                for _ in lines.take_while(|line| !line.is_empty()) {}
-                thread::sleep(delay);
-                let _ = stream.write_all(answer.as_bytes());
+                let heard = converse(stream.unwrap(), answer, delay);
+                remembered.lock().unwrap().push(heard);
+            }
+        });
+        Self { address, heard }
+    }
+
+    /// Speaks TLS, with a certificate for 127.0.0.1.
+    fn secured(answer: &'static str, certificate: &CertifiedKey<KeyPair>) -> Self {
+        let chain = vec![certificate.cert.der().clone()];
+        let key = PrivateKeyDer::try_from(certificate.signing_key.serialize_der()).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .unwrap();
+        let config = Arc::new(config);
+
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let remembered = heard.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let connection = ServerConnection::new(config.clone()).unwrap();
+                let heard = converse(StreamOwned::new(connection, stream.unwrap()), answer, Duration::ZERO);
+                remembered.lock().unwrap().push(heard);
             }
         });
         Self { address, heard }
@@ -49,6 +73,18 @@ impl Listener {
     fn heard(&self) -> Vec<String> {
         self.heard.lock().unwrap().clone()
     }
+}
+
+/// Reads a request, gives the answer, and returns the request's first line.
+fn converse(stream: impl Read + Write, answer: &str, delay: Duration) -> String {
+    let mut stream = BufReader::new(stream);
+    let mut lines = stream.by_ref().lines().map_while(Result::ok);
+    let first = lines.next().unwrap_or_default();
+    for _ in lines.take_while(|line| !line.is_empty()) {}
+
+    thread::sleep(delay);
+    let _ = stream.get_mut().write_all(answer.as_bytes());
+    first
 }
 
 struct Host {
@@ -237,18 +273,54 @@ fn what_cannot_be_used_is_named() {
     }
 }
 
+/// A proxy that opens TLS, or a private endpoint, has a certificate of nobody's. Services that are
+/// asked without the SDK are no exception.
+#[test]
+fn a_bundle_of_roots_counts_for_every_service() {
+    let stack = Listener::new(STACK);
+    let nothing = Listener::new(
+        "HTTP/1.1 404 Not Found\r\nconnection: close\r\n\r\n<Error><Code>NoSuchKey</Code><Message>none</Message></Error>",
+    );
+    let zones = Listener::new(
+        "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n\
+         <ListHostedZonesResponse><HostedZones></HostedZones><IsTruncated>false</IsTruncated><MaxItems>100</MaxItems>\
+         </ListHostedZonesResponse>",
+    );
+    let certificate = generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+    let empty = Listener::secured(
+        "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}",
+        &certificate,
+    );
+
+    let folder = tempfile::tempdir().unwrap();
+    let bundle = folder.path().join("bundle.pem");
+    fs::write(&bundle, certificate.cert.pem()).unwrap();
+    let [cloudformation, s3, route53] =
+        [&stack, &nothing, &zones].map(|listener| format!("http://{}", listener.address));
+    let discovered = without_proxies()
+        .arg("discover")
+        .envs(KEYS)
+        .env("AWS_REGION", "us-east-1")
+        .env("AWS_CA_BUNDLE", bundle)
+        .env("AWS_ENDPOINT_URL", format!("https://{}", empty.address))
+        .env("AWS_ENDPOINT_URL_CLOUDFORMATION", cloudformation)
+        .env("AWS_ENDPOINT_URL_S3", s3)
+        .env("AWS_ENDPOINT_URL_ROUTE_53", route53)
+        .output()
+        .unwrap();
+    let said = String::from_utf8([discovered.stdout, discovered.stderr].concat()).unwrap();
+    assert!(
+        discovered.status.success() && said.contains("0 certificates of ACM and IAM"),
+        "{said}"
+    );
+    assert!(empty.heard().len() >= 2, "{:?}", empty.heard());
+}
+
 /// Every other request is given up after ten seconds; `neverlapse run` was, too, and a server that
 /// does not answer costs a run fifteen.
 #[test]
 fn a_run_that_takes_longer_than_other_requests_is_waited_for() {
-    let stack = Listener::new(
-        "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n\
-         <DescribeStacksResponse><DescribeStacksResult><Stacks><member><StackName>neverlapse</StackName>\
-         <CreationTime>2026-11-26T06:00:00Z</CreationTime><StackStatus>CREATE_COMPLETE</StackStatus><Outputs>\
-         <member><OutputKey>BucketName</OutputKey><OutputValue>my-bucket</OutputValue></member>\
-         <member><OutputKey>ProbeFunctionName</OutputKey><OutputValue>probe</OutputValue></member>\
-         </Outputs></member></Stacks></DescribeStacksResult></DescribeStacksResponse>",
-    );
+    let stack = Listener::new(STACK);
     let probe = Listener::slow(
         "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n\
          {\"schema\": \"neverlapse.report/1\", \"started_at\": \"2026-11-26T06:00:00Z\", \
@@ -270,3 +342,10 @@ fn a_run_that_takes_longer_than_other_requests_is_waited_for() {
     assert!(ran.status.success() && said.contains("0 endpoints: "), "{said}");
     assert_eq!(probe.heard().len(), 1, "{:?}", probe.heard());
 }
+
+const STACK: &str = "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n\
+                     <DescribeStacksResponse><DescribeStacksResult><Stacks><member><StackName>neverlapse</StackName>\
+                     <CreationTime>2026-11-26T06:00:00Z</CreationTime><StackStatus>CREATE_COMPLETE</StackStatus><Outputs>\
+                     <member><OutputKey>BucketName</OutputKey><OutputValue>my-bucket</OutputValue></member>\
+                     <member><OutputKey>ProbeFunctionName</OutputKey><OutputValue>probe</OutputValue></member>\
+                     </Outputs></member></Stacks></DescribeStacksResult></DescribeStacksResponse>";

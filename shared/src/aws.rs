@@ -20,6 +20,7 @@ use thiserror::Error;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use webpki_root_certs::TLS_SERVER_ROOT_CERTS;
 
+use crate::chain::roots::Roots;
 use crate::pem;
 use crate::text::causes;
 
@@ -35,6 +36,13 @@ pub async fn config() -> Result<SdkConfig, Error> {
         .timeout_config(timeouts())
         .load();
     Ok(config.await)
+}
+
+/// What our own HTTPS requests to AWS trust, which are made without the SDK: the public roots, and
+/// those of `AWS_CA_BUNDLE`.
+pub fn roots() -> Result<Roots, Error> {
+    let way = Way::from_environment(|name| std::env::var(name).ok())?;
+    Ok(Roots::public().with(way.roots))
 }
 
 /// How AWS is reached from here: directly, unless the environment says otherwise.

@@ -63,20 +63,25 @@ impl Roots {
 
     /// These roots and those in a PEM file.
     pub fn with_pem(&self, file: &[u8]) -> Result<Self, Error> {
-        let mut roots = self.clone();
-        for (index, der) in pem::certificates(file)?.into_iter().enumerate() {
-            if anchor(&der).is_none() {
-                return Err(Error::Certificate { number: index + 1 });
-            }
-            roots.private.push(der);
+        let certificates = pem::certificates(file)?;
+        if let Some(index) = certificates.iter().position(|der| anchor(der).is_none()) {
+            return Err(Error::Certificate { number: index + 1 });
         }
+        Ok(self.with(certificates))
+    }
+
+    /// These roots and an organisation's own. What cannot be read as a certificate is no root.
+    pub fn with(&self, certificates: impl IntoIterator<Item = CertificateDer<'static>>) -> Self {
+        let mut roots = self.clone();
+        let readable = certificates.into_iter().filter(|der| anchor(der).is_some());
+        roots.private.extend(readable);
 
         // A later file may have the root of an earlier one's intermediate.
         roots.anchors.truncate(self.anchors.len() - self.dated.len());
         (roots.issuers, roots.dated) = issuers_and_roots(&roots.private);
         roots.anchors.extend(anchors(&roots.dated));
         roots.subjects = subjects(&roots.anchors);
-        Ok(roots)
+        roots
     }
 
     /// The configuration of a TLS client that trusts these roots, for our own HTTPS requests.
