@@ -20,7 +20,7 @@ use rand::{Rng, RngExt, SeedableRng};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
 use time::OffsetDateTime;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
@@ -35,12 +35,10 @@ async fn each_hostile_server_costs_its_own_deadline_and_nothing_else() {
     let healthy = pki.serve(pki.leaf(90)).await;
     let (handshake, starttls) = (Some(Phase::Handshake), Some(Phase::Starttls));
     let hello = |bytes: &'static [u8]| move |stream| says_and_holds(stream, vec![bytes]);
-    let refused = TcpListener::bind("127.0.0.1:0")
-        .await
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    // Bound, and not listening: it refuses, and nobody else is given its port.
+    let refusing = TcpSocket::new_v4().unwrap();
+    refusing.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let refused = refusing.local_addr().unwrap().port();
     let cases = vec![
         ("silent", "", serve(hello(b"")).await, "timed_out", handshake),
         (
