@@ -33,6 +33,15 @@ impl Authority {
         Ok(Self { root, intermediate })
     }
 
+    /// A CA whose intermediate ends at `not_after`, perhaps before the leaves that it issues.
+    pub fn ending(not_after: Timestamp) -> Result<Self> {
+        let root = CertifiedIssuer::self_signed(ca("neverlapse test root"), KeyPair::generate()?)?;
+        let mut params = ca("neverlapse test issuer");
+        params.not_after = not_after.into();
+        let intermediate = CertifiedIssuer::signed_by(params, KeyPair::generate()?, &root)?;
+        Ok(Self { root, intermediate })
+    }
+
     /// The root, as a trust bundle.
     pub fn root(&self) -> String {
         self.root.pem()

@@ -88,7 +88,7 @@ pub(crate) fn verify(candidate: &Candidate<'_>, expected: &Expected<'_>) -> Resu
         return Err(unreadable(CERT, "it holds no certificate"));
     };
     let (_, parsed) = X509Certificate::from_der(leaf).map_err(|error| unreadable(CERT, error))?;
-    described(candidate.current, leaf, &parsed)?;
+    described(candidate.current, leaf, &parsed, issuers)?;
     key_of(leaf, &candidate.files[PRIVKEY])?;
 
     // And that works for clients, here and now.
@@ -164,7 +164,12 @@ fn certificates(candidate: &Candidate<'_>, file: &'static str) -> Result<Vec<Cer
 }
 
 /// Checks that the leaf is the one that `current.json` describes.
-fn described(current: &Current, der: &CertificateDer<'_>, leaf: &X509Certificate<'_>) -> Result<(), Refused> {
+fn described(
+    current: &Current,
+    der: &CertificateDer<'_>,
+    leaf: &X509Certificate<'_>,
+    issuers: &[CertificateDer<'_>],
+) -> Result<(), Refused> {
     let facts = &current.facts;
     let found = describe(leaf, der, Role::Leaf);
 
@@ -173,12 +178,15 @@ fn described(current: &Current, der: &CertificateDer<'_>, leaf: &X509Certificate
     let has_all_names = facts.identifiers.iter().all(|identifier| names.contains(identifier));
     // Leading zeros of a serial mean nothing.
     let has_serial = found.serial.trim_start_matches('0') == facts.serial.trim_start_matches('0');
+    // A version ends with the first certificate on its path, which may be an issuer.
+    let is_its_end = facts.not_after == found.not_after
+        || facts.not_after < found.not_after && issuers.iter().any(|issuer| ends_at(issuer, facts.not_after));
 
     for (what, is_same) in [
         ("fingerprint", found.fingerprint == facts.fingerprint),
         ("serial", has_serial),
         ("not_before", found.not_before == facts.not_before),
-        ("not_after", found.not_after == facts.not_after),
+        ("not_after", is_its_end),
         ("identifiers", has_all_names),
     ] {
         if !is_same {
@@ -186,6 +194,11 @@ fn described(current: &Current, der: &CertificateDer<'_>, leaf: &X509Certificate
         }
     }
     Ok(())
+}
+
+fn ends_at(der: &CertificateDer<'_>, not_after: Timestamp) -> bool {
+    X509Certificate::from_der(der)
+        .is_ok_and(|(_, certificate)| describe(&certificate, der, Role::Path).not_after == not_after)
 }
 
 /// Checks that a private key belongs to the leaf.

@@ -5,6 +5,9 @@ use std::os::unix::fs::MetadataExt;
 
 use neverlapse::bucket::receipt::Stage;
 use neverlapse::bucket::version::{CERT, CHAIN, FULLCHAIN, PRIVKEY};
+use neverlapse::timestamp::Timestamp;
+use neverlapse_tests::pki::Authority;
+use time::Duration;
 use tokio::process::Command;
 
 use super::bench::{Bench, NAME, NEVERLAPSE, chmod, mode, run, window};
@@ -55,6 +58,33 @@ async fn a_new_version_is_installed_once_and_served() {
     let before = written();
     bench.pulls().await;
     assert_eq!(written(), before);
+}
+
+/// The renewer says when the first certificate on the path ends, and the client compared that with
+/// the leaf alone: no instance took such a version.
+#[tokio::test]
+async fn a_version_that_ends_with_its_issuer_was_refused() {
+    let (mut bench, _) = Bench::open().await;
+    let now = Timestamp::from_unix(Timestamp::now().unix());
+    let end = now + Duration::days(40);
+    let leaf = Authority::ending(end)
+        .unwrap()
+        .leaf(NAME, now + Duration::days(80))
+        .unwrap();
+    let stored = bench.depot.store(NAME, &leaf, false).unwrap();
+    let mut manifest = bench.depot.manifest(&stored).unwrap();
+    manifest.facts.not_after = end - Duration::DAY;
+    let wrong = bench.depot.vouch(&manifest).unwrap();
+    bench.depot.point(&wrong).unwrap();
+    let ran = bench.pull_with(&[]).await;
+    assert!(ran.err.contains("its not_after differs"), "{ran:?}");
+
+    manifest.facts.not_after = end;
+    let current = bench.depot.vouch(&manifest).unwrap();
+    bench.depot.point(&current).unwrap();
+    bench.pulls().await;
+    bench.serves(&current).await;
+    assert_eq!(bench.receipt().not_after, Some(end));
 }
 
 #[tokio::test]
