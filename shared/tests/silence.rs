@@ -62,6 +62,54 @@ fn a_bad_address_that_was_not_seen_was_said_to_be_over() {
     }
 }
 
+/// One address, and two servers behind it of which one has an old certificate: each run saw one of
+/// them, and people got an alert one day and "it is over" the next.
+#[test]
+fn two_servers_behind_an_address_alternated_between_an_alert_and_its_end() {
+    const GOOD: &str = "2027-01-01T00:00:00Z";
+    const BAD: &str = "2026-11-01T00:00:00Z";
+    const OTHER: &str = "2026-11-02T00:00:00Z";
+    let days = |runs: &[(&str, &str)]| {
+        let mut memory = Memory::Blank;
+        let mut said = Vec::new();
+        let mut last = String::new();
+        for (day, (shows, not_after)) in runs.iter().enumerate() {
+            let mut endpoint = serde_json::to_value(look("a.test:443", shows)).unwrap();
+            endpoint["not_after"] = json!(not_after);
+            let endpoint = serde_json::from_value(endpoint).unwrap();
+            let report = Report::new(START, START, vec![endpoint]);
+            let now = START + Duration::days(day as i64);
+            let (notices, digest) = tell(&mut memory, &report, now);
+            said.push(notices.first().map_or("-", |(change, _)| word(*change)));
+            last = digest.map_or(last, |digest| digest.text(&sender(), 10_000));
+        }
+        (said.join("; "), last)
+    };
+    let (bad, fine) = (("1 bad", BAD), ("1 fine", GOOD));
+
+    let (said, text) = days(&[bad, fine, bad, fine, bad, fine, fine, bad]);
+    assert_eq!(said, "new; over; new; again; again; again; again; again");
+    assert!(
+        text.contains("is not for a.test; it comes and goes: the run of 2026-10-07 06:00 UTC saw nothing of it"),
+        "{text}"
+    );
+    // The server was mended.
+    let (said, _) = days(&[bad, fine, bad, fine, fine, fine, fine, fine, fine, bad]);
+    assert_eq!(said, "new; over; new; again; again; again; again; over; -; new");
+
+    // Another certificate is another story, and so is the network.
+    let (said, _) = days(&[bad, fine, ("1 bad", OTHER), fine]);
+    assert_eq!(said, "new; over; new; over");
+    let dark = ("1 dark", BAD);
+    let (said, _) = days(&[dark, dark, fine, dark, dark, fine]);
+    assert_eq!(said, "-; new; over; -; new; over");
+    // After a week it is news.
+    let mut runs = vec![bad];
+    runs.extend([fine; 8]);
+    runs.extend([bad, fine]);
+    assert!(days(&runs).0.ends_with("; new; over"), "{}", days(&runs).0);
+}
+
 /// What nobody can see any more was told once, and never again.
 #[test]
 fn what_is_out_of_sight_was_out_of_mind() {
@@ -72,6 +120,18 @@ fn what_is_out_of_sight_was_out_of_mind() {
     assert_eq!(said, [(Change::Reminder, "name_mismatch".to_owned())]);
     let text = digest.unwrap().text(&sender(), 10_000);
     assert!(text.contains("(nothing shows that it is over)"), "{text}");
+}
+
+/// A run's clock was a year ahead: for a year, nobody was reminded of anything.
+#[test]
+fn a_message_from_the_future_silenced_the_reminders() {
+    let mut memory = Memory::Blank;
+    let report = Report::new(START, START, vec![look("a.test:443", "1 bad")]);
+    let changes = [365, 0, 0, 1].map(|day| {
+        let (said, _) = tell(&mut memory, &report, START + Duration::days(day));
+        said.first().map_or("-", |(change, _)| word(*change))
+    });
+    assert_eq!(changes, ["new", "again", "-", "again"]);
 }
 
 /// Lateness was counted from the newest version: with six-day certificates each came before the one

@@ -30,7 +30,9 @@ pub struct Run<'a> {
 /// Decides what people should hear of after a run, and what to remember once they have.
 ///
 /// An incident is reported when it appears or is worse than it was, again after a day (a week, if
-/// it is a warning), and once when it is over. A network failure is reported when two runs in a row
+/// it is a warning), and once when it is over. One that comes back with the same certificate within
+/// a week may be that of one server of several behind an address: it is over when five runs in a row
+/// have seen nothing of it. A network failure is reported when two runs in a row
 /// have seen it, unless so many endpoints fail together that the probe's own network is the likely
 /// cause: those are one incident, and reported at once.
 pub fn decide(run: &Run<'_>, memory: &Memory, now: Timestamp) -> (News, State) {
@@ -54,7 +56,10 @@ pub fn decide(run: &Run<'_>, memory: &Memory, now: Timestamp) -> (News, State) {
 
     let mut draft = Draft::new(&before, now);
     for (id, found) in found {
-        let incident = found.incident(before.incidents.get(&id), seen.as_ref(), now);
+        let known = before.incidents.get(&id);
+        let incident = found.incident(known, seen.as_ref(), now);
+        let absence = before.absent.get(&id).filter(|_| known.is_none());
+        let incident = incident.returned(absence, now);
         // One run alone may have seen its own network fail. Without a memory nothing can be
         // confirmed, and it is better to say too much.
         let is_confirmed = is_lost || incident.runs >= CONFIRMED;
@@ -104,6 +109,10 @@ impl Draft {
             state: State {
                 fine_at: before.fine_at,
                 slack_missed: before.slack_missed,
+                absent: (before.absent.iter())
+                    .filter(|(_, absence)| absence.is_recent(now))
+                    .map(|(id, absence)| (id.clone(), *absence))
+                    .collect(),
                 ..State::default()
             },
             now,
@@ -132,6 +141,7 @@ impl Draft {
             }
             None => incident,
         };
+        self.state.absent.remove(&id);
         self.state.incidents.insert(id, incident);
     }
 
@@ -140,12 +150,13 @@ impl Draft {
         let is_known = before.notified.is_some();
         let incident = match fate {
             Fate::Open(incident) => *incident,
-            Fate::Resolved(change) => {
-                if is_known {
-                    self.notify(change, before);
+            Fate::Resolved(change) => match before.absent(self.now).filter(|_| change == Change::Resolved) {
+                Some(incident) => incident,
+                None => {
+                    self.add_resolved(id, before, change);
+                    return;
                 }
-                return;
-            }
+            },
             Fate::Merged => return,
         };
 
@@ -167,9 +178,20 @@ impl Draft {
         self.state.incidents.insert(id, incident);
     }
 
+    /// Adds that an incident is over.
+    fn add_resolved(&mut self, id: String, incident: Incident, change: Change) {
+        if incident.notified.is_none() {
+            return;
+        }
+        if let Some(absence) = incident.absence(self.now).filter(|_| change == Change::Resolved) {
+            self.state.absent.insert(id, absence);
+        }
+        self.notify(change, incident);
+    }
+
     /// Adds that everything is fine, if it is and a week has passed.
     fn add_all_fine(&mut self) {
-        let is_due = self.state.fine_at.is_none_or(|at| self.now - at >= WEEKLY);
+        let is_due = self.state.fine_at.is_none_or(|at| has_passed(WEEKLY, at, self.now));
         if is_due && self.state.incidents.is_empty() && self.news.is_empty() {
             self.news.all_fine = true;
             self.state.fine_at = Some(self.now);
@@ -207,7 +229,13 @@ fn due(incident: &Incident, now: Timestamp) -> Option<Change> {
     } else {
         DAILY
     };
-    (now - notified.at >= again).then_some(Change::Reminder)
+    has_passed(again, notified.at, now).then_some(Change::Reminder)
+}
+
+/// Whether so much time has passed since then. A time that is still to come is from a clock that was
+/// wrong, and would be waited for.
+fn has_passed(time: Duration, since: Timestamp, now: Timestamp) -> bool {
+    !(-CLOCKS_DIFFER..time).contains(&(now - since))
 }
 
 /// As it was last, and not seen since.
@@ -220,5 +248,7 @@ fn out_of_sight(incident: Incident) -> Incident {
 /// before the day is over.
 const DAILY: Duration = Duration::hours(20);
 const WEEKLY: Duration = Duration::hours(7 * 24 - 4);
+/// By less than this, the clocks of two runs may differ.
+const CLOCKS_DIFFER: Duration = Duration::HOUR;
 /// At more than this many times as many instances, an incident is worse than before.
 const MANY_MORE: usize = 2;

@@ -152,6 +152,7 @@ impl Found {
             since: before.map_or(now, |before| before.since),
             runs: before.map_or(1, |before| before.runs.saturating_add(1).min(CONFIRMED)),
             notified: before.and_then(|before| before.notified.clone()),
+            flapping: before.and_then(|before| before.flapping),
         }
     }
 }

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use time::Duration;
 
 use crate::finding::{Code, Severity};
 use crate::text::sha256;
@@ -50,6 +51,28 @@ pub struct Incident {
     /// What people were last notified of, if they were.
     #[serde(default, rename = "said", skip_serializing_if = "Option::is_none")]
     pub notified: Option<Notified>,
+    /// That it comes and goes, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flapping: Option<Flapping>,
+}
+
+/// An incident that came back with the very same certificate after it had been over: several servers
+/// may answer at one address, and a run sees one of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flapping {
+    /// When a run last saw nothing of it.
+    pub absent_at: Timestamp,
+    /// In how many runs in a row nothing was seen of it since.
+    pub absent_runs: u32,
+}
+
+/// An incident that is over, and could come back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Absence {
+    /// Since when.
+    pub since: Timestamp,
+    /// The end of the certificate that it was about.
+    pub not_after: Timestamp,
 }
 
 /// What people were notified of.
@@ -120,6 +143,46 @@ impl Incident {
         self
     }
 
+    /// What is remembered of it once it is over. Failures of the network have causes of their own
+    /// each time, and are not remembered.
+    pub(super) fn absence(&self, now: Timestamp) -> Option<Absence> {
+        let not_after = self.not_after.filter(|_| !self.code.is_network())?;
+        Some(Absence { since: now, not_after })
+    }
+
+    /// The same incident as a run found it, with an earlier absence if it has come back from that.
+    pub(super) fn returned(self, absence: Option<&Absence>, now: Timestamp) -> Self {
+        let absence = absence.filter(|absence| absence.is_recent(now) && self.not_after == Some(absence.not_after));
+        let absent_at = absence.map(|absence| absence.since);
+        let absent_at = absent_at.or(self.flapping.map(|flapping| flapping.absent_at));
+        let Some(absent_at) = absent_at else { return self };
+        Self {
+            message: format!(
+                "{}; it comes and goes: the run of {absent_at} saw nothing of it",
+                self.message
+            ),
+            flapping: Some(Flapping {
+                absent_at,
+                absent_runs: 0,
+            }),
+            ..self
+        }
+    }
+
+    /// The same incident after a run that saw nothing of it, if it goes on because it comes and
+    /// goes.
+    pub(super) fn absent(&self, now: Timestamp) -> Option<Self> {
+        let absent_runs = self.flapping?.absent_runs.saturating_add(1);
+        let flapping = Some(Flapping {
+            absent_at: now,
+            absent_runs,
+        });
+        (absent_runs < STEADY).then(|| Self {
+            flapping,
+            ..self.clone()
+        })
+    }
+
     /// Whether nobody has seen a certificate served, rather than somebody not having it.
     pub fn is_unseen(&self) -> bool {
         self.code == Code::NotPulled && self.instances.is_empty()
@@ -135,6 +198,13 @@ impl Incident {
     pub fn thread(&self) -> String {
         let place = serde_json::to_string(&self.place).unwrap_or_default();
         sha256(format!("{place} {}", self.since.unix()).as_bytes())[..16].to_owned()
+    }
+}
+
+impl Absence {
+    /// Whether what comes back now has not been gone for long.
+    pub(super) fn is_recent(&self, now: Timestamp) -> bool {
+        (Duration::ZERO..REMEMBERED).contains(&(now - self.since))
     }
 }
 
@@ -181,3 +251,8 @@ impl fmt::Display for Outage {
 /// In how many runs in a row a network finding must be seen before people are notified, and an
 /// address must be missing before it is believed to be gone.
 pub const CONFIRMED: u32 = 2;
+/// In how many runs in a row nothing must be seen of what comes and goes until it is over. Of two
+/// servers that answer in turn, five looks miss one in a case of 32.
+const STEADY: u32 = 5;
+/// How long it is remembered that an incident is over.
+const REMEMBERED: Duration = Duration::WEEK;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::incident::{Incident, Notified};
+use super::incident::{Absence, Incident, Notified};
 use crate::bucket::document::{self, Document, Error};
 use crate::timestamp::Timestamp;
 
@@ -21,6 +21,9 @@ pub struct State {
     /// By what is wrong and where, so that the next run knows the same incident again.
     #[serde(default, rename = "matters")]
     pub incidents: BTreeMap<String, Incident>,
+    /// Incidents that were over in one of the last days, by the same names: they may come back.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub absent: BTreeMap<String, Absence>,
     /// When people were last notified that everything is fine, if they want to be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fine_at: Option<Timestamp>,
@@ -95,6 +98,7 @@ impl Default for State {
         Self {
             schema: SCHEMA.to_owned(),
             incidents: BTreeMap::new(),
+            absent: BTreeMap::new(),
             fine_at: None,
             slack_missed: false,
             ipv6_noted: false,
@@ -110,6 +114,12 @@ impl State {
             match self.incidents.get_mut(&id) {
                 Some(ours) => merge(ours, theirs),
                 None => drop(self.incidents.insert(id, theirs)),
+            }
+        }
+        for (id, theirs) in other.absent {
+            let ours = self.absent.entry(id).or_insert(theirs);
+            if theirs.since > ours.since {
+                *ours = theirs;
             }
         }
         self.fine_at = self.fine_at.max(other.fine_at);
@@ -128,6 +138,8 @@ fn merge(ours: &mut Incident, theirs: Incident) {
         }
     }
 
+    let flapping = [theirs.flapping, ours.flapping].into_iter().flatten();
+    ours.flapping = flapping.max_by_key(|flapping| flapping.absent_at);
     ours.notified = later(ours.notified.take(), theirs.notified);
 }
 
