@@ -78,9 +78,20 @@ pub(super) fn disagreements(observations: &[Observation], now: Timestamp) -> Vec
     findings
 }
 
+/// What differs is a warning if a server has missed a renewal, or has something wrong with it.
+/// Otherwise each may well have a certificate of its own.
 fn disagreement<'a>(seen: impl Iterator<Item = (&'a Observation, &'a Certificate)>, now: Timestamp) -> Option<Finding> {
     let mut served = BTreeMap::<&str, Served>::new();
+    let mut severity = Severity::Ok;
     for (observation, leaf) in seen {
+        let is_due = leaf.not_after - now < (leaf.not_after - leaf.not_before) / 3;
+        let is_wrong = observation
+            .findings
+            .iter()
+            .any(|finding| finding.severity > Severity::Ok);
+        if is_due || is_wrong {
+            severity = Severity::Warning;
+        }
         served
             .entry(&leaf.fingerprint)
             .or_insert_with(|| Served {
@@ -96,11 +107,7 @@ fn disagreement<'a>(seen: impl Iterator<Item = (&'a Observation, &'a Certificate
         return None;
     }
     let certificates = served.into_values().collect();
-    Some(Finding::new(
-        Kind::AddressesDisagree { certificates },
-        Severity::Warning,
-        now,
-    ))
+    Some(Finding::new(Kind::AddressesDisagree { certificates }, severity, now))
 }
 
 impl Probed {
@@ -124,7 +131,13 @@ const ADDRESSES: usize = 100;
 mod tests {
     use std::io::ErrorKind;
 
+    use time::Duration;
+
     use super::*;
+    use crate::certificate::Role;
+    use crate::timestamp;
+
+    const NOW: Timestamp = timestamp!(2026-11-24 06:00 UTC);
 
     fn probed(address: &str, connect_error: Option<ErrorKind>) -> Probed {
         let observation = Observation {
@@ -141,6 +154,54 @@ mod tests {
         Probed {
             observation,
             connect_error,
+        }
+    }
+
+    /// Behind a round robin, each server may have a certificate of its own: that was a warning for as
+    /// long as they had.
+    #[test]
+    fn certificates_that_differ_are_a_warning_where_a_renewal_was_missed() {
+        let observation = |last: u8, days_left: i64, findings: Vec<Finding>| {
+            let not_after = NOW + Duration::days(days_left);
+            let leaf = Certificate {
+                subject: String::new(),
+                issuer: "CN=x".to_owned(),
+                serial: "1f".to_owned(),
+                fingerprint: days_left.to_string(),
+                not_before: not_after - Duration::days(90),
+                not_after,
+                names: vec!["shop.example".to_owned()],
+                key: "ecdsa-p256".to_owned(),
+                signature: "ecdsa-sha256".to_owned(),
+                role: Role::Leaf,
+            };
+            let Probed { observation, .. } = probed(&format!("192.0.2.{last}:443"), None);
+            Observation {
+                leaf: Some(leaf),
+                findings,
+                ..observation
+            }
+        };
+        let mismatch = Kind::NameMismatch {
+            expected: "shop.example".to_owned(),
+            names: Vec::new(),
+        };
+        let wrong = Finding::new(mismatch, Severity::Critical, NOW);
+        for (observations, expected) in [
+            (vec![(89, None), (89, None)], None),
+            (vec![(89, None), (45, None)], Some(Severity::Ok)),
+            (vec![(89, None), (31, None), (60, None)], Some(Severity::Ok)),
+            (vec![(89, None), (29, None)], Some(Severity::Warning)),
+            (vec![(-1, None), (89, None)], Some(Severity::Warning)),
+            (vec![(89, None), (45, Some(&wrong))], Some(Severity::Warning)),
+        ] {
+            let seen: Vec<_> = (1..)
+                .zip(&observations)
+                .map(|(last, (days, finding))| observation(last, *days, finding.cloned().into_iter().collect()))
+                .collect();
+            let findings = disagreements(&seen, NOW);
+            let severities: Vec<_> = findings.iter().map(|finding| finding.severity).collect();
+            assert_eq!(severities, expected.into_iter().collect::<Vec<_>>(), "{observations:?}");
         }
     }
 
