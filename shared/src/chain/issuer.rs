@@ -3,7 +3,7 @@
 
 use std::cmp::Reverse;
 
-use tokio_rustls::rustls::pki_types::{CertificateDer, SubjectPublicKeyInfoDer};
+use tokio_rustls::rustls::pki_types::{CertificateDer, SignatureVerificationAlgorithm, SubjectPublicKeyInfoDer};
 use webpki::{ALL_VERIFICATION_ALGS, RawPublicKeyEntity};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::ParsedExtension;
@@ -90,15 +90,18 @@ pub(crate) fn is_signature_of(key: &[u8], algorithm: &[u8], message: &[u8], sign
     let Ok(key) = RawPublicKeyEntity::try_from(&key) else {
         return false;
     };
-    ALL_VERIFICATION_ALGS
-        .iter()
-        .filter(|known| {
-            let id = known.signature_alg_id();
-            der::elements(id.as_ref())
-                .next()
-                .is_some_and(|oid| oid.contents == algorithm)
-        })
-        .any(|known| key.verify_signature(*known, message, signature).is_ok())
+    algorithms(algorithm).any(|known| key.verify_signature(known, message, signature).is_ok())
+}
+
+/// The verifier's algorithms of an OID; none, if it does not verify such signatures. `oid` are its
+/// contents.
+pub(crate) fn algorithms(oid: &[u8]) -> impl Iterator<Item = &'static dyn SignatureVerificationAlgorithm> {
+    ALL_VERIFICATION_ALGS.iter().copied().filter(move |known| {
+        let id = known.signature_alg_id();
+        der::elements(id.as_ref())
+            .next()
+            .is_some_and(|element| element.contents == oid)
+    })
 }
 
 /// What key identifiers say about whether a certificate is that of an issuer, most likely first.

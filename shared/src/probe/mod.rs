@@ -417,7 +417,7 @@ impl Prober {
 /// What is wrong with the OCSP response that a server sent with a chain that clients trust.
 fn stapled(attempt: &Attempt, verdict: &Verdict, now: Timestamp) -> Option<Finding> {
     let leaf = attempt.chain.first().filter(|_| verdict.trusted)?;
-    staple::finding(attempt.staple.as_ref()?, leaf, now)
+    staple::finding(attempt.staple.as_ref()?, leaf, verdict.path.first(), now)
 }
 
 /// Judges a name that the verifier does not take as one: it judged an address in its place.
