@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use time::PrimitiveDateTime;
 use time::macros::format_description;
+use time::{Duration, PrimitiveDateTime};
 
 use super::document::Document;
 use crate::inventory::KeyType;
@@ -30,7 +30,7 @@ pub struct Facts {
     pub serial: String,
     /// First second of the leaf's validity.
     pub not_before: Timestamp,
-    /// Last second of its validity.
+    /// Last second of its validity, or of an issuer's on its path, if that ends before.
     pub not_after: Timestamp,
     /// DNS names, wildcards and addresses, as ordered.
     pub identifiers: Vec<String>,
@@ -121,6 +121,18 @@ impl Document for Manifest {
 impl Current {
     /// Name and version of this format.
     pub const SCHEMA: &str = "neverlapse.current/1";
+
+    /// When the pointer moved, as of `now`.
+    ///
+    /// A time that is still to come is from a clock that was wrong. What waits for it would wait for
+    /// ever, so the first second of the leaf's validity, by the CA's clock, takes its place.
+    pub fn moved_at(&self, now: Timestamp) -> Timestamp {
+        if self.published_at > now + CLOCKS_DIFFER {
+            self.facts.not_before
+        } else {
+            self.published_at
+        }
+    }
 }
 
 impl Document for Current {
@@ -168,6 +180,8 @@ pub const FILES: [&str; 4] = [CERT, CHAIN, FULLCHAIN, PRIVKEY];
 /// The file with the hashes of the others.
 pub const MANIFEST: &str = "manifest.json";
 
+/// By less than this, clocks differ usually.
+const CLOCKS_DIFFER: Duration = Duration::HOUR;
 const TIME: &[time::format_description::BorrowedFormatItem<'static>] =
     format_description!("[year][month][day]T[hour][minute][second]Z");
 

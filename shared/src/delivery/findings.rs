@@ -144,7 +144,7 @@ fn expiring(certificate: &Managed, stored: &Stored, current: &Facts, now: Timest
 fn overdue(certificate: &Managed, stored: &Stored, current: &Current, now: Timestamp) -> Option<Finding> {
     let renewal = stored.renewal.as_ref().ok()?.as_ref();
     // One that was taken over from elsewhere may have been due before neverlapse had it.
-    let due = planned(current, renewal).max(current.published_at);
+    let due = planned(current, renewal).max(current.moved_at(now));
     if now - due < OVERDUE || stored.failure().is_some() {
         return None;
     }

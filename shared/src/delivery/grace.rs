@@ -47,7 +47,7 @@ impl Grace<'_> {
     /// How late a version is that has not been seen anywhere since it was published; none within
     /// its grace.
     pub(super) fn of_publication(&self) -> Option<Severity> {
-        self.late(self.current.published_at)
+        self.late(self.current.moved_at(self.now))
     }
 
     fn late(&self, since: Timestamp) -> Option<Severity> {
@@ -65,20 +65,21 @@ impl Grace<'_> {
     /// none.
     ///
     /// It is not when the newest was published: with six-day certificates nothing would ever be
-    /// late.
+    /// late. A version's id has the time at which its first order was tried, which may be days
+    /// before the CA issued it; one that was taken over from elsewhere was issued before.
     fn missed_since(&self, version: Option<&str>) -> Option<Timestamp> {
-        let first = self
+        let missed = self
             .history
             .iter()
-            .map(|stored| stored.facts.version.as_str())
-            .filter(|stored| version.is_none_or(|version| *stored > version))
-            .min()?;
-        made_at(first)
+            .map(|stored| &stored.facts)
+            .filter(|stored| version.is_none_or(|version| stored.version.as_str() > version));
+        let first = missed.min_by_key(|stored| &stored.version)?;
+        Some(made_at(&first.version)?.max(first.not_before))
     }
 
-    /// A version's id is older than its publication: the CA's work lies between them.
+    /// A version is made before it is published.
     fn since(&self, missed: Option<Timestamp>) -> Timestamp {
-        let published = self.current.published_at;
+        let published = self.current.moved_at(self.now);
         missed.map_or(published, |missed| missed.min(published))
     }
 }

@@ -258,6 +258,7 @@ fn problem(findings: &[Finding]) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bucket::version;
     use crate::inventory::Inventory;
     use crate::renewal::{Renewal, RenewalFailure};
     use crate::report::{StoredVersion, Version};
@@ -499,6 +500,60 @@ mod tests {
                 );
             }
         }
+    }
+
+    /// An order that was tried for days keeps the id of its first try: its version was late as soon
+    /// as it was published.
+    #[test]
+    fn a_version_that_was_ordered_for_days_was_late_at_once() {
+        let id = |days| version::id(NOW - Duration::days(days), 0);
+        let (old, new) = (id(60), id(5));
+        let warning = Severity::Warning;
+        for (published, expected) in [
+            (Duration::HOUR, &[][..]),
+            (
+                Duration::hours(25),
+                &[("not_pulled", warning), ("wrong_certificate", warning)],
+            ),
+        ] {
+            let mut current = current(published);
+            current.facts.version.clone_from(&new);
+            current.facts.not_before = NOW - published - Duration::HOUR;
+            let kept = |version: &str, not_before| StoredVersion {
+                facts: Version {
+                    version: version.to_owned(),
+                    not_before,
+                    not_after: NOW,
+                    fingerprint: if version == old { "bb" } else { "aa" }.into(),
+                    issuer: "letsencrypt".into(),
+                },
+                current: version == new,
+            };
+            let stored = Stored {
+                history: Ok(vec![
+                    kept(&new, current.facts.not_before),
+                    kept(&old, NOW - Duration::days(60)),
+                ]),
+                ..stored(Some(current), vec![receipt(&old, receipt::Stage::Served, false)])
+            };
+            assert_eq!(codes(&report(&stored, &[seen("bb")])), expected);
+        }
+    }
+
+    /// The clock of whoever published was ahead once: until then, nothing was late or overdue.
+    #[test]
+    fn a_pointer_from_the_future_held_every_alert_up() {
+        let old = receipt("old", receipt::Stage::Pulled, false);
+        let mut current = current(-Duration::days(400));
+        current.facts.not_before = NOW - Duration::days(2);
+        let late = report(&stored(Some(current.clone()), vec![old]), &[seen("bb")]);
+        let warning = Severity::Warning;
+        assert_eq!(codes(&late), [("not_pulled", warning), ("wrong_certificate", warning)]);
+
+        current.facts.not_before = NOW - Duration::days(80);
+        current.facts.not_after = NOW + Duration::days(10);
+        let overdue = report(&stored(Some(current), Vec::new()), &[seen("aa")]);
+        assert_eq!(codes(&overdue), [("renewal_overdue", warning)]);
     }
 
     #[test]

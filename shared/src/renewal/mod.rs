@@ -84,7 +84,7 @@ pub fn decide(
     };
 
     let reason = changed(issuers, certificate, &current.facts)
-        .or_else(|| requested(current, request?))
+        .or_else(|| requested(current, request?, now))
         .or_else(|| aged(current, renewal, now));
 
     match reason {
@@ -191,7 +191,7 @@ fn at(name: &str, directory: &str, is_staging: bool) -> String {
 }
 
 /// What the request asks for, unless it is about an earlier version.
-fn requested(current: &Current, request: &Request) -> Option<Reason> {
+fn requested(current: &Current, request: &Request, now: Timestamp) -> Option<Reason> {
     let is_to_revoke = request.action == Action::Revoke && request.version.as_ref() == Some(&current.facts.version);
     let mut revoked = request.observed.iter().filter(|seen| seen.revoked);
     if is_to_revoke || revoked.any(|seen| seen.fingerprint == current.facts.fingerprint) {
@@ -199,7 +199,7 @@ fn requested(current: &Current, request: &Request) -> Option<Reason> {
     }
 
     // A late duplicate finds that what it asked for is published already.
-    (request.force && request.at > current.published_at).then_some(Reason::Requested)
+    (request.force && request.at > current.moved_at(now)).then_some(Reason::Requested)
 }
 
 /// The reason that comes with time.
@@ -367,6 +367,17 @@ mod tests {
 
         let forced = request(true, BORN + Duration::days(61));
         assert_eq!(at(61, Some(&forced)), "due: a person asked");
+    }
+
+    /// The clock of whoever published was ahead once: until then, no `--force` was about this
+    /// version.
+    #[test]
+    fn a_pointer_from_the_future_made_every_request_an_old_one() {
+        let mut ahead = current(90);
+        ahead.published_at = BORN + Duration::days(400);
+        let now = BORN + Duration::days(2);
+        let decision = decide(&wanted(""), Some(&ahead), None, Some(&request(true, now)), now);
+        assert_eq!(decision.to_string(), "due: a person asked");
     }
 
     #[test]
