@@ -65,7 +65,7 @@ async fn unreadable_roots(inventory: &Inventory, store: Option<&Store>) -> Vec<P
     let of_endpoints = inventory
         .watched
         .iter()
-        .filter_map(|watched| Some((watched.line, watched.ca.as_ref()?)));
+        .flat_map(|watched| watched.ca.iter().map(|ca| (watched.line, ca)));
     let of_issuers = inventory
         .issuers
         .values()
@@ -190,7 +190,9 @@ fn watched_row(watched: &Watched) -> [Cell; 4] {
             .map(|timeout| format!("timeout {} s", timeout.as_secs())),
     );
     lines.extend(watched.ehlo.as_ref().map(|ehlo| format!("EHLO {}", ehlo.as_ref())));
-    lines.extend(watched.ca.as_ref().map(|ca| format!("also trusts {ca}")));
+    if !watched.ca.is_empty() {
+        lines.push(format!("also trusts {}", list(&watched.ca)));
+    }
     if watched.quiet {
         lines.push("quiet: in the report, without alerts".to_owned());
     }

@@ -62,9 +62,9 @@ pub struct Watched {
     pub timeout: Option<Duration>,
     /// The name to give a mail server, if it is not the usual one.
     pub ehlo: Option<Ehlo>,
-    /// The PEM file with this endpoint's own roots: a key in the bucket, or a path relative to a
-    /// local inventory.
-    pub ca: Option<String>,
+    /// The PEM files with this endpoint's own roots, and those of the issuers of what is served
+    /// there: keys in the bucket, or paths relative to a local inventory.
+    pub ca: Vec<String>,
     /// How close an expiry has to be for a finding.
     pub thresholds: Thresholds,
     /// Whether its findings are in the report only, without alerts.
@@ -235,7 +235,7 @@ impl Watched {
             addresses: Vec::new(),
             timeout: None,
             ehlo: None,
-            ca: None,
+            ca: Vec::new(),
             thresholds,
             quiet: false,
             line,

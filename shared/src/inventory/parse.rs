@@ -260,7 +260,7 @@ impl Reader<'_> {
             addresses,
             timeout: written.timeout_seconds.map(timeout).transpose()?,
             ehlo: written.ehlo.map(ehlo).transpose()?,
-            ca: written.ca,
+            ca: written.ca.into_iter().collect(),
             thresholds: self.thresholds(written.warn_days, written.critical_days)?,
             quiet: written.quiet,
             line: Some(line),
@@ -398,17 +398,33 @@ impl Reader<'_> {
                 ..Watched::plain(endpoint.clone(), certificate.thresholds, certificate.line)
             };
             // The settings of an endpoint's own entry win.
-            match self.find(endpoint, |old| old.covers(&new)) {
-                Some(old) => old.ca = old.ca.take().or(new.ca),
-                None => self.watch(new),
+            let mut is_watched = false;
+            for at in self.places.get(endpoint).into_iter().flatten() {
+                let Some(old) = self.inventory.watched.get_mut(*at).filter(|old| old.sni.is_none()) else {
+                    continue;
+                };
+                is_watched |= old.covers(&new);
+                for ca in &ca {
+                    if !old.ca.contains(ca) {
+                        old.ca.push(ca.clone());
+                    }
+                }
+            }
+            if !is_watched {
+                self.watch(new);
             }
         }
     }
 
-    fn private_roots(&self, issuers: &[String]) -> Option<String> {
-        issuers
-            .iter()
-            .find_map(|name| self.inventory.issuers.get(name)?.ca.clone())
+    /// The roots of all issuers that may issue: whichever of them did.
+    fn private_roots(&self, issuers: &[String]) -> Vec<String> {
+        let mut roots = Vec::new();
+        for ca in (issuers.iter()).filter_map(|name| self.inventory.issuers.get(name)?.ca.as_ref()) {
+            if !roots.contains(ca) {
+                roots.push(ca.clone());
+            }
+        }
+        roots
     }
 
     /// Thresholds of an entry. Critical is never sooner than a warning.
@@ -981,14 +997,48 @@ mod tests {
         let watched: Vec<_> = inventory
             .watched
             .iter()
-            .map(|watched| (watched.line, watched.addresses.len(), watched.ca.as_deref()))
+            .map(|watched| (watched.line, watched.addresses.len(), watched.ca.concat()))
             .collect();
         assert_eq!(
             watched,
-            [(Some(1), 0, Some("ca/own.pem")), (Some(6), 1, None)],
+            [
+                (Some(1), 0, "ca/own.pem".to_owned()),
+                (Some(6), 1, "ca/own.pem".to_owned())
+            ],
             "an endpoint is judged by the roots of the certificate that is delivered there"
         );
         assert_eq!(inventory.certificates[0].identifiers, ["a.example", "*.a.example"]);
+    }
+
+    /// The second issuer had issued, or another certificate was served beside: the chain was called
+    /// untrusted.
+    #[test]
+    fn only_the_roots_of_one_issuer_were_trusted() {
+        let inventory = Inventory::parse(
+            "endpoints = [\"public.example\"]\n\
+             [[endpoint]]\nhost = \"b.example\"\nca = \"ca/corp.pem\"\n\
+             [[endpoint]]\nhost = \"b.example\"\nsni = \"other.example\"\n\
+             [[certificate]]\nname = \"one\"\nidentifiers = [\"a.example\", \"b.example\"]\n\
+             issuers = [\"own\", \"letsencrypt\", \"spare\"]\n\
+             [[certificate]]\nname = \"two\"\nidentifiers = [\"a.example\"]\nissuers = [\"third\", \"own\"]\n\
+             [issuer.own]\ndirectory = \"https://own.example/directory\"\nca = \"ca/own.pem\"\n\
+             [issuer.spare]\ndirectory = \"https://spare.example/directory\"\nca = \"ca/spare.pem\"\n\
+             [issuer.third]\ndirectory = \"https://third.example/directory\"\nca = \"ca/third.pem\"\n",
+        );
+        assert_eq!(inventory.problems, []);
+        let watched = inventory.watched.iter();
+        let watched: Vec<_> = watched
+            .map(|watched| format!("{} {}", watched.endpoint, watched.ca.join(" ")))
+            .collect();
+        assert_eq!(
+            watched,
+            [
+                "b.example:443 ca/corp.pem ca/own.pem ca/spare.pem",
+                "b.example:443 ",
+                "public.example:443 ",
+                "a.example:443 ca/own.pem ca/spare.pem ca/third.pem",
+            ]
+        );
     }
 
     #[test]

@@ -63,7 +63,7 @@ impl Target {
     }
 
     /// Everything that an inventory wants probed. Each target has the roots of `base`, and its own
-    /// from the PEM file that `load` finds for its `ca`.
+    /// from the PEM files that `load` finds for its `ca`.
     ///
     /// An entry whose roots cannot be loaded is a problem: judged without them, its chain would be
     /// wrong.
@@ -73,32 +73,46 @@ impl Target {
         load: impl AsyncFn(&str) -> Result<Vec<u8>, String>,
     ) -> (Vec<Self>, Vec<Problem>) {
         let shared = Arc::new(base.clone());
-        let mut private = BTreeMap::<&str, Result<Arc<Roots>, String>>::new();
+        let mut private = BTreeMap::<&[String], Result<Arc<Roots>, String>>::new();
         let mut targets = Vec::with_capacity(inventory.watched.len());
         let mut problems = Vec::new();
 
         for watched in &inventory.watched {
-            let Some(ca) = watched.ca.as_deref() else {
+            let ca = watched.ca.as_slice();
+            if ca.is_empty() {
                 targets.push(Self::new(watched, shared.clone()));
                 continue;
-            };
+            }
 
-            // Many endpoints share a private CA; its file is read once.
+            // Many endpoints share a private CA; its files are read once.
             if !private.contains_key(ca) {
-                let pem = load(ca).await;
-                let roots = pem.and_then(|pem| base.with_pem(&pem).map_err(|error| error.to_string()));
-                private.insert(ca, roots.map(Arc::new));
+                private.insert(ca, with_files(base, ca, &load).await.map(Arc::new));
             }
 
             match &private[ca] {
                 Ok(roots) => targets.push(Self::new(watched, roots.clone())),
                 Err(reason) => problems.push(Problem {
                     line: watched.line,
-                    message: format!("{}: ca = {ca:?}: {reason}", watched.endpoint),
+                    message: format!("{}: {reason}", watched.endpoint),
                 }),
             }
         }
 
         (targets, problems)
     }
+}
+
+/// The roots of `base`, and those in these PEM files.
+async fn with_files(
+    base: &Roots,
+    files: &[String],
+    load: &impl AsyncFn(&str) -> Result<Vec<u8>, String>,
+) -> Result<Roots, String> {
+    let mut roots = base.clone();
+    for file in files {
+        let pem = load(file).await;
+        let added = pem.and_then(|pem| roots.with_pem(&pem).map_err(|error| error.to_string()));
+        roots = added.map_err(|reason| format!("ca = {file:?}: {reason}"))?;
+    }
+    Ok(roots)
 }
