@@ -123,6 +123,23 @@ fn notes(inventory: &Inventory) -> Vec<Problem> {
             let message = format!("identifiers has the address {identifier}: {NO_ADDRESSES}");
             notes.push(Problem { line: *line, message });
         }
+        let is_public = certificate.issuers.iter().all(|name| {
+            let issuer = inventory.issuers.get(name);
+            issuer.is_some_and(|issuer| issuer.ca.is_none())
+        });
+        for identifier in identifiers.iter().filter(|_| is_public) {
+            if let Some(what) = never_issued(identifier) {
+                let message = format!("identifiers has {identifier}: public CAs issue no certificates for {what}");
+                notes.push(Problem { line: *line, message });
+            }
+        }
+        if is_public && identifiers.len() > MOST_NAMES {
+            let message = format!(
+                "identifiers has {} names: Let's Encrypt takes {MOST_NAMES} per certificate (expected several certificates)",
+                identifiers.len()
+            );
+            notes.push(Problem { line: *line, message });
+        }
         for identifier in identifiers {
             let wildcard = identifier.split_once('.').map(|(_, parent)| format!("*.{parent}"));
             if let Some(wildcard) = wildcard.filter(|wildcard| wildcard != identifier && identifiers.contains(wildcard))
@@ -145,6 +162,26 @@ fn notes(inventory: &Inventory) -> Vec<Problem> {
     }
     notes.sort_by_key(|note| note.line);
     notes
+}
+
+/// Why no public CA issues for a name, if none does (Baseline Requirements, 7.1.2.7.12, and RFC
+/// 6761).
+fn never_issued(identifier: &str) -> Option<&'static str> {
+    if identifier.parse::<IpAddr>().is_ok() {
+        return None;
+    }
+    let Some((_, top)) = identifier.rsplit_once('.') else {
+        return Some("names without a dot");
+    };
+    if SPECIAL.contains(&top) {
+        Some("names under a top-level domain that is not in public DNS")
+    } else if identifier.contains('_') {
+        Some("names with an underscore")
+    } else if identifier.starts_with("*.") && identifier.matches('.').count() == 1 {
+        Some("all of a top-level domain")
+    } else {
+        None
+    }
 }
 
 fn print(inventory: &Inventory, terminal: Terminal, out: &mut impl Write) -> io::Result<()> {
@@ -274,6 +311,10 @@ fn list(items: &[impl ToString]) -> String {
 const PROBLEMS: u8 = 1;
 const SHOWN: &str =
     "expected served_at = [\"host:port\"], or instances that check it themselves, by verify in pull.toml";
+/// Let's Encrypt's limit.
+const MOST_NAMES: usize = 100;
+/// Top-level domains for special use (RFC 6761, 6762), and ICANN's for private networks.
+const SPECIAL: [&str; 6] = ["local", "localhost", "test", "example", "invalid", "internal"];
 const NO_ADDRESSES: &str = "public CAs do not validate addresses by DNS-01, which is all that neverlapse uses; expected a CA that needs no validation";
 const EXAMPLES: &str = "\
 Examples:

@@ -769,6 +769,33 @@ async fn validate_says_what_an_inventory_means() {
     assert!(text(&out.stderr).starts_with(note), "{}", text(&out.stderr));
     assert_eq!(out.status.code(), Some(0), "instances may look");
 
+    // What no public CA issues; a CA of one's own may.
+    let odd = "[[certificate]]\nidentifiers = [\"my_host.example.com\", \"intranet\", \"db.internal\", \"*.com\", \"fine.example.com\"]\n";
+    let own =
+        "issuers = [\"own\"]\n[issuer.own]\ndirectory = \"https://ca.example.com/directory\"\nca = \"ca/own.pem\"\n";
+    let out = neverlapse(folder.path(), &["validate", "-"], odd).await;
+    let said = text(&out.stderr);
+    for words in [
+        "identifiers has my_host.example.com: public CAs issue no certificates for names with an underscore\n",
+        "identifiers has intranet: public CAs issue no certificates for names without a dot\n",
+        "identifiers has db.internal: public CAs issue no certificates for names under a top-level domain that is not in",
+        "identifiers has *.com: public CAs issue no certificates for all of a top-level domain\n",
+    ] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    assert!(!said.contains("has fine.example.com"), "{said}");
+    let out = neverlapse(folder.path(), &["validate", "-"], &format!("{odd}{own}")).await;
+    assert!(!text(&out.stderr).contains("public CAs"), "{}", text(&out.stderr));
+
+    let names: Vec<_> = (0..101).map(|number| format!("\"h{number}.example.com\"")).collect();
+    let many = format!("[[certificate]]\nidentifiers = [{}]\n", names.join(", "));
+    let out = neverlapse(folder.path(), &["validate", "-"], &many).await;
+    let said = text(&out.stderr);
+    assert!(
+        said.contains("identifiers has 101 names: Let's Encrypt takes 100"),
+        "{said}"
+    );
+
     let out = neverlapse(folder.path(), &["validate", "-"], "# nothing yet\n").await;
     assert!(text(&out.stderr).contains("nothing to watch (expected endpoints, [[endpoint]] or [[certificate]])"));
     assert_eq!(out.status.code(), Some(1), "an inventory of nothing watches nothing");
