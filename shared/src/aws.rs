@@ -10,6 +10,7 @@ use aws_config::{BehaviorVersion, SdkConfig};
 use aws_credential_types::provider::error::CredentialsError;
 use aws_runtime::env_config::file::EnvConfigFiles;
 use aws_sdk_sns::config::SharedHttpClient;
+use aws_sdk_sns::config::http::HttpResponse;
 use aws_sdk_sns::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_http_client::Connector;
 use aws_smithy_http_client::proxy::ProxyConfig;
@@ -17,12 +18,15 @@ use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{self, TlsContext, TrustStore};
 use aws_types::os_shim_internal::{Env, Fs};
 use thiserror::Error;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc2822;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use webpki_root_certs::TLS_SERVER_ROOT_CERTS;
 
 use crate::chain::roots::Roots;
 use crate::pem;
 use crate::text::causes;
+use crate::timestamp::Timestamp;
 
 /// The configuration for every AWS client.
 ///
@@ -190,7 +194,7 @@ pub fn https(way: &Way) -> SharedHttpClient {
 /// answering.
 pub fn reason<E: ProvideErrorMetadata + error::Error + 'static>(error: &SdkError<E>) -> String {
     if let Some(service) = error.as_service_error() {
-        return match (service.code(), service.message()) {
+        let words = match (service.code(), service.message()) {
             (Some(code), Some(message)) => format!("{code}: {message}"),
             (Some(code), None) => code.to_owned(),
             // A proxy or a firewall answers in the place of the service.
@@ -199,6 +203,8 @@ pub fn reason<E: ProvideErrorMetadata + error::Error + 'static>(error: &SdkError
                 None => "no reason was given".to_owned(),
             },
         };
+        let clock = error.raw_response().and_then(|answer| clock(answer, Timestamp::now()));
+        return words + &clock.unwrap_or_default();
     }
     if lacks_credentials(error) {
         return NO_CREDENTIALS.to_owned();
@@ -206,6 +212,19 @@ pub fn reason<E: ProvideErrorMetadata + error::Error + 'static>(error: &SdkError
     // Some causes have several lines.
     let causes = causes(error);
     causes.lines().map(str::trim).collect::<Vec<_>>().join("; ")
+}
+
+/// How far this machine's clock is from that of the service that answered, if that is why it may
+/// have refused.
+fn clock(answer: &HttpResponse, now: Timestamp) -> Option<String> {
+    let date = answer.headers().get("date")?.replace("GMT", "+0000");
+    let there = Timestamp::new(OffsetDateTime::parse(&date, &Rfc2822).ok()?);
+    let ahead = now - there;
+    let direction = if ahead.is_negative() { "behind" } else { "ahead of" };
+    (ahead.abs() >= CLOCKS_DIFFER).then(|| {
+        let minutes = ahead.whole_minutes().abs();
+        format!(" (this machine's clock is {minutes} min {direction} the service's, which refuses requests for that)")
+    })
 }
 
 /// Whether no credentials were found at all. The SDK's own words are a line for each place where it
@@ -266,13 +285,18 @@ const CONNECT: Duration = Duration::from_secs(5);
 const ATTEMPT: Duration = Duration::from_secs(10);
 /// All tries of one request together, with the pauses between them.
 const OPERATION: Duration = Duration::from_secs(30);
+/// Signatures are refused when they are older or newer than this, at some services only later.
+const CLOCKS_DIFFER: time::Duration = time::Duration::minutes(5);
 /// The first that is set counts.
 const PROXIES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
 const AWS_ROOTS: [&str; 2] = ["Amazon Root CA", "Starfield"];
 
 #[cfg(test)]
 mod tests {
+    use aws_sdk_s3::primitives::SdkBody;
+
     use super::*;
+    use crate::timestamp;
 
     fn way(variables: &[(&str, &str)]) -> Result<Way, String> {
         let get = |name: &str| {
@@ -300,6 +324,27 @@ mod tests {
 
         for (region, expected) in [("cn-north-1", true), ("eu-central-1", false)] {
             assert_eq!(way(&[("AWS_REGION", region)]).unwrap().in_china, expected, "{region}");
+        }
+    }
+
+    /// S3 says that the times differ, STS that the signature has expired, and neither whose clock
+    /// it is.
+    #[test]
+    fn a_clock_that_is_wrong_is_named() {
+        let now = timestamp!(2026-11-26 14:00 UTC);
+        for (date, expected) in [
+            ("Thu, 26 Nov 2026 14:04:00 GMT", None),
+            ("Thu, 26 Nov 2026 13:30:00 GMT", Some("30 min ahead of the service's")),
+            ("Sat, 28 Nov 2026 14:00:00 GMT", Some("2880 min behind the service's")),
+            ("today", None),
+        ] {
+            let mut answer = HttpResponse::new(403_u16.try_into().unwrap(), SdkBody::empty());
+            answer.headers_mut().insert("date", date);
+            match (clock(&answer, now), expected) {
+                (None, None) => {}
+                (Some(words), Some(expected)) => assert!(words.contains(expected), "{words}"),
+                (words, _) => panic!("{date}: {words:?}"),
+            }
         }
     }
 
