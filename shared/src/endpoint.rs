@@ -183,6 +183,11 @@ impl FromStr for Host {
         if let Ok(address) = text.parse::<IpAddr>() {
             return Ok(Self::Ip(address));
         }
+        if is_scoped(text) {
+            return Err(format!(
+                "{text:?} is an address on one network interface, which other machines do not have"
+            ));
+        }
         if text.contains('*') {
             return Err(format!("{text:?} is a wildcard, which cannot be connected to"));
         }
@@ -333,9 +338,9 @@ fn without_secrets(text: &str) -> String {
 fn split(text: &str) -> Result<(&str, Option<&str>), String> {
     if let Some(bracketed) = text.strip_prefix('[') {
         let (address, rest) = bracketed.split_once(']').ok_or("the bracket is not closed")?;
-        address
-            .parse::<Ipv6Addr>()
-            .map_err(|_| format!("{address:?} is not an IPv6 address"))?;
+        if address.parse::<Ipv6Addr>().is_err() && !is_scoped(address) {
+            return Err(format!("{address:?} is not an IPv6 address"));
+        }
         return match (rest, rest.strip_prefix(':')) {
             ("", _) => Ok((address, None)),
             (_, Some(port)) => Ok((address, Some(port))),
@@ -344,10 +349,18 @@ fn split(text: &str) -> Result<(&str, Option<&str>), String> {
     }
     match text.split_once(':') {
         // An IPv6 address is also accepted without brackets, and then has no port.
-        Some((_, rest)) if rest.contains(':') && text.parse::<Ipv6Addr>().is_ok() => Ok((text, None)),
+        Some((_, rest)) if rest.contains(':') && (text.parse::<Ipv6Addr>().is_ok() || is_scoped(text)) => {
+            Ok((text, None))
+        }
         Some((host, port)) => Ok((host, Some(port))),
         None => Ok((text, None)),
     }
+}
+
+/// Whether it is an IPv6 address with a zone (RFC 4007, 11): `fe80::1%eth0`.
+fn is_scoped(text: &str) -> bool {
+    text.split_once('%')
+        .is_some_and(|(address, _)| address.parse::<Ipv6Addr>().is_ok())
 }
 
 fn parse_port(text: &str) -> Result<u16, String> {
@@ -472,6 +485,14 @@ mod tests {
             ("--", "\"--\" is not a domain name"),
             ("192.0.2.700", "\"192.0.2.700\" is not a domain name"),
             ("[::1", "the bracket is not closed"),
+            (
+                "[fe80::1%eth0]:8443",
+                "\"fe80::1%eth0\" is an address on one network interface, which other machines do not have",
+            ),
+            (
+                "fe80::1%25eth0",
+                "\"fe80::1%25eth0\" is an address on one network interface, which other machines do not have",
+            ),
             ("[::1]x", "\"x\" after the bracket is not a port"),
             (
                 "gopher://example.com",

@@ -148,7 +148,8 @@ where
 async fn ftp<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> Result<(), Error> {
     reply(stream, &["220"]).await?;
     stream.write_all(b"AUTH TLS\r\n").await?;
-    reply(stream, &["234"]).await
+    // Some servers announce more security data (RFC 2228, 3), and begin with TLS all the same.
+    reply(stream, &["234", "334"]).await
 }
 
 /// RFC 2595, section 4.
@@ -452,6 +453,11 @@ mod tests {
             (
                 StartTls::Ftp,
                 of(&["220 hi\r\n", "234 go\r\n\x16"]),
+                b"AUTH TLS\r\n".to_vec(),
+            ),
+            (
+                StartTls::Ftp,
+                of(&["220 hi\r\n", "334 go\r\n\x16"]),
                 b"AUTH TLS\r\n".to_vec(),
             ),
             (
