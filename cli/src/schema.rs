@@ -13,6 +13,8 @@ use neverlapse::report::Report;
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 
+use crate::doctor::Diagnosis;
+use crate::plan::Plan;
 use crate::pull;
 
 #[derive(Debug, Args)]
@@ -39,6 +41,10 @@ enum Name {
     RenewalRequest,
     /// What the probe is invoked with
     Event,
+    /// neverlapse.plan/1, what `neverlapse plan` finds
+    Plan,
+    /// neverlapse.diagnosis/1, what `neverlapse doctor` finds
+    Diagnosis,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<u8> {
@@ -59,6 +65,8 @@ fn schema(name: Name) -> Result<Schema> {
         // By hand, because the probe reads its event without a type of that form; its tests compare
         // both.
         Name::Event => serde_json::from_str(EVENT)?,
+        Name::Plan => of_document::<Plan>(),
+        Name::Diagnosis => of_document::<Diagnosis>(),
     })
 }
 
@@ -73,8 +81,10 @@ fn of_document<T: JsonSchema>() -> Schema {
 const EVENT: &str = include_str!("../../events/probe.schema.json");
 const EXAMPLES: &str = "\
 Examples:
-  neverlapse schema inventory > inventory.schema.json      then `#:schema inventory.schema.json` on the first line of inventory.toml
-  neverlapse schema report | jq '.properties | keys'";
+  neverlapse schema inventory > inventory.schema.json
+  neverlapse schema report | jq '.properties | keys'
+
+With the line `#:schema inventory.schema.json` at the top of inventory.toml, editors complete its keys and mark errors.";
 
 #[cfg(test)]
 mod tests {

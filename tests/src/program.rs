@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow, ensure};
+use serde_json::Value;
 use tokio::sync::OnceCell;
 
 use crate::process::{command, run};
@@ -13,6 +14,18 @@ use crate::stack::root;
 pub async fn program(name: &str) -> Result<PathBuf> {
     BUILT.get_or_try_init(build).await?;
     Ok(root().join("target/debug").join(name))
+}
+
+/// Whether a document is as `neverlapse schema NAME` describes it.
+pub async fn ensure_fits(name: &str, document: &Value) -> Result<()> {
+    let schema = run(command(program("neverlapse").await?).args(["schema", name])).await?;
+    let validator = jsonschema::validator_for(&serde_json::from_str(&schema)?).map_err(|error| anyhow!("{error}"))?;
+    let errors: Vec<_> = validator
+        .iter_errors(document)
+        .map(|error| format!("{}: {error}", error.instance_path()))
+        .collect();
+    ensure!(errors.is_empty(), "{errors:#?} in {document:#}");
+    Ok(())
 }
 
 async fn build() -> Result<()> {

@@ -3,13 +3,15 @@
 use std::fmt::Display;
 
 use neverlapse::finding::Severity;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// What was found about one thing, and what to do.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub(super) struct Line {
     /// Such as `schedule ProbeDaily`.
     pub(super) about: String,
+    /// `critical` if it does not work, `unknown` if it could not be looked at.
     pub(super) status: Severity,
     /// What was found.
     pub(super) found: String,

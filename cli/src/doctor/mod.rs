@@ -23,6 +23,8 @@ use neverlapse::finding::Severity;
 use neverlapse::report::Report;
 use neverlapse::text::{printable, printable_json};
 use neverlapse::timestamp::Timestamp;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use self::line::Line;
 use crate::argument;
@@ -66,6 +68,27 @@ struct Patient {
     now: Timestamp,
 }
 
+/// What was found, as a document for programs.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Diagnosis<'d> {
+    /// Always `neverlapse.diagnosis/1`.
+    schema: &'static str,
+    /// When it was made.
+    at: Timestamp,
+    /// What was looked at, worst first, also where nothing is wrong.
+    lines: &'d [Line],
+}
+
+impl<'d> Diagnosis<'d> {
+    fn of(lines: &'d [Line], now: Timestamp) -> Self {
+        Self {
+            schema: SCHEMA,
+            at: now,
+            lines,
+        }
+    }
+}
+
 /// Looks at everything, prints what is wrong, and returns the exit code of [`Severity`].
 pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
     let patient = Patient::find(&arguments.stack, arguments.nameserver).await?;
@@ -80,8 +103,8 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
     match arguments.format {
         Listing::Table => print(&mut out, &lines, arguments.all)?,
         Listing::Json => {
-            let diagnosis = serde_json::json!({ "schema": SCHEMA, "at": patient.now, "lines": lines });
-            writeln!(out, "{}", printable_json(diagnosis.to_string()))?;
+            let diagnosis = Diagnosis::of(&lines, patient.now);
+            writeln!(out, "{}", printable_json(serde_json::to_string(&diagnosis)?))?;
         }
         Listing::Jsonl => {
             for line in &lines {

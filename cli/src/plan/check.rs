@@ -3,10 +3,11 @@
 use std::fmt;
 
 use neverlapse::finding::Severity;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// What an order depends on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum What {
     Zone,
@@ -29,10 +30,13 @@ impl fmt::Display for What {
 }
 
 /// One thing that an order depends on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct Check {
+    /// What was looked at.
     pub(crate) what: What,
+    /// `critical` if an order would fail, `unknown` if that cannot be found out from here.
     pub(crate) status: Severity,
+    /// What was found.
     pub(crate) text: String,
 }
 

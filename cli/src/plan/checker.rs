@@ -14,6 +14,7 @@ use neverlapse::dns::zone::{HostedZone, Zones};
 use neverlapse::dns::{Absent, Dns, plain};
 use neverlapse::finding::Severity;
 use neverlapse::inventory::{self, Inventory, Managed};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::check::{Check, What};
@@ -21,17 +22,21 @@ use super::issuer::IssuerPlan;
 use crate::stack::Stack;
 
 /// A hosted zone in which challenges are written.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct ZonePlan {
     pub(crate) name: String,
+    /// Route 53's, such as `Z0123456789ABC`.
     pub(crate) id: String,
+    /// Its delegation and DNSSEC.
     pub(crate) checks: Vec<Check>,
 }
 
 /// What was looked at besides the certificates.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
 pub(crate) struct Surroundings {
+    /// Those that the certificates are ordered from.
     pub(crate) issuers: Vec<IssuerPlan>,
+    /// Those in which their challenges are written.
     pub(crate) zones: Vec<ZonePlan>,
 }
 

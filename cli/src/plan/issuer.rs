@@ -7,6 +7,7 @@ use neverlapse::bucket::store::Store;
 use neverlapse::chain::roots::Roots;
 use neverlapse::inventory::Issuer;
 use neverlapse::text::causes;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::check::{Check, What};
@@ -34,12 +35,15 @@ pub(crate) struct Meta {
 }
 
 /// One issuer that certificates are ordered from.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct IssuerPlan {
+    /// Its name in the inventory.
     pub(crate) name: String,
+    /// The URL of its directory.
     pub(crate) directory: String,
     /// The profiles that it offers, and what they are for.
     pub(crate) profiles: BTreeMap<String, String>,
+    /// Its directory, and the external account binding.
     pub(crate) checks: Vec<Check>,
     #[serde(skip)]
     pub(crate) caa_identities: Option<Vec<String>>,

@@ -3,6 +3,7 @@
 
 pub(crate) mod check;
 pub(crate) mod checker;
+mod document;
 mod issuer;
 
 use std::io::{self, Write};
@@ -17,10 +18,11 @@ use neverlapse::inventory::{Inventory, Managed};
 use neverlapse::renewal::{Decision, Renewal, RenewalFailure, decide};
 use neverlapse::text::{counted, printable, printable_json};
 use neverlapse::timestamp::Timestamp;
-use serde_json::{Value, json};
 
 use self::check::Check;
 use self::checker::{Checker, Surroundings};
+pub(crate) use self::document::Plan;
+use self::document::PlannedCertificate;
 use crate::argument;
 use crate::cell;
 use crate::format::Listing;
@@ -79,14 +81,15 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
     match arguments.format {
         Listing::Table => print(&mut out, &plans, surroundings.as_ref(), arguments.all)?,
         Listing::Json => {
-            let document = document(&plans, surroundings.as_ref(), now);
-            writeln!(out, "{}", printable_json(document.to_string()))?;
+            let plan = Plan::of(&plans, surroundings.as_ref(), now);
+            writeln!(out, "{}", printable_json(serde_json::to_string(&plan)?))?;
         }
         // Zones and issuers have no line of their own: each certificate has what keeps it from
         // being issued.
         Listing::Jsonl => {
             for plan in &plans {
-                writeln!(out, "{}", printable_json(plan.json().to_string()))?;
+                let planned = PlannedCertificate::of(plan);
+                writeln!(out, "{}", printable_json(serde_json::to_string(&planned)?))?;
             }
         }
     }
@@ -167,34 +170,6 @@ impl CertificatePlan {
             Cell::new(decision).fg(color),
         ]
     }
-
-    fn json(&self) -> Value {
-        let (next, reason, next_try) = match &self.decision {
-            Decision::NotDue { next } => (Some(next), None, None),
-            Decision::Due { reason, next_try } => (None, Some(reason.to_string()), next_try.as_ref()),
-        };
-        json!({
-            "name": self.name,
-            "not_after": self.current.as_ref().map(|current| current.facts.not_after),
-            "issuer": self.current.as_ref().map(|current| &current.facts.issuer.name),
-            "due": self.is_due(),
-            "next": next,
-            "reason": reason,
-            "next_try": next_try,
-            "failure": self.failure(),
-            "checks": self.checks,
-        })
-    }
-}
-
-fn document(plans: &[CertificatePlan], surroundings: Option<&Surroundings>, now: Timestamp) -> Value {
-    let certificates: Vec<_> = plans.iter().map(CertificatePlan::json).collect();
-    let mut document = json!({ "schema": SCHEMA, "at": now, "certificates": certificates });
-    if let Some(surroundings) = surroundings {
-        document["zones"] = json!(surroundings.zones);
-        document["issuers"] = json!(surroundings.issuers);
-    }
-    document
 }
 
 fn print(
@@ -260,7 +235,6 @@ fn print_checks(out: &mut impl Write, plans: &[CertificatePlan], surroundings: &
 
 /// The inventory has problems, or an order would.
 const PROBLEMS: u8 = 1;
-const SCHEMA: &str = "neverlapse.plan/1";
 const HELP: &str = "\
 Examples:
   neverlapse plan

@@ -1,6 +1,7 @@
 //! What is recorded of a certificate's renewals: the last success, the last failure, and who asked
 //! to wait.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use time::Duration;
 
@@ -74,7 +75,7 @@ pub enum RequestStage {
 }
 
 /// The last failed try, and how many failed in a row. A success removes it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RenewalFailure {
     /// How many tries have failed in a row.
     pub count: u32,

@@ -6,6 +6,7 @@ use neverlapse::bucket::version::current_key;
 use neverlapse::timestamp::Timestamp;
 use neverlapse_tests::cluster::Ran;
 use neverlapse_tests::emulator::Call;
+use neverlapse_tests::program::ensure_fits;
 use serde_json::{Value, json};
 
 use crate::fixture::Lab;
@@ -129,6 +130,7 @@ impl<'l> Ward<'l> {
     async fn diagnosis(&self) -> Result<Vec<(String, String)>> {
         let ran = self.doctor(&["--format", "json"]).await?;
         let json: Value = serde_json::from_str(ran.said.trim()).with_context(|| ran.said.clone())?;
+        ensure_fits("diagnosis", &json).await?;
         let lines = json["lines"].as_array().context("lines")?;
 
         let wrong: Vec<_> = lines.iter().filter(|line| line["status"] != "ok").collect();

@@ -4,6 +4,7 @@ use anyhow::{Context, Result, ensure};
 use aws_sdk_route53::types::RrType;
 use neverlapse_tests::cluster::{Ran, neverlapse};
 use neverlapse_tests::pebble::Options;
+use neverlapse_tests::program::ensure_fits;
 use serde_json::Value;
 
 use crate::fixture::{Lab, certificate};
@@ -73,6 +74,7 @@ pub(crate) async fn what_keeps_a_certificate_from_being_issued_is_named_beforeha
     let json = plan(&["--format", "json"]).await?;
     ensure!(json.code == 1, "{json:?}");
     let document: Value = serde_json::from_str(&json.said).with_context(|| json.said.clone())?;
+    ensure_fits("plan", &document).await?;
     for (place, about, what, status, words) in [
         ("issuers", "checked", "directory", "ok", "answers"),
         (
