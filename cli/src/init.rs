@@ -1,5 +1,7 @@
-//! `neverlapse init`: a first inventory.toml, with what the account's hosted zones lead to.
+//! `neverlapse init`: a first inventory.toml, with what the account's hosted zones and certificates
+//! lead to.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
@@ -10,11 +12,12 @@ use clap::Args;
 use neverlapse::aws;
 use neverlapse::certificate::common_name;
 use neverlapse::endpoint::Endpoint;
+use neverlapse::inventory::Inventory;
 use neverlapse::report::{EndpointIndex, EndpointReport};
 use neverlapse::text::{counted, printable};
 
 use crate::argument;
-use crate::discover::{self, Zone, serving};
+use crate::discover::{self, Found, serving};
 
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
@@ -22,7 +25,7 @@ pub(crate) struct Arguments {
     /// Endpoints to watch besides those that are discovered
     #[arg(value_name = "ENDPOINT", value_parser = argument::endpoint)]
     endpoints: Vec<Endpoint>,
-    /// Discover nothing: ask neither Route 53 nor the endpoints
+    /// Discover nothing: ask neither AWS nor the endpoints
     #[arg(long)]
     no_discovery: bool,
     /// The file to write, which must not exist yet
@@ -31,17 +34,20 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
-    let zones = if arguments.no_discovery {
-        Vec::new()
+    let found = if arguments.no_discovery {
+        Found::default()
     } else {
-        discover::zones(&aws::config().await?)
+        Found::read(&aws::config().await?)
             .await
             .context("cannot discover anything (--no-discovery does without)")?
     };
-    let found: Vec<_> = zones.iter().flat_map(|zone| zone.endpoints.iter().cloned()).collect();
-    let seen = serving(discover::probe(&found).await?);
+    for problem in &found.stores.problems {
+        eprintln!("warning: {}", printable(problem));
+    }
+    let names: Vec<_> = found.endpoints().into_iter().collect();
+    let seen = serving(discover::probe(&names).await?);
 
-    let text = inventory(&arguments.endpoints, &zones, &seen);
+    let text = inventory(&arguments.endpoints, &found, &seen);
     let created = OpenOptions::new().write(true).create_new(true).open(&arguments.output);
     let path = arguments.output.display();
     match created {
@@ -54,13 +60,17 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
         Err(error) => return Err(error).with_context(|| format!("cannot create {path}")),
     }
 
-    let watched = (seen.len() + arguments.endpoints.len()) as u64;
-    println!(
-        "{path}: {} to watch, from {} in {}",
-        counted(watched, "endpoint", "endpoints"),
-        counted(found.len() as u64, "name", "names"),
-        counted(zones.len() as u64, "hosted zone", "hosted zones")
-    );
+    let watched = Inventory::parse(&text).watched.len() as u64;
+    let found = if arguments.no_discovery {
+        String::new()
+    } else {
+        format!(
+            ", from {} in {} and in certificates of ACM",
+            counted(names.len() as u64, "name", "names"),
+            counted(found.zones.len() as u64, "hosted zone", "hosted zones")
+        )
+    };
+    println!("{path}: {} to watch{found}", counted(watched, "endpoint", "endpoints"));
     if watched == 0 {
         println!("next: write endpoints into it, or remove the # before those that you want to watch; then");
         println!("      neverlapse check --inventory {path}");
@@ -73,15 +83,27 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
 
 /// The file's text. Endpoints that serve TLS are watched; other names, and certificates, are
 /// proposed in comments.
-fn inventory(given: &[Endpoint], zones: &[Zone], seen: &[EndpointReport]) -> String {
+fn inventory(given: &[Endpoint], found: &Found, seen: &[EndpointReport]) -> String {
     let mut text = HEAD.to_owned();
+    let mut listed = BTreeSet::new();
     text.push_str("endpoints = [\n");
     for endpoint in given {
-        let _ = writeln!(text, "    \"{endpoint}\",");
+        if listed.insert(endpoint.clone()) {
+            let _ = writeln!(text, "    \"{endpoint}\",");
+        }
     }
-    for zone in zones {
-        let _ = writeln!(text, "    # {}", zone.name);
-        for endpoint in &zone.endpoints {
+
+    let in_acm = (IN_ACM, found.stores.endpoints().collect());
+    let of_zones = found
+        .zones
+        .iter()
+        .map(|zone| (zone.name.as_str(), zone.endpoints.clone()));
+    for (place, mut endpoints) in of_zones.chain([in_acm]) {
+        endpoints.retain(|endpoint| listed.insert(endpoint.clone()));
+        if !endpoints.is_empty() {
+            let _ = writeln!(text, "    # {place}");
+        }
+        for endpoint in &endpoints {
             let line = match report(seen, endpoint) {
                 Some(report) => format!("\"{endpoint}\",  # {}", served(report)),
                 None => format!("# \"{endpoint}\",  # no TLS on port 443, as seen from here"),
@@ -92,7 +114,7 @@ fn inventory(given: &[Endpoint], zones: &[Zone], seen: &[EndpointReport]) -> Str
     text.push_str("]\n");
 
     text.push_str(CERTIFICATES);
-    for zone in zones {
+    for zone in &found.zones {
         let served_at: Vec<_> = (zone.endpoints.iter())
             .filter(|endpoint| report(seen, endpoint).is_some())
             .map(|endpoint| format!("\"{endpoint}\""))
@@ -134,33 +156,39 @@ const CERTIFICATES: &str = "
 # Certificates to renew and install: a [[certificate]] for each hosted zone that was found. Nothing is renewed until you remove
 # the # of one; try it with `neverlapse renew NAME --dry-run` first (docs/renewal.md).
 ";
+const IN_ACM: &str = "names of certificates in ACM, in none of these hosted zones";
 const HELP: &str = "\
 Examples:
-  neverlapse init                                          from the hosted zones of the account
+  neverlapse init                                          from what the account has
   neverlapse init --no-discovery example.com smtp://mail.example.com:587
 
-Reads the public hosted zones of the account (route53:ListHostedZones, route53:ListResourceRecordSets) and connects to each name on port \
-443, from here. It changes nothing but the file that it writes. `neverlapse discover` also finds names in certificates of ACM.";
+Reads what `neverlapse discover` reads: the public hosted zones of the account, and the certificates in ACM, in the region of \
+AWS_REGION and in us-east-1, where CloudFront's are. It connects to each name on port 443, from here, and changes nothing but the file \
+that it writes.";
 
 #[cfg(test)]
 mod tests {
-    use neverlapse::inventory::Inventory;
     use serde_json::json;
 
     use super::*;
+    use crate::discover::{Stores, Zone};
 
     #[test]
     fn what_it_writes_can_be_used_and_so_can_what_it_proposes() {
         let endpoint = |text: &str| text.parse::<Endpoint>().unwrap();
-        let zones = [Zone {
-            name: "example.com".to_owned(),
-            endpoints: ["example.com", "dark.example.com"].map(endpoint).into(),
-        }];
+        let found = Found {
+            zones: vec![Zone {
+                name: "example.com".to_owned(),
+                endpoints: ["example.com", "dark.example.com"].map(endpoint).into(),
+            }],
+            stores: Stores::with_names(["example.com", "*.example.com", "cdn.example.org"]),
+        };
         let seen: EndpointReport = serde_json::from_value(json!({
             "endpoint": "example.com:443", "status": "ok", "findings": [], "observations": [], "not_after": "2027-01-31T12:00:00Z"
         }))
         .unwrap();
-        let text = inventory(&[endpoint("smtp://mail.example.net:587")], &zones, &[seen]);
+        let given = ["smtp://mail.example.net:587", "example.com"].map(endpoint);
+        let text = inventory(&given, &found, &[seen]);
 
         let written = Inventory::parse(&text);
         assert_eq!(written.problems, [], "{text}");
@@ -171,7 +199,13 @@ mod tests {
             .collect();
         assert_eq!(watched, ["smtp://mail.example.net:587", "example.com:443"]);
         assert!(written.certificates.is_empty(), "nothing is renewed unasked");
-        assert!(text.contains("# \"dark.example.com:443\""), "{text}");
+        for (name, times) in [
+            ("# \"dark.example.com:443\"", 1),
+            ("# \"cdn.example.org:443\"", 1),
+            (IN_ACM, 1),
+        ] {
+            assert_eq!(text.matches(name).count(), times, "{text}");
+        }
 
         let (_, proposed) = text.split_once("# [[certificate]]").unwrap();
         let proposed = format!("[[certificate]]{}", proposed.replace("\n# ", "\n"));

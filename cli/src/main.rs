@@ -60,7 +60,7 @@ enum Command {
     Check(Box<check::Arguments>),
     /// Show what an inventory or a pull.toml means, and every error in it
     Validate(validate::Arguments),
-    /// Write a first inventory, with what the account's hosted zones lead to
+    /// Write a first inventory, with what the account's hosted zones and certificates lead to
     Init(init::Arguments),
     /// Have the probe check now, and show what it sees
     Run(run::Arguments),

@@ -75,6 +75,21 @@ impl Services {
         })
     }
 
+    /// The same services, in another region.
+    pub(crate) fn at(&self, region: &str) -> Self {
+        Self {
+            client: self.client.clone(),
+            credentials: self.credentials.clone(),
+            region: region.to_owned(),
+            endpoint: self.endpoint.clone(),
+            times: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn region(&self) -> &str {
+        &self.region
+    }
+
     /// A call in AWS's JSON protocol; `target` is such as `AmazonSQS.GetQueueAttributes`.
     pub(crate) async fn json(&self, service: Service, target: &str, body: &Value) -> Result<Value, Refused> {
         let request = http::Request::post(self.url(service, "/"))

@@ -169,6 +169,7 @@ impl Emulator {
     pub async fn call(&self, call: &Call) -> Result<String> {
         let Call {
             service,
+            region,
             method,
             path,
             headers,
@@ -179,7 +180,7 @@ impl Emulator {
             request = request.header(*name, value);
         }
         let response = request
-            .header("Authorization", signed(service))
+            .header("Authorization", signed(service, region))
             .body(body.clone())
             .send()
             .await?;
@@ -232,6 +233,7 @@ impl Emulator {
 #[derive(Clone, Debug)]
 pub struct Call {
     service: &'static str,
+    region: &'static str,
     method: Method,
     path: String,
     headers: Vec<(&'static str, String)>,
@@ -243,6 +245,7 @@ impl Call {
     pub fn rest(service: &'static str, method: &str, path: &str, body: &str) -> Self {
         Self {
             service,
+            region: REGION,
             method: method.parse().unwrap_or_default(),
             path: path.to_owned(),
             headers: Vec::new(),
@@ -278,6 +281,11 @@ impl Call {
             ..Self::rest(service, "POST", "/", &form.join("&"))
         }
     }
+
+    /// The same, in another region.
+    pub fn at(self, region: &'static str) -> Self {
+        Self { region, ..self }
+    }
 }
 
 /// For a form (RFC 3986, 2.1).
@@ -309,9 +317,9 @@ impl Session {
 }
 
 /// The emulator reads region and service here, and checks no signature.
-pub(crate) fn signed(service: &str) -> String {
+pub(crate) fn signed(service: &str, region: &str) -> String {
     format!(
-        "AWS4-HMAC-SHA256 Credential={KEY}/20260101/{REGION}/{service}/aws4_request, SignedHeaders=host, Signature=0"
+        "AWS4-HMAC-SHA256 Credential={KEY}/20260101/{region}/{service}/aws4_request, SignedHeaders=host, Signature=0"
     )
 }
 

@@ -275,7 +275,7 @@ impl Stack {
         );
         let request = http()?.post(url);
         let request = request
-            .header("Authorization", signed("lambda"))
+            .header("Authorization", signed("lambda", REGION))
             .body(event.to_string());
 
         let response = request.send().await?;

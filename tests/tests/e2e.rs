@@ -4,7 +4,7 @@ use neverlapse::timestamp::Timestamp;
 use std::time::Duration;
 
 use neverlapse_tests::cluster::{Ran, neverlapse};
-use neverlapse_tests::emulator::Emulator;
+use neverlapse_tests::emulator::{Call, Emulator};
 use neverlapse_tests::inbox::Inbox;
 use neverlapse_tests::shop::{CA, Shop};
 use neverlapse_tests::stack::Stack;
@@ -161,11 +161,33 @@ async fn the_deployed_probe_looks_and_tells() {
     let ran = Ran::of(run.args(["run", healthy, "--format", "plugin"])).await.unwrap();
     assert_eq!(ran.code, 0, "{ran:?}");
     assert!(ran.said.starts_with("NEVERLAPSE OK - 1 endpoint: "), "{ran:?}");
+
+    // Certificates of ACM are listed, CloudFront's in us-east-1 too.
+    for (name, region) in [("app.shop.test", "eu-central-1"), ("cdn.shop.test", "us-east-1")] {
+        let wanted = json!({"DomainName": name});
+        let request = Call::json("acm", "CertificateManager.RequestCertificate", wanted).at(region);
+        stack.call(&request).await.unwrap();
+    }
     let mut discover = neverlapse(&stack).await.unwrap();
     let ran = Ran::of(discover.arg("discover")).await.unwrap();
+    for region in ["eu-central-1", "us-east-1"] {
+        let words = format!("issued by ACM in {region}, which renews it");
+        assert!(ran.said.contains(&words), "{ran:?}");
+    }
     // The local AWS lists no certificates of IAM, and that is said.
     assert!(ran.code == 3 && ran.said.contains(" hosted zone"), "{ran:?}");
     assert!(ran.said.contains("cannot list the certificates in IAM"), "{ran:?}");
+
+    // A first inventory proposes their names, where nothing answers yet as comments.
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("inventory.toml");
+    let mut init = neverlapse(&stack).await.unwrap();
+    let ran = Ran::of(init.args(["init", "--output"]).arg(&file)).await.unwrap();
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let proposed = std::fs::read_to_string(&file).unwrap();
+    for name in ["# \"app.shop.test:443\"", "# \"cdn.shop.test:443\""] {
+        assert!(proposed.contains(name), "{proposed}");
+    }
 
     let more = inbox.next(QUIET).await.unwrap();
     assert!(more.is_none(), "everything was said before: {more:?}");

@@ -1,6 +1,8 @@
 //! Certificates that the account keeps for load balancers, CloudFront and the like: in ACM, and in
 //! IAM's older store.
 
+use std::fmt;
+
 use neverlapse::endpoint::Endpoint;
 use neverlapse::finding::{Severity, Thresholds};
 use neverlapse::report::Left;
@@ -22,19 +24,39 @@ pub(super) struct Certificate {
 }
 
 /// Where it is kept, and by whom it is renewed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Kept {
-    /// ACM issued it, and renews it.
-    Renewed,
-    /// ACM issued it, and will not renew it: it is not in use, or its validation fails.
-    NotRenewed,
-    /// It was imported into ACM: nobody renews it there.
-    Imported,
+    /// ACM issued it in this region, and renews it.
+    Renewed(String),
+    /// ACM issued it in this region, and will not renew it: it is not in use, or its validation
+    /// fails.
+    NotRenewed(String),
+    /// It was imported into ACM in this region: nobody renews it there.
+    Imported(String),
     /// It was uploaded to IAM: nobody renews it there.
     Uploaded,
 }
 
 impl Certificate {
+    fn in_acm(summary: Summary, region: &str) -> Self {
+        let kept = Kept::of(&summary, region);
+        let not_after = summary.not_after.and_then(|seconds| {
+            let time = OffsetDateTime::from_unix_timestamp(seconds as i64).ok()?;
+            Some(Timestamp::new(time))
+        });
+
+        let mut names = summary.subject_alternative_name_summaries;
+        if !names.contains(&summary.domain_name) {
+            names.insert(0, summary.domain_name.clone());
+        }
+        Self {
+            name: summary.domain_name,
+            names,
+            not_after,
+            kept,
+        }
+    }
+
     /// How urgent it is that somebody renews it.
     pub(super) fn status(&self, now: Timestamp) -> Severity {
         let Some(not_after) = self.not_after else {
@@ -56,14 +78,36 @@ impl Certificate {
 }
 
 impl Kept {
-    pub(super) fn words(self) -> &'static str {
+    fn of(summary: &Summary, region: &str) -> Self {
+        let kept = match (summary.r#type.as_deref(), summary.renewal_eligibility.as_deref()) {
+            (Some("IMPORTED"), _) => Self::Imported,
+            (_, Some("INELIGIBLE")) => Self::NotRenewed,
+            _ => Self::Renewed,
+        };
+        kept(region.to_owned())
+    }
+}
+
+/// For people.
+impl fmt::Display for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Renewed => "issued by ACM, which renews it",
-            Self::NotRenewed => "issued by ACM, which does not renew it as it is: see its page in the console",
-            Self::Imported => "imported into ACM: nobody renews it there",
-            Self::Uploaded => "uploaded to IAM: nobody renews it there",
+            Self::Renewed(region) => write!(f, "issued by ACM in {region}, which renews it"),
+            Self::NotRenewed(region) => write!(
+                f,
+                "issued by ACM in {region}, which does not renew it as it is: see its page in the console"
+            ),
+            Self::Imported(region) => write!(f, "imported into ACM in {region}: nobody renews it there"),
+            Self::Uploaded => f.write_str("uploaded to IAM: nobody renews it there"),
         }
     }
+}
+
+/// The region from which CloudFront takes certificates of ACM, if it is another than this one. In
+/// China it takes none of ACM's, and GovCloud has no CloudFront.
+pub(super) fn of_cloudfront(region: &str) -> Option<&'static str> {
+    let is_apart = region.starts_with("cn-") || region.starts_with("us-gov-");
+    (!is_apart && region != CLOUDFRONT).then_some(CLOUDFRONT)
 }
 
 /// All in ACM, in one region.
@@ -78,7 +122,8 @@ pub(super) async fn in_acm(services: &Services) -> Result<Vec<Certificate>, Refu
         }
         let answer = services.json(ACM, "CertificateManager.ListCertificates", &body).await?;
         let page = Page::of(answer)?;
-        all.extend(page.certificates.into_iter().map(Certificate::from));
+        let found = page.certificates.into_iter();
+        all.extend(found.map(|summary| Certificate::in_acm(summary, services.region())));
 
         next = page.next;
         if next.is_none() {
@@ -147,33 +192,9 @@ impl Page {
     }
 }
 
-impl From<Summary> for Certificate {
-    fn from(summary: Summary) -> Self {
-        let not_after = summary.not_after.and_then(|seconds| {
-            let time = OffsetDateTime::from_unix_timestamp(seconds as i64).ok()?;
-            Some(Timestamp::new(time))
-        });
-        let kept = match (summary.r#type.as_deref(), summary.renewal_eligibility.as_deref()) {
-            (Some("IMPORTED"), _) => Kept::Imported,
-            (_, Some("INELIGIBLE")) => Kept::NotRenewed,
-            _ => Kept::Renewed,
-        };
-
-        let mut names = summary.subject_alternative_name_summaries;
-        if !names.contains(&summary.domain_name) {
-            names.insert(0, summary.domain_name.clone());
-        }
-        Self {
-            name: summary.domain_name,
-            names,
-            not_after,
-            kept,
-        }
-    }
-}
-
 /// The thresholds as they are for all lifetimes of more than 42 days.
 const LONG: Duration = Duration::days(365);
+const CLOUDFRONT: &str = "us-east-1";
 const KEY_TYPES: [&str; 7] = [
     "RSA_1024",
     "RSA_2048",
@@ -203,9 +224,15 @@ mod tests {
         let page = Page::of(answer).unwrap();
         assert_eq!(page.next.as_deref(), Some("x"));
 
-        let found: Vec<Certificate> = page.certificates.into_iter().map(Certificate::from).collect();
-        let kept: Vec<_> = found.iter().map(|found| found.kept).collect();
-        assert_eq!(kept, [Kept::Renewed, Kept::Imported, Kept::NotRenewed]);
+        let summaries = page.certificates.into_iter();
+        let found: Vec<_> = summaries
+            .map(|summary| Certificate::in_acm(summary, "eu-central-1"))
+            .collect();
+        let kept: Vec<_> = found.iter().map(|found| found.kept.clone()).collect();
+        assert_eq!(
+            kept,
+            [Kept::Renewed, Kept::Imported, Kept::NotRenewed].map(|kept| kept("eu-central-1".to_owned()))
+        );
         assert_eq!(found[0].not_after, Some(timestamp!(2027-01-15 08:00 UTC)));
         let endpoints: Vec<_> = found[0].endpoints().map(|endpoint| endpoint.to_string()).collect();
         assert_eq!(endpoints, ["example.com:443"], "a wildcard has none");
@@ -219,6 +246,18 @@ mod tests {
             assert_eq!(found[1].status(now), expected, "{now}");
         }
         assert_eq!(found[2].status(timestamp!(2027-01-01 00:00 UTC)), Severity::Unknown);
+    }
+
+    #[test]
+    fn where_certificates_of_cloudfront_are() {
+        for (region, expected) in [
+            ("eu-central-1", Some("us-east-1")),
+            ("us-east-1", None),
+            ("cn-north-1", None),
+            ("us-gov-west-1", None),
+        ] {
+            assert_eq!(of_cloudfront(region), expected, "{region}");
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ use aws_sdk_route53::Client;
 use aws_sdk_route53::types::RrType;
 use clap::Args;
 use comfy_table::Cell;
+use futures::future::join_all;
 use neverlapse::aws;
 use neverlapse::certificate::common_name;
 use neverlapse::chain::roots::Roots;
@@ -46,62 +47,86 @@ pub(crate) struct Zone {
     pub(crate) endpoints: BTreeSet<Endpoint>,
 }
 
+/// What an account has that clients may connect to.
+#[derive(Default)]
+pub(crate) struct Found {
+    pub(crate) zones: Vec<Zone>,
+    pub(crate) stores: Stores,
+}
+
+impl Found {
+    /// Asks Route 53, which has to answer, and ACM and IAM.
+    pub(crate) async fn read(config: &SdkConfig) -> Result<Self> {
+        Ok(Self {
+            zones: zones(config).await?,
+            stores: Stores::read(&Services::new(config)?).await,
+        })
+    }
+
+    /// All names, on the usual port.
+    pub(crate) fn endpoints(&self) -> BTreeSet<Endpoint> {
+        let in_zones = self.zones.iter().flat_map(|zone| zone.endpoints.iter().cloned());
+        in_zones.chain(self.stores.endpoints()).collect()
+    }
+}
+
 pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
     let stack = Stack::find(&arguments.stack).await?;
     let inventory = stack.inventory().await?;
     let watched: BTreeSet<_> = inventory.watched.iter().map(|watched| &watched.endpoint.host).collect();
 
-    let zones = zones(&stack.config).await?;
-    let kept = Stores::read(&Services::new(&stack.config)?).await;
-
-    let in_zones = zones.iter().flat_map(|zone| zone.endpoints.iter().cloned());
-    let in_certificates = kept.certificates.iter().flat_map(Certificate::endpoints);
-    let found: BTreeSet<_> = in_zones.chain(in_certificates).collect();
-    let unwatched = found.iter().filter(|endpoint| !watched.contains(&endpoint.host));
+    let found = Found::read(&stack.config).await?;
+    let names = found.endpoints();
+    let unwatched = names.iter().filter(|endpoint| !watched.contains(&endpoint.host));
     let unwatched: Vec<_> = unwatched.cloned().collect();
     let seen = serving(probe(&unwatched).await?);
 
     let now = Timestamp::now();
     let mut out = io::stdout().lock();
     print_unwatched(&mut out, &seen)?;
-    kept.print(&mut out, now)?;
+    found.stores.print(&mut out, now)?;
 
     let serve = counted(seen.len() as u64, "serves", "serve");
     let are = if seen.len() == 1 { "is" } else { "are" };
-    let names = counted(found.len() as u64, "name", "names");
-    let in_zones = counted(zones.len() as u64, "hosted zone", "hosted zones");
-    let certificates = counted(kept.certificates.len() as u64, "certificate", "certificates");
+    let names = counted(names.len() as u64, "name", "names");
+    let in_zones = counted(found.zones.len() as u64, "hosted zone", "hosted zones");
+    let certificates = counted(found.stores.certificates.len() as u64, "certificate", "certificates");
     writeln!(
         out,
         "{names} in {in_zones} and {certificates} of ACM and IAM: {serve} TLS on port 443 and {are} not watched"
     )?;
 
-    for problem in &kept.problems {
+    for problem in &found.stores.problems {
         eprintln!("error: {}", printable(problem));
     }
-    Ok(if !kept.problems.is_empty() {
+    Ok(if !found.stores.problems.is_empty() {
         UNKNOWN
-    } else if seen.is_empty() && kept.ending(now).next().is_none() {
+    } else if seen.is_empty() && found.stores.ending(now).next().is_none() {
         0
     } else {
         UNWATCHED
     })
 }
 
-/// What ACM and IAM keep. If one of them does not answer, the other still counts.
-struct Stores {
+/// What ACM and IAM keep. If one of them does not answer, the others still count.
+#[derive(Default)]
+pub(crate) struct Stores {
     certificates: Vec<Certificate>,
-    problems: Vec<String>,
+    pub(crate) problems: Vec<String>,
 }
 
 impl Stores {
     async fn read(services: &Services) -> Self {
-        let (acm, iam) = tokio::join!(certificate::in_acm(services), certificate::in_iam(services));
-        let mut all = Self {
-            certificates: Vec::new(),
-            problems: Vec::new(),
-        };
-        for (store, answer) in [("ACM", acm), ("IAM", iam)] {
+        let of_cloudfront = certificate::of_cloudfront(services.region()).map(|region| services.at(region));
+        let regions = [Some(services), of_cloudfront.as_ref()].into_iter().flatten();
+        let acm = join_all(regions.map(async |services| {
+            let store = format!("ACM in {}", services.region());
+            (store, certificate::in_acm(services).await)
+        }));
+        let (acm, iam) = tokio::join!(acm, certificate::in_iam(services));
+
+        let mut all = Self::default();
+        for (store, answer) in acm.into_iter().chain([("IAM".to_owned(), iam)]) {
             match answer {
                 Ok(certificates) => all.certificates.extend(certificates),
                 Err(refused) => all
@@ -110,6 +135,11 @@ impl Stores {
             }
         }
         all
+    }
+
+    /// Where clients may meet them.
+    pub(crate) fn endpoints(&self) -> impl Iterator<Item = Endpoint> {
+        self.certificates.iter().flat_map(Certificate::endpoints)
     }
 
     /// Those that expire soon, or whose end is not known.
@@ -128,11 +158,7 @@ impl Stores {
             grid.add_row([
                 cell::status(certificate.status(now)),
                 Cell::new(left),
-                Cell::new(format!(
-                    "{}\n{}",
-                    cell::cut(&certificate.name),
-                    certificate.kept.words()
-                )),
+                Cell::new(format!("{}\n{}", cell::cut(&certificate.name), certificate.kept)),
             ]);
         }
         terminal::print(grid, out)
@@ -153,7 +179,7 @@ fn print_unwatched(out: &mut impl Write, seen: &[EndpointReport]) -> io::Result<
 }
 
 /// The account's public hosted zones.
-pub(crate) async fn zones(config: &SdkConfig) -> Result<Vec<Zone>> {
+async fn zones(config: &SdkConfig) -> Result<Vec<Zone>> {
     let route53 = Client::new(config);
     let mut zones = Vec::new();
     let mut pages = route53.list_hosted_zones().into_paginator().items().send();
@@ -233,13 +259,30 @@ const SOCKETS: usize = 200;
 const LONGEST: Duration = Duration::from_secs(600);
 const HELP: &str = "\
 Looks for A, AAAA and CNAME records in the public hosted zones of the account, and for the names of certificates in ACM, in the stack's \
-region; connects to each name on port 443 from here, and shows those that serve TLS and are neither in the stack's inventory nor in its \
-parameter Domains. So it finds what load balancers serve, too. Below, it lists the certificates in ACM and IAM.
+region and in us-east-1, where CloudFront's are; connects to each name on port 443 from here, and shows those that serve TLS and are \
+neither in the stack's inventory nor in its parameter Domains. So it finds what load balancers and distributions serve, too. Below, it \
+lists the certificates in ACM and IAM.
 
 It only reads, with your own permissions: route53:ListHostedZones, route53:ListResourceRecordSets, acm:ListCertificates and \
 iam:ListServerCertificates.
 
 Exit codes: 0 everything found is watched, 1 something is not, or a certificate in ACM or IAM expires soon, 3 something could not be found out";
+
+#[cfg(test)]
+impl Stores {
+    /// One certificate of ACM, for these names.
+    pub(crate) fn with_names<const N: usize>(names: [&str; N]) -> Self {
+        Self {
+            certificates: vec![Certificate {
+                name: names.concat(),
+                names: names.map(str::to_owned).into(),
+                not_after: None,
+                kept: certificate::Kept::Imported("eu-central-1".to_owned()),
+            }],
+            problems: Vec::new(),
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {
