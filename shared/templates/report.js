@@ -73,6 +73,7 @@
     const endpoint = element("th", "c-endpoint", open);
     endpoint.scope = "row";
     if (row.unicode) endpoint.append(element("p", "found", row.unicode));
+    if (row.quiet) endpoint.append(element("p", "found", "quiet: in no alert"));
     for (const finding of row.findings.slice(0, 3)) endpoint.append(element("p", "found", finding.message));
     if (row.findings.length > 3) endpoint.append(element("p", "found", `and ${row.findings.length - 3} more`));
     const expires = element("td", "c-expires");
@@ -120,7 +121,7 @@
       const list = element("ul", "findings");
       for (const finding of row.findings) {
         const where = finding.at ? ` at ${finding.at.join(", ")}` : "";
-        list.append(element("li", "", icon(STATUSES[finding.severity]), finding.message, element("span", "muted", where)));
+        list.append(element("li", "", icon(STATUSES[finding.severity]), `${finding.message} `, element("span", "muted", `[${finding.code}]${where}`)));
       }
       cell.append(element("h4", "", "Findings"), list);
     }

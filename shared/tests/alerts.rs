@@ -500,6 +500,7 @@ fn endpoint(name: &str, findings: Vec<Finding>) -> EndpointReport {
         endpoint: name.to_owned(),
         unicode: None,
         sni: None,
+        quiet: false,
         status: status.unwrap_or(Severity::Ok),
         not_after: None,
         seconds_left: None,

@@ -302,6 +302,7 @@ impl Site {
             endpoint: format!("{host}:443"),
             unicode: None,
             sni: None,
+            quiet: false,
             status: status.unwrap_or(Severity::Ok),
             not_after: (!self.dark).then_some(end),
             seconds_left: (!self.dark).then(|| (end - now).whole_seconds()),

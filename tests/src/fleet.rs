@@ -251,6 +251,7 @@ impl Fleet {
             endpoint: name.to_owned(),
             unicode: None,
             sni: None,
+            quiet: false,
             status,
             not_after,
             seconds_left: not_after.map(|end| (end - self.now).whole_seconds()),
@@ -390,6 +391,7 @@ fn managed(report: &Report, now: Timestamp) -> Vec<CertificateReport> {
             name: name.to_owned(),
             status,
             identifiers: vec![name.to_owned(), format!("*.{name}")],
+            quiet: false,
             current: leaf.as_ref().map(|leaf| Version {
                 issuer: "letsencrypt".to_owned(),
                 version: version(begin),

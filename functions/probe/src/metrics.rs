@@ -138,6 +138,7 @@ mod tests {
             endpoint: name.to_owned(),
             unicode: None,
             sni: None,
+            quiet: false,
             status,
             not_after: None,
             seconds_left,

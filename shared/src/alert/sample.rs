@@ -146,6 +146,7 @@ impl World {
             name: "www.example.com".into(),
             status: if self.is_stuck { Severity::Warning } else { Severity::Ok },
             identifiers: vec!["www.example.com".into()],
+            quiet: false,
             current: Some(Version {
                 issuer: "letsencrypt".into(),
                 version,
@@ -190,6 +191,7 @@ fn endpoint(name: &str, not_after: Option<Timestamp>, finding: Option<Finding>) 
         endpoint: name.to_owned(),
         unicode: None,
         sni: None,
+        quiet: false,
         status: finding.as_ref().map_or(Severity::Ok, |finding| finding.severity),
         not_after,
         seconds_left: None,

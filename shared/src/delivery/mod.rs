@@ -96,6 +96,7 @@ pub fn join(known: &Known<'_>, now: Timestamp) -> CertificateReport {
     let failure = stored.failure();
 
     CertificateReport {
+        quiet: certificate.quiet,
         history: stored.versions().to_vec(),
         instances: stored
             .readable_receipts()

@@ -483,6 +483,7 @@ fn endpoint_report(
         endpoint: endpoint.to_string(),
         unicode: endpoint.unicode(),
         sni: sni.map(ToString::to_string),
+        quiet: target.quiet,
         status: Severity::Ok,
         not_after,
         seconds_left: not_after.map(|not_after| (not_after - now).whole_seconds()),

@@ -28,6 +28,8 @@ pub struct Target {
     pub roots: Arc<Roots>,
     /// How close an expiry has to be for a finding.
     pub thresholds: Thresholds,
+    /// Whether it stays out of alerts.
+    pub quiet: bool,
 }
 
 impl Target {
@@ -41,6 +43,7 @@ impl Target {
             ehlo: None,
             roots,
             thresholds: Thresholds::default(),
+            quiet: false,
         }
     }
 
@@ -54,6 +57,7 @@ impl Target {
             ehlo: watched.ehlo.clone(),
             roots,
             thresholds: watched.thresholds,
+            quiet: watched.quiet,
         }
     }
 

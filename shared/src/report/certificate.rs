@@ -21,6 +21,9 @@ pub struct CertificateReport {
     pub status: Severity,
     /// The names and addresses that it is ordered for.
     pub identifiers: Vec<String>,
+    /// Whether the inventory keeps it out of alerts.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub quiet: bool,
     /// The version to serve; none before the first one. In JSON, its members stand among these.
     #[serde(flatten)]
     pub current: Option<Version>,
@@ -207,6 +210,7 @@ impl CertificateReport {
             name: name.to_owned(),
             status: severities.max().unwrap_or(Severity::Ok),
             identifiers: identifiers.to_vec(),
+            quiet: false,
             current,
             history: Vec::new(),
             instances: Vec::new(),

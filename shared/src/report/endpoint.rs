@@ -28,6 +28,9 @@ pub struct EndpointReport {
     /// expected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sni: Option<String>,
+    /// Whether the inventory keeps it out of alerts.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub quiet: bool,
     /// Its worst finding's severity.
     pub status: Severity,
     /// The earliest end of the leaves that its addresses serve.
@@ -96,6 +99,7 @@ impl EndpointReport {
             endpoint: mem::take(&mut self.endpoint),
             unicode: None,
             sni: self.sni.take(),
+            quiet: self.quiet,
             status: finding.severity,
             not_after: None,
             seconds_left: None,

@@ -201,6 +201,7 @@ mod tests {
         let endpoint = |name: &str, status: Severity, length: usize| EndpointReport {
             endpoint: name.to_owned(),
             sni: None,
+            quiet: false,
             unicode: Some("x".repeat(length)),
             status,
             not_after: None,

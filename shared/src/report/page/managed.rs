@@ -13,6 +13,7 @@ pub(super) struct Managed {
     pub(super) status: Severity,
     pub(super) left: String,
     pub(super) identifiers: Option<String>,
+    pub(super) quiet: bool,
     pub(super) stages: Vec<Step>,
     /// What is wrong, and what is being done about it.
     pub(super) lines: Vec<String>,
@@ -103,6 +104,7 @@ fn card(certificate: &CertificateReport, now: Timestamp) -> Managed {
             |not_after| Left(not_after - now).to_string(),
         ),
         identifiers: (!is_for_its_name).then(|| joined(&certificate.identifiers)),
+        quiet: certificate.quiet,
         stages: stages(certificate),
         reasons: reasons(&instances, &addresses, &lines),
         lines,
@@ -113,8 +115,9 @@ fn card(certificate: &CertificateReport, now: Timestamp) -> Managed {
             .map(|instance| row(certificate, instance))
             .collect(),
         addresses_words: format!(
-            "{}, as the probe saw them",
-            plural_of(addresses.len(), "address", "addresses")
+            "{}, as the probe saw {}",
+            plural_of(addresses.len(), "address", "addresses"),
+            if addresses.len() == 1 { "it" } else { "them" }
         ),
         addresses_more: addresses.len().saturating_sub(INSTANCES),
         addresses: addresses.into_iter().take(INSTANCES).map(address).collect(),
@@ -207,7 +210,7 @@ fn lines(certificate: &CertificateReport) -> Vec<String> {
     let mut lines: Vec<_> = certificate
         .findings
         .iter()
-        .map(|finding| cut(&finding.message))
+        .map(|finding| format!("{} [{}]", cut(&finding.message), cut(&finding.kind.code().to_string())))
         .collect();
 
     let is_reported = certificate

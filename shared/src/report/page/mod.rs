@@ -124,6 +124,7 @@ struct Share {
 struct Item {
     endpoint: String,
     unicode: Option<String>,
+    quiet: bool,
     status: Severity,
     left: String,
     lines: Vec<Line>,
@@ -135,6 +136,7 @@ struct Line {
     severity: Severity,
     milder: bool,
     message: String,
+    code: String,
     /// Unless it is all of them.
     addresses: Option<String>,
 }
@@ -145,12 +147,14 @@ impl Item {
             severity: merged.finding.severity,
             milder: merged.finding.severity != endpoint.status,
             message: cut(&merged.finding.message),
+            code: cut(&merged.finding.kind.code().to_string()),
             addresses: merged.is_somewhere.then(|| joined(&merged.addresses)),
         });
 
         Self {
             endpoint: cut(&endpoint.endpoint),
             unicode: endpoint.unicode.as_deref().map(cut),
+            quiet: endpoint.quiet,
             status: endpoint.status,
             left: endpoint
                 .left()

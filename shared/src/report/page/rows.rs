@@ -51,6 +51,8 @@ struct Row {
     endpoint: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     unicode: Option<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    quiet: bool,
     status: u8,
     #[serde(skip_serializing_if = "Option::is_none")]
     left: Option<String>,
@@ -116,6 +118,7 @@ impl Table {
         Row {
             endpoint: cut(&endpoint.endpoint),
             unicode: endpoint.unicode.as_deref().map(cut),
+            quiet: endpoint.quiet,
             status: rank(endpoint.status),
             left: endpoint.left().map(|left| format!("{left:#}")),
             end: endpoint.not_after.map(|end| end.unix()),
