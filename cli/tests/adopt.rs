@@ -384,7 +384,7 @@ fn a_pull_toml_is_told_from_an_inventory() {
         (
             "bukcket = \"x\"\n[[certificate]]\nname = \"a\"\nverify = \"127.0.0.1\"\n",
             1,
-            "unknown field `bukcket`",
+            "unknown key `bukcket`",
         ),
         (
             "bucket = \"s3://x\"\n[[certificate]]\nname = \"a\"\nwindow = \"1\"\n",

@@ -393,7 +393,7 @@ impl<'a> Fleet<'a> {
         let ran = self.workshop.publish(&self.folder.path().join("binaries"), &[&file]);
         let said = text(&ran);
         assert!(
-            !ran.status.success() && said.contains("unknown field `bukcket`"),
+            !ran.status.success() && said.contains("unknown key `bukcket`"),
             "{said}"
         );
         assert!(said.contains("is not published"), "{said}");

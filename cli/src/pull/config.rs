@@ -98,7 +98,7 @@ impl Config {
 
     /// Understands a file, or answers with every error in it.
     pub(crate) fn parse(text: &str) -> Result<Self, Vec<Error>> {
-        let mut written: Written = toml::from_str(text).map_err(|error| vec![error.into()])?;
+        let mut written: Written = toml::from_str(text).map_err(|error| vec![unreadable(text, &error)])?;
         let mut errors = written.errors();
 
         let mut names = BTreeSet::new();
@@ -370,6 +370,30 @@ fn is_region(region: &str) -> bool {
             .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
 }
 
+/// What the parser of TOML refuses, in a line: where that is, why, and what is written there.
+fn unreadable(text: &str, error: &toml::de::Error) -> Error {
+    let Some(before) = error.span().and_then(|span| text.get(..span.start)) else {
+        return anyhow!("{}", error.message());
+    };
+    let number = before.matches('\n').count();
+    let line = text.lines().nth(number).unwrap_or_default().trim();
+
+    let mut message = error.message().lines().collect::<Vec<_>>().join(", ");
+    for (type_name, form) in [
+        ("unknown field", "unknown key"),
+        (
+            "invalid type: map, expected a sequence",
+            "expected [[certificate]] before each",
+        ),
+        ("expected a sequence", "expected a list"),
+        ("expected a boolean", "expected true or false"),
+        ("expected u16", "expected a whole number"),
+    ] {
+        message = message.replace(type_name, form);
+    }
+    anyhow!("line {}: {message}: {line}", number + 1)
+}
+
 /// Whether it can be the name of files of ours, in any case: it names what already has a name.
 fn is_name(name: &str) -> bool {
     name::is_folder(name) && name.len() <= LONGEST_NAME
@@ -379,7 +403,7 @@ fn is_name(name: &str) -> bool {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(
     untagged,
-    expecting = "a command: a string for the shell, or a list of program and arguments"
+    expecting = "expected a string for the shell, or a list of program and arguments"
 )]
 enum Command {
     Shell(String),
@@ -411,7 +435,10 @@ fn is_a_line(word: &str) -> bool {
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(untagged, expecting = "an endpoint or a list of them")]
+#[serde(
+    untagged,
+    expecting = "expected an endpoint such as \"127.0.0.1:443\", or a list of them"
+)]
 enum OneOrMore {
     #[default]
     None,
@@ -464,6 +491,38 @@ mod tests {
         assert_eq!(config.certificates[0].test.as_ref().unwrap().words, ["nginx", "-t"]);
     }
 
+    /// They were several lines of the parser's own, which `validate` printed in one.
+    #[test]
+    fn errors_of_form_are_one_line_with_its_number() {
+        for (text, expected) in [
+            (
+                "bucket = \"b\"\n[certificate]\nname = \"a\"",
+                "line 2: expected [[certificate]] before each: [certificate]",
+            ),
+            (
+                "[[certificate]]\nname = \"a\"\nverify = 443",
+                "line 3: expected an endpoint such as \"127.0.0.1:443\", or a list of them: verify = 443",
+            ),
+            (
+                "[[certificate]]\nname = \"a\"\ntest_command = 3",
+                "line 3: expected a string for the shell, or a list of program and arguments: test_command = 3",
+            ),
+            (
+                "runs_every_hours = \"1\"",
+                "line 1: invalid type: string \"1\", expected a whole number: runs_every_hours = \"1\"",
+            ),
+            ("\nbukcket = \"b\"", "line 2: unknown key `bukcket`, expected one of "),
+            ("bucket = “b”", "line 1: "),
+        ] {
+            let errors = Config::parse(text).unwrap_err();
+            let [error] = errors.as_slice() else {
+                panic!("{errors:?}");
+            };
+            let error = error.to_string();
+            assert!(error.starts_with(expected) && !error.contains('\n'), "{error}");
+        }
+    }
+
     #[test]
     fn the_shortest_file() {
         let config = Config::parse("bucket = \"b\"\n[[certificate]]\nname = \"example.com\"").unwrap();
@@ -512,7 +571,7 @@ mod tests {
                 "",
                 "nothing to install (expected [[certificate]] with a name, or certificate = []",
             ),
-            ("bukket = 1", "unknown field `bukket`"),
+            ("bukket = 1", "unknown key `bukket`"),
             (
                 "bucket = \"s3://x\"\ncertificate = []",
                 "bucket = \"s3://x\" is not the name of a bucket (expected such as \"my-bucket\"",
