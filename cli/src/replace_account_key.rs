@@ -8,6 +8,7 @@ use neverlapse::timestamp::Timestamp;
 use crate::stack::{Stack, StackName};
 
 #[derive(Debug, Args)]
+#[command(after_help = HELP)]
 pub(crate) struct Arguments {
     /// The issuer's name in the inventory
     issuer: String,
@@ -33,6 +34,14 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
             ..Request::new(&arguments.issuer, RequestedBy::Person, Timestamp::now())
         })
         .await?;
-    println!("requested");
+    println!("requested; an alert reports the result");
     Ok(0)
 }
+
+const HELP: &str = "\
+Examples:
+  neverlapse replace-account-key letsencrypt
+
+Certificates stay as they are. An alert reports the result.
+
+Exit codes: 0 requested, 3 not requested";

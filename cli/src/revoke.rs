@@ -10,6 +10,7 @@ use neverlapse::timestamp::Timestamp;
 use crate::stack::{Stack, StackName, certificate};
 
 #[derive(Debug, Args)]
+#[command(after_help = HELP)]
 pub(crate) struct Arguments {
     /// The certificate's name in the inventory
     name: String,
@@ -49,7 +50,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
             ..Request::new(name, RequestedBy::Person, Timestamp::now())
         })
         .await?;
-    println!("requested; a certificate with a new key takes its place at once");
+    println!("requested: the renewer revokes it and orders another one with a new key; an alert reports the result");
     Ok(0)
 }
 
@@ -60,3 +61,13 @@ fn confirmed(question: &str) -> Result<bool> {
     io::stdin().read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
+
+const HELP: &str = "\
+Examples:
+  neverlapse revoke example.com
+  neverlapse revoke example.com --key-compromise     somebody else may have the key
+
+The renewer revokes the current version at its issuer, and orders a certificate with a new key at once. Instances install that one with \
+their next run, within the hour; `neverlapse pull --now` on an instance does not wait. An alert reports the result.
+
+Exit codes: 0 requested, 3 not requested";

@@ -130,7 +130,12 @@ async fn pointer(stack: &Stack, current: &Current, version: &str, now: Timestamp
 const EXAMPLES: &str = "\
 Examples:
   neverlapse rollback example.com
-  neverlapse rollback example.com 20261001T060112Z-5c1f09aa";
+  neverlapse rollback example.com 20261001T060112Z-5c1f09aa
+
+Instances install the version with their next run, within the hour. If there is no version of that name, the error lists those that \
+are kept.
+
+Exit codes: 0 it is current now, 3 nothing was changed";
 
 #[cfg(test)]
 mod tests {

@@ -30,7 +30,7 @@ use crate::stack::{Stack, StackName};
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
-    /// Certbot's folder
+    /// Certbot's folder, such as /etc/letsencrypt
     #[arg(value_name = "DIR")]
     root: PathBuf,
     /// Names of certificates, as `certbot certificates` lists them; otherwise all
@@ -38,7 +38,7 @@ pub(crate) struct Arguments {
     names: Vec<String>,
     #[command(flatten)]
     stack: StackName,
-    /// Publish into a folder that is laid out like the bucket
+    /// Publish into this folder, laid out like the bucket, instead of the stack's bucket
     #[arg(long, value_name = "FOLDER")]
     to: Option<PathBuf>,
     /// Verify, and say what would be published
@@ -58,10 +58,17 @@ pub(crate) struct Arguments {
 
 pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
     if arguments.unlink {
+        let linked = linked(arguments)?;
+        if linked.is_empty() {
+            println!(
+                "no certificate in {} leads to files of neverlapse",
+                arguments.root.display()
+            );
+        }
         return Ok(exchange(
             arguments,
-            &linked(arguments)?,
-            "certbot renews it again",
+            &linked,
+            "is certbot's again, and certbot renews it",
             Paths::unlink,
         ));
     }
@@ -71,7 +78,12 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
         arguments.names.clone()
     };
     if arguments.link {
-        return Ok(exchange(arguments, &wanted, "leads to our files", Paths::link));
+        return Ok(exchange(
+            arguments,
+            &wanted,
+            "leads to the files of neverlapse pull; reload the server",
+            Paths::link,
+        ));
     }
 
     let place = Place::open(arguments).await?;

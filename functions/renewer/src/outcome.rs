@@ -89,7 +89,7 @@ impl fmt::Display for Miss {
         if self.trouble == Some(TroubleNews::New) {
             write!(
                 f,
-                "\n  note: other certificates meet the same at {}; no alert is sent for each of them",
+                "\n  note: every order at {} fails like this for now; one alert per day reports it for all certificates",
                 self.issuer
             )?;
         }

@@ -42,7 +42,7 @@ pub(crate) async fn a_limit_of_the_account_is_one_alert_and_one_wait(lab: &Lab) 
     // One meets it; then the others, at once.
     let (first, others) = names.split_first().context("there are some")?;
     let problem = isolated.refused(&request(first)).await?;
-    ensure!(problem.contains("note: other certificates meet the same"), "{problem}");
+    ensure!(problem.contains("note: every order at"), "{problem}");
     let requests: Vec<_> = others.iter().map(|name| request(name)).collect();
     try_join_all(requests.iter().map(|request| isolated.refused(request))).await?;
     ensure!(proxy.count(ORDER) == 1, "{} orders", proxy.count(ORDER));
