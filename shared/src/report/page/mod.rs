@@ -349,6 +349,7 @@ const LONGEST: usize = 400;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::finding::{Finding, Kind};
     use crate::timestamp;
 
     #[test]
@@ -410,6 +411,22 @@ mod tests {
             let page = page(&report, None).unwrap();
             assert!(page.contains(&format!("<h1>{expected}</h1>")), "{page}");
         }
+    }
+
+    /// A reader of the page wondered why no alert had come.
+    #[test]
+    fn quiet_entries_are_marked_and_findings_have_their_code() {
+        let now = Timestamp::UNIX_EPOCH;
+        let of = |quiet: bool| {
+            let endpoint = serde_json::json!({"endpoint": "a.example:443", "quiet": quiet, "status": "critical",
+                "observations": [], "findings": [Finding::new(Kind::Expired { not_after: now }, Severity::Critical, now)]});
+            let report = Report::new(now, now, vec![serde_json::from_value(endpoint).unwrap()]);
+            page(&report, None).unwrap()
+        };
+        let mark = "<span class=\"tag muted\">quiet</span>";
+        assert!(of(true).contains(mark) && !of(false).contains(mark));
+        let code = "<span class=\"muted\">[expired]</span>";
+        assert!(of(false).contains(code), "{}", of(false));
     }
 
     #[test]
