@@ -66,7 +66,7 @@ for machine in x86_64 aarch64; do
 done
 
 mkdir -p "$release/schemas"
-for name in inventory pull report alert receipt renewal-request event; do
+for name in inventory pull report alert receipt renewal-request event plan diagnosis; do
   "$release/client/neverlapse-$(uname -m)" schema "$name" >"$release/schemas/$name.schema.json"
 done
 
