@@ -38,7 +38,7 @@ demo-tools: $(addprefix $(LOCAL)/,sam/.done ministack/.done pebble/.done nginx.d
 demo-programs:
 	cargo build --workspace --bin demo $(PROGRAMS)
 
-FIRST_DEMO := five to ten minutes on two free cores
+FIRST_DEMO := about five minutes on two free cores
 # As in tests/src/program.rs.
 PROGRAMS := --bin neverlapse --bin probe --bin renewer --test docs
 
