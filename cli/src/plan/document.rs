@@ -5,7 +5,7 @@ use neverlapse::timestamp::Timestamp;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::CertificatePlan;
+use super::certificate::CertificatePlan;
 use super::check::Check;
 use super::checker::Surroundings;
 

@@ -1,6 +1,7 @@
 //! `neverlapse plan`: what would be renewed now, and why, and on request whether anything keeps it
 //! from being renewed. Orders nothing.
 
+mod certificate;
 pub(crate) mod check;
 pub(crate) mod checker;
 mod document;
@@ -11,14 +12,12 @@ use std::net::SocketAddr;
 
 use anyhow::Result;
 use clap::Args;
-use comfy_table::{Cell, Color};
-use neverlapse::bucket::version::Current;
+use comfy_table::Cell;
 use neverlapse::finding::Severity;
-use neverlapse::inventory::{Inventory, Managed};
-use neverlapse::renewal::{Decision, Renewal, RenewalFailure, decide};
 use neverlapse::text::{counted, printable, printable_json};
 use neverlapse::timestamp::Timestamp;
 
+use self::certificate::CertificatePlan;
 use self::check::Check;
 use self::checker::{Checker, Surroundings};
 pub(crate) use self::document::Plan;
@@ -105,70 +104,6 @@ impl Surroundings {
     fn checks(&self) -> impl Iterator<Item = &Check> {
         let of_zones = self.zones.iter().flat_map(|zone| &zone.checks);
         of_zones.chain(self.issuers.iter().flat_map(|issuer| &issuer.checks))
-    }
-}
-
-/// What the renewer would decide for a certificate, and what it decides by.
-struct CertificatePlan {
-    name: String,
-    current: Option<Current>,
-    renewal: Option<Renewal>,
-    decision: Decision,
-    checks: Vec<Check>,
-}
-
-impl CertificatePlan {
-    async fn read(stack: &Stack, inventory: &Inventory, certificate: &Managed, now: Timestamp) -> Result<Self> {
-        let current = stack.current(&certificate.name).await?;
-        let renewal = stack.renewal(&certificate.name).await?;
-
-        Ok(Self {
-            name: certificate.name.clone(),
-            decision: decide(
-                &inventory.issuers,
-                certificate,
-                current.as_ref(),
-                renewal.as_ref(),
-                None,
-                now,
-            ),
-            current,
-            renewal,
-            checks: Vec::new(),
-        })
-    }
-
-    fn is_due(&self) -> bool {
-        matches!(self.decision, Decision::Due { .. })
-    }
-
-    fn failure(&self) -> Option<&RenewalFailure> {
-        self.renewal.as_ref()?.failure.as_ref()
-    }
-
-    fn cells(&self) -> [Cell; 4] {
-        let (not_after, issuer) = match &self.current {
-            Some(Current { facts, .. }) => (facts.not_after.to_string(), facts.issuer.name.clone()),
-            None => ("-".to_owned(), "-".to_owned()),
-        };
-
-        let mut decision = printable(&self.decision.to_string());
-        if let Some(failure) = self.failure() {
-            decision.push_str(&format!(
-                "\nfailed {} since {}: {}",
-                counted(failure.count.into(), "time", "times"),
-                failure.since,
-                printable(&failure.problem)
-            ));
-        }
-        let color = if self.is_due() { Color::Yellow } else { Color::Green };
-
-        [
-            Cell::new(&self.name),
-            Cell::new(not_after),
-            Cell::new(issuer),
-            Cell::new(decision).fg(color),
-        ]
     }
 }
 
