@@ -31,10 +31,10 @@ pub struct Run<'a> {
 ///
 /// An incident is reported when it appears or is worse than it was, again after a day (a week, if
 /// it is a warning), and once when it is over. One that comes back with the same certificate within
-/// a week may be that of one server of several behind an address: it is over when five runs in a row
-/// have seen nothing of it. A network failure is reported when two runs in a row
-/// have seen it, unless so many endpoints fail together that the probe's own network is the likely
-/// cause: those are one incident, and reported at once.
+/// a week may be that of one server of several behind an address: it is over when five runs in a
+/// row have seen nothing of it. A network failure is reported when two runs in a row have seen it,
+/// unless so many endpoints fail together that the probe's own network is the likely cause: those
+/// are one incident, and reported at once.
 pub fn decide(run: &Run<'_>, memory: &Memory, now: Timestamp) -> (News, State) {
     let before = memory.state();
     let seen = run.outcome.ok().map(RunIndex::of);
@@ -232,8 +232,8 @@ fn due(incident: &Incident, now: Timestamp) -> Option<Change> {
     has_passed(again, notified.at, now).then_some(Change::Reminder)
 }
 
-/// Whether so much time has passed since then. A time that is still to come is from a clock that was
-/// wrong, and would be waited for.
+/// Whether so much time has passed since then. A time that is still to come is from a clock that
+/// was wrong, and would be waited for.
 fn has_passed(time: Duration, since: Timestamp, now: Timestamp) -> bool {
     !(-CLOCKS_DIFFER..time).contains(&(now - since))
 }

@@ -56,8 +56,8 @@ pub struct Incident {
     pub flapping: Option<Flapping>,
 }
 
-/// An incident that came back with the very same certificate after it had been over: several servers
-/// may answer at one address, and a run sees one of them.
+/// An incident that came back with the very same certificate after it had been over: several
+/// servers may answer at one address, and a run sees one of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flapping {
     /// When a run last saw nothing of it.

@@ -124,8 +124,8 @@ impl Current {
 
     /// When the pointer moved, as of `now`.
     ///
-    /// A time that is still to come is from a clock that was wrong. What waits for it would wait for
-    /// ever, so the first second of the leaf's validity, by the CA's clock, takes its place.
+    /// A time that is still to come is from a clock that was wrong. What waits for it would wait
+    /// for ever, so the first second of the leaf's validity, by the CA's clock, takes its place.
     pub fn moved_at(&self, now: Timestamp) -> Timestamp {
         if self.published_at > now + CLOCKS_DIFFER {
             self.facts.not_before

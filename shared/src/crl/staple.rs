@@ -15,7 +15,8 @@ use crate::der::{self, Element};
 use crate::finding::{Finding, Kind, Severity};
 use crate::timestamp::Timestamp;
 
-/// What is wrong with the response for a leaf of an issuer. That there is none is for [`crate::chain`] to judge.
+/// What is wrong with the response for a leaf of an issuer. That there is none is for
+/// [`crate::chain`] to judge.
 ///
 /// GnuTLS and Chromium were asked by hand; what Firefox refuses is in its verifier's source.
 pub fn finding(
@@ -101,7 +102,8 @@ impl Staple {
 }
 
 /// Whether a BasicOCSPResponse is signed neither by the issuer nor by a responder that has a
-/// certificate of the issuer for that (RFC 6960, 4.2.2.2); none if the signature cannot be verified.
+/// certificate of the issuer for that (RFC 6960, 4.2.2.2); none if the signature cannot be
+/// verified.
 fn is_by_others(basic: Element<'_>, issuer: &X509Certificate<'_>) -> Option<bool> {
     let mut fields = der::elements(basic.contents);
     let signed = fields.next()?;

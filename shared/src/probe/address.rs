@@ -157,8 +157,8 @@ mod tests {
         }
     }
 
-    /// Behind a round robin, each server may have a certificate of its own: that was a warning for as
-    /// long as they had.
+    /// Behind a round robin, each server may have a certificate of its own: that was a warning for
+    /// as long as they had.
     #[test]
     fn certificates_that_differ_are_a_warning_where_a_renewal_was_missed() {
         let observation = |last: u8, days_left: i64, findings: Vec<Finding>| {
