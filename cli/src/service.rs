@@ -16,8 +16,6 @@ use neverlapse::text::innermost;
 use neverlapse::timestamp::Timestamp;
 use serde_json::Value;
 use thiserror::Error;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc2822;
 
 /// The services of one region, asked as one identity.
 pub(crate) struct Services {
@@ -174,11 +172,10 @@ impl Services {
     }
 
     fn note_time(&self, headers: &http::HeaderMap) {
-        let date = header(headers, "date")
-            .and_then(|date| OffsetDateTime::parse(&date.replace("GMT", "+0000"), &Rfc2822).ok());
+        let date = header(headers, "date").and_then(|date| Timestamp::from_http(&date));
         if let Some(date) = date {
             let mut times = self.times.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            *times = Some((Timestamp::new(date), Timestamp::now()));
+            *times = Some((date, Timestamp::now()));
         }
     }
 }

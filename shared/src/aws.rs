@@ -18,8 +18,6 @@ use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{self, TlsContext, TrustStore};
 use aws_types::os_shim_internal::{Env, Fs};
 use thiserror::Error;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc2822;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use webpki_root_certs::TLS_SERVER_ROOT_CERTS;
 
@@ -217,9 +215,7 @@ pub fn reason<E: ProvideErrorMetadata + error::Error + 'static>(error: &SdkError
 /// How far this machine's clock is from that of the service that answered, if that is why it may
 /// have refused.
 fn clock(answer: &HttpResponse, now: Timestamp) -> Option<String> {
-    let date = answer.headers().get("date")?.replace("GMT", "+0000");
-    let there = Timestamp::new(OffsetDateTime::parse(&date, &Rfc2822).ok()?);
-    let ahead = now - there;
+    let ahead = now - Timestamp::from_http(answer.headers().get("date")?)?;
     let direction = if ahead.is_negative() { "behind" } else { "ahead of" };
     (ahead.abs() >= CLOCKS_DIFFER).then(|| {
         let minutes = ahead.whole_minutes().abs();

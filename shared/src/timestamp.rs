@@ -14,7 +14,7 @@ use schemars::JsonSchema;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
-use time::format_description::well_known::Rfc3339;
+use time::format_description::well_known::{Rfc2822, Rfc3339};
 use time::macros::utc_datetime;
 use time::{Duration, OffsetDateTime, UtcDateTime};
 
@@ -59,6 +59,13 @@ impl Timestamp {
     /// This many seconds after 1970 began, or the nearest moment that there is.
     pub fn from_unix(seconds: i64) -> Self {
         Self::UNIX_EPOCH + Duration::seconds(seconds)
+    }
+
+    /// The moment of a header field of HTTP (RFC 9110, 5.6.7), such as `Thu, 26 Nov 2026 14:00:00
+    /// GMT`, or the nearest that there is; none if it is not of that form.
+    pub fn from_http(date: &str) -> Option<Self> {
+        let date = OffsetDateTime::parse(&date.replace("GMT", "+0000"), &Rfc2822).ok()?;
+        Some(Self::new(date))
     }
 
     /// The seconds since 1970 began.

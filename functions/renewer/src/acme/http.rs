@@ -19,8 +19,6 @@ use neverlapse::text::causes;
 use neverlapse::timestamp::Timestamp;
 use reqwest::redirect::{Attempt, Policy};
 use serde_json::{Value, json};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc2822;
 
 use super::problem::{self, ProblemType, Step};
 use crate::error::Error;
@@ -303,9 +301,7 @@ pub(crate) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Timesta
     let until = if !whole.is_empty() && whole.bytes().all(|byte| byte.is_ascii_digit()) {
         now + time::Duration::seconds(whole.parse::<u32>().unwrap_or(u32::MAX).into())
     } else {
-        OffsetDateTime::parse(&text.replace("GMT", "+0000"), &Rfc2822)
-            .ok()?
-            .into()
+        Timestamp::from_http(text)?
     };
     Some(until.min(now + LONGEST_ASKED))
 }
