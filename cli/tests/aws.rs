@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -31,17 +31,7 @@ impl Listener {
 
     /// Answers after this time.
     fn slow(answer: &'static str, delay: Duration) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let heard = Arc::new(Mutex::new(Vec::new()));
-        let remembered = heard.clone();
-        thread::spawn(move || {
-            for stream in listener.incoming() {
-                let heard = converse(stream.unwrap(), answer, delay);
-                remembered.lock().unwrap().push(heard);
-            }
-        });
-        Self { address, heard }
+        Self::start(move |stream| converse(stream, answer, delay))
     }
 
     /// Speaks TLS, with a certificate for 127.0.0.1.
@@ -56,14 +46,21 @@ impl Listener {
             .unwrap();
         let config = Arc::new(config);
 
+        Self::start(move |stream| {
+            let connection = ServerConnection::new(config.clone()).unwrap();
+            converse(StreamOwned::new(connection, stream), answer, Duration::ZERO)
+        })
+    }
+
+    /// Remembers what `converse` heard on each connection.
+    fn start(converse: impl Fn(TcpStream) -> String + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let heard = Arc::new(Mutex::new(Vec::new()));
         let remembered = heard.clone();
         thread::spawn(move || {
             for stream in listener.incoming() {
-                let connection = ServerConnection::new(config.clone()).unwrap();
-                let heard = converse(StreamOwned::new(connection, stream.unwrap()), answer, Duration::ZERO);
+                let heard = converse(stream.unwrap());
                 remembered.lock().unwrap().push(heard);
             }
         });

@@ -28,17 +28,19 @@ pub struct Leaf {
 impl Authority {
     /// A CA of its own.
     pub fn new() -> Result<Self> {
-        let root = CertifiedIssuer::self_signed(ca("neverlapse test root"), KeyPair::generate()?)?;
-        let intermediate = CertifiedIssuer::signed_by(ca("neverlapse test issuer"), KeyPair::generate()?, &root)?;
-        Ok(Self { root, intermediate })
+        Self::with(ca("neverlapse test issuer"))
     }
 
     /// A CA whose intermediate ends at `not_after`, perhaps before the leaves that it issues.
     pub fn ending(not_after: Timestamp) -> Result<Self> {
+        let mut intermediate = ca("neverlapse test issuer");
+        intermediate.not_after = not_after.into();
+        Self::with(intermediate)
+    }
+
+    fn with(intermediate: CertificateParams) -> Result<Self> {
         let root = CertifiedIssuer::self_signed(ca("neverlapse test root"), KeyPair::generate()?)?;
-        let mut params = ca("neverlapse test issuer");
-        params.not_after = not_after.into();
-        let intermediate = CertifiedIssuer::signed_by(params, KeyPair::generate()?, &root)?;
+        let intermediate = CertifiedIssuer::signed_by(intermediate, KeyPair::generate()?, &root)?;
         Ok(Self { root, intermediate })
     }
 
