@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use aws_sdk_sns::Client;
 use aws_sdk_sns::config::{Builder, Region};
 use clap::Args;
-use neverlapse::alert::{Sender, Topic, sample, webhook};
+use neverlapse::alert::{Digest, Sender, Topic, sample, webhook};
 use neverlapse::aws;
 use neverlapse::bucket::store::Store;
 use neverlapse::text::printable;
@@ -51,10 +51,12 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
     let mut out = io::stdout();
     let topic = Topic::new(sns, &arn);
     let mut in_any_webhook = false;
-    for digest in sample::digests(&sender, Timestamp::now()) {
-        topic.publish(&digest, &sender).await?;
+    let now = Timestamp::now();
+    let digests = sample::digests(&sender, now);
+    for digest in &digests {
+        topic.publish(digest, &sender).await?;
         let webhooks = match &store {
-            Some(store) => webhook::notify(store, &digest, &sender)
+            Some(store) => webhook::notify(store, digest, &sender)
                 .await
                 .context("the topic was notified, but not every webhook")?,
             None => Vec::new(),
@@ -63,6 +65,11 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
         let places: Vec<_> = places.collect();
         writeln!(out, "sent to {}: {}", places.join(", "), digest.subject)?;
         in_any_webhook |= !webhooks.is_empty();
+    }
+    if let Some(store) = &store {
+        let ends: Vec<_> = digests.iter().flat_map(Digest::ends).collect();
+        let closed = webhook::close(store, &ends, &sender, now).await;
+        closed.context("the topic was notified, but not every webhook that the tests are over")?;
     }
 
     if is_heard || in_any_webhook {

@@ -1,9 +1,10 @@
 //! Sequences of runs that once ended in silence, in a storm of messages, or in "it is over" when it
 //! was not.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use neverlapse::alert::{Change, Digest, Memory, Run, Sender, Watchlist, decide, digest};
+use neverlapse::alert::{Change, Digest, Memory, Notice, Run, Sender, Watchlist, closing, decide, digest};
 use neverlapse::bucket::receipt::{Receipt, Stage};
 use neverlapse::bucket::version::{self, Current, Facts, IssuedBy};
 use neverlapse::delivery::{self, Known, Stored, StoredReceipt, join};
@@ -449,6 +450,45 @@ fn fifty_silent_instances_were_fifty_alerts() {
             "0: over"
         ]
     );
+}
+
+/// A service for incidents was told of three instances, and never of the end of any when a fourth
+/// made them one incident: its own records stayed open for ever.
+#[test]
+fn what_became_part_of_another_incident_was_never_closed() {
+    let mut world = World::new("");
+    world.publish(START);
+    let mut runs = Vec::new();
+    for (hour, silent) in [3, 4, 0].into_iter().enumerate() {
+        let now = START + Duration::hours(hour as i64);
+        for n in 0..10 {
+            world.receipt(&format!("AROA:i-{n:02}"), Stage::Served, now);
+            if n < silent {
+                world.receipts.last_mut().unwrap().next_by = now - Duration::MINUTE;
+            }
+        }
+        let mut report = Report::new(now, now, Vec::new());
+        report.certificates = vec![world.report(now)];
+        let run = Run {
+            outcome: Ok(&report),
+            watchlist: &Watchlist::default(),
+            weekly: false,
+        };
+        let (news, mut state) = decide(&run, &world.memory, now);
+        let closed: BTreeSet<_> = closing(&state.unclosed)
+            .into_iter()
+            .map(|entry| entry.incident)
+            .collect();
+        state.unclosed.clear();
+        world.memory = Memory::Known(state);
+        let keys: BTreeSet<_> = news.notices.iter().map(Notice::key).collect();
+        runs.push((keys, closed));
+    }
+
+    let [(three, none), (all, closed), (over, nothing)] = runs.try_into().unwrap();
+    assert_eq!((three.len(), none.len(), all.len(), nothing.len()), (3, 0, 1, 0));
+    assert_eq!(closed, three);
+    assert_eq!(over, all);
 }
 
 /// The tenth of six days is less than a day between runs: one warning, and then it had expired.

@@ -216,6 +216,43 @@ async fn slack_gets_what_it_missed() {
     assert!(!world.log().contains(slack.secret()));
 }
 
+/// What a pager missed was sent again as far as it was open: the ends were lost, and its own records
+/// stayed open.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pager_gets_the_ends_that_it_missed() {
+    let world = World::open().await;
+    let pager = Webhook::start().await.unwrap();
+    let body = r#"{"action": "{{action}}", "incident": "{{incident}}"}"#;
+    let webhook = format!(
+        "[[webhook]]\nname = \"pager\"\nurl = \"{}\"\nper_incident = true\n",
+        pager.url
+    );
+    world
+        .put("secrets/webhooks.toml", &format!("{webhook}body = '{body}'\n"))
+        .await;
+    world.watch(&["soon", "expired"]).await;
+    world.run_and_hear().await;
+    let [expired, soon] = pager.taken().try_into().expect("two incidents");
+    assert_eq!(
+        (&expired["action"], &soon["action"]),
+        (&json!("trigger"), &json!("trigger"))
+    );
+    assert_ne!(expired["incident"], soon["incident"]);
+
+    pager.refuse(true);
+    world.watch(&["soon"]).await;
+    let failed = world.probe.invoke(json!({})).await.unwrap_err().to_string();
+    assert!(failed.contains("pager was not notified: it answered 403"), "{failed}");
+    world.alert().await.expect("the topic is told all the same");
+
+    pager.refuse(false);
+    world.run_and_hear_nothing().await;
+    let ended = json!({"action": "resolve", "incident": expired["incident"]});
+    assert_eq!(pager.taken(), [ended, soon]);
+    world.run_and_hear_nothing().await;
+    assert_eq!(pager.taken(), Vec::<Value>::new(), "it was told everything");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_log_has_a_line_of_json_for_each_decision_with_the_request() {
     let world = World::open().await;

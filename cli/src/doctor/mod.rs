@@ -216,7 +216,7 @@ impl Patient {
             .publish(digest, &sender)
             .await?;
         webhook::notify(store, digest, &sender).await?;
-        Ok(())
+        Ok(webhook::close(store, &digest.ends(), &sender, self.now).await?)
     }
 }
 

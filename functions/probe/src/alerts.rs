@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use lambda_runtime::tracing::{error, info, warn};
 use neverlapse::alert::{
-    Composed, Digest, KEY, Memory, News, Run, Sender, State, Topic, Watchlist, compose, sns, webhook,
+    Composed, Digest, KEY, Memory, News, Notice, Run, Sender, State, Topic, Watchlist, closing, compose, sns, webhook,
 };
 use neverlapse::bucket::store::{self, Expecting, Object, Store, Tagged};
 use neverlapse::report::Report;
@@ -76,8 +76,15 @@ impl Alerts {
 
         // Webhooks come first, because the topic's message says when one could not be reached.
         let owed = if state.slack_missed { &everything } else { &digest };
-        let posted = self.post(owed.as_ref()).await;
+        let posted = self.post(owed.as_ref(), &state, now).await;
         state.slack_missed = posted.is_err();
+        if posted.is_ok() {
+            state.unclosed.clear();
+        } else {
+            // A service that was not notified of an end would keep its own record open for ever.
+            let ended = news.notices.into_iter().filter(|notice| !notice.change.is_firing());
+            ended.for_each(|notice| state.add_unclosed(notice));
+        }
 
         if let Some(mut digest) = digest {
             if let Err(problem) = &posted {
@@ -153,19 +160,21 @@ impl Alerts {
         Ok(())
     }
 
-    /// Posts to the webhooks, if there are any and something to report.
+    /// Posts to the webhooks, if there are any and something to report: the ends of incidents that
+    /// earlier messages did not report there, and then the digest.
     ///
     /// The error is for people, and does not show the webhook's URL.
-    async fn post(&self, digest: Option<&Digest>) -> Result<(), String> {
-        let Some(digest) = digest else { return Ok(()) };
-        match webhook::notify(&self.store, digest, &self.sender).await {
-            Ok(_) => Ok(()),
-            Err(error) => {
-                let problem = error.to_string();
-                error!(problem, "a webhook was not notified");
-                Err(problem)
-            }
-        }
+    async fn post(&self, digest: Option<&Digest>, state: &State, now: Timestamp) -> Result<(), String> {
+        let closed = webhook::close(&self.store, &closing(&state.unclosed), &self.sender, now).await;
+        let notified = match digest {
+            Some(digest) => webhook::notify(&self.store, digest, &self.sender).await.map(drop),
+            None => Ok(()),
+        };
+        closed.and(notified).map_err(|error| {
+            let problem = error.to_string();
+            error!(problem, "a webhook was not notified");
+            problem
+        })
     }
 }
 
@@ -180,7 +189,7 @@ fn log(news: &News) {
         let change = notice.change.to_string();
         info!(place = %incident.place, code = incident.code.as_str(), severity = %incident.severity, change, what = incident.message, "to be reported");
     }
-    for incident in &news.open {
+    for Notice { incident, .. } in &news.open {
         info!(place = %incident.place, code = incident.code.as_str(), severity = %incident.severity, "open, and reported before");
     }
 }

@@ -8,7 +8,7 @@ use neverlapse::bucket::version::Current;
 use neverlapse::finding::{Code, Severity, Span};
 use neverlapse::renewal::request::{Request, RequestedBy};
 use neverlapse::renewal::{Renewal, RenewalFailure, RequestStage};
-use neverlapse::text::counted;
+use neverlapse::text::{counted, sha256};
 use neverlapse::timestamp::Timestamp;
 
 use crate::dns::change::Removal;
@@ -222,8 +222,8 @@ impl Notifier {
         } else {
             (Severity::Ok, format!("OK: {name} is renewed until {}", facts.not_after))
         };
-        self.send(severity, &subject, &published_text(&text, failure.as_ref(), missed))
-            .await;
+        let text = published_text(&text, failure.as_ref(), missed);
+        self.send_about(name, severity, &subject, &text).await;
         Ok(())
     }
 
@@ -285,14 +285,33 @@ impl Notifier {
             let mut text = failure_text(name, &failure, current, &state);
             text.push_str(&next_step(name, error));
             let _ = writeln!(text, "\nMore on this: {}", Code::RenewalFailed.entry());
-            self.send(Severity::Warning, &subject, &text).await;
+            self.send_about(name, Severity::Warning, &subject, &text).await;
         }
     }
 
-    /// Sends an alert to Slack, if there is a webhook, and to the topic. A failure must not undo a
-    /// renewal: it is logged, and the probe's next run reports the certificate's state.
+    /// Sends an alert about how the renewal of a certificate goes: that it works again ends for a
+    /// service what began with its failure.
+    async fn send_about(&self, name: &str, severity: Severity, subject: &str, text: &str) {
+        let Sender {
+            stack, region, account, ..
+        } = &self.sender;
+        let thread = sha256(format!("renewal {name} {stack} {region} {account}").as_bytes());
+        let digest = Digest::plain(subject, text, severity, Timestamp::now());
+        self.send_digest(Digest {
+            thread: thread[..16].to_owned(),
+            ..digest
+        })
+        .await;
+    }
+
     async fn send(&self, severity: Severity, subject: &str, text: &str) {
-        let mut digest = Digest::plain(subject, text, severity, Timestamp::now());
+        self.send_digest(Digest::plain(subject, text, severity, Timestamp::now()))
+            .await;
+    }
+
+    /// Sends an alert to the webhooks, if there are any, and to the topic. A failure must not undo a
+    /// renewal: it is logged, and the probe's next run reports the certificate's state.
+    async fn send_digest(&self, mut digest: Digest) {
         let subject = digest.subject.clone();
 
         if let Err(failed) = webhook::notify(&self.history.store, &digest, &self.sender).await {

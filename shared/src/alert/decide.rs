@@ -67,10 +67,15 @@ pub fn decide(run: &Run<'_>, memory: &Memory, now: Timestamp) -> (News, State) {
         draft.add_found(id, incident, waits);
     }
     for (id, incident) in before.incidents {
-        if !draft.state.incidents.contains_key(&id) && !run.watchlist.is_quiet(&incident.place) {
-            let fate = fate(seen.as_ref(), incident.clone(), &troubled);
-            draft.add_missing(id, incident, fate, seen.is_some());
+        if draft.state.incidents.contains_key(&id) {
+            continue;
         }
+        let fate = if run.watchlist.is_quiet(&incident.place) {
+            Fate::Silenced
+        } else {
+            fate(seen.as_ref(), incident.clone(), &troubled)
+        };
+        draft.add_missing(id, incident, fate, seen.is_some());
     }
     if run.weekly {
         draft.add_all_fine();
@@ -109,6 +114,7 @@ impl Draft {
             state: State {
                 fine_at: before.fine_at,
                 slack_missed: before.slack_missed,
+                unclosed: before.unclosed.clone(),
                 absent: (before.absent.iter())
                     .filter(|(_, absence)| absence.is_recent(now))
                     .map(|(id, absence)| (id.clone(), *absence))
@@ -132,11 +138,11 @@ impl Draft {
         let incident = match change {
             Some(change) => {
                 let incident = incident.notified_at(self.now);
-                self.notify(change, incident.clone());
+                self.notify(&id, change, incident.clone());
                 incident
             }
             None if is_known => {
-                self.news.open.push(incident.clone());
+                self.add_open(&id, incident.clone());
                 incident.eased()
             }
             None => incident,
@@ -157,7 +163,12 @@ impl Draft {
                     return;
                 }
             },
-            Fate::Merged => return,
+            Fate::Silenced => {
+                if is_known {
+                    self.state.add_unclosed(Notice::new(&id, Change::Resolved, before));
+                }
+                return;
+            }
         };
 
         // A run that probed nothing has one thing to say, and it is not this.
@@ -165,12 +176,12 @@ impl Draft {
         let incident = match due(&incident, self.now).filter(|_| is_reminder_possible) {
             Some(change) => {
                 let incident = incident.notified_at(self.now);
-                self.notify(change, out_of_sight(incident.clone()));
+                self.notify(&id, change, out_of_sight(incident.clone()));
                 incident
             }
             None => {
                 if is_known {
-                    self.news.open.push(incident.clone());
+                    self.add_open(&id, incident.clone());
                 }
                 incident
             }
@@ -184,9 +195,9 @@ impl Draft {
             return;
         }
         if let Some(absence) = incident.absence(self.now).filter(|_| change == Change::Resolved) {
-            self.state.absent.insert(id, absence);
+            self.state.absent.insert(id.clone(), absence);
         }
-        self.notify(change, incident);
+        self.notify(&id, change, incident);
     }
 
     /// Adds that everything is fine, if it is and a week has passed.
@@ -205,8 +216,12 @@ impl Draft {
         self.state.ipv6_noted = lacks_ipv6 && (is_noted || self.news.lacks_ipv6);
     }
 
-    fn notify(&mut self, change: Change, incident: Incident) {
-        self.news.notices.push(Notice { change, incident });
+    fn add_open(&mut self, id: &str, incident: Incident) {
+        self.news.open.push(Notice::new(id, Change::Reminder, incident));
+    }
+
+    fn notify(&mut self, id: &str, change: Change, incident: Incident) {
+        self.news.notices.push(Notice::new(id, change, incident));
     }
 }
 

@@ -16,8 +16,9 @@ pub(super) enum Fate {
     Open(Box<Incident>),
     /// It is over, or nobody watches the place any more.
     Resolved(Change),
-    /// It goes on as part of another incident.
-    Merged,
+    /// It ends without a word: it goes on as part of another incident, or nobody wants to hear of
+    /// the place any more.
+    Silenced,
 }
 
 /// What became of an incident of a place, given what the run saw, if it saw anything. `troubled`
@@ -106,7 +107,7 @@ fn of_instances(found: &CertificateReport, mut incident: Incident, troubled: &BT
         .instances
         .retain(|instance| !troubled.contains(&(place.clone(), instance.clone())));
     if incident.instances.is_empty() && had_instances {
-        return Fate::Merged;
+        return Fate::Silenced;
     }
 
     // A newer version may have given an instance more time; that is no reason to say that it has

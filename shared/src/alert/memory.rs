@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::incident::{Absence, Incident, Notified};
+use super::news::Notice;
 use crate::bucket::document::{self, Document, Error};
 use crate::timestamp::Timestamp;
 
@@ -30,6 +31,10 @@ pub struct State {
     /// Slack missed a message, and is owed everything that is open.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub slack_missed: bool,
+    /// Incidents that ended, which services that keep a record of each have not been told; by what
+    /// those call them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub unclosed: BTreeMap<String, Incident>,
     /// People were notified that addresses are left out for lack of IPv6, and they still are.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ipv6_noted: bool,
@@ -101,12 +106,18 @@ impl Default for State {
             absent: BTreeMap::new(),
             fine_at: None,
             slack_missed: false,
+            unclosed: BTreeMap::new(),
             ipv6_noted: false,
         }
     }
 }
 
 impl State {
+    /// Remembers an incident that ended until the services that keep a record of it are told.
+    pub fn add_unclosed(&mut self, ended: Notice) {
+        self.unclosed.insert(ended.key(), ended.incident);
+    }
+
     /// Takes in what another run wrote meanwhile. Each notification of either run stays; an
     /// incident that only one of them knows stays too, and the next run will see what became of it.
     pub fn merged(mut self, other: Self) -> Self {
@@ -124,6 +135,7 @@ impl State {
         }
         self.fine_at = self.fine_at.max(other.fine_at);
         self.slack_missed |= other.slack_missed;
+        self.unclosed.extend(other.unclosed);
         self.ipv6_noted |= other.ipv6_noted;
         self
     }

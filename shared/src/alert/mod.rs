@@ -29,7 +29,7 @@ pub use self::channel::sns::Topic;
 pub use self::channel::{amazon_q, slack, sns, webhook};
 pub use self::compose::{Composed, compose};
 pub use self::decide::{Run, decide};
-pub use self::digest::{Digest, Entry, Section, digest};
+pub use self::digest::{Digest, Entry, Section, closing, digest};
 pub use self::incident::{Absence, CONFIRMED, Flapping, Incident, Notified, Outage, Place};
 pub use self::memory::{KEY, Memory, SCHEMA, State};
 pub use self::news::{Change, News, Notice};

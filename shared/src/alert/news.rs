@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::incident::Incident;
 use crate::finding::Code;
+use crate::text::sha256;
 use crate::timestamp::Timestamp;
 
 /// Everything that people should hear of after a run.
@@ -15,8 +16,9 @@ use crate::timestamp::Timestamp;
 pub struct News {
     /// Worst first, what is resolved last.
     pub notices: Vec<Notice>,
-    /// What is still open, was reported before, and needs no reminder today; worst first.
-    pub open: Vec<Incident>,
+    /// What is still open, was reported before, and needs no reminder today; worst first. Each is
+    /// the reminder for a reader who missed earlier messages.
+    pub open: Vec<Notice>,
     /// It is time to say that everything is fine, and it is.
     pub all_fine: bool,
     /// Addresses are left out for lack of IPv6, and people have not heard of that.
@@ -26,6 +28,8 @@ pub struct News {
 /// One incident with what happened to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
+    /// Names the incident from run to run.
+    pub id: String,
     /// What happened to it.
     pub change: Change,
     /// The incident, as it is or as it was last.
@@ -57,11 +61,7 @@ impl News {
 
     /// The same for a reader who missed earlier messages: everything that is open is a reminder.
     pub fn with_everything_open(mut self) -> Self {
-        let reminders = self.open.drain(..).map(|incident| Notice {
-            change: Change::Reminder,
-            incident,
-        });
-        self.notices.extend(reminders);
+        self.notices.append(&mut self.open);
         self.sort();
         self
     }
@@ -69,12 +69,29 @@ impl News {
     /// Puts the worst first.
     pub(super) fn sort(&mut self) {
         self.notices.sort_by(Notice::worst_first);
-        self.open
-            .sort_by(|a, b| b.level().cmp(&a.level()).then_with(|| a.place.cmp(&b.place)));
+        self.open.sort_by(|a, b| {
+            let (a, b) = (&a.incident, &b.incident);
+            b.level().cmp(&a.level()).then_with(|| a.place.cmp(&b.place))
+        });
     }
 }
 
 impl Notice {
+    pub(super) fn new(id: &str, change: Change, incident: Incident) -> Self {
+        Self {
+            id: id.to_owned(),
+            change,
+            incident,
+        }
+    }
+
+    /// What a service outside calls the incident: the same from its first message to its last,
+    /// another when it happens again, and its own among several at one place.
+    pub fn key(&self) -> String {
+        let since = self.incident.since.unix();
+        sha256(format!("{} {since}", self.id).as_bytes())[..16].to_owned()
+    }
+
     fn worst_first(&self, other: &Self) -> Ordering {
         let (ours, theirs) = (&self.incident, &other.incident);
         (other.change.is_firing().cmp(&self.change.is_firing()))

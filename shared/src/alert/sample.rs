@@ -70,14 +70,21 @@ pub fn digests(sender: &Sender, now: Timestamp) -> Vec<Digest> {
 
 /// The digest marked as a test: nobody should take it for real.
 fn marked(mut digest: Digest) -> Digest {
-    let subject = format!("TEST {}", digest.subject);
-    digest.subject = subject.chars().take(SUBJECT_LENGTH).collect();
+    for entry in digest.sections.iter_mut().flat_map(|section| &mut section.entries) {
+        entry.subject = marked_subject(&entry.subject);
+        entry.incident = format!("test-{}", entry.incident);
+    }
+    digest.subject = marked_subject(&digest.subject);
     digest.summary = format!(
         "This is a test by `neverlapse test-alert`. Nothing that it reports is real, nor are its dates.\n\n{}",
         digest.summary
     );
     digest.thread = format!("test-{}", digest.thread);
     digest
+}
+
+fn marked_subject(subject: &str) -> String {
+    format!("TEST {subject}").chars().take(SUBJECT_LENGTH).collect()
 }
 
 /// What is wrong, besides the end of shop.example.com's certificate.

@@ -40,13 +40,7 @@ type Failed = (Error, Option<Duration>);
 impl Address {
     /// An address that takes JSON, unless a header says otherwise.
     pub fn new(url: &str) -> Result<Self, Error> {
-        let url: reqwest::Url = url.trim().parse().map_err(|_| Error::Invalid)?;
-        // In clear only to this machine.
-        let is_here = matches!(url.host_str(), Some("127.0.0.1" | "localhost"));
-        if url.scheme() != "https" && !(url.scheme() == "http" && is_here) {
-            return Err(Error::Invalid);
-        }
-
+        let url = parsed(url)?;
         let tls = Roots::public().client_config().map_err(|error| Error::Unreachable {
             reason: error.to_string(),
         })?;
@@ -58,6 +52,12 @@ impl Address {
             .map_err(unreachable)?;
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
         Ok(Self { url, headers, client })
+    }
+
+    /// Another address that takes the same headers.
+    pub fn at(&self, url: &str) -> Result<Self, Error> {
+        let url = parsed(url)?;
+        Ok(Self { url, ..self.clone() })
     }
 
     /// The same address with another header, which takes the place of one of its name.
@@ -120,6 +120,17 @@ impl Address {
 impl fmt::Debug for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Address { .. }")
+    }
+}
+
+fn parsed(url: &str) -> Result<reqwest::Url, Error> {
+    let url: reqwest::Url = url.trim().parse().map_err(|_| Error::Invalid)?;
+    // In clear only to this machine.
+    let is_here = matches!(url.host_str(), Some("127.0.0.1" | "localhost"));
+    if url.scheme() == "https" || url.scheme() == "http" && is_here {
+        Ok(url)
+    } else {
+        Err(Error::Invalid)
     }
 }
 

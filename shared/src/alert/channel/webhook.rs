@@ -2,7 +2,6 @@
 //! that its service wants.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use futures::future::join_all;
 use serde::Deserialize;
@@ -14,6 +13,7 @@ use crate::alert::digest::message::{Digest, Entry};
 use crate::alert::sender::Sender;
 use crate::bucket::store::Store;
 use crate::finding::Severity;
+use crate::text::cut_utf16;
 use crate::timestamp::Timestamp;
 
 /// Where the webhooks are described in the bucket. URLs and headers in it are secrets.
@@ -41,8 +41,12 @@ pub async fn notify(store: &Store, digest: &Digest, sender: &Sender) -> Result<V
             Ok(webhooks) => webhooks,
             Err(problem) => return vec![Err(problem)],
         };
-        let wanted = webhooks.iter().filter(|webhook| webhook.wants(digest.severity));
-        join_all(wanted.map(|webhook| webhook.notify(digest, sender))).await
+        let posts = webhooks
+            .iter()
+            .map(|webhook| (webhook, webhook.messages(digest, sender)))
+            .filter(|(_, messages)| !messages.is_empty())
+            .map(|(webhook, messages)| webhook.post_all(messages));
+        join_all(posts).await
     };
     let (slack, others) = tokio::join!(slack, others);
 
@@ -56,6 +60,25 @@ pub async fn notify(store: &Store, digest: &Digest, sender: &Sender) -> Result<V
     }
     if failed.is_empty() {
         Ok(notified)
+    } else {
+        Err(NotNotified { failed })
+    }
+}
+
+/// Tells the services that have an incident for each message of incidents that ended without one.
+pub async fn close(store: &Store, ended: &[Entry], sender: &Sender, at: Timestamp) -> Result<(), NotNotified> {
+    if ended.is_empty() {
+        return Ok(());
+    }
+    let webhooks = read(store)
+        .await
+        .map_err(|problem| NotNotified { failed: vec![problem] })?;
+    let posts = webhooks
+        .iter()
+        .map(|webhook| webhook.post_all(webhook.closings(ended, at, sender)));
+    let failed: Vec<_> = join_all(posts).await.into_iter().filter_map(Result::err).collect();
+    if failed.is_empty() {
+        Ok(())
     } else {
         Err(NotNotified { failed })
     }
@@ -131,6 +154,8 @@ struct WrittenWebhook {
     min_severity: Option<Severity>,
     #[serde(default)]
     per_incident: bool,
+    resolve_url: Option<String>,
+    resolve_body: Option<String>,
 }
 
 /// One service to notify.
@@ -144,6 +169,17 @@ struct Webhook {
     min_severity: Option<Severity>,
     /// Whether each incident is a message of its own.
     per_incident: bool,
+    /// Where what is resolved goes, if not to `address`.
+    resolve_url: Option<String>,
+    /// The template of what is resolved, if it is another one.
+    resolve_template: Option<String>,
+}
+
+/// What a service is sent.
+struct Message {
+    /// If it is not that of the webhook.
+    url: Option<String>,
+    body: String,
 }
 
 impl WrittenWebhook {
@@ -156,6 +192,9 @@ impl WrittenWebhook {
             }
             address = address.with_header(name, value)?;
         }
+        if let Some(url) = &self.resolve_url {
+            address.at(&url.replace(INCIDENT, ""))?;
+        }
         Ok(Webhook {
             name: self.name,
             address,
@@ -163,6 +202,8 @@ impl WrittenWebhook {
             is_json,
             min_severity: self.min_severity,
             per_incident: self.per_incident,
+            resolve_url: self.resolve_url,
+            resolve_template: self.resolve_body,
         })
     }
 }
@@ -173,37 +214,59 @@ impl Webhook {
         severity == Severity::Ok || self.min_severity.is_none_or(|least| severity >= least)
     }
 
-    async fn notify(&self, digest: &Digest, sender: &Sender) -> Result<String, String> {
-        for body in self.bodies(digest, sender) {
-            let posted = self.address.post(&body).await;
-            posted.map_err(|error| format!("{} was not notified: {error}", self.name))?;
+    /// Posts each of the messages. One that is refused keeps none of the others back; a service
+    /// that does not answer, or is busy, is left alone.
+    async fn post_all(&self, messages: Vec<Message>) -> Result<String, String> {
+        let mut failed = None;
+        for message in messages {
+            let Err(error) = self.post(&message).await else {
+                continue;
+            };
+            let is_about_message = matches!(error, post::Error::Refused { status: 400..429, .. });
+            failed = Some(format!("{} was not notified: {error}", self.name));
+            if !is_about_message {
+                break;
+            }
         }
-        Ok(self.name.clone())
+        failed.map_or_else(|| Ok(self.name.clone()), Err)
     }
 
-    /// The messages of a digest: one, or one for each incident in it.
-    fn bodies(&self, digest: &Digest, sender: &Sender) -> Vec<String> {
+    async fn post(&self, message: &Message) -> Result<(), post::Error> {
+        match &message.url {
+            Some(url) => self.address.at(url)?.post(&message.body).await,
+            None => self.address.post(&message.body).await,
+        }
+    }
+
+    /// The messages of a digest: one, or one for each incident in it. None if it has nothing that
+    /// is bad enough, and nothing that is resolved.
+    fn messages(&self, digest: &Digest, sender: &Sender) -> Vec<Message> {
         let entries: Vec<_> = (digest.sections.iter()).flat_map(|section| &section.entries).collect();
         if !self.per_incident || entries.is_empty() {
-            return vec![self.filled(&Values::of(digest, sender))];
+            let is_wanted = self.wants(digest.severity) || entries.iter().any(|entry| !entry.change.is_firing());
+            let message = is_wanted.then(|| self.filled(&Values::of(digest, sender)));
+            return message.into_iter().collect();
         }
 
-        let wanted = entries.into_iter().filter(|entry| {
-            let severity = if entry.change.is_firing() {
-                entry.severity
-            } else {
-                Severity::Ok
-            };
-            self.wants(severity)
-        });
+        let wanted = entries.into_iter().filter(|entry| self.wants(severity(entry)));
         wanted
-            .map(|entry| self.filled(&Values::of_entry(entry, digest, sender)))
+            .map(|entry| self.filled(&Values::of_entry(entry, digest.at, sender)))
             .collect()
     }
 
-    fn filled(&self, values: &Values) -> String {
-        let mut body = self.template.clone();
-        for (name, value) in &values.0 {
+    /// What closes incidents, if each is a message of its own.
+    fn closings(&self, ended: &[Entry], at: Timestamp, sender: &Sender) -> Vec<Message> {
+        let ended = ended.iter().filter(|_| self.per_incident);
+        ended
+            .map(|entry| self.filled(&Values::of_entry(entry, at, sender)))
+            .collect()
+    }
+
+    fn filled(&self, values: &Values) -> Message {
+        let resolving = self.resolve_url.as_ref().filter(|_| values.is_resolved);
+        let template = self.resolve_template.as_ref().filter(|_| values.is_resolved);
+        let mut body = template.unwrap_or(&self.template).clone();
+        for (name, value) in &values.named {
             let value = if self.is_json {
                 json_escaped(value)
             } else {
@@ -211,12 +274,20 @@ impl Webhook {
             };
             body = body.replace(&format!("{{{{{name}}}}}"), &value);
         }
-        body
+        Message {
+            // It is of letters and digits.
+            url: resolving.map(|url| url.replace(INCIDENT, &values.incident)),
+            body,
+        }
     }
 }
 
 /// What can stand in a template between double braces.
-struct Values(Vec<(&'static str, String)>);
+struct Values {
+    named: Vec<(&'static str, String)>,
+    incident: String,
+    is_resolved: bool,
+}
 
 impl Values {
     fn of(digest: &Digest, sender: &Sender) -> Self {
@@ -231,29 +302,20 @@ impl Values {
         )
     }
 
-    fn of_entry(entry: &Entry, digest: &Digest, sender: &Sender) -> Self {
-        let severity = if entry.change.is_firing() {
-            entry.severity
-        } else {
-            Severity::Ok
-        };
-        let subject = format!(
-            "{}: {}, {}",
-            severity.to_string().to_uppercase(),
-            entry.place,
-            entry.words()
-        );
+    fn of_entry(entry: &Entry, at: Timestamp, sender: &Sender) -> Self {
         let mut text = format!("{}\n{}\n", entry.words(), entry.history);
         if let Some(step) = &entry.next_step {
             text.push_str(&format!("What to do: {step}\n"));
         }
-        Self::new(severity, &subject, &text, &entry.incident, digest.at, sender)
+        let text = cut_utf16(&text, TEXT);
+        Self::new(severity(entry), &entry.subject, &text, &entry.incident, at, sender)
     }
 
     /// The text comes last: what looks like a placeholder in it stays as it is.
     fn new(severity: Severity, subject: &str, text: &str, incident: &str, at: Timestamp, sender: &Sender) -> Self {
-        let action = if severity == Severity::Ok { "resolve" } else { "trigger" };
-        Self(vec![
+        let is_resolved = severity == Severity::Ok;
+        let action = if is_resolved { "resolve" } else { "trigger" };
+        let named = vec![
             ("action", action.to_owned()),
             ("severity", severity.to_string()),
             ("incident", incident.to_owned()),
@@ -264,13 +326,21 @@ impl Values {
             ("report", sender.report()),
             ("subject", subject.to_owned()),
             ("text", text.to_owned()),
-        ])
+        ];
+        Self {
+            named,
+            incident: incident.to_owned(),
+            is_resolved,
+        }
     }
 }
 
-impl fmt::Debug for Values {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.0.iter().map(|(name, _)| name)).finish()
+/// How bad it is; what is resolved is fine.
+fn severity(entry: &Entry) -> Severity {
+    if entry.change.is_firing() {
+        entry.severity
+    } else {
+        Severity::Ok
     }
 }
 
@@ -280,6 +350,8 @@ fn json_escaped(text: &str) -> String {
     quoted[1..quoted.len() - 1].to_owned()
 }
 
+/// As `resolve_url` has it.
+const INCIDENT: &str = "{{incident}}";
 /// Services cut what is longer, or refuse it.
 const TEXT: usize = 8_000;
 
@@ -288,6 +360,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::alert::news::Change;
     use crate::alert::sample;
     use crate::timestamp;
 
@@ -309,14 +382,14 @@ mod tests {
         let (digests, sender) = digests();
         let teams = webhook("body = '{\"text\": \"{{subject}}\\n{{text}}\", \"at\": \"{{at}}\"}'");
         for digest in &digests {
-            let [body] = teams.bodies(digest, &sender).try_into().unwrap();
-            let body: Value = serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}"));
+            let body = &teams.messages(digest, &sender)[0].body;
+            let body: Value = serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {body}"));
             assert!(body["text"].as_str().unwrap().starts_with(&digest.subject), "{body}");
             assert_eq!(body["at"], digest.at.rfc3339());
         }
 
         let ntfy = webhook("body = '{{subject}}'\nheaders = { Content-Type = \"text/plain\" }");
-        assert_eq!(ntfy.bodies(&digests[0], &sender), [digests[0].subject.clone()]);
+        assert_eq!(ntfy.messages(&digests[0], &sender)[0].body, digests[0].subject);
     }
 
     /// What opened an incident has to close the same one.
@@ -326,9 +399,9 @@ mod tests {
         let pager = webhook(
             "body = '{\"event_action\": \"{{action}}\", \"dedup_key\": \"{{incident}}\"}'\nper_incident = true\nmin_severity = \"critical\"",
         );
-        let events: Vec<Value> = (digests.iter().filter(|digest| pager.wants(digest.severity)))
-            .flat_map(|digest| pager.bodies(digest, &sender))
-            .map(|body| serde_json::from_str(&body).unwrap())
+        let events: Vec<Value> = (digests.iter())
+            .flat_map(|digest| pager.messages(digest, &sender))
+            .map(|message| serde_json::from_str(&message.body).unwrap())
             .collect();
         let of = |action: &str| {
             let events = events.iter().filter(|event| event["event_action"] == action);
@@ -346,6 +419,33 @@ mod tests {
         assert!(!pager.wants(Severity::Warning) && pager.wants(Severity::Critical) && pager.wants(Severity::Ok));
     }
 
+    /// With a warning in the same run, the end of a critical incident was not sent to a service that
+    /// wants what is critical.
+    #[test]
+    fn what_is_resolved_is_sent_whatever_else_a_run_found() {
+        let (digests, sender) = digests();
+        let mixed = digests.iter().find_map(|digest| {
+            let mut mixed = digest.clone();
+            mixed.severity = Severity::Warning;
+            let mut entries = mixed.sections.iter_mut().flat_map(|section| &mut section.entries);
+            let first = entries.next()?;
+            first.change = Change::Resolved;
+            first.severity = Severity::Critical;
+            entries.for_each(|entry| entry.severity = Severity::Warning);
+            Some(mixed)
+        });
+        for per_incident in [true, false] {
+            let pager = webhook(&format!(
+                "body = '{{{{action}}}}'\nmin_severity = \"critical\"\nper_incident = {per_incident}"
+            ));
+            assert_eq!(
+                pager.messages(mixed.as_ref().unwrap(), &sender).len(),
+                1,
+                "{per_incident}"
+            );
+        }
+    }
+
     #[test]
     fn the_examples_in_the_documentation() {
         let page = include_str!("../../../../docs/integrations.md");
@@ -356,14 +456,27 @@ mod tests {
 
         let (digests, sender) = digests();
         for webhook in webhooks {
-            let bodies: Vec<_> = digests
+            let messages: Vec<_> = digests
                 .iter()
-                .flat_map(|digest| webhook.bodies(digest, &sender))
+                .flat_map(|digest| webhook.messages(digest, &sender))
                 .collect();
-            for body in bodies {
+            for Message { url, body } in messages {
                 assert!(!body.contains("{{"), "{body}");
-                let is_json = serde_json::from_str::<Value>(&body).is_ok();
-                assert_eq!(is_json, webhook.is_json, "{}: {body}", webhook.name);
+                // Opsgenie closes an alert at an address of its own.
+                let is_closed =
+                    url.is_some_and(|url| url.ends_with("/close?identifierType=alias") && !url.contains("{{"));
+                assert_eq!(
+                    is_closed,
+                    webhook.name == "Opsgenie" && !body.contains("message"),
+                    "{body}"
+                );
+                let json = serde_json::from_str::<Value>(&body).ok();
+                assert_eq!(json.is_some(), webhook.is_json, "{}: {body}", webhook.name);
+                // Opsgenie refuses a message of more than 130 characters, PagerDuty a summary of more
+                // than 1,024.
+                let json = json.unwrap_or_default();
+                let subject = json["message"].as_str().or(json["payload"]["summary"].as_str());
+                assert!(subject.unwrap_or_default().len() < 100, "{}: {body}", webhook.name);
             }
         }
     }

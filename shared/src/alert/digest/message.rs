@@ -76,6 +76,9 @@ pub struct Entry {
     /// Since when, and whether that is news.
     #[serde(skip)]
     pub history: String,
+    /// The subject of a message about it alone, as [`Digest::subject`].
+    #[serde(skip)]
+    pub subject: String,
 }
 
 impl Digest {
@@ -91,6 +94,19 @@ impl Digest {
             notes: Vec::new(),
             at: now,
         }
+    }
+
+    /// The ends of the incidents in it: a service that keeps a record of each must not keep those of
+    /// a test.
+    pub fn ends(&self) -> Vec<Entry> {
+        let entries = self.sections.iter().flat_map(|section| &section.entries);
+        let firing = entries.filter(|entry| entry.change.is_firing()).cloned();
+        let ends = firing.map(|entry| Entry {
+            change: Change::Resolved,
+            next_step: None,
+            ..entry
+        });
+        ends.collect()
     }
 
     /// Where people look up the codes in brackets, by the example of the worst.

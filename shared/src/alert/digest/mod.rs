@@ -5,4 +5,4 @@ mod wording;
 mod words;
 
 pub use self::message::{Digest, Entry, Section};
-pub use self::words::digest;
+pub use self::words::{closing, digest};

@@ -1,6 +1,6 @@
 //! News become a digest: which places it names, in which order, and what it says about each.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write;
 
 use super::message::{Digest, Entry, REMOVED, Section, ascii};
@@ -37,7 +37,7 @@ pub fn digest(
 
     let worst = news.notices.first();
     let subject = match worst {
-        Some(worst) => words.headline(worst, &news.notices),
+        Some(worst) => words.headline(worst, &others(worst, &news.notices)),
         None => words.all_fine(),
     };
 
@@ -52,6 +52,30 @@ pub fn digest(
     })
 }
 
+/// Incidents that ended, for services that were told of each when it began. Nobody else reads this:
+/// it was in an earlier message, or the incident goes on as part of another one.
+pub fn closing(unclosed: &BTreeMap<String, Incident>) -> Vec<Entry> {
+    let entries = unclosed.iter().map(|(key, incident)| {
+        let place = printable(&incident.place.to_string());
+        Entry {
+            change: Change::Resolved,
+            place: incident.place.clone(),
+            code: incident.code.clone(),
+            severity: incident.severity,
+            message: format!("no longer open; it was: {}", printable(&sentence(incident))),
+            addresses: Vec::new(),
+            since: incident.since,
+            not_after: incident.not_after,
+            renewed_until: None,
+            next_step: None,
+            incident: key.clone(),
+            history: format!("open since {}", incident.since),
+            subject: ascii(&format!("OK: {place}, no longer open")),
+        }
+    });
+    entries.collect()
+}
+
 /// What words depend on besides the news.
 struct Words<'a> {
     seen: Option<RunIndex<'a>>,
@@ -61,28 +85,17 @@ struct Words<'a> {
 }
 
 impl Words<'_> {
-    /// The worst notice, and how many places are alike: firing, or resolved.
-    fn headline(&self, worst: &Notice, all: &[Notice]) -> String {
-        let is_firing = worst.change.is_firing();
-        let mut places: Vec<_> = (all.iter().filter(|notice| notice.change.is_firing() == is_firing))
-            .map(|notice| &notice.incident.place)
-            .collect();
-        places.sort();
-        places.dedup();
-        let more = match places.len() - 1 {
-            0 => String::new(),
-            more => format!(" (+{more} more)"),
-        };
-
-        let severity = match worst.change {
+    /// A notice in a line that a subject has room for, with what follows it there.
+    fn headline(&self, notice: &Notice, more: &str) -> String {
+        let severity = match notice.change {
             Change::NoLongerWatched => REMOVED.to_owned(),
-            _ => severity(worst).to_string().to_uppercase(),
+            _ => severity(notice).to_string().to_uppercase(),
         };
-        let place = &worst.incident.place;
-        let state = if is_firing {
-            self.state(&worst.incident)
+        let place = &notice.incident.place;
+        let state = if notice.change.is_firing() {
+            self.state(&notice.incident)
         } else {
-            self.end(worst)
+            self.end(notice)
         };
         match place {
             Place::Endpoint(_) | Place::Certificate(_) => {
@@ -110,7 +123,7 @@ impl Words<'_> {
 
     /// How it ended, in a few words.
     fn end(&self, notice: &Notice) -> String {
-        let Notice { change, incident } = notice;
+        let Notice { change, incident, .. } = notice;
         if matches!(incident.place, Place::Inventory | Place::Probe) {
             return resolution(incident).into_owned();
         }
@@ -182,7 +195,7 @@ impl Words<'_> {
     }
 
     fn entry(&self, notice: &Notice) -> Entry {
-        let Notice { change, incident } = notice;
+        let Notice { change, incident, .. } = notice;
         let renewed = self.renewed(incident);
         let message = printable(&sentence(incident));
         let message = match (change, renewed) {
@@ -203,8 +216,9 @@ impl Words<'_> {
             not_after: incident.not_after,
             renewed_until: renewed.filter(|_| *change == Change::Resolved),
             next_step: change.is_firing().then(|| self.next_step(incident)),
-            incident: incident.thread(),
+            incident: notice.key(),
             history: self.history(notice),
+            subject: ascii(&self.headline(notice, "")),
         }
     }
 
@@ -255,7 +269,7 @@ impl Words<'_> {
 
     /// What else is known about a place.
     fn facts(&self, notice: &Notice) -> Vec<String> {
-        let Notice { change, incident } = notice;
+        let Notice { change, incident, .. } = notice;
         let mut facts = Vec::new();
 
         if let Some(endpoint) = self.endpoint(&incident.place) {
@@ -371,7 +385,7 @@ impl Words<'_> {
         }
 
         let mut note = "Also open, and reported before:".to_owned();
-        for incident in news.open.iter().take(ALSO_OPEN) {
+        for Notice { incident, .. } in news.open.iter().take(ALSO_OPEN) {
             let severity = incident.severity.to_string().to_uppercase();
             let message = printable(&sentence(incident));
             let _ = write!(
@@ -407,6 +421,18 @@ impl Words<'_> {
 
     fn certificate(&self, name: &str) -> Option<&CertificateReport> {
         self.seen.as_ref()?.certificate(name)
+    }
+}
+
+/// How many places besides the worst one's are alike: firing, or resolved.
+fn others(worst: &Notice, all: &[Notice]) -> String {
+    let is_alike = |notice: &&Notice| notice.change.is_firing() == worst.change.is_firing();
+    let places: BTreeSet<_> = (all.iter().filter(is_alike))
+        .map(|notice| &notice.incident.place)
+        .collect();
+    match places.len() - 1 {
+        0 => String::new(),
+        more => format!(" (+{more} more)"),
     }
 }
 
