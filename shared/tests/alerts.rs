@@ -308,6 +308,33 @@ fn what_an_address_hid_is_not_over() {
     assert_eq!(after.incidents.len(), 2);
 }
 
+/// An address was taken for gone although its family could not be looked up, and what was wrong
+/// there for over.
+#[test]
+fn what_dns_did_not_say_is_not_over() {
+    let expired = || vec![Finding::new(Kind::Expired { not_after: NOW }, Severity::Critical, NOW)];
+    let mut both = endpoint("a.example:443", Vec::new());
+    both.observations.push(observation(2, expired()));
+    let one = endpoint("a.example:443", Vec::new());
+    let unknown = Kind::DnsFailed {
+        name: "a.example".to_owned(),
+        reason: "its AAAA records: the name server answered SERVFAIL".to_owned(),
+        is_answer: false,
+    };
+    let half = EndpointReport {
+        findings: vec![Finding::new(unknown, Severity::Ok, NOW)],
+        ..one.clone()
+    };
+
+    for (later, expected) in [(half, 0), (one, 1)] {
+        let (_, state) = turn(&report(vec![both.clone()]), &Memory::Blank);
+        let later = report(vec![later]);
+        let (_, state) = turn(&later, &Memory::Known(state));
+        let (news, _) = turn(&later, &Memory::Known(state));
+        assert_eq!(news.notices.len(), expected);
+    }
+}
+
 #[test]
 fn two_runs_at_once_forget_nothing_of_either() {
     let failing = |name: &str| {

@@ -399,7 +399,7 @@ mod tests {
         let resolver = Resolver::new(Some(dns.address), Duration::from_secs(60)).unwrap();
 
         let found = resolver.addresses(&"Both.shop.test".parse().unwrap()).await.unwrap();
-        assert_eq!(found, both);
+        assert_eq!(found.addresses, both);
         let none = resolver.addresses(&"none.shop.test".parse().unwrap()).await;
         assert!(matches!(none, Err(Error::NoAddress)), "{none:?}");
         let nobody = resolver.addresses(&"nobody.shop.test".parse().unwrap()).await;

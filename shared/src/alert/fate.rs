@@ -137,7 +137,10 @@ fn is_about_judging(code: &Code) -> bool {
 
 /// Whether an endpoint, or one of its addresses, was not reached or not judged.
 fn is_unseen(probe: &EndpointReport) -> bool {
-    let mut codes = probe.all_findings().map(|(_, finding)| finding.kind.code());
+    let findings = probe
+        .all_findings()
+        .filter(|(_, finding)| finding.severity > Severity::Ok);
+    let mut codes = findings.map(|(_, finding)| finding.kind.code());
     codes.any(|code| code.is_network() || *code == Code::NotJudged)
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 
 use super::incident::{CONFIRMED, Incident, Place};
-use crate::finding::{Finding, Kind};
+use crate::finding::{Code, Finding, Kind};
 use crate::report::{AddressStage, CertificateReport, EndpointIndex, EndpointReport, Report};
 
 /// A run's report by place. It is built once per run: both endpoints and incidents may be many.
@@ -163,8 +163,13 @@ impl<'r> RunIndex<'r> {
             };
         }
 
-        // A name that has other addresses has lost this one; one that has none was not seen at all.
-        if probes.is_empty() || probes.iter().any(|probe| probe.observations.is_empty()) {
+        // A name that has other addresses has lost this one; one that has none was not seen at all,
+        // and neither was one of which only the addresses of one family are known.
+        let is_unseen = |probe: &&EndpointReport| {
+            let mut findings = probe.findings.iter();
+            probe.observations.is_empty() || findings.any(|finding| *finding.kind.code() == Code::DnsFailed)
+        };
+        if probes.is_empty() || probes.iter().any(is_unseen) {
             Sighting::Unknown
         } else {
             Sighting::Gone

@@ -73,7 +73,7 @@ impl Resolve for Names {
         let reach = self.reach;
         Box::pin(async move {
             let host: Host = name.as_str().parse()?;
-            let addresses = resolver.addresses(&host).await?;
+            let addresses = resolver.addresses(&host).await?.addresses;
 
             let within: Vec<_> = addresses
                 .iter()

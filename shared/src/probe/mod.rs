@@ -211,17 +211,18 @@ impl Prober {
 
     /// Probes every address of one target.
     pub async fn probe(&self, target: &Target) -> EndpointReport {
-        let (addresses, mut skipped) = match self.addresses(target).await {
-            Ok(addresses) => chosen(addresses),
+        let (found, missing) = match self.addresses(target).await {
+            Ok(found) => found,
             Err(finding) => return endpoint_report(target, Vec::new(), Vec::new(), vec![finding], self.now()),
         };
+        let (addresses, mut skipped) = chosen(found);
 
         let probed = join_all(addresses.iter().map(|address| self.probe_address(target, *address))).await;
         let (observations, unreachable) = reachable(probed);
         skipped.extend(unreachable);
 
-        let mut findings = Vec::new();
-        if addresses.is_empty() {
+        let mut findings: Vec<_> = missing.into_iter().collect();
+        if addresses.is_empty() && findings.is_empty() {
             let reason = "every address is IPv6, and this network has no IPv6 route".to_owned();
             findings.push(Finding::network(Kind::ConnectFailed { reason }));
         }
@@ -229,10 +230,10 @@ impl Prober {
         endpoint_report(target, observations, skipped, findings, self.now())
     }
 
-    /// The addresses that were given, or else those in DNS.
-    async fn addresses(&self, target: &Target) -> Result<Vec<IpAddr>, Finding> {
+    /// The addresses that were given, or else those in DNS, with what is not known of them.
+    async fn addresses(&self, target: &Target) -> Result<(Vec<IpAddr>, Option<Finding>), Finding> {
         if !target.addresses.is_empty() {
-            return Ok(target.addresses.clone());
+            return Ok((target.addresses.clone(), None));
         }
 
         let host = &target.endpoint.host;
@@ -244,7 +245,10 @@ impl Prober {
         let _sockets = self.shared.sockets.acquire_many(sockets).await;
         let limit = self.shared.options.timeouts.dns;
         let failure = match timeout_at(Instant::now() + limit, self.look_up(host)).await {
-            Ok(Ok(addresses)) => return Ok(addresses),
+            Ok(Ok(found)) => {
+                let missing = found.missing.map(|missing| missing_family(host, &missing, self.now()));
+                return Ok((found.addresses, missing));
+            }
             Ok(Err(error)) => Kind::DnsFailed {
                 name: host.to_string(),
                 is_answer: error.is_answer(),
@@ -255,7 +259,7 @@ impl Prober {
         Err(Finding::network(failure))
     }
 
-    async fn look_up(&self, host: &Host) -> Result<Vec<IpAddr>, resolve::Error> {
+    async fn look_up(&self, host: &Host) -> Result<resolve::Found, resolve::Error> {
         let mut tries = 1;
         loop {
             match self.shared.resolver.addresses(host).await {
@@ -462,6 +466,23 @@ fn add_other(observation: &mut Observation, other: Observation) {
         issuers: other.issuers,
         revocation: other.revocation,
     }));
+}
+
+/// A name of which only the addresses of the other family are known. Without its IPv4 addresses,
+/// most clients do not connect; name servers that know no AAAA records are common, and clients go
+/// on without.
+fn missing_family(host: &Host, missing: &resolve::Missing, now: Timestamp) -> Finding {
+    let (records, severity) = if missing.is_ipv4 {
+        ("A", Severity::Unknown)
+    } else {
+        ("AAAA", Severity::Ok)
+    };
+    let kind = Kind::DnsFailed {
+        name: host.to_string(),
+        reason: format!("its {records} records: {}", missing.error),
+        is_answer: false,
+    };
+    Finding::new(kind, severity, now)
 }
 
 fn endpoint_report(

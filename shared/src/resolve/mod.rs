@@ -36,6 +36,33 @@ pub struct Resolver {
     is_without_servers: bool,
 }
 
+/// The addresses of a host.
+#[derive(Debug)]
+pub struct Found {
+    /// IPv4 first, without repetition; at least one.
+    pub addresses: Vec<IpAddr>,
+    /// The family whose addresses are not known, because there was no answer about it.
+    pub missing: Option<Missing>,
+}
+
+/// A family of addresses that is not known, while the other is.
+#[derive(Debug)]
+pub struct Missing {
+    /// Whether it is IPv4.
+    pub is_ipv4: bool,
+    /// Why.
+    pub error: Error,
+}
+
+impl Found {
+    fn all(addresses: Vec<IpAddr>) -> Self {
+        Self {
+            addresses: in_order(addresses),
+            missing: None,
+        }
+    }
+}
+
 /// Why no address of a name is known.
 #[derive(Debug, Error)]
 pub enum Error {
@@ -92,16 +119,16 @@ impl Resolver {
         })
     }
 
-    /// Every A and AAAA address of a host, IPv4 first, without repetition.
-    pub async fn addresses(&self, host: &Host) -> Result<Vec<IpAddr>, Error> {
+    /// Every A and AAAA address of a host.
+    pub async fn addresses(&self, host: &Host) -> Result<Found, Error> {
         let text = match host {
-            Host::Ip(address) => return Ok(vec![*address]),
+            Host::Ip(address) => return Ok(Found::all(vec![*address])),
             Host::Name(name) => name.as_ref(),
         };
         // A name that is there is not asked for, as in the C library: not for its other family
         // either.
         if let Some(addresses) = self.hosts.addresses(text) {
-            return Ok(in_order(addresses.to_vec()));
+            return Ok(Found::all(addresses.to_vec()));
         }
         let mut name = name(text).ok_or_else(|| Error::Failed("it is longer than a name may be".to_owned()))?;
         // A name with a dot is complete; resolv.conf's search list would only add surprises.
@@ -113,22 +140,28 @@ impl Resolver {
             self.servers.look_up(&name, RecordType::A),
             self.servers.look_up(&name, RecordType::AAAA)
         );
-        for found in [v4, v6] {
+        for (is_ipv4, found) in [(true, v4), (false, v6)] {
             match found {
                 Ok(records) => addresses.extend(records.iter().filter_map(|record| record.data.ip_addr())),
-                Err(error) => errors.push(self.error(error)),
+                Err(error) => errors.push(Missing {
+                    is_ipv4,
+                    error: self.error(error),
+                }),
             }
-        }
-        if !addresses.is_empty() {
-            return Ok(in_order(addresses));
         }
 
         // A family whose look-up failed may have addresses, whatever the answer for the other was.
-        let failed = errors.iter().position(|error| matches!(error, Error::Failed(_)));
+        let failed = errors.iter().position(|missing| !missing.error.is_answer());
+        if !addresses.is_empty() {
+            return Ok(Found {
+                addresses: in_order(addresses),
+                missing: failed.map(|at| errors.swap_remove(at)),
+            });
+        }
         let error = if errors.is_empty() {
             Error::NoAddress
         } else {
-            errors.swap_remove(failed.unwrap_or(0))
+            errors.swap_remove(failed.unwrap_or(0)).error
         };
         if !error.is_answer() {
             return Err(error);
@@ -254,6 +287,40 @@ mod tests {
     use tokio::net::UdpSocket as Socket;
 
     use super::*;
+
+    /// With an address of one family, that the other could not be looked up went unnoticed.
+    #[tokio::test]
+    async fn what_is_not_known_of_a_family_is_no_answer() {
+        let socket = Socket::bind("127.0.0.1:0").await.unwrap();
+        let server = socket.local_addr().unwrap();
+        tokio::spawn(async move {
+            let mut query = [0; 512];
+            while let Ok((length, client)) = socket.recv_from(&mut query).await {
+                let end = 12 + query[12..length].iter().position(|byte| *byte == 0).unwrap() + 5;
+                let (is_v4_asked, is_v4_known) = (query[end - 3] == 1, query[12..].starts_with(b"\x02v4"));
+                let (flags, answer): (u8, &[u8]) = match (is_v4_asked, is_v4_known) {
+                    (true, true) => (0x80, b"\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\xc0\0\x02\x07"),
+                    (false, false) => (
+                        0x80,
+                        b"\xc0\x0c\0\x1c\0\x01\0\0\0\x3c\0\x10\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x07",
+                    ),
+                    _ => (0x82, b""),
+                };
+                query[2..4].copy_from_slice(&[0x81, flags]);
+                query[6..12].copy_from_slice(&[0, u8::from(!answer.is_empty()), 0, 0, 0, 0]);
+                socket.send_to(&[&query[..end], answer].concat(), client).await.unwrap();
+            }
+        });
+
+        let resolver = Resolver::new(Some(server), Duration::from_secs(5)).unwrap();
+        for (name, address, is_ipv4) in [("v4.test", "192.0.2.7", false), ("v6.test", "2001:db8::7", true)] {
+            let found = resolver.addresses(&name.parse().unwrap()).await.unwrap();
+            assert_eq!(found.addresses, [address.parse::<IpAddr>().unwrap()]);
+            let missing = found.missing.unwrap();
+            assert_eq!(missing.is_ipv4, is_ipv4);
+            assert_eq!(missing.error.to_string(), "the name server answered SERVFAIL");
+        }
+    }
 
     /// "No such name" was said of a name that is there, and leads to one that is not.
     #[tokio::test]
