@@ -222,9 +222,20 @@ async fn postgres<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> Result<(
         b'S' => Ok(()),
         b'N' => Err(Error::Refused("N (TLS is off)".to_owned())),
         // ErrorResponse: from before TLS, or from a pooler that turns everyone away.
-        b'E' => Err(Error::Refused("E (an error)".to_owned())),
+        b'E' => {
+            let mut answer = vec![0; PACKET];
+            let length = stream.read(&mut answer).await?;
+            Err(Error::refused(postgres_message(&answer[..length])))
+        }
         other => Err(Error::unexpected(&[other], "S or N")),
     }
+}
+
+/// The message of an ErrorResponse: of its fields, each of which ends with a zero, the one with the
+/// type M; or all of it, as servers before PostgreSQL 7.4 wrote it.
+fn postgres_message(response: &[u8]) -> &[u8] {
+    let mut fields = response.split(|byte| *byte == 0);
+    fields.find_map(|field| field.strip_prefix(b"M")).unwrap_or(response)
 }
 
 /// MySQL's handshake: the server's greeting has its capabilities, and a short SSLRequest asks for
@@ -607,7 +618,12 @@ mod tests {
                 "\"result 52 no\"",
             ),
             (StartTls::Postgres, vec![b"N"], "TLS is off"),
-            (StartTls::Postgres, vec![b"E\0\0\0\x10SFATAL"], "an error"),
+            (
+                StartTls::Postgres,
+                vec![b"E\0\0\0\x3aSFATAL\0VFATAL\0C53300\0Msorry, too many clients already\0\0"],
+                "\"sorry, too many clients already\"",
+            ),
+            (StartTls::Postgres, vec![b"Eno such database\n\0"], "no such database"),
             (StartTls::Mysql, vec![&without_tls], "not among its capabilities"),
             (StartTls::Mysql, vec![too_many], "Too many connections"),
             (StartTls::Nntp, vec![b"200 hi\r\n", b"580 no\r\n"], "580 no"),
