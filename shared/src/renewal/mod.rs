@@ -95,8 +95,8 @@ pub fn decide(
     }
 }
 
-/// When this version will be due if nothing changes: when the CA suggests it, or when a third of
-/// the lifetime is left (half of a lifetime under 10 days), whichever comes first.
+/// When this version will be due if nothing changes: when the CA suggests it, or by its age
+/// ([`last_share`]), whichever comes first.
 ///
 /// After a rollback, renewal waits until half of that time is left; otherwise the next run would
 /// undo the rollback.
@@ -128,9 +128,16 @@ pub fn is_early(facts: &Facts, now: Timestamp) -> bool {
     now < facts.not_before + (lifetime - last_share(lifetime)) / 2
 }
 
-/// How much of a lifetime is left when its certificate becomes due by age.
+/// How much of a lifetime is left when its certificate becomes due by age: a third, half of one
+/// under 10 days, two thirds of one of up to 2 days.
 pub fn last_share(lifetime: Duration) -> Duration {
-    if lifetime < SHORT { lifetime / 2 } else { lifetime / 3 }
+    if lifetime <= VERY_SHORT {
+        lifetime / 3 * 2
+    } else if lifetime < SHORT {
+        lifetime / 2
+    } else {
+        lifetime / 3
+    }
 }
 
 /// It is due, but an earlier failure may ask to wait. An urgent request does not wait.
@@ -279,6 +286,9 @@ impl fmt::Display for Reason {
 
 /// A third of a shorter lifetime leaves too few daily runs to try again.
 const SHORT: Duration = Duration::days(10);
+/// Private CAs issue for a day, and there are two requests per day: what is not due yet at the next
+/// one would expire at the one after it.
+const VERY_SHORT: Duration = Duration::days(2);
 
 #[cfg(test)]
 mod tests {
@@ -381,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn by_age_a_third_is_left_or_half_of_a_short_lifetime() {
+    fn by_age_a_third_is_left_and_more_of_a_short_lifetime() {
         let second = Duration::SECOND;
         for (lifetime, age, expected) in [
             (90, Duration::days(60) - second, NOT_DUE),
@@ -389,6 +399,8 @@ mod tests {
             (45, Duration::days(30), "due: it expires on 2026-11-15 00:00 UTC"),
             (6, Duration::days(3) - second, "not due before 2026-10-04 00:00 UTC"),
             (6, Duration::days(3), "due: it expires on 2026-10-07 00:00 UTC"),
+            (1, Duration::hours(8) - second, "not due before 2026-10-01 08:00 UTC"),
+            (1, Duration::hours(11), "due: it expires on 2026-10-02 00:00 UTC"),
             (90, Duration::days(400), "due: it expires on 2026-12-30 00:00 UTC"),
         ] {
             let decision = decide(&wanted(""), Some(&current(lifetime)), None, None, BORN + age);
