@@ -133,9 +133,10 @@ fn notes(inventory: &Inventory) -> Vec<Problem> {
                 notes.push(Problem { line: *line, message });
             }
         }
-        if is_public && identifiers.len() > MOST_NAMES {
+        let (most, of_profile) = most_names(certificate, inventory);
+        if is_public && identifiers.len() > most {
             let message = format!(
-                "identifiers has {} names: Let's Encrypt takes {MOST_NAMES} per certificate (expected several certificates)",
+                "identifiers has {} names: Let's Encrypt takes {most} per certificate{of_profile} (expected several certificates)",
                 identifiers.len()
             );
             notes.push(Problem { line: *line, message });
@@ -162,6 +163,20 @@ fn notes(inventory: &Inventory) -> Vec<Problem> {
     }
     notes.sort_by_key(|note| note.line);
     notes
+}
+
+/// How many names Let's Encrypt takes in a certificate of the profile that is ordered, and which
+/// that is where it takes fewer.
+fn most_names(certificate: &Managed, inventory: &Inventory) -> (usize, String) {
+    let issuers = certificate
+        .issuers
+        .iter()
+        .filter_map(|name| inventory.issuers.get(name));
+    let mut profiles = issuers.filter_map(|issuer| certificate.profile_at(issuer));
+    match profiles.find(|profile| ["tlsserver", "shortlived"].contains(&profile.name.as_str())) {
+        Some(profile) => (FEW_NAMES, format!(" of the profile {}", profile.name)),
+        None => (MOST_NAMES, String::new()),
+    }
 }
 
 /// Why no public CA issues for a name, if none does (Baseline Requirements, 7.1.2.7.12, and RFC
@@ -311,8 +326,9 @@ fn list(items: &[impl ToString]) -> String {
 const PROBLEMS: u8 = 1;
 const SHOWN: &str =
     "expected served_at = [\"host:port\"], or instances that check it themselves, by verify in pull.toml";
-/// Let's Encrypt's limit.
+/// Let's Encrypt's limits, by the profile: <https://letsencrypt.org/docs/profiles/>.
 const MOST_NAMES: usize = 100;
+const FEW_NAMES: usize = 25;
 /// Top-level domains for special use (RFC 6761, 6762), and ICANN's for private networks.
 const SPECIAL: [&str; 6] = ["local", "localhost", "test", "example", "invalid", "internal"];
 const NO_ADDRESSES: &str = "public CAs do not validate addresses by DNS-01, which is all that neverlapse uses; expected a CA that needs no validation";

@@ -795,6 +795,16 @@ async fn validate_says_what_an_inventory_means() {
         said.contains("identifiers has 101 names: Let's Encrypt takes 100"),
         "{said}"
     );
+    let short = format!(
+        "[[certificate]]\nidentifiers = [{}]\nprofile = \"shortlived\"\n",
+        names[..26].join(", ")
+    );
+    let out = neverlapse(folder.path(), &["validate", "-"], &short).await;
+    let said = text(&out.stderr);
+    assert!(
+        said.contains("identifiers has 26 names: Let's Encrypt takes 25 per certificate of the profile shortlived"),
+        "{said}"
+    );
 
     let out = neverlapse(folder.path(), &["validate", "-"], "# nothing yet\n").await;
     assert!(text(&out.stderr).contains("nothing to watch (expected endpoints, [[endpoint]] or [[certificate]])"));

@@ -143,6 +143,7 @@ impl FromStr for Endpoint {
 
         let (scheme, rest) = match text.trim().split_once("://") {
             Some((scheme, rest)) => (scheme, without_user(authority(rest))),
+            None if is_network(text.trim()) => return Err(error("it is a network, not one address".to_owned())),
             None => ("tls", authority(text.trim())),
         };
         // RFC 3986, 3.1: schemes are written in either case.
@@ -357,6 +358,15 @@ fn split(text: &str) -> Result<(&str, Option<&str>), String> {
     }
 }
 
+/// Whether it is a network in CIDR notation (RFC 4632, 3.1). As the path of a URL, the length of its
+/// prefix would be left out, and its first address alone be watched.
+fn is_network(text: &str) -> bool {
+    text.split_once('/').is_some_and(|(address, length)| {
+        let is_length = (1..=3).contains(&length.len()) && length.bytes().all(|byte| byte.is_ascii_digit());
+        is_length && address.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
+    })
+}
+
 /// Whether it is an IPv6 address with a zone (RFC 4007, 11): `fe80::1%eth0`.
 fn is_scoped(text: &str) -> bool {
     text.split_once('%')
@@ -429,6 +439,7 @@ mod tests {
             ("https://example.com:8443/login?next=/a:b@c#top", "example.com:8443"),
             ("https://example.com/?a=b", "example.com:443"),
             ("example.com/login", "example.com:443"),
+            ("https://192.0.2.7/24", "192.0.2.7:443"),
             ("https://me:pass@word@example.com/", "example.com:443"),
             ("postgres://app@[2001:db8::1]/shop", "postgres://[2001:db8::1]:5432"),
         ] {
@@ -484,6 +495,8 @@ mod tests {
             ("exa mple", "\"exa mple\" is not a domain name"),
             ("--", "\"--\" is not a domain name"),
             ("192.0.2.700", "\"192.0.2.700\" is not a domain name"),
+            ("192.0.2.0/24", "it is a network, not one address"),
+            ("2001:db8::/32", "it is a network, not one address"),
             ("[::1", "the bracket is not closed"),
             (
                 "[fe80::1%eth0]:8443",

@@ -162,6 +162,10 @@ impl Reader<'_> {
 
     fn issuer(&mut self, name: &str, value: Spanned<DeValue<'_>>) -> Result<(), WrittenProblem> {
         let span = value.span();
+        if !name::is_folder(name) {
+            let message = "cannot be a folder (expected letters, digits, - _ . and no leading dot)";
+            return Err(WrittenProblem::at(span, message));
+        }
         let written = self.understand::<WrittenIssuer>(value)?;
         let built_in = Issuer::built_in().remove(name);
         let mut issuer = match (written.directory, built_in) {
@@ -188,9 +192,16 @@ impl Reader<'_> {
         issuer.eab = written.eab.unwrap_or(issuer.eab);
         issuer.ca = written.ca.or(issuer.ca);
         issuer.staging = written.staging.unwrap_or(issuer.staging);
-        issuer.staging_directory = written.staging_directory.or(issuer.staging_directory);
-        issuer.profile = written.profile.or(issuer.profile);
-        issuer.preferred_profile = written.preferred_profile.or(issuer.preferred_profile);
+        if let Some(directory) = written.staging_directory {
+            if !directory.starts_with("https://") {
+                let message = format!("staging_directory = {directory:?} is not a URL (expected https://…/directory)");
+                return Err(WrittenProblem::at(span, message));
+            }
+            issuer.staging_directory = Some(directory);
+        }
+        issuer.profile = profile("profile", written.profile)?.or(issuer.profile);
+        issuer.preferred_profile =
+            profile("preferred_profile", written.preferred_profile)?.or(issuer.preferred_profile);
         issuer.preferred_chain = written.preferred_chain.or(issuer.preferred_chain);
         self.inventory.issuers.insert(name.to_owned(), issuer);
         Ok(())
@@ -320,20 +331,15 @@ impl Reader<'_> {
             Some(hours) => hours.into_inner(),
             None => DELIVER_WITHIN_HOURS,
         };
-        let profile = match written.profile {
-            Some(profile) if profile.get_ref().is_empty() => {
-                let message = "profile = \"\" is empty (expected a profile of the CA, or no such line)";
-                return Err(WrittenProblem::at(profile.span(), message));
-            }
-            profile => profile.map(Spanned::into_inner),
-        };
+        let required = profile("profile", written.profile)?;
+        let preferred = profile("preferred_profile", written.preferred_profile)?;
         let certificate = Managed {
             name,
             identifiers,
             served_at,
             issuers,
             key_type: written.key_type,
-            profile: Profile::of(profile, written.preferred_profile),
+            profile: Profile::of(required, preferred),
             reuse_key: written.reuse_key,
             deliver_within: time::Duration::hours(hours.into()),
             thresholds: self.thresholds(written.warn_days, written.critical_days)?,
@@ -565,13 +571,13 @@ impl Reader<'_> {
     }
 }
 
-/// A value whose error names the accepted form itself.
 /// Whether a value is what double brackets make.
 fn has_tables(value: &DeValue<'_>) -> bool {
     let DeValue::Array(array) = value else { return false };
     array.iter().any(|value| matches!(value.get_ref(), DeValue::Table(_)))
 }
 
+/// A value whose error names the accepted form itself.
 fn parse<T: FromStr<Err: fmt::Display>>(key: &str, text: Spanned<String>) -> Result<T, WrittenProblem> {
     text.get_ref()
         .parse()
@@ -649,6 +655,17 @@ fn timeout(seconds: Spanned<u64>) -> Result<Duration, WrittenProblem> {
             let message = format!("timeout_seconds = {other} is out of range (expected 1 to {LONGEST_TIMEOUT})");
             Err(WrittenProblem::at(span, message))
         }
+    }
+}
+
+/// An empty name would be sent to the CA, which has no such profile.
+fn profile(key: &str, written: Option<Spanned<String>>) -> Result<Option<String>, WrittenProblem> {
+    match written {
+        Some(name) if name.get_ref().is_empty() => {
+            let message = format!("{key} = \"\" is empty (expected a profile of the CA, or no such line)");
+            Err(WrittenProblem::at(name.span(), message))
+        }
+        name => Ok(name.map(Spanned::into_inner)),
     }
 }
 
@@ -931,6 +948,28 @@ mod tests {
             (
                 "[[certificate]]\nidentifiers = [\"a.b\"]\nprofile = \"\"",
                 "line 3: [[certificate]] profile = \"\" is empty (expected a profile of the CA, or no such line)",
+            ),
+            (
+                "[[certificate]]\nidentifiers = [\"a.b\"]\npreferred_profile = \"\"",
+                "line 3: [[certificate]] preferred_profile = \"\" is empty (expected a profile of the CA, or no such line)",
+            ),
+            (
+                "[issuer.letsencrypt]\nprofile = \"\"",
+                "line 2: [issuer.letsencrypt] profile = \"\" is empty (expected a profile of the CA, or no such line)",
+            ),
+            (
+                "[issuer.letsencrypt]\nstaging_directory = \"acme-staging-v02.api.letsencrypt.org\"",
+                "line 1: [issuer.letsencrypt] staging_directory = \"acme-staging-v02.api.letsencrypt.org\" is not a URL \
+                 (expected https://…/directory)",
+            ),
+            (
+                "[issuer.\"our/ca\"]\ndirectory = \"https://x\"",
+                "line 1: [issuer.our/ca] cannot be a folder (expected letters, digits, - _ . and no leading dot)",
+            ),
+            (
+                "endpoints = [\"192.0.2.0/24\"]",
+                "line 1: endpoints: invalid endpoint \"192.0.2.0/24\": it is a network, not one address (expected host[:port], \
+                 [v6]:port, smtp://host[:port] or smtps://host[:port])",
             ),
             (
                 "[[zone]]\nname = \"a.b\"\nrole_arn = \"acme-dns\"",

@@ -71,8 +71,8 @@ pub(super) struct WrittenCertificate {
     #[schemars(with = "Option<String>", length(min = 1))]
     pub(super) profile: Option<Spanned<String>>,
     /// An ACME profile to order only where the CA offers it.
-    #[schemars(length(min = 1))]
-    pub(super) preferred_profile: Option<String>,
+    #[schemars(with = "Option<String>", length(min = 1))]
+    pub(super) preferred_profile: Option<Spanned<String>>,
     /// Whether the next version keeps the key of the current one.
     #[serde(default)]
     pub(super) reuse_key: bool,
@@ -107,11 +107,14 @@ pub(super) struct WrittenIssuer {
     /// Whether clients are not meant to trust what it issues.
     pub(super) staging: Option<bool>,
     /// URL of the directory that a dry run orders from.
+    #[schemars(regex(pattern = "^https://"))]
     pub(super) staging_directory: Option<String>,
     /// The ACME profile for certificates that name none.
-    pub(super) profile: Option<String>,
+    #[schemars(with = "Option<String>", length(min = 1))]
+    pub(super) profile: Option<Spanned<String>>,
     /// The ACME profile for certificates that name none, if the CA offers it.
-    pub(super) preferred_profile: Option<String>,
+    #[schemars(with = "Option<String>", length(min = 1))]
+    pub(super) preferred_profile: Option<Spanned<String>>,
     /// The common name of the root at which the chain is to end, such as `ISRG Root X1`, if the CA
     /// offers such a chain.
     pub(super) preferred_chain: Option<String>,
