@@ -149,8 +149,10 @@ struct Written {
     #[serde(default)]
     reload_each: bool,
     #[serde(default = "default_command_timeout")]
+    #[schemars(range(min = 1))]
     command_timeout_seconds: u16,
     #[serde(default = "default_verify_timeout")]
+    #[schemars(range(min = 1))]
     verify_timeout_seconds: u16,
     metrics_file: Option<PathBuf>,
     window: Option<String>,
@@ -191,6 +193,14 @@ impl Written {
         let hours = self.runs_every_hours;
         if !(1..=24 * 30).contains(&hours) {
             errors.push(anyhow!("runs_every_hours = {hours} cannot be (expected 1 to 720)"));
+        }
+        for (key, seconds) in [
+            ("command_timeout_seconds", self.command_timeout_seconds),
+            ("verify_timeout_seconds", self.verify_timeout_seconds),
+        ] {
+            if seconds == 0 {
+                errors.push(anyhow!("{key} = 0 leaves no time (expected 1 to 65535)"));
+            }
         }
         if let Some(bucket) = self.bucket.as_ref().filter(|bucket| !may_be_bucket(bucket)) {
             errors.push(anyhow!(
@@ -242,6 +252,14 @@ impl WrittenCertificate {
             is_name(&self.name),
             "it cannot be a folder (expected letters, digits, - _ . and no leading dot)"
         );
+
+        for identifier in &self.identifiers {
+            let name = identifier.strip_prefix("*.").unwrap_or(identifier);
+            ensure!(
+                name.parse::<Host>().is_ok(),
+                "identifiers: {identifier:?} is not a name (expected example.com or *.example.com)"
+            );
+        }
 
         let owner = self.owner.as_deref().map(user).transpose();
         let group = self.group.as_deref().map(group).transpose();
@@ -623,6 +641,18 @@ mod tests {
             (
                 "runs_every_hours = 0\n[[certificate]]\nname = \"a\"",
                 "runs_every_hours = 0 cannot be (expected 1 to 720)",
+            ),
+            (
+                "command_timeout_seconds = 0\n[[certificate]]\nname = \"a\"",
+                "command_timeout_seconds = 0 leaves no time (expected 1 to 65535)",
+            ),
+            (
+                "verify_timeout_seconds = 0\n[[certificate]]\nname = \"a\"",
+                "verify_timeout_seconds = 0 leaves no time (expected 1 to 65535)",
+            ),
+            (
+                "[[certificate]]\nname = \"a\"\nidentifiers = [\"*.a.example\", \"https://a.example\"]",
+                "identifiers: \"https://a.example\" is not a name (expected example.com or *.example.com)",
             ),
         ] {
             let errors = Config::parse(text).unwrap_err();
