@@ -1,6 +1,6 @@
 //! `neverlapse validate`: what an inventory or a pull.toml means, and every error in it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::net::IpAddr;
 
@@ -8,7 +8,7 @@ use anyhow::Result;
 use clap::Args;
 use comfy_table::Cell;
 use neverlapse::bucket::store::Store;
-use neverlapse::inventory::{Inventory, Issuer, Managed, Problem, Watched, Zone};
+use neverlapse::inventory::{Inventory, Issuer, KeyType, Managed, Problem, Watched, Zone};
 use neverlapse::probe;
 use neverlapse::text::{counted, printable};
 
@@ -153,6 +153,7 @@ fn notes(inventory: &Inventory) -> Vec<Problem> {
         }
     }
 
+    notes.extend(served_twice(inventory));
     for watched in &inventory.watched {
         if watched.endpoint.port == probe::MAIL {
             notes.push(Problem {
@@ -162,6 +163,32 @@ fn notes(inventory: &Inventory) -> Vec<Problem> {
         }
     }
     notes.sort_by_key(|note| note.line);
+    notes
+}
+
+/// Certificates with one kind of key at one place: clients get one of them, and the other is an
+/// alert.
+fn served_twice(inventory: &Inventory) -> Vec<Problem> {
+    let mut notes = Vec::new();
+    let mut first = BTreeMap::new();
+    for certificate in &inventory.certificates {
+        let is_rsa = matches!(certificate.key_type, KeyType::Rsa2048 | KeyType::Rsa4096);
+        for endpoint in &certificate.served_at {
+            let other = *first.entry((endpoint, is_rsa)).or_insert(&certificate.name);
+            if *other == certificate.name {
+                continue;
+            }
+            let message = format!(
+                "served_at names {endpoint} for {}, and for {other}: a server shows one of them, unless one has an RSA key and \
+                 one an ECDSA key (expected served_at without it in one of them)",
+                certificate.name
+            );
+            notes.push(Problem {
+                line: certificate.line,
+                message,
+            });
+        }
+    }
     notes
 }
 

@@ -806,6 +806,22 @@ async fn validate_says_what_an_inventory_means() {
         "{said}"
     );
 
+    // Each would be an alert about the other.
+    let twice = |key: &str| {
+        format!(
+            "[[certificate]]\nidentifiers = [\"a.example.com\", \"www.example.com\"]\n\
+             [[certificate]]\nidentifiers = [\"www.example.com\"]\nkey_type = {key:?}\n"
+        )
+    };
+    let out = neverlapse(folder.path(), &["validate", "-"], &twice("ecdsa-p384")).await;
+    let said = text(&out.stderr);
+    assert!(
+        said.contains("line 3: served_at names www.example.com:443 for www.example.com, and for a.example.com"),
+        "{said}"
+    );
+    let out = neverlapse(folder.path(), &["validate", "-"], &twice("rsa-2048")).await;
+    assert!(!text(&out.stderr).contains("served_at names"), "{}", text(&out.stderr));
+
     let out = neverlapse(folder.path(), &["validate", "-"], "# nothing yet\n").await;
     assert!(text(&out.stderr).contains("nothing to watch (expected endpoints, [[endpoint]] or [[certificate]])"));
     assert_eq!(out.status.code(), Some(1), "an inventory of nothing watches nothing");
