@@ -198,7 +198,7 @@ fn swap(name: &str, edit: &Edit, old: &[ResourceRecordSet]) -> Result<Vec<Change
             swap_multivalue(name, edit, several)
         }
         _ => Err(Error::Internal(format!(
-            "the TXT records of {name} have a routing policy (expected a simple record, or multivalue answers): somebody else proves \
+            "the TXT records of {name} have a routing policy or are an alias (expected a simple record, or multivalue answers): somebody else proves \
              control of this name that way. Delete them if nobody does any more; else point {name} by CNAME at another name, which both \
              can write"
         ))),
