@@ -122,6 +122,8 @@ async fn each_kind_of_message_arrives_by_each_way_and_none_has_a_secret() {
         "{}",
         renewed.subject
     );
+    // For a service with a record of each incident, it ends what began with the failure.
+    assert_eq!(renewed.json["incident"], failed.json["incident"]);
     let posts = heard.posts(&slack, 1).await;
     assert_eq!(posts[0]["text"], renewed.subject.as_str());
     // A run that sees the new version.
