@@ -5,7 +5,7 @@ mod sibling;
 
 use std::collections::BTreeSet;
 
-use neverlapse::alert::{Change, Composed, Memory, Place, Run, Sender, State, Watchlist, compose};
+use neverlapse::alert::{Change, Composed, Memory, Place, Run, Sender, State, Watchlist, closing, compose};
 use neverlapse::bucket::document::{self, Document};
 use neverlapse::bucket::receipt::Receipt;
 use neverlapse::bucket::version::{Current, Manifest};
@@ -108,6 +108,7 @@ fn the_memory_of_alerts() {
         incident["gone"] = json!({"192.0.2.2:443": 1});
         incident["outage"] = json!({"unreachable": 1, "endpoints": 3});
     }
+    state["unclosed"] = json!({"0123456789abcdef": state["matters"].as_object().unwrap().values().next().unwrap()});
 
     for (what, json) in siblings(&state) {
         let world = World {
@@ -117,6 +118,7 @@ fn the_memory_of_alerts() {
         world.alerts_about_the_rest(&what);
         // What another run wrote meanwhile is merged.
         if let Memory::Known(other) = world.memory {
+            closing(&other.unclosed);
             let _ = State::default().merged(other);
         }
     }
