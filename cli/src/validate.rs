@@ -154,6 +154,12 @@ fn notes(inventory: &Inventory) -> Vec<Problem> {
     }
 
     notes.extend(served_twice(inventory));
+    for Zone { name, .. } in (inventory.zones.iter()).filter(|zone| zone.id.is_none() && zone.role_arn.is_none()) {
+        notes.push(Problem {
+            line: None,
+            message: format!("[[zone]] name = {name:?} changes nothing (expected a role_arn or an id in it)"),
+        });
+    }
     for watched in &inventory.watched {
         if watched.endpoint.port == probe::MAIL {
             notes.push(Problem {

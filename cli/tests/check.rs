@@ -806,6 +806,10 @@ async fn validate_says_what_an_inventory_means() {
         "{said}"
     );
 
+    let out = neverlapse(folder.path(), &["validate", "-"], "[[zone]]\nname = \"a.example\"\n").await;
+    let said = text(&out.stderr);
+    assert!(said.contains("[[zone]] name = \"a.example\" changes nothing"), "{said}");
+
     // Each would be an alert about the other.
     let twice = |key: &str| {
         format!(
