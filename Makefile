@@ -70,9 +70,9 @@ units:
 # build a tenth of a second.
 CARGO_TEST := env -u AWS_CA_BUNDLE cargo test --workspace
 
-lint: lint-rust lint-dependencies lint-fuzz lint-files ## formatting, clippy, docs, dependencies, fuzz targets, template
+lint: lint-rust lint-dependencies lint-files ## formatting, clippy, docs, dependencies, template
 
-.PHONY: lint-rust lint-dependencies lint-fuzz lint-files
+.PHONY: lint-rust lint-dependencies lint-files
 lint-rust:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
@@ -82,10 +82,6 @@ lint-dependencies: $(LOCAL)/deny/.done
 	$(LOCAL)/deny/bin/cargo-deny check bans licenses sources
 	@if $(LOCAL)/deny/bin/cargo-deny fetch db; then $(LOCAL)/deny/bin/cargo-deny check advisories; \
 	  else echo "WARNING: advisories were NOT checked: their database cannot be fetched (are you offline?)"; fi
-
-# The fuzz targets are a workspace of their own, and include files of the programs.
-lint-fuzz:
-	cd fuzz && cargo check --quiet --locked --target $(FUZZ_HOST)
 
 lint-files: setup lint-examples $(LOCAL)/lint/.done $(LOCAL)/checkov/.done $(LOCAL)/actionlint/.done
 	AWS_DEFAULT_REGION=$(REGION) sam validate --lint
@@ -122,10 +118,10 @@ FUZZ_HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 TIME ?= 60
 
 fuzz: ## feed what strangers write to each target of fuzz/ for TIME seconds
-	cd fuzz && cargo build --quiet --release --target $(FUZZ_HOST)
+	cd fuzz && cargo build --quiet --profile fuzz --target $(FUZZ_HOST)
 	@for target in $(FUZZ_TARGETS); do echo "== $$target for $(TIME) s"; \
 	  mkdir -p fuzz/corpus/$$target fuzz/artifacts/$$target && \
-	  nice -n 19 fuzz/target/$(FUZZ_HOST)/release/$$target -max_total_time=$(TIME) -timeout=10 -rss_limit_mb=1000 -verbosity=0 \
+	  nice -n 19 target/$(FUZZ_HOST)/fuzz/$$target -max_total_time=$(TIME) -timeout=10 -rss_limit_mb=1000 -verbosity=0 \
 	    -print_final_stats=1 -artifact_prefix=fuzz/artifacts/$$target/ fuzz/corpus/$$target fuzz/seeds/$$target || exit 1; done
 
 picture: $(LOCAL)/chromium.done ## take docs/report.png and docs/slack.png again
