@@ -5,7 +5,7 @@ use neverlapse::timestamp::Timestamp;
 use std::time::Duration;
 
 use neverlapse_tests::cluster;
-use neverlapse_tests::emulator::Emulator;
+use neverlapse_tests::emulator::{Emulator, http};
 use neverlapse_tests::inbox::{Inbox, Message};
 use neverlapse_tests::pebble::{HMAC_KEY, KEY_ID, Options, Pebble};
 use neverlapse_tests::pki::Authority;
@@ -241,8 +241,7 @@ async fn subscribe(stack: &Stack, hook: &Webhook) {
 /// Everything in CloudWatch Logs, line by line.
 async fn logs(stack: &Stack) -> String {
     let call = async |action: &str, body: Value| -> Value {
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        let request = client.post(stack.endpoint()).body(body.to_string());
+        let request = http().unwrap().post(stack.endpoint()).body(body.to_string());
         let request = request
             .header("Content-Type", "application/x-amz-json-1.1")
             .header("X-Amz-Target", format!("Logs_20140328.{action}"))

@@ -16,6 +16,7 @@ use anyhow::{Context, Result, ensure};
 use futures::{StreamExt, TryStreamExt};
 use neverlapse::chain::roots::Roots;
 use neverlapse_tests::cost::Cost;
+use neverlapse_tests::emulator::http;
 use neverlapse_tests::farm::{self, CA, Farm, NAMES};
 use neverlapse_tests::process::{eventually, free_port};
 use neverlapse_tests::servers::Silent;
@@ -162,7 +163,7 @@ impl Field {
 
         let id = exporter.id().context("it has ended")?;
         let before = Cost::so_far(id)?;
-        let client = client()?;
+        let client = http()?;
         let scrapes = self.farm.names().map(|name| {
             let request = client.get(format!(
                 "http://{at}/probe?module=tls&target={name}:{}",
@@ -198,11 +199,6 @@ impl Field {
 fn which(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
-}
-
-fn client() -> Result<reqwest::Client> {
-    let _ = aws_lc_rs::default_provider().install_default();
-    Ok(reqwest::Client::builder().no_proxy().build()?)
 }
 
 /// Every endpoint, with nothing but the handshake and its verification; if it asks twice, also for
