@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use neverlapse_tests::depot::Depot;
+use neverlapse_tests::emulator::Call;
 use neverlapse_tests::pki::Authority;
 use neverlapse_tests::stack::{Stack, root};
 use serde_json::{Value, json};
@@ -29,7 +30,7 @@ async fn a_deployed_fleet() {
         .unwrap();
     let fleet = Fleet::new(&stack);
 
-    fleet.a_reader_may_do_this_and_nothing_else();
+    fleet.a_reader_may_do_this_and_nothing_else().await;
 
     let changed = fleet.workshop.change();
     assert!(
@@ -58,10 +59,9 @@ async fn a_deployed_fleet() {
         ("SHA256SUMS", "is not that of release"),
     ] {
         let swapped = fleet.publish(&newer, &format!("{}# {file}\n", instance.configuration(NAME)));
-        fleet.overwrite(
-            &format!("client/{swapped}/{file}"),
-            "#!/bin/sh\ntouch \"$DESTDIR/ran\"\n",
-        );
+        // As somebody would who can write to the bucket.
+        let other = "#!/bin/sh\ntouch \"$DESTDIR/ran\"\n";
+        stack.put(&format!("client/{swapped}/{file}"), other).await.unwrap();
         instance.refuses(&swapped, "web.toml", refusal);
     }
     let nowhere = "0".repeat(64);
@@ -254,7 +254,7 @@ impl<'a> Fleet<'a> {
     }
 
     /// The policy word by word, then asked.
-    fn a_reader_may_do_this_and_nothing_else(&self) {
+    async fn a_reader_may_do_this_and_nothing_else(&self) {
         let bucket = format!("arn:aws:s3:::{}", self.stack.bucket);
         let policy = self.reader_policy();
         let key = policy["Statement"][4]["Resource"].clone();
@@ -329,18 +329,19 @@ impl<'a> Fleet<'a> {
             ),
         ] {
             let resource = format!("{bucket}/{key}");
-            let asked = [
+            let asked = Call::query(
                 "iam",
-                "simulate-custom-policy",
-                "--policy-input-list",
-                &policy,
-                "--action-names",
-                action,
-            ];
-            let answer = self.aws(&[&asked[..], &["--resource-arns", &resource]].concat());
-            assert_eq!(
-                answer["EvaluationResults"][0]["EvalDecision"], expected,
-                "{action} {key}"
+                &[
+                    ("Action", "SimulateCustomPolicy"),
+                    ("PolicyInputList.member.1", &policy),
+                    ("ActionNames.member.1", action),
+                    ("ResourceArns.member.1", &resource),
+                ],
+            );
+            let answer = self.stack.call(&asked).await.unwrap();
+            assert!(
+                answer.contains(&format!("<EvalDecision>{expected}</EvalDecision>")),
+                "{action} {key}: {answer}"
             );
         }
     }
@@ -406,14 +407,6 @@ impl<'a> Fleet<'a> {
         depot.publish(NAME, &leaf).unwrap();
         let to = format!("s3://{}/", self.stack.bucket);
         self.cli(&["s3", "cp", "--recursive", depot.path().to_str().unwrap(), &to]);
-    }
-
-    /// As somebody would who can write to the bucket.
-    fn overwrite(&self, key: &str, content: &str) {
-        let file = self.folder.path().join("other");
-        fs::write(&file, content).unwrap();
-        let to = format!("s3://{}/{key}", self.stack.bucket);
-        self.cli(&["s3", "cp", file.to_str().unwrap(), &to]);
     }
 
     /// The same program in another file.
