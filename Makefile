@@ -51,7 +51,7 @@ check: ## formatting, clippy, unit tests: before every commit
 # Every suite is a process of its own, and most of its time it waits: for servers, for deadlines, for the local AWS.
 # So some run at a time. What one printed is shown when it has ended.
 test: setup build-tests ## unit and end-to-end tests; one suite of them: make test-pull
-	@$(MAKE) --no-print-directory --keep-going --jobs=$(AT_ONCE) --output-sync=target units suites
+	@$(MAKE) --no-print-directory --keep-going --jobs=$(AT_ONCE) --output-sync=target suites units
 
 AT_ONCE ?= 4
 # The long ones first.
