@@ -1161,24 +1161,16 @@ mod tests {
         }
     }
 
-    /// Lines were counted from the beginning for each of them.
+    /// How long it takes is in `bench_sizes`.
     #[test]
-    fn ten_thousand_entries_are_read_at_once() {
+    fn ten_thousand_entries_have_their_lines() {
         let entry = |number: u32| format!("[[endpoint]]\nhost = \"h{number}.example\"\nwarn_dayz = {number}\n");
         let bad: String = (0..10_000).map(entry).collect();
         let good = bad.replace("warn_dayz", "warn_days");
-        let began = std::time::Instant::now();
         let (bad, good) = (Inventory::parse(&bad), Inventory::parse(&good));
         assert_eq!((bad.problems.len(), good.watched.len()), (10_000, 10_000));
         assert_eq!(bad.problems[9_999].line, Some(30_000));
         assert_eq!(good.watched[9_999].line, Some(29_998));
-        // Lines that are counted from the beginning for each error take much longer. Twelve seconds
-        // were seen on a busy machine.
-        assert!(
-            began.elapsed() < std::time::Duration::from_secs(120),
-            "{:?}",
-            began.elapsed()
-        );
     }
 
     #[test]
