@@ -479,6 +479,11 @@ fn what_became_part_of_another_incident_was_never_closed() {
             .into_iter()
             .map(|entry| entry.incident)
             .collect();
+        // If the service stays away, what it was not told is tried for a month.
+        for (days, kept) in [(29, closed.len()), (31, 0)] {
+            let (_, later) = decide(&run, &Memory::Known(state.clone()), now + Duration::days(days));
+            assert_eq!(later.unclosed.len(), kept, "{days}");
+        }
         state.unclosed.clear();
         world.memory = Memory::Known(state);
         let keys: BTreeSet<_> = news.notices.iter().map(Notice::key).collect();

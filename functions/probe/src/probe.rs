@@ -267,7 +267,7 @@ fn time_for_probing(deadline: SystemTime) -> Duration {
     left.saturating_sub(AFTER_PROBING.min(left / 3))
 }
 
-/// A service that does not answer takes 30 of them, and the alert has to go out still.
+/// Webhooks take 30 of them at most, and the alert has to go out still.
 const AFTER_PROBING: Duration = Duration::from_secs(45);
 /// Lambda's limit for an answer is 6 MB.
 const RESPONSE_BYTES: usize = 4_500_000;

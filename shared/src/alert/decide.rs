@@ -114,7 +114,15 @@ impl Draft {
             state: State {
                 fine_at: before.fine_at,
                 slack_missed: before.slack_missed,
-                unclosed: before.unclosed.clone(),
+                unclosed: (before.unclosed.iter())
+                    .filter(|(_, ended)| {
+                        ended
+                            .notified
+                            .as_ref()
+                            .is_some_and(|notified| now - notified.at < UNCLOSED)
+                    })
+                    .map(|(key, ended)| (key.clone(), ended.clone()))
+                    .collect(),
                 absent: (before.absent.iter())
                     .filter(|(_, absence)| absence.is_recent(now))
                     .map(|(id, absence)| (id.clone(), *absence))
@@ -263,6 +271,8 @@ fn out_of_sight(incident: Incident) -> Incident {
 /// before the day is over.
 const DAILY: Duration = Duration::hours(20);
 const WEEKLY: Duration = Duration::hours(7 * 24 - 4);
+/// What a service was not told for so long, a person has closed there.
+const UNCLOSED: Duration = Duration::days(30);
 /// By less than this, the clocks of two runs may differ.
 const CLOCKS_DIFFER: Duration = Duration::HOUR;
 /// At more than this many times as many instances, an incident is worse than before.

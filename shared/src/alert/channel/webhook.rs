@@ -2,10 +2,12 @@
 //! that its service wants.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use futures::future::join_all;
 use serde::Deserialize;
 use thiserror::Error;
+use tokio::time::timeout;
 
 use super::post::{self, Address};
 use super::slack;
@@ -45,7 +47,7 @@ pub async fn notify(store: &Store, digest: &Digest, sender: &Sender) -> Result<V
             .iter()
             .map(|webhook| (webhook, webhook.messages(digest, sender)))
             .filter(|(_, messages)| !messages.is_empty())
-            .map(|(webhook, messages)| webhook.post_all(messages));
+            .map(|(webhook, messages)| webhook.post_all(messages, TO_NOTIFY));
         join_all(posts).await
     };
     let (slack, others) = tokio::join!(slack, others);
@@ -75,7 +77,7 @@ pub async fn close(store: &Store, ended: &[Entry], sender: &Sender, at: Timestam
         .map_err(|problem| NotNotified { failed: vec![problem] })?;
     let posts = webhooks
         .iter()
-        .map(|webhook| webhook.post_all(webhook.closings(ended, at, sender)));
+        .map(|webhook| webhook.post_all(webhook.closings(ended, at, sender), TO_CLOSE));
     let failed: Vec<_> = join_all(posts).await.into_iter().filter_map(Result::err).collect();
     if failed.is_empty() {
         Ok(())
@@ -214,21 +216,39 @@ impl Webhook {
         severity == Severity::Ok || self.min_severity.is_none_or(|least| severity >= least)
     }
 
-    /// Posts each of the messages. One that is refused keeps none of the others back; a service
-    /// that does not answer, or is busy, is left alone.
-    async fn post_all(&self, messages: Vec<Message>) -> Result<String, String> {
-        let mut failed = None;
+    /// Posts each of the messages, as long as there is time: a slow service must not keep back what
+    /// is sent to others after it.
+    async fn post_all(&self, messages: Vec<Message>, limit: Duration) -> Result<String, String> {
+        let count = messages.len();
+        let mut posted = 0;
+        let in_time = timeout(limit, self.post_each(messages, &mut posted)).await;
+        let outcome = in_time.unwrap_or_else(|_| {
+            let seconds = limit.as_secs();
+            Err(format!("it took {posted} of {count} messages within {seconds} s"))
+        });
+        match outcome {
+            Ok(()) => Ok(self.name.clone()),
+            Err(error) => Err(format!("{} was not notified: {error}", self.name)),
+        }
+    }
+
+    /// A message that is refused keeps none of the others back. A service that is busy, does not
+    /// answer, or refuses whatever comes from here, is left alone.
+    async fn post_each(&self, messages: Vec<Message>, posted: &mut usize) -> Result<(), String> {
+        let mut refused = None;
         for message in messages {
-            let Err(error) = self.post(&message).await else {
-                continue;
-            };
-            let is_about_message = matches!(error, post::Error::Refused { status: 400..429, .. });
-            failed = Some(format!("{} was not notified: {error}", self.name));
-            if !is_about_message {
-                break;
+            match self.post(&message).await {
+                Ok(()) => *posted += 1,
+                Err(
+                    error @ post::Error::Refused {
+                        status: 400 | 413 | 422,
+                        ..
+                    },
+                ) => refused = Some(error.to_string()),
+                Err(error) => return Err(error.to_string()),
             }
         }
-        failed.map_or_else(|| Ok(self.name.clone()), Err)
+        refused.map_or(Ok(()), Err)
     }
 
     async fn post(&self, message: &Message) -> Result<(), post::Error> {
@@ -350,6 +370,9 @@ fn json_escaped(text: &str) -> String {
     quoted[1..quoted.len() - 1].to_owned()
 }
 
+/// The probe leaves 45 seconds for all that comes after probing.
+const TO_CLOSE: Duration = Duration::from_secs(10);
+const TO_NOTIFY: Duration = Duration::from_secs(20);
 /// As `resolve_url` has it.
 const INCIDENT: &str = "{{incident}}";
 /// Services cut what is longer, or refuse it.
@@ -357,7 +380,13 @@ const TEXT: usize = 8_000;
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use serde_json::Value;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+    use tokio::time::sleep;
 
     use super::*;
     use crate::alert::news::Change;
@@ -365,11 +394,13 @@ mod tests {
     use crate::timestamp;
 
     fn webhook(text: &str) -> Webhook {
-        parse(&format!(
-            "[[webhook]]\nname = \"x\"\nurl = \"https://x.example/secret\"\n{text}"
-        ))
-        .unwrap()
-        .remove(0)
+        webhook_at("https://x.example/secret", text)
+    }
+
+    fn webhook_at(url: &str, text: &str) -> Webhook {
+        parse(&format!("[[webhook]]\nname = \"x\"\nurl = \"{url}\"\n{text}"))
+            .unwrap()
+            .remove(0)
     }
 
     fn digests() -> (Vec<Digest>, Sender) {
@@ -390,6 +421,67 @@ mod tests {
 
         let ntfy = webhook("body = '{{subject}}'\nheaders = { Content-Type = \"text/plain\" }");
         assert_eq!(ntfy.messages(&digests[0], &sender)[0].body, digests[0].subject);
+    }
+
+    /// Answers each request with this status, after this pause, and counts them.
+    async fn service(status: u16, pause: Duration) -> (String, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let requests = Arc::new(AtomicUsize::new(0));
+
+        let counted = requests.clone();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let _ = stream.read(&mut [0; 4_096]).await;
+                counted.fetch_add(1, Ordering::Relaxed);
+                sleep(pause).await;
+                let answer = format!("HTTP/1.1 {status} x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        (url, requests)
+    }
+
+    fn messages(count: usize) -> Vec<Message> {
+        let message = || Message {
+            url: None,
+            body: "x".to_owned(),
+        };
+        std::iter::repeat_with(message).take(count).collect()
+    }
+
+    /// The topic comes after webhooks, and the function ends when its time is over.
+    #[tokio::test]
+    async fn a_slow_service_does_not_keep_the_alert_back() {
+        let (url, _) = service(200, Duration::from_millis(20)).await;
+        let slow = webhook_at(&url, "body = 'x'");
+        let error = slow
+            .post_all(messages(10_000), Duration::from_secs(1))
+            .await
+            .unwrap_err();
+        assert!(
+            error.starts_with("x was not notified: it took ") && error.ends_with(" of 10000 messages within 1 s"),
+            "{error}"
+        );
+    }
+
+    #[tokio::test]
+    async fn what_is_refused_for_its_contents_keeps_nothing_else_back() {
+        for (status, requests) in [
+            (200, 5),
+            (400, 5),
+            (413, 5),
+            (422, 5),
+            (401, 1),
+            (403, 1),
+            (404, 1),
+            (410, 1),
+        ] {
+            let (url, seen) = service(status, Duration::ZERO).await;
+            let outcome = webhook_at(&url, "body = 'x'").post_all(messages(5), TO_NOTIFY).await;
+            assert_eq!(outcome.is_ok(), status == 200, "{status}");
+            assert_eq!(seen.load(Ordering::Relaxed), requests, "{status}");
+        }
     }
 
     /// What opened an incident has to close the same one.
