@@ -19,8 +19,8 @@ fuzz_target!(|data: &[u8]| {
         // A new one each time: a resolver remembers.
         let resolver = Resolver::new(Some(world.server), Duration::from_millis(200)).expect("a resolver");
         let host: Host = "a.test".parse().expect("a host");
-        if let Ok(addresses) = resolver.addresses(&host).await {
-            assert!(addresses.len() <= data.len(), "{addresses:?}");
+        if let Ok(found) = resolver.addresses(&host).await {
+            assert!(found.addresses.len() <= data.len(), "{found:?}");
         }
     });
 });

@@ -134,7 +134,7 @@ fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
     // Now and then a value of one document becomes one of the table.
     let lines: Vec<_> = data[..size].split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
     let line = seed as usize / 2 % lines.len().max(1);
-    if seed % 2 == 0
+    if seed.is_multiple_of(2)
         && let Ok(document) = serde_json::from_slice::<Value>(&lines[line])
     {
         let mut siblings = sibling::siblings(&document);
