@@ -46,7 +46,7 @@ PROGRAMS := --bin neverlapse --bin probe --bin renewer --test docs
 check: ## formatting, clippy, unit tests: before every commit
 	cargo fmt --all --check
 	cargo clippy --quiet --workspace --all-targets -- -D warnings
-	cargo test --quiet --workspace --lib --bins
+	cargo test --quiet --workspace $(UNITS)
 
 # Every suite is a process of its own, and most of its time it waits: for servers, for deadlines, for the local AWS.
 # So some run at a time. What one printed is shown when it has ended.
@@ -55,7 +55,7 @@ test: setup build-tests ## unit and end-to-end tests; one suite of them: make te
 
 AT_ONCE ?= 4
 # The long ones first.
-LONG := renewal delivery fleet pull first_deployment e2e
+LONG := fleet renewal delivery pull first_deployment e2e
 FOUND := $(basename $(notdir $(wildcard */tests/*.rs */*/tests/*.rs))) $(patsubst %/main.rs,%,$(wildcard */tests/*/main.rs))
 SUITES := $(sort $(notdir $(FOUND)))
 suites: $(addprefix test-,$(LONG) $(filter-out $(LONG),$(SUITES)))
@@ -63,8 +63,10 @@ suites: $(addprefix test-,$(LONG) $(filter-out $(LONG),$(SUITES)))
 test-%:
 	$(CARGO_TEST) --test $*
 
+# With --bins, cargo would also link those that have no tests.
+UNITS := --lib --bin neverlapse --bin probe --bin renewer
 units:
-	$(CARGO_TEST) --lib --bins
+	$(CARGO_TEST) $(UNITS)
 	$(CARGO_TEST) --doc
 
 # The local AWS speaks plain HTTP. Each of a thousand programs would read all the roots of a bundle, which takes a debug
