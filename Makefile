@@ -53,9 +53,9 @@ check: ## formatting, clippy, unit tests: before every commit
 test: setup build-tests ## unit and end-to-end tests; one suite of them: make test-pull
 	@$(MAKE) --no-print-directory --keep-going --jobs=$(AT_ONCE) --output-sync=target suites units
 
-AT_ONCE ?= 6
+AT_ONCE ?= 4
 # The long ones first.
-LONG := fleet renewal delivery pull systemd first_deployment e2e
+LONG := fleet renewal delivery pull first_deployment e2e
 FOUND := $(basename $(notdir $(wildcard */tests/*.rs */*/tests/*.rs))) $(patsubst %/main.rs,%,$(wildcard */tests/*/main.rs))
 SUITES := $(sort $(notdir $(FOUND)))
 suites: $(addprefix test-,$(LONG) $(filter-out $(LONG),$(SUITES)))
