@@ -358,8 +358,8 @@ fn split(text: &str) -> Result<(&str, Option<&str>), String> {
     }
 }
 
-/// Whether it is a network in CIDR notation (RFC 4632, 3.1). As the path of a URL, the length of its
-/// prefix would be left out, and its first address alone be watched.
+/// Whether it is a network in CIDR notation (RFC 4632, 3.1). As the path of a URL, the length of
+/// its prefix would be left out, and its first address alone be watched.
 fn is_network(text: &str) -> bool {
     text.split_once('/').is_some_and(|(address, length)| {
         let is_length = (1..=3).contains(&length.len()) && length.bytes().all(|byte| byte.is_ascii_digit());

@@ -216,8 +216,8 @@ async fn slack_gets_what_it_missed() {
     assert!(!world.log().contains(slack.secret()));
 }
 
-/// What a pager missed was sent again as far as it was open: the ends were lost, and its own records
-/// stayed open.
+/// What a pager missed was sent again as far as it was open: the ends were lost, and its own
+/// records stayed open.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pager_gets_the_ends_that_it_missed() {
     let world = World::open().await;

@@ -309,8 +309,8 @@ impl Notifier {
             .await;
     }
 
-    /// Sends an alert to the webhooks, if there are any, and to the topic. A failure must not undo a
-    /// renewal: it is logged, and the probe's next run reports the certificate's state.
+    /// Sends an alert to the webhooks, if there are any, and to the topic. A failure must not undo
+    /// a renewal: it is logged, and the probe's next run reports the certificate's state.
     async fn send_digest(&self, mut digest: Digest) {
         let subject = digest.subject.clone();
 

@@ -511,8 +511,8 @@ mod tests {
         assert!(!pager.wants(Severity::Warning) && pager.wants(Severity::Critical) && pager.wants(Severity::Ok));
     }
 
-    /// With a warning in the same run, the end of a critical incident was not sent to a service that
-    /// wants what is critical.
+    /// With a warning in the same run, the end of a critical incident was not sent to a service
+    /// that wants what is critical.
     #[test]
     fn what_is_resolved_is_sent_whatever_else_a_run_found() {
         let (digests, sender) = digests();
@@ -564,8 +564,8 @@ mod tests {
                 );
                 let json = serde_json::from_str::<Value>(&body).ok();
                 assert_eq!(json.is_some(), webhook.is_json, "{}: {body}", webhook.name);
-                // Opsgenie refuses a message of more than 130 characters, PagerDuty a summary of more
-                // than 1,024.
+                // Opsgenie refuses a message of more than 130 characters, PagerDuty a summary of
+                // more than 1,024.
                 let json = json.unwrap_or_default();
                 let subject = json["message"].as_str().or(json["payload"]["summary"].as_str());
                 assert!(subject.unwrap_or_default().len() < 100, "{}: {body}", webhook.name);

@@ -96,8 +96,8 @@ impl Digest {
         }
     }
 
-    /// The ends of the incidents in it: a service that keeps a record of each must not keep those of
-    /// a test.
+    /// The ends of the incidents in it: a service that keeps a record of each must not keep those
+    /// of a test.
     pub fn ends(&self) -> Vec<Entry> {
         let entries = self.sections.iter().flat_map(|section| &section.entries);
         let firing = entries.filter(|entry| entry.change.is_firing()).cloned();
