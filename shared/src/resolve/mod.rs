@@ -288,31 +288,41 @@ mod tests {
 
     use super::*;
 
-    /// With an address of one family, that the other could not be looked up went unnoticed.
-    #[tokio::test]
-    async fn what_is_not_known_of_a_family_is_no_answer() {
+    const NO_ERROR: u8 = 0;
+    const SERVER_FAILED: u8 = 2;
+    const NO_SUCH_NAME: u8 = 3;
+
+    /// A resolver whose name server answers each question, a type and a name, with a response code
+    /// and a record, if it has one.
+    async fn asking(answer: impl Fn(u8, &[u8]) -> (u8, &'static [u8]) + Send + 'static) -> Resolver {
         let socket = Socket::bind("127.0.0.1:0").await.unwrap();
         let server = socket.local_addr().unwrap();
         tokio::spawn(async move {
             let mut query = [0; 512];
             while let Ok((length, client)) = socket.recv_from(&mut query).await {
                 let end = 12 + query[12..length].iter().position(|byte| *byte == 0).unwrap() + 5;
-                let (is_v4_asked, is_v4_known) = (query[end - 3] == 1, query[12..].starts_with(b"\x02v4"));
-                let (flags, answer): (u8, &[u8]) = match (is_v4_asked, is_v4_known) {
-                    (true, true) => (0x80, b"\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\xc0\0\x02\x07"),
-                    (false, false) => (
-                        0x80,
-                        b"\xc0\x0c\0\x1c\0\x01\0\0\0\x3c\0\x10\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x07",
-                    ),
-                    _ => (0x82, b""),
-                };
-                query[2..4].copy_from_slice(&[0x81, flags]);
-                query[6..12].copy_from_slice(&[0, u8::from(!answer.is_empty()), 0, 0, 0, 0]);
-                socket.send_to(&[&query[..end], answer].concat(), client).await.unwrap();
+                let (code, record) = answer(query[end - 3], &query[12..end]);
+                query[2..4].copy_from_slice(&[0x81, 0x80 | code]);
+                query[6..12].copy_from_slice(&[0, u8::from(!record.is_empty()), 0, 0, 0, 0]);
+                socket.send_to(&[&query[..end], record].concat(), client).await.unwrap();
             }
         });
+        Resolver::new(Some(server), Duration::from_secs(5)).unwrap()
+    }
 
-        let resolver = Resolver::new(Some(server), Duration::from_secs(5)).unwrap();
+    /// With an address of one family, that the other could not be looked up went unnoticed.
+    #[tokio::test]
+    async fn what_is_not_known_of_a_family_is_no_answer() {
+        let resolver = asking(|kind, name| match (kind == 1, name.starts_with(b"\x02v4")) {
+            (true, true) => (NO_ERROR, b"\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\xc0\0\x02\x07"),
+            (false, false) => (
+                NO_ERROR,
+                b"\xc0\x0c\0\x1c\0\x01\0\0\0\x3c\0\x10\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x07",
+            ),
+            _ => (SERVER_FAILED, b""),
+        })
+        .await;
+
         for (name, address, is_ipv4) in [("v4.test", "192.0.2.7", false), ("v6.test", "2001:db8::7", true)] {
             let found = resolver.addresses(&name.parse().unwrap()).await.unwrap();
             assert_eq!(found.addresses, [address.parse::<IpAddr>().unwrap()]);
@@ -325,27 +335,17 @@ mod tests {
     /// "No such name" was said of a name that is there, and leads to one that is not.
     #[tokio::test]
     async fn an_alias_that_leads_nowhere_is_named() {
-        let socket = Socket::bind("127.0.0.1:0").await.unwrap();
-        let server = socket.local_addr().unwrap();
-        tokio::spawn(async move {
-            let mut query = [0; 512];
-            while let Ok((length, client)) = socket.recv_from(&mut query).await {
-                let end = 12 + query[12..length].iter().position(|byte| *byte == 0).unwrap() + 5;
-                let (is_alias_asked, is_www) = (query[end - 3] == 5, query[12..].starts_with(b"\x03www"));
+        let resolver = asking(|kind, name| {
+            let alias: &[u8] = b"\xc0\x0c\0\x05\0\x01\0\0\0\x3c\0\x0b\x04gone\x04test\0";
+            match (name.starts_with(b"\x03www"), kind == 5) {
                 // What the alias leads to does not exist; the alias does.
-                let code = if is_www && is_alias_asked { 0x80 } else { 0x83 };
-                query[2..4].copy_from_slice(&[0x81, code]);
-                query[6..12].copy_from_slice(&[0, u8::from(is_www), 0, 0, 0, 0]);
-                let alias: &[u8] = if is_www {
-                    b"\xc0\x0c\0\x05\0\x01\0\0\0\x3c\0\x0b\x04gone\x04test\0"
-                } else {
-                    b""
-                };
-                socket.send_to(&[&query[..end], alias].concat(), client).await.unwrap();
+                (true, true) => (NO_ERROR, alias),
+                (true, false) => (NO_SUCH_NAME, alias),
+                (false, _) => (NO_SUCH_NAME, b""),
             }
-        });
+        })
+        .await;
 
-        let resolver = Resolver::new(Some(server), Duration::from_secs(5)).unwrap();
         for (name, expected) in [
             (
                 "www.test",
