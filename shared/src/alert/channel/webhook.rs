@@ -28,6 +28,16 @@ pub struct NotNotified {
     failed: Vec<String>,
 }
 
+impl NotNotified {
+    fn unless_none(failed: Vec<String>) -> Result<(), Self> {
+        if failed.is_empty() {
+            Ok(())
+        } else {
+            Err(Self { failed })
+        }
+    }
+}
+
 /// Posts an alert to every webhook that the bucket knows, all at the same time; answers with the
 /// names of those that took it.
 pub async fn notify(store: &Store, digest: &Digest, sender: &Sender) -> Result<Vec<String>, NotNotified> {
@@ -60,14 +70,12 @@ pub async fn notify(store: &Store, digest: &Digest, sender: &Sender) -> Result<V
             Err(problem) => failed.push(problem),
         }
     }
-    if failed.is_empty() {
-        Ok(notified)
-    } else {
-        Err(NotNotified { failed })
-    }
+    NotNotified::unless_none(failed)?;
+    Ok(notified)
 }
 
-/// Tells the services that have an incident for each message of incidents that ended without one.
+/// Notifies the services that have an incident for each message of incidents that ended without
+/// one.
 pub async fn close(store: &Store, ended: &[Entry], sender: &Sender, at: Timestamp) -> Result<(), NotNotified> {
     if ended.is_empty() {
         return Ok(());
@@ -78,12 +86,7 @@ pub async fn close(store: &Store, ended: &[Entry], sender: &Sender, at: Timestam
     let posts = webhooks
         .iter()
         .map(|webhook| webhook.post_all(webhook.closings(ended, at, sender), TO_CLOSE));
-    let failed: Vec<_> = join_all(posts).await.into_iter().filter_map(Result::err).collect();
-    if failed.is_empty() {
-        Ok(())
-    } else {
-        Err(NotNotified { failed })
-    }
+    NotNotified::unless_none(join_all(posts).await.into_iter().filter_map(Result::err).collect())
 }
 
 /// The names of the webhooks that the bucket knows. Nothing is posted; the error says what is no
@@ -99,11 +102,8 @@ pub async fn names(store: &Store) -> Result<Vec<String>, NotNotified> {
         Ok(webhooks) => names.extend(webhooks.into_iter().map(|webhook| webhook.name)),
         Err(problem) => failed.push(problem),
     }
-    if failed.is_empty() {
-        Ok(names)
-    } else {
-        Err(NotNotified { failed })
-    }
+    NotNotified::unless_none(failed)?;
+    Ok(names)
 }
 
 async fn read(store: &Store) -> Result<Vec<Webhook>, String> {
