@@ -115,12 +115,7 @@ impl Draft {
                 fine_at: before.fine_at,
                 slack_missed: before.slack_missed,
                 unclosed: (before.unclosed.iter())
-                    .filter(|(_, ended)| {
-                        ended
-                            .notified
-                            .as_ref()
-                            .is_some_and(|notified| now - notified.at < UNCLOSED)
-                    })
+                    .filter(|(_, ended)| !is_given_up(ended, now))
                     .map(|(key, ended)| (key.clone(), ended.clone()))
                     .collect(),
                 absent: (before.absent.iter())
@@ -255,6 +250,12 @@ fn due(incident: &Incident, now: Timestamp) -> Option<Change> {
     has_passed(again, notified.at, now).then_some(Change::Reminder)
 }
 
+/// Whether services are no longer notified that it ended: by then, a person has closed it there.
+fn is_given_up(ended: &Incident, now: Timestamp) -> bool {
+    let notified = ended.notified.as_ref();
+    notified.is_none_or(|notified| has_passed(UNCLOSED, notified.at, now))
+}
+
 /// Whether so much time has passed since then. A time that is still to come is from a clock that
 /// was wrong, and would be waited for.
 fn has_passed(time: Duration, since: Timestamp, now: Timestamp) -> bool {
@@ -271,7 +272,7 @@ fn out_of_sight(incident: Incident) -> Incident {
 /// before the day is over.
 const DAILY: Duration = Duration::hours(20);
 const WEEKLY: Duration = Duration::hours(7 * 24 - 4);
-/// What a service was not told for so long, a person has closed there.
+/// How long an end is kept for services that do not take it.
 const UNCLOSED: Duration = Duration::days(30);
 /// By less than this, the clocks of two runs may differ.
 const CLOCKS_DIFFER: Duration = Duration::HOUR;
