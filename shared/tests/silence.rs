@@ -452,8 +452,8 @@ fn fifty_silent_instances_were_fifty_alerts() {
     );
 }
 
-/// A service for incidents was told of three instances, and never of the end of any when a fourth
-/// made them one incident: its own records stayed open for ever.
+/// A service for incidents was notified of three instances, and never of the end of any when a
+/// fourth made them one incident: its own records stayed open for ever.
 #[test]
 fn what_became_part_of_another_incident_was_never_closed() {
     let mut world = World::new("");
@@ -479,7 +479,7 @@ fn what_became_part_of_another_incident_was_never_closed() {
             .into_iter()
             .map(|entry| entry.incident)
             .collect();
-        // If the service stays away, what it was not told is tried for a month.
+        // If the service stays away, what it was not notified of is tried for a month.
         for (days, kept) in [(29, closed.len()), (31, 0)] {
             let (_, later) = decide(&run, &Memory::Known(state.clone()), now + Duration::days(days));
             assert_eq!(later.unclosed.len(), kept, "{days}");

@@ -192,7 +192,7 @@ async fn slack_gets_what_it_missed() {
         "{failed}"
     );
     assert!(!failed.contains(slack.secret()), "{failed}");
-    let message = world.alert().await.expect("the topic is told all the same");
+    let message = world.alert().await.expect("the topic is notified all the same");
     assert!(
         message.text.contains("Slack was not notified: it answered 403"),
         "{}",
@@ -212,7 +212,7 @@ async fn slack_gets_what_it_missed() {
     );
     assert_eq!(posted["blocks"][0]["type"], "header");
     world.run_and_hear_nothing().await;
-    assert_eq!(slack.taken(), Vec::<Value>::new(), "it was told everything");
+    assert_eq!(slack.taken(), Vec::<Value>::new(), "it was notified of everything");
     assert!(!world.log().contains(slack.secret()));
 }
 
@@ -243,14 +243,14 @@ async fn a_pager_gets_the_ends_that_it_missed() {
     world.watch(&["soon"]).await;
     let failed = world.probe.invoke(json!({})).await.unwrap_err().to_string();
     assert!(failed.contains("pager was not notified: it answered 403"), "{failed}");
-    world.alert().await.expect("the topic is told all the same");
+    world.alert().await.expect("the topic is notified all the same");
 
     pager.refuse(false);
     world.run_and_hear_nothing().await;
     let ended = json!({"action": "resolve", "incident": expired["incident"]});
     assert_eq!(pager.taken(), [ended, soon]);
     world.run_and_hear_nothing().await;
-    assert_eq!(pager.taken(), Vec::<Value>::new(), "it was told everything");
+    assert_eq!(pager.taken(), Vec::<Value>::new(), "it was notified of everything");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -31,7 +31,7 @@ pub struct State {
     /// Slack missed a message, and is owed everything that is open.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub slack_missed: bool,
-    /// Incidents that ended, which services that keep a record of each have not been told; by what
+    /// Incidents that ended, of which services that keep a record of each were not notified; by what
     /// those call them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub unclosed: BTreeMap<String, Incident>,
@@ -113,7 +113,8 @@ impl Default for State {
 }
 
 impl State {
-    /// Remembers an incident that ended until the services that keep a record of it are told.
+    /// Remembers an incident that ended until the services that keep a record of it are
+    /// notified.
     pub fn add_unclosed(&mut self, ended: Notice) {
         self.unclosed.insert(ended.key(), ended.incident);
     }

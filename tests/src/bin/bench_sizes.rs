@@ -1,4 +1,4 @@
-//! What a large run costs besides probing: seconds of one core for an inventory full of mistakes,
+//! What a large run costs besides probing: seconds of one core for an inventory full of errors,
 //! alerts, delivery and the page, for 10,000 endpoints that all have an incident and 500
 //! certificates, and for twice as many.
 
@@ -26,11 +26,11 @@ fn main() {
 }
 
 fn measure(endpoints: usize, certificates: usize) {
-    let mistaken: String = (0..endpoints)
+    let unknown_keys: String = (0..endpoints)
         .map(|index| format!("[[endpoint]]\nhost = \"{index}.test\"\nwarn_dayz = 20\n"))
         .collect();
-    timed("an inventory with a mistake in each entry", || {
-        Inventory::parse(&mistaken)
+    timed("an inventory with an error in each entry", || {
+        Inventory::parse(&unknown_keys)
     });
 
     let text: Vec<_> = (0..certificates)

@@ -52,7 +52,7 @@ pub fn digest(
     })
 }
 
-/// Incidents that ended, for services that were told of each when it began. Nobody else reads this:
+/// Incidents that ended, for services that were notified of each when it began. Nobody else reads this:
 /// it was in an earlier message, or the incident goes on as part of another one.
 pub fn closing(unclosed: &BTreeMap<String, Incident>) -> Vec<Entry> {
     let entries = unclosed.iter().map(|(key, incident)| {
