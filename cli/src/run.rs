@@ -1,15 +1,9 @@
 //! `neverlapse run`: has the probe run now, and prints what it saw.
 
 use std::io::{self, BufWriter, Write};
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use aws_sdk_lambda::config::retry::RetryConfig;
-use aws_sdk_lambda::config::timeout::TimeoutConfig;
-use aws_sdk_lambda::config::{Builder, StalledStreamProtectionConfig};
-use aws_sdk_lambda::primitives::Blob;
 use clap::Args;
-use neverlapse::aws;
 use neverlapse::bucket::document;
 use neverlapse::endpoint::Endpoint;
 use neverlapse::report::Report;
@@ -41,7 +35,7 @@ pub(crate) struct Arguments {
 pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
     let stack = Stack::find(&arguments.stack).await?;
     let answer = invoke(&stack, &event(&arguments.endpoints)).await?;
-    let report: Report = document::read(&answer).context("the probe's answer is not a report")?;
+    let report: Report = document::read(answer.as_bytes()).context("the probe's answer is not a report")?;
 
     for problem in &report.problems {
         eprintln!("error: inventory {}", printable(&problem.to_string()));
@@ -66,59 +60,34 @@ fn event(endpoints: &[Endpoint]) -> Value {
     json!({ "endpoints": endpoints })
 }
 
-/// The function's answer. A run may take all of Lambda's 15 minutes, without a byte until it ends;
-/// and one whose answer was lost must not be started again.
-async fn invoke(stack: &Stack, event: &Value) -> Result<Vec<u8>> {
+/// The function's answer.
+async fn invoke(stack: &Stack, event: &Value) -> Result<String> {
     let function = stack.output("ProbeFunctionName")?;
-    let config = Builder::from(&stack.config)
-        .retry_config(RetryConfig::disabled())
-        .timeout_config(timeouts())
-        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-        .build();
-    let sent = aws_sdk_lambda::Client::from_conf(config)
-        .invoke()
-        .function_name(function)
-        .payload(Blob::new(event.to_string()))
-        .send()
-        .await;
-
-    let answer = match sent {
-        Ok(answer) => answer,
-        Err(error) => bail!("cannot invoke {function}: {}", aws::reason(&error)),
+    let invoked = match stack.services.invoke(function, event).await {
+        Ok(invoked) => invoked,
+        Err(refused) => bail!("cannot invoke {function}: {refused}"),
     };
-    let payload = answer.payload.map(Blob::into_inner).unwrap_or_default();
-    if answer.function_error.is_some() {
-        bail!("the probe failed: {}", printable(&failure(&payload)));
+    if invoked.failed {
+        bail!("the probe failed: {}", printable(&failure(&invoked.payload)));
     }
-    Ok(payload)
-}
-
-/// Only the connection has a limit. Those of other requests would give up on a run that is under
-/// way.
-fn timeouts() -> TimeoutConfig {
-    TimeoutConfig::builder()
-        .connect_timeout(CONNECT)
-        .disable_read_timeout()
-        .disable_operation_attempt_timeout()
-        .disable_operation_timeout()
-        .build()
+    Ok(invoked.payload)
 }
 
 /// The message in the answer of a function that failed.
-fn failure(payload: &[u8]) -> String {
-    let error: Option<Value> = serde_json::from_slice(payload).ok();
+fn failure(payload: &str) -> String {
+    let error: Option<Value> = serde_json::from_str(payload).ok();
     let message = error.as_ref().and_then(|error| error["errorMessage"].as_str());
     match message {
         Some(message) => message.to_owned(),
-        None => String::from_utf8_lossy(payload).into_owned(),
+        None => payload.to_owned(),
     }
 }
 
-fn print(report: &Report, answer: &[u8], format: Format) -> Result<()> {
+fn print(report: &Report, answer: &str, format: Format) -> Result<()> {
     let mut out = BufWriter::new(io::stdout().lock());
     match format {
         // As it is: a later version of the probe may have written more than we know.
-        Format::Json => writeln!(out, "{}", printable_json(String::from_utf8_lossy(answer).into_owned()))?,
+        Format::Json => writeln!(out, "{}", printable_json(answer.to_owned()))?,
         Format::Html => out.write_all(page(report, None)?.as_bytes())?,
         Format::Table | Format::Jsonl | Format::Prometheus | Format::Plugin => {
             let mut output = Output::new(format, out, report.started_at)?;
@@ -139,7 +108,6 @@ fn print(report: &Report, answer: &[u8], format: Format) -> Result<()> {
 }
 
 const NAMED: usize = 10;
-const CONNECT: Duration = Duration::from_secs(5);
 const HELP: &str = "\
 Examples:
   neverlapse run                             everything, as the schedule does: alerts, renewals, report
@@ -161,7 +129,7 @@ mod tests {
             ("Task timed out", "Task timed out"),
             ("{}", "{}"),
         ] {
-            assert_eq!(failure(payload.as_bytes()), expected);
+            assert_eq!(failure(payload), expected);
         }
     }
 

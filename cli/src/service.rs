@@ -1,29 +1,33 @@
 //! Signed requests to services of AWS for which the command has no SDK crate. Each of those takes a
-//! minute to build and adds to the client on every instance; what is asked of them here is one call
-//! each.
+//! minute to build; what is asked of them here is a call or two.
 
 use std::fmt::Display;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use aws_config::SdkConfig;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
+use aws_runtime::retries::classifiers::{THROTTLING_ERRORS, TRANSIENT_ERRORS};
+use aws_sdk_sts::config::endpoint::{DefaultResolver, Params, ResolveEndpoint as _};
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4;
+use aws_types::service_config::ServiceConfigKey;
+use futures::FutureExt as _;
+use http::{HeaderMap, StatusCode};
 use neverlapse::aws;
 use neverlapse::text::innermost;
 use neverlapse::timestamp::Timestamp;
+use roxmltree::{Document, Node};
 use serde_json::Value;
 use thiserror::Error;
 
 /// The services of one region, asked as one identity.
 pub(crate) struct Services {
     client: reqwest::Client,
+    config: SdkConfig,
     credentials: SharedCredentialsProvider,
     region: String,
-    /// `AWS_ENDPOINT_URL`, which then stands for all services.
-    endpoint: Option<String>,
     /// The time of the last answer, by AWS's clock and by ours.
     times: Mutex<Option<(Timestamp, Timestamp)>>,
 }
@@ -34,7 +38,9 @@ pub(crate) struct Services {
 pub(crate) struct Refused {
     /// The service's own, such as `ResourceNotFoundException`.
     pub(crate) code: String,
-    pub(crate) message: String,
+    message: String,
+    /// Whether it may answer when it is asked again.
+    passing: bool,
 }
 
 impl Refused {
@@ -49,6 +55,21 @@ impl Refused {
         Self {
             code: "NotSent".to_owned(),
             message: reason.to_string(),
+            passing: false,
+        }
+    }
+
+    fn unanswered(host: &str, error: &reqwest::Error) -> Self {
+        Self {
+            passing: true,
+            ..Self::unsent(format!("{host}: {}", innermost(error)))
+        }
+    }
+
+    pub(crate) fn not_understood(reason: impl Display) -> Self {
+        Self {
+            code: "NotUnderstood".to_owned(),
+            ..Self::unsent(reason)
         }
     }
 }
@@ -60,15 +81,17 @@ impl Services {
         let client = reqwest::Client::builder()
             .user_agent(format!("{USER_AGENT}{app}"))
             .tls_backend_preconfigured(aws::roots()?.client_config()?)
-            .timeout(PATIENCE)
+            .connect_timeout(aws::CONNECT)
+            .timeout(aws::ATTEMPT)
+            .tcp_keepalive(KEEPALIVE)
             .build()?;
         Ok(Self {
             client,
+            config: config.clone(),
             credentials: config
                 .credentials_provider()
                 .context("no AWS credentials are configured")?,
             region: config.region().context("AWS_REGION is not set")?.to_string(),
-            endpoint: config.endpoint_url().map(str::to_owned),
             times: Mutex::default(),
         })
     }
@@ -77,9 +100,9 @@ impl Services {
     pub(crate) fn at(&self, region: &str) -> Self {
         Self {
             client: self.client.clone(),
+            config: self.config.clone(),
             credentials: self.credentials.clone(),
             region: region.to_owned(),
-            endpoint: self.endpoint.clone(),
             times: Mutex::default(),
         }
     }
@@ -88,72 +111,122 @@ impl Services {
         &self.region
     }
 
-    /// A call in AWS's JSON protocol; `target` is such as `AmazonSQS.GetQueueAttributes`.
+    /// Reads in AWS's JSON protocol; `target` is such as `AmazonSQS.GetQueueAttributes`.
     pub(crate) async fn json(&self, service: Service, target: &str, body: &Value) -> Result<Value, Refused> {
-        let request = http::Request::post(self.url(service, "/"))
+        let request = http::Request::post(self.url(service, "/")?)
             .header("content-type", format!("application/x-amz-json-{}", service.json))
             .header("x-amz-target", target);
-        let answer = self.send(service, request, body.to_string()).await?;
-        parsed(&answer)
+        parsed(&self.read(service, request, body.to_string()).await?)
     }
 
-    /// What is at a path of a service whose protocol is REST.
+    /// Reads what is at a path of a service whose protocol is REST.
     pub(crate) async fn get(&self, service: Service, path: &str) -> Result<Value, Refused> {
-        let request = http::Request::get(self.url(service, path));
-        let answer = self.send(service, request, String::new()).await?;
-        parsed(&answer)
+        let request = http::Request::get(self.url(service, path)?);
+        parsed(&self.read(service, request, String::new()).await?)
     }
 
-    /// A call in AWS's query protocol, whose answer is XML.
-    pub(crate) async fn query(&self, service: Service, form: &str) -> Result<String, Refused> {
-        let request = http::Request::post(self.url(service, "/"))
+    /// Reads in AWS's query protocol, whose answer is XML.
+    pub(crate) async fn query(&self, service: Service, parameters: &[(&str, &str)]) -> Result<String, Refused> {
+        let parameters = parameters.iter();
+        let form: Vec<_> = parameters
+            .map(|(name, value)| format!("{name}={}", percent_encoded(value)))
+            .collect();
+        let request = http::Request::post(self.url(service, "/")?)
             .header("content-type", "application/x-www-form-urlencoded; charset=utf-8");
-        self.send(service, request, form.to_owned()).await
+        self.read(service, request, form.join("&")).await
+    }
+
+    /// Runs a function and waits for its answer. It is asked once, however it ends: a run whose
+    /// answer was lost must not be started again.
+    pub(crate) async fn invoke(&self, function: &str, event: &Value) -> Result<Invoked, Refused> {
+        let path = format!("/2015-03-31/functions/{}/invocations", percent_encoded(function));
+        let request = http::Request::post(self.url(LAMBDA, &path)?)
+            .header("content-type", "application/json")
+            .body(event.to_string())
+            .map_err(Refused::unsent)?;
+        let (headers, payload) = self.send(LAMBDA, request, LONGEST_RUN).await?;
+        Ok(Invoked {
+            failed: headers.contains_key("x-amz-function-error"),
+            payload,
+        })
     }
 
     /// By how much the clock of this machine is ahead of AWS's.
     pub(crate) fn clock_ahead(&self) -> Option<time::Duration> {
-        let times = self.times.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
         times.map(|(theirs, ours)| ours - theirs)
     }
 
-    fn url(&self, service: Service, path: &str) -> String {
-        match &self.endpoint {
-            Some(endpoint) => format!("{}{path}", endpoint.trim_end_matches('/')),
-            None => format!("https://{}{path}", host(service, &self.region)),
+    /// As the SDK finds it: what the environment or the profile says for this service, then what
+    /// they say for all, then where AWS has it.
+    fn url(&self, service: Service, path: &str) -> Result<String, Refused> {
+        let key = ServiceConfigKey::builder()
+            .service_id(service.id)
+            .env("AWS_ENDPOINT_URL")
+            .profile("endpoint_url")
+            .build();
+        let key = key.map_err(Refused::unsent)?;
+        let configured = self.config.service_config();
+        let base = configured
+            .and_then(|configured| configured.load_config(key))
+            .or_else(|| self.config.endpoint_url().map(str::to_owned));
+
+        let base = match base {
+            Some(base) => base,
+            None => endpoint(service, &self.region, &self.config)?,
+        };
+        Ok(format!("{}{path}", base.trim_end_matches('/')))
+    }
+
+    /// Tries as often as the SDK does.
+    async fn read(&self, service: Service, request: http::request::Builder, body: String) -> Result<String, Refused> {
+        let request = request.body(body).map_err(Refused::unsent)?;
+        let mut pauses = PAUSES.into_iter();
+        loop {
+            let failed = match self.send(service, request.clone(), aws::ATTEMPT).await {
+                Ok((_, text)) => return Ok(text),
+                Err(failed) => failed,
+            };
+            match pauses.next() {
+                Some(pause) if failed.passing => tokio::time::sleep(pause).await,
+                _ => return Err(failed),
+            }
         }
     }
 
-    async fn send(&self, service: Service, request: http::request::Builder, body: String) -> Result<String, Refused> {
-        let mut request = request.body(body).map_err(Refused::unsent)?;
+    async fn send(
+        &self,
+        service: Service,
+        mut request: http::Request<String>,
+        patience: Duration,
+    ) -> Result<(HeaderMap, String), Refused> {
         let host = request.uri().authority().map(ToString::to_string).unwrap_or_default();
-        let host = http::HeaderValue::try_from(host).map_err(Refused::unsent)?;
-        request.headers_mut().insert("host", host);
+        let value = http::HeaderValue::try_from(&host).map_err(Refused::unsent)?;
+        request.headers_mut().insert("host", value);
         self.sign(service, &mut request).await?;
 
-        let request = reqwest::Request::try_from(request).map_err(Refused::unsent)?;
+        let mut request = reqwest::Request::try_from(request).map_err(Refused::unsent)?;
+        *request.timeout_mut() = Some(patience);
         let response = self.client.execute(request).await;
-        let response = response.map_err(|error| Refused::unsent(innermost(&error)))?;
+        let response = response.map_err(|error| Refused::unanswered(&host, &error))?;
         self.note_time(response.headers());
 
         let status = response.status();
-        let kind = header(response.headers(), "x-amzn-errortype");
-        let text = response
-            .text()
-            .await
-            .map_err(|error| Refused::unsent(innermost(&error)))?;
+        let headers = response.headers().clone();
+        let text = response.text().await;
+        let text = text.map_err(|error| Refused::unanswered(&host, &error))?;
         if status.is_success() {
-            return Ok(text);
+            return Ok((headers, text));
         }
-        Err(refused(status.as_u16(), kind, &text))
+        Err(refused(status, &headers, &text))
     }
 
     async fn sign(&self, service: Service, request: &mut http::Request<String>) -> Result<(), Refused> {
         let credentials = self.credentials.provide_credentials().await;
-        let identity = credentials.map_err(|error| Refused::unsent(innermost(&error)))?.into();
+        let identity = credentials.map_err(|error| Refused::unsent(aws::cause(&error)))?.into();
         let parameters = v4::SigningParams::builder()
             .identity(&identity)
-            .region(region(service, &self.region))
+            .region(signed_for(service, &self.region))
             .name(service.name)
             .time(SystemTime::now())
             .settings(SigningSettings::default())
@@ -171,60 +244,92 @@ impl Services {
         Ok(())
     }
 
-    fn note_time(&self, headers: &http::HeaderMap) {
-        let date = header(headers, "date").and_then(|date| Timestamp::from_http(&date));
+    fn note_time(&self, headers: &HeaderMap) {
+        let date = header(headers, "date").and_then(Timestamp::from_http);
         if let Some(date) = date {
-            let mut times = self.times.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
             *times = Some((date, Timestamp::now()));
         }
     }
 }
 
+/// What a function answered.
+pub(crate) struct Invoked {
+    /// Whether the payload is its error.
+    pub(crate) failed: bool,
+    /// JSON.
+    pub(crate) payload: String,
+}
+
 /// A service, and how it is spoken to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Service {
-    /// In signatures.
+    /// The SDK's, by which profiles and the environment name it.
+    id: &'static str,
+    /// In signatures, and the first label of its host.
     name: &'static str,
-    /// First label of its host.
-    host: &'static str,
     /// Version of its JSON protocol.
     json: &'static str,
 }
 
 impl Service {
-    const fn new(name: &'static str, host: &'static str, json: &'static str) -> Self {
-        Self { name, host, json }
+    const fn new(id: &'static str, name: &'static str, json: &'static str) -> Self {
+        Self { id, name, json }
     }
 }
 
-pub(crate) const ACM: Service = Service::new("acm", "acm", "1.1");
-pub(crate) const CLOUDWATCH: Service = Service::new("monitoring", "monitoring", "1.0");
-pub(crate) const IAM: Service = Service::new("iam", "iam", "");
-pub(crate) const KMS: Service = Service::new("kms", "kms", "1.1");
-pub(crate) const LAMBDA: Service = Service::new("lambda", "lambda", "");
-pub(crate) const LOGS: Service = Service::new("logs", "logs", "1.1");
-pub(crate) const SCHEDULER: Service = Service::new("scheduler", "scheduler", "");
-pub(crate) const SQS: Service = Service::new("sqs", "sqs", "1.0");
-pub(crate) const SSM: Service = Service::new("ssm", "ssm", "1.1");
+pub(crate) const ACM: Service = Service::new("ACM", "acm", "1.1");
+pub(crate) const CLOUDFORMATION: Service = Service::new("CloudFormation", "cloudformation", "");
+pub(crate) const CLOUDWATCH: Service = Service::new("CloudWatch", "monitoring", "1.0");
+pub(crate) const IAM: Service = Service::new("IAM", "iam", "");
+pub(crate) const KMS: Service = Service::new("KMS", "kms", "1.1");
+pub(crate) const LAMBDA: Service = Service::new("Lambda", "lambda", "");
+pub(crate) const LOGS: Service = Service::new("CloudWatch Logs", "logs", "1.1");
+pub(crate) const SCHEDULER: Service = Service::new("Scheduler", "scheduler", "");
+pub(crate) const SQS: Service = Service::new("SQS", "sqs", "1.0");
+pub(crate) const SSM: Service = Service::new("SSM", "ssm", "1.1");
 
-/// IAM has one endpoint per partition.
-fn host(service: Service, region: &str) -> String {
-    match (service.name, region) {
-        ("iam", region) if region.starts_with("cn-") => "iam.cn-north-1.amazonaws.com.cn".to_owned(),
-        ("iam", region) if region.starts_with("us-gov-") => "iam.us-gov.amazonaws.com".to_owned(),
-        ("iam", _) => "iam.amazonaws.com".to_owned(),
-        (_, region) if region.starts_with("cn-") => format!("{}.{region}.amazonaws.com.cn", service.host),
-        (_, region) => format!("{}.{region}.amazonaws.com", service.host),
+/// Where AWS has a service. What the SDK knows about STS holds for each that is in every region: in
+/// every partition, with FIPS and with IPv6.
+fn endpoint(service: Service, region: &str, config: &SdkConfig) -> Result<String, Refused> {
+    if service.name == IAM.name {
+        return Ok(format!("https://{}", iam(region).0));
     }
+    let parameters = Params::builder()
+        .region(region)
+        .use_fips(config.use_fips().unwrap_or_default())
+        .use_dual_stack(config.use_dual_stack().unwrap_or_default())
+        .build()
+        .map_err(Refused::unsent)?;
+    let resolver = DefaultResolver::new();
+    let sts = match resolver.resolve_endpoint(&parameters).now_or_never() {
+        Some(Ok(endpoint)) => endpoint.url().to_owned(),
+        Some(Err(error)) => {
+            return Err(Refused::unsent(format!(
+                "no endpoint in the region {region:?}: {error}"
+            )));
+        }
+        None => String::new(),
+    };
+    Ok(sts.replacen("sts", service.name, 1))
 }
 
 /// The region in a signature.
-fn region(service: Service, region: &str) -> &str {
-    match (service.name, region) {
-        ("iam", region) if region.starts_with("cn-") => "cn-north-1",
-        ("iam", region) if region.starts_with("us-gov-") => "us-gov-west-1",
-        ("iam", _) => "us-east-1",
-        (_, region) => region,
+fn signed_for(service: Service, region: &str) -> &str {
+    if service.name == IAM.name {
+        iam(region).1
+    } else {
+        region
+    }
+}
+
+/// IAM has one endpoint and one region per partition.
+fn iam(region: &str) -> (&'static str, &'static str) {
+    match region.split('-').next().unwrap_or_default() {
+        "cn" => ("iam.cn-north-1.amazonaws.com.cn", "cn-north-1"),
+        "eusc" => ("iam.eusc-de-east-1.amazonaws.eu", "eusc-de-east-1"),
+        _ if region.starts_with("us-gov-") => ("iam.us-gov.amazonaws.com", "us-gov-west-1"),
+        _ => ("iam.amazonaws.com", "us-east-1"),
     }
 }
 
@@ -232,35 +337,49 @@ fn parsed(json: &str) -> Result<Value, Refused> {
     if json.is_empty() {
         return Ok(Value::Null);
     }
-    serde_json::from_str(json).map_err(|error| Refused {
-        code: "NotUnderstood".to_owned(),
-        message: error.to_string(),
-    })
+    serde_json::from_str(json).map_err(Refused::not_understood)
 }
 
 /// The code and words of an answer that is an error, in JSON or XML.
-fn refused(status: u16, kind: Option<String>, text: &str) -> Refused {
-    let json: Value = serde_json::from_str(text).unwrap_or_default();
-    let code = (kind.as_deref())
+fn refused(status: StatusCode, headers: &HeaderMap, body: &str) -> Refused {
+    let json: Value = serde_json::from_str(body).unwrap_or_default();
+    let xml = Document::parse(body).ok();
+    let xml = xml.as_ref().map(Document::root_element);
+    let code = header(headers, "x-amzn-errortype")
         .or(json["__type"].as_str())
         .or(json["Type"].as_str())
-        .or_else(|| texts(text, "Code").next());
+        .or_else(|| text(xml?, "Code"));
     let message = (json["message"].as_str())
         .or(json["Message"].as_str())
-        .or_else(|| texts(text, "Message").next());
+        .or_else(|| text(xml?, "Message"));
 
     // "com.amazonaws.kms#NotFoundException", or "ResourceNotFoundException:http://…".
     let code = code.and_then(|code| code.rsplit('#').next()?.split(':').next());
+    let mut passing = THROTTLING_ERRORS.iter().chain(TRANSIENT_ERRORS);
+    let is_passing = code.is_some_and(|code| passing.any(|known| *known == code));
+    let code = code.map_or_else(|| format!("HTTP {}", status.as_u16()), str::to_owned);
+    let message = message.map_or_else(|| "no reason was given".to_owned(), str::to_owned);
+    let clock = aws::clock(header(headers, "date"), Timestamp::now()).unwrap_or_default();
     Refused {
-        code: code.map_or_else(|| format!("HTTP {status}"), str::to_owned),
-        message: message.map_or_else(|| format!("HTTP status {status}"), str::to_owned),
+        code,
+        message: message + &clock,
+        passing: is_passing || status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS,
     }
 }
 
-/// The texts of XML's elements of this name, where they have no escapes.
-pub(crate) fn texts<'x>(xml: &'x str, element: &str) -> impl Iterator<Item = &'x str> {
-    let parts: Vec<_> = xml.split(&format!("<{element}>")).skip(1).collect();
-    parts.into_iter().filter_map(|part| part.split('<').next())
+/// An answer in XML.
+pub(crate) fn document(xml: &str) -> Result<Document<'_>, Refused> {
+    Document::parse(xml).map_err(Refused::not_understood)
+}
+
+/// All elements of this name, in whatever namespace.
+pub(crate) fn elements<'d, 'x: 'd>(node: Node<'d, 'x>, name: &str) -> impl Iterator<Item = Node<'d, 'x>> {
+    node.descendants().filter(move |node| node.tag_name().name() == name)
+}
+
+/// The text of the first element of this name.
+pub(crate) fn text<'d, 'x: 'd>(node: Node<'d, 'x>, name: &str) -> Option<&'d str> {
+    elements(node, name).next()?.text()
 }
 
 /// For a query or a path (RFC 3986, 2.1).
@@ -272,16 +391,23 @@ pub(crate) fn percent_encoded(text: &str) -> String {
     encoded.collect()
 }
 
-fn header(headers: &http::HeaderMap, name: &str) -> Option<String> {
-    headers.get(name)?.to_str().ok().map(str::to_owned)
+fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    headers.get(name)?.to_str().ok()
 }
 
 /// ACME servers refuse requests without one (RFC 8555, 6.1).
 pub(crate) const USER_AGENT: &str = concat!("neverlapse/", env!("CARGO_PKG_VERSION"));
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Between the tries of one request.
+const PAUSES: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(1)];
+/// Lambda's, and some time to answer. Until then, it sends nothing.
+const LONGEST_RUN: Duration = Duration::from_secs(15 * 60 + 30);
+/// NAT gateways forget a connection after 350 seconds without a packet.
+const KEEPALIVE: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
+    use http::{HeaderName, HeaderValue};
+
     use super::*;
 
     #[test]
@@ -303,22 +429,64 @@ mod tests {
                 "NoSuchEntity: gone",
             ),
         ] {
-            let refused = refused(404, kind.map(str::to_owned), text);
+            let mut headers = HeaderMap::new();
+            headers.extend(kind.map(|kind| {
+                (
+                    HeaderName::from_static("x-amzn-errortype"),
+                    HeaderValue::from_static(kind),
+                )
+            }));
+            let refused = refused(StatusCode::NOT_FOUND, &headers, text);
             assert_eq!(refused.to_string(), expected);
-            assert!(refused.is_missing());
+            assert!(refused.is_missing() && !refused.passing);
         }
-        assert_eq!(refused(502, None, "").to_string(), "HTTP 502: HTTP status 502");
-        assert!(!refused(403, None, r#"{"__type": "AccessDeniedException"}"#).is_missing());
+
+        let headers = HeaderMap::new();
+        let broken = refused(StatusCode::BAD_GATEWAY, &headers, "<html>");
+        assert_eq!(broken.to_string(), "HTTP 502: no reason was given");
+        let denied = refused(
+            StatusCode::FORBIDDEN,
+            &headers,
+            r#"{"__type": "AccessDeniedException"}"#,
+        );
+        assert!(broken.passing && !denied.passing && !denied.is_missing());
     }
 
     #[test]
-    fn hosts_of_each_partition() {
-        assert_eq!(host(LAMBDA, "eu-central-1"), "lambda.eu-central-1.amazonaws.com");
-        assert_eq!(host(KMS, "cn-north-1"), "kms.cn-north-1.amazonaws.com.cn");
-        assert_eq!(
-            (host(IAM, "eu-west-1"), region(IAM, "eu-west-1")),
-            ("iam.amazonaws.com".to_owned(), "us-east-1")
-        );
-        assert_eq!(region(IAM, "us-gov-east-1"), "us-gov-west-1");
+    fn where_services_are() {
+        let config = SdkConfig::builder().build();
+        let fips = SdkConfig::builder().use_fips(true).build();
+        let ipv6 = SdkConfig::builder().use_dual_stack(true).build();
+        for (service, region, config, expected) in [
+            (
+                LAMBDA,
+                "eu-central-1",
+                &config,
+                "https://lambda.eu-central-1.amazonaws.com",
+            ),
+            (
+                LAMBDA,
+                "us-east-2",
+                &fips,
+                "https://lambda-fips.us-east-2.amazonaws.com",
+            ),
+            (LOGS, "eu-west-1", &ipv6, "https://logs.eu-west-1.api.aws"),
+            (KMS, "cn-north-1", &config, "https://kms.cn-north-1.amazonaws.com.cn"),
+            (
+                SQS,
+                "eusc-de-east-1",
+                &config,
+                "https://sqs.eusc-de-east-1.amazonaws.eu",
+            ),
+            (SSM, "us-iso-east-1", &config, "https://ssm.us-iso-east-1.c2s.ic.gov"),
+            (IAM, "eu-west-1", &config, "https://iam.amazonaws.com"),
+            (IAM, "us-gov-east-1", &config, "https://iam.us-gov.amazonaws.com"),
+        ] {
+            assert_eq!(endpoint(service, region, config).unwrap(), expected);
+        }
+
+        assert_eq!(signed_for(KMS, "eu-west-1"), "eu-west-1");
+        assert_eq!(signed_for(IAM, "eu-west-1"), "us-east-1");
+        assert_eq!(signed_for(IAM, "us-gov-east-1"), "us-gov-west-1");
     }
 }

@@ -1,11 +1,10 @@
 //! The deployed stack: where its bucket and topics are.
 
+use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use anyhow::{Context, Result, anyhow, bail};
 use aws_config::SdkConfig;
-use aws_sdk_cloudformation::error::ProvideErrorMetadata;
-use aws_sdk_cloudformation::types::{Output, Parameter};
 use clap::Args;
 use neverlapse::aws;
 use neverlapse::bucket::store::{self, Store};
@@ -15,8 +14,11 @@ use neverlapse::inventory::{Inventory, Managed, Source};
 use neverlapse::renewal::Renewal;
 use neverlapse::renewal::request::Request;
 use neverlapse::text::printable;
+use roxmltree::Node;
 use thiserror::Error;
 use time::Duration;
+
+use crate::service::{self, CLOUDFORMATION, Refused, Services};
 
 /// Which stack.
 #[derive(Debug, Args)]
@@ -43,46 +45,45 @@ pub(crate) struct NotAsked {
 /// A stack's outputs and parameters, and clients for what they name.
 pub(crate) struct Stack {
     pub(crate) config: SdkConfig,
+    pub(crate) services: Services,
     pub(crate) store: Store,
+    /// CloudFormation's, such as `UPDATE_COMPLETE`.
+    pub(crate) status: String,
     name: String,
-    outputs: Vec<Output>,
-    parameters: Vec<Parameter>,
+    outputs: BTreeMap<String, String>,
+    parameters: BTreeMap<String, String>,
 }
 
 impl Stack {
     /// Asks CloudFormation for the stack of this name.
     pub(crate) async fn find(name: &StackName) -> Result<Self> {
         let config = aws::config().await?;
+        let services = Services::new(&config)?;
         let name = name.as_str().to_owned();
-        let answer = aws_sdk_cloudformation::Client::new(&config)
-            .describe_stacks()
-            .stack_name(&name)
-            .send()
-            .await
-            .map_err(|error| {
-                let reason = aws::reason(&error);
-                match error.as_service_error().and_then(ProvideErrorMetadata::code) {
-                    // What CloudFormation answers when it has no such stack.
-                    Some("ValidationError") => {
-                        anyhow!("{reason}").context(format!("there is no stack {name:?} {IN_REGION}"))
-                    }
-                    _ => anyhow!(NotAsked {
-                        name: name.clone(),
-                        reason
-                    }),
-                }
-            })?;
+        let not_asked = |refused: Refused| NotAsked {
+            name: name.clone(),
+            reason: refused.to_string(),
+        };
 
-        let stack = answer.stacks.and_then(|stacks| stacks.into_iter().next());
-        let (outputs, parameters) = stack.map(|stack| (stack.outputs, stack.parameters)).unzip();
-        let outputs = outputs.flatten().unwrap_or_default();
+        let answer = match services.query(CLOUDFORMATION, &call("DescribeStacks", &name)).await {
+            // What CloudFormation answers when it has no such stack.
+            Err(refused) if refused.code == "ValidationError" => {
+                return Err(anyhow!("{refused}").context(format!("there is no stack {name:?} {IN_REGION}")));
+            }
+            answer => answer.map_err(not_asked)?,
+        };
+        let answer = service::document(&answer).map_err(not_asked)?;
+        let answer = answer.root_element();
+        let outputs = pairs(answer, "OutputKey", "OutputValue");
         let bucket = output(&name, &outputs, "BucketName")?;
         Ok(Self {
             store: Store::new(aws_sdk_s3::Client::new(&config), bucket),
             config,
+            services,
+            status: service::text(answer, "StackStatus").unwrap_or_default().to_owned(),
+            parameters: pairs(answer, "ParameterKey", "ParameterValue"),
             name,
             outputs,
-            parameters: parameters.flatten().unwrap_or_default(),
         })
     }
 
@@ -90,16 +91,27 @@ impl Stack {
         &self.name
     }
 
+    /// Type and physical id of what CloudFormation made for the stack, by the template's names.
+    pub(crate) async fn resources(&self) -> Result<BTreeMap<String, (String, String)>, Refused> {
+        let call = call("DescribeStackResources", &self.name);
+        let answer = self.services.query(CLOUDFORMATION, &call).await?;
+        let answer = service::document(&answer)?;
+        let resources = service::elements(answer.root_element(), "member").filter_map(|member| {
+            let text = |name| service::text(member, name).map(str::to_owned);
+            let resource = (text("ResourceType")?, text("PhysicalResourceId")?);
+            Some((text("LogicalResourceId")?, resource))
+        });
+        Ok(resources.collect())
+    }
+
     /// All outputs, by name.
-    pub(crate) fn outputs(&self) -> impl Iterator<Item = (&str, &str)> {
-        let outputs = self.outputs.iter();
-        outputs.filter_map(|output| Some((output.output_key()?, output.output_value()?)))
+    pub(crate) fn outputs(&self) -> &BTreeMap<String, String> {
+        &self.outputs
     }
 
     /// All parameters, by name.
-    pub(crate) fn parameters(&self) -> impl Iterator<Item = (&str, &str)> {
-        let parameters = self.parameters.iter();
-        parameters.filter_map(|parameter| Some((parameter.parameter_key()?, parameter.parameter_value()?)))
+    pub(crate) fn parameters(&self) -> &BTreeMap<String, String> {
+        &self.parameters
     }
 
     /// The value of the template's output of this name.
@@ -109,11 +121,8 @@ impl Stack {
 
     /// The value that the template's parameter of this name was set to, if it is not empty.
     pub(crate) fn parameter(&self, key: &str) -> Option<&str> {
-        let mut parameters = self.parameters.iter();
-        parameters
-            .find(|parameter| parameter.parameter_key() == Some(key))?
-            .parameter_value()
-            .filter(|value| !value.is_empty())
+        let value = self.parameters.get(key)?;
+        Some(value.as_str()).filter(|value| !value.is_empty())
     }
 
     /// The number that the template's parameter of this name was set to.
@@ -181,12 +190,24 @@ impl Stack {
     }
 }
 
+fn call<'c>(action: &'c str, stack: &'c str) -> [(&'c str, &'c str); 3] {
+    [("Action", action), ("Version", "2010-05-15"), ("StackName", stack)]
+}
+
+/// The texts of all pairs of elements with these names.
+fn pairs(answer: Node<'_, '_>, key: &str, value: &str) -> BTreeMap<String, String> {
+    let keys = service::elements(answer, key);
+    let pairs = keys.filter_map(|key| {
+        let value = service::text(key.parent()?, value).unwrap_or_default();
+        Some((key.text()?.to_owned(), value.to_owned()))
+    });
+    pairs.collect()
+}
+
 /// The value of the output `key` of the stack `name`.
-fn output<'o>(name: &str, outputs: &'o [Output], key: &str) -> Result<&'o str> {
-    let output = outputs.iter().find(|output| output.output_key() == Some(key));
-    output
-        .and_then(|output| output.output_value())
-        .with_context(|| format!("the stack {name:?} has no output {key}; is it neverlapse, and up to date?"))
+fn output<'o>(name: &str, outputs: &'o BTreeMap<String, String>, key: &str) -> Result<&'o str> {
+    let value = outputs.get(key).map(String::as_str);
+    value.with_context(|| format!("the stack {name:?} has no output {key}; is it neverlapse, and up to date?"))
 }
 
 /// The certificate of this name; the error lists those that there are.
@@ -210,3 +231,32 @@ pub(crate) fn certificate<'i>(inventory: &'i Inventory, name: &str) -> Result<&'
 const HEARTBEAT_HOURS: i64 = 26;
 const IN_REGION: &str =
     "in this region and account (expected --stack NAME, and AWS_REGION and AWS_PROFILE of the stack)";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cloudformation_answers() {
+        let xml = "<DescribeStacksResponse xmlns=\"http://cloudformation.amazonaws.com/doc/2010-05-15/\">\
+            <DescribeStacksResult><Stacks><member><Outputs><member><Description>a &amp; b</Description>\
+            <OutputKey>BucketName</OutputKey><OutputValue>b</OutputValue></member></Outputs><Parameters>\
+            <member><ParameterKey>Domains</ParameterKey><ParameterValue>a.test, b.test?x&amp;y</ParameterValue></member>\
+            <member><ParameterKey>ZoneRole</ParameterKey><ParameterValue/></member></Parameters></member></Stacks>\
+            </DescribeStacksResult></DescribeStacksResponse>";
+        let document = service::document(xml).unwrap();
+        let read = |key, value| pairs(document.root_element(), key, value);
+        assert_eq!(
+            read("OutputKey", "OutputValue"),
+            [("BucketName", "b")]
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .into()
+        );
+        assert_eq!(
+            read("ParameterKey", "ParameterValue"),
+            [("Domains", "a.test, b.test?x&y"), ("ZoneRole", "")]
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .into()
+        );
+    }
+}

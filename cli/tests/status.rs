@@ -8,7 +8,7 @@ use neverlapse::bucket::store::{Expecting, Object, Store};
 use neverlapse::bucket::version::{Current, current_key};
 use neverlapse::timestamp::Timestamp;
 use neverlapse_tests::depot::Depot;
-use neverlapse_tests::emulator::Emulator;
+use neverlapse_tests::emulator::{Call, Emulator};
 use neverlapse_tests::fault::{Fate, Proxy};
 use neverlapse_tests::pki::Authority;
 use neverlapse_tests::process::eventually;
@@ -149,14 +149,23 @@ async fn deploy(emulator: &Emulator) -> String {
         "Parameters": {"Domains": {"Type": "String", "Default": "c.test, d.test:8443"}},
         "Resources": {"Bucket": {"Type": "AWS::S3::Bucket"}},
         "Outputs": {"BucketName": {"Value": {"Ref": "Bucket"}}}});
-    let cloudformation = aws_sdk_cloudformation::Client::new(&emulator.config);
-    let create = cloudformation.create_stack().stack_name("neverlapse");
-    create.template_body(template.to_string()).send().await.unwrap();
+    let template = template.to_string();
+    let create = [
+        ("Action", "CreateStack"),
+        ("StackName", "neverlapse"),
+        ("TemplateBody", &*template),
+    ];
+    let create = Call::query("cloudformation", &create);
+    emulator.call(&create).await.unwrap();
 
+    let describe = Call::query(
+        "cloudformation",
+        &[("Action", "DescribeStacks"), ("StackName", "neverlapse")],
+    );
     let bucket = eventually("the stack's output", async || {
-        let described = cloudformation.describe_stacks().stack_name("neverlapse").send().await?;
-        let output = described.stacks().first().and_then(|stack| stack.outputs().first());
-        Ok(output.and_then(|output| output.output_value()).map(str::to_owned))
+        let described = emulator.call(&describe).await?;
+        let value = described.split_once("<OutputValue>");
+        Ok(value.and_then(|(_, rest)| Some(rest.split_once('<')?.0.to_owned())))
     });
     bucket.await.unwrap()
 }

@@ -10,7 +10,6 @@ use aws_config::{BehaviorVersion, SdkConfig};
 use aws_credential_types::provider::error::CredentialsError;
 use aws_runtime::env_config::file::EnvConfigFiles;
 use aws_sdk_sns::config::SharedHttpClient;
-use aws_sdk_sns::config::http::HttpResponse;
 use aws_sdk_sns::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_http_client::Connector;
 use aws_smithy_http_client::proxy::ProxyConfig;
@@ -201,9 +200,14 @@ pub fn reason<E: ProvideErrorMetadata + error::Error + 'static>(error: &SdkError
                 None => "no reason was given".to_owned(),
             },
         };
-        let clock = error.raw_response().and_then(|answer| clock(answer, Timestamp::now()));
-        return words + &clock.unwrap_or_default();
+        let date = error.raw_response().and_then(|answer| answer.headers().get("date"));
+        return words + &clock(date, Timestamp::now()).unwrap_or_default();
     }
+    cause(error)
+}
+
+/// What kept a request from being sent or answered, in a line.
+pub fn cause(error: &(dyn error::Error + 'static)) -> String {
     if lacks_credentials(error) {
         return NO_CREDENTIALS.to_owned();
     }
@@ -212,10 +216,10 @@ pub fn reason<E: ProvideErrorMetadata + error::Error + 'static>(error: &SdkError
     causes.lines().map(str::trim).collect::<Vec<_>>().join("; ")
 }
 
-/// How far this machine's clock is from that of the service that answered, if that is why it may
-/// have refused.
-fn clock(answer: &HttpResponse, now: Timestamp) -> Option<String> {
-    let ahead = now - Timestamp::from_http(answer.headers().get("date")?)?;
+/// How far this machine's clock is from that of the service that answered at this date, if that is
+/// why it may have refused.
+pub fn clock(date: Option<&str>, now: Timestamp) -> Option<String> {
+    let ahead = now - Timestamp::from_http(date?)?;
     let direction = if ahead.is_negative() { "behind" } else { "ahead of" };
     (ahead.abs() >= CLOCKS_DIFFER).then(|| {
         let minutes = ahead.whole_minutes().abs();
@@ -276,9 +280,10 @@ fn block(der: &[u8]) -> Vec<u8> {
 
 const NO_CREDENTIALS: &str = "no AWS credentials were found (expected an instance's or a container's role, a profile, or \
                               AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)";
-const CONNECT: Duration = Duration::from_secs(5);
+/// How long a service may take to accept a connection.
+pub const CONNECT: Duration = Duration::from_secs(5);
 /// One try, until the answer begins.
-const ATTEMPT: Duration = Duration::from_secs(10);
+pub const ATTEMPT: Duration = Duration::from_secs(10);
 /// All tries of one request together, with the pauses between them.
 const OPERATION: Duration = Duration::from_secs(30);
 /// Signatures are refused when they are older or newer than this, at some services only later.
@@ -289,8 +294,6 @@ const AWS_ROOTS: [&str; 2] = ["Amazon Root CA", "Starfield"];
 
 #[cfg(test)]
 mod tests {
-    use aws_sdk_s3::primitives::SdkBody;
-
     use super::*;
     use crate::timestamp;
 
@@ -334,9 +337,7 @@ mod tests {
             ("Sat, 28 Nov 2026 14:00:00 GMT", Some("2880 min behind the service's")),
             ("today", None),
         ] {
-            let mut answer = HttpResponse::new(403_u16.try_into().unwrap(), SdkBody::empty());
-            answer.headers_mut().insert("date", date);
-            match (clock(&answer, now), expected) {
+            match (clock(Some(date), now), expected) {
                 (None, None) => {}
                 (Some(words), Some(expected)) => assert!(words.contains(expected), "{words}"),
                 (words, _) => panic!("{date}: {words:?}"),

@@ -7,11 +7,12 @@ use neverlapse::endpoint::Endpoint;
 use neverlapse::finding::{Severity, Thresholds};
 use neverlapse::report::Left;
 use neverlapse::timestamp::Timestamp;
+use roxmltree::Node;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
 
-use crate::service::{ACM, IAM, Refused, Services, percent_encoded, texts};
+use crate::service::{self, ACM, IAM, Refused, Services};
 
 /// One of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,31 +136,30 @@ pub(super) async fn in_acm(services: &Services) -> Result<Vec<Certificate>, Refu
 /// All in IAM.
 pub(super) async fn in_iam(services: &Services) -> Result<Vec<Certificate>, Refused> {
     let mut all = Vec::new();
-    let mut marker = String::new();
+    let mut marker = None;
     loop {
-        let form = format!("Action=ListServerCertificates&Version=2010-05-08{marker}");
-        let xml = services.query(IAM, &form).await?;
-        all.extend(uploaded(&xml));
-        match texts(&xml, "Marker").next() {
-            Some(next) => marker = format!("&Marker={}", percent_encoded(next)),
-            None => return Ok(all),
+        let mut call = vec![("Action", "ListServerCertificates"), ("Version", "2010-05-08")];
+        call.extend(marker.as_deref().map(|marker| ("Marker", marker)));
+        let answer = services.query(IAM, &call).await?;
+        let answer = service::document(&answer)?;
+        all.extend(uploaded(answer.root_element()));
+        marker = service::text(answer.root_element(), "Marker").map(str::to_owned);
+        if marker.is_none() {
+            return Ok(all);
         }
     }
 }
 
 /// Of <https://docs.aws.amazon.com/IAM/latest/APIReference/API_ListServerCertificates.html>.
-fn uploaded(xml: &str) -> Vec<Certificate> {
-    let names = texts(xml, "ServerCertificateName");
-    let ends = texts(xml, "Expiration").map(|end| end.parse().ok());
-    names
-        .zip(ends)
-        .map(|(name, not_after)| Certificate {
-            name: name.to_owned(),
+fn uploaded(answer: Node<'_, '_>) -> impl Iterator<Item = Certificate> {
+    service::elements(answer, "member").filter_map(|member| {
+        Some(Certificate {
+            name: service::text(member, "ServerCertificateName")?.to_owned(),
             names: Vec::new(),
-            not_after,
+            not_after: service::text(member, "Expiration").and_then(|end| end.parse().ok()),
             kept: Kept::Uploaded,
         })
-        .collect()
+    })
 }
 
 /// Of <https://docs.aws.amazon.com/acm/latest/APIReference/API_ListCertificates.html>.
@@ -185,10 +185,7 @@ struct Summary {
 
 impl Page {
     fn of(answer: Value) -> Result<Self, Refused> {
-        serde_json::from_value(answer).map_err(|error| Refused {
-            code: "NotUnderstood".to_owned(),
-            message: error.to_string(),
-        })
+        serde_json::from_value(answer).map_err(Refused::not_understood)
     }
 }
 
@@ -263,19 +260,20 @@ mod tests {
     #[test]
     fn what_iam_lists() {
         let xml = "<ListServerCertificatesResponse><ListServerCertificatesResult><IsTruncated>false</IsTruncated>\
-            <ServerCertificateMetadataList><member><ServerCertificateName>ProdServerCert</ServerCertificateName>\
+            <ServerCertificateMetadataList><member><ServerCertificateName>Old</ServerCertificateName></member><member><ServerCertificateName>ProdServerCert</ServerCertificateName>\
             <Path>/company/servercerts/</Path><Arn>arn:aws:iam::123456789012:server-certificate/ProdServerCert</Arn>\
             <UploadDate>2010-05-08T01:02:03.004Z</UploadDate><ServerCertificateId>ASCA</ServerCertificateId>\
             <Expiration>2012-05-08T01:02:03Z</Expiration></member></ServerCertificateMetadataList>\
             </ListServerCertificatesResult></ListServerCertificatesResponse>";
-        let found = uploaded(xml);
-        let expected = Certificate {
-            name: "ProdServerCert".into(),
+        let document = service::document(xml).unwrap();
+        let found: Vec<_> = uploaded(document.root_element()).collect();
+        let expected = |name: &str, not_after| Certificate {
+            name: name.into(),
             names: Vec::new(),
-            not_after: "2012-05-08T01:02:03Z".parse().ok(),
+            not_after,
             kept: Kept::Uploaded,
         };
-        assert!(expected.not_after.is_some());
-        assert_eq!(found, [expected]);
+        let end = timestamp!(2012-05-08 01:02:03 UTC);
+        assert_eq!(found, [expected("Old", None), expected("ProdServerCert", Some(end))]);
     }
 }

@@ -155,7 +155,12 @@ async fn examine_key(patient: &Patient, id: &str) -> Line {
     };
 
     let query = json!({ "KeyId": key });
-    match patient.services.json(KMS, "TrentService.DescribeKey", &query).await {
+    match patient
+        .stack
+        .services
+        .json(KMS, "TrentService.DescribeKey", &query)
+        .await
+    {
         Ok(answer) => {
             let state = answer["KeyMetadata"]["KeyState"].as_str().unwrap_or_default();
             of_key(about, key, state)

@@ -9,13 +9,14 @@ use neverlapse::renewal::Renewal;
 use neverlapse::report::Report;
 use neverlapse::text::{counted, cut, instance_name, printable};
 use neverlapse::timestamp::Timestamp;
+use roxmltree::Node;
 use serde_json::{Value, json};
 
 use super::Patient;
 use super::line::Line;
 use crate::plan::check::{Check, What};
 use crate::plan::checker::Checker;
-use crate::service::{IAM, SSM, percent_encoded, texts};
+use crate::service::{self, IAM, SSM};
 
 /// Everything about certificates; the report is the last run's.
 pub(super) async fn examine(patient: &Patient, report: Option<&Report>) -> Vec<Line> {
@@ -290,21 +291,22 @@ fn of_check(about: &str, Check { what, status, text }: &Check) -> Line {
 async fn examine_readers(patient: &Patient, instances: usize) -> Option<Line> {
     let about = "reader policy";
     let arn = patient.stack.output("ReaderPolicyArn").ok()?;
-    let form = format!(
-        "Action=ListEntitiesForPolicy&Version=2010-05-08&PolicyArn={}",
-        percent_encoded(arn)
-    );
-    match patient.services.query(IAM, &form).await {
-        Ok(xml) => Some(of_readers(arn, &xml, instances)),
-        Err(refused) => Some(Line::unknown(about, refused)),
-    }
+    let call = [
+        ("Action", "ListEntitiesForPolicy"),
+        ("Version", "2010-05-08"),
+        ("PolicyArn", arn),
+    ];
+    let answer = patient.stack.services.query(IAM, &call).await;
+    let read = answer.and_then(|xml| Ok(of_readers(arn, service::document(&xml)?.root_element(), instances)));
+    Some(read.unwrap_or_else(|refused| Line::unknown(about, refused)))
 }
 
-fn of_readers(arn: &str, xml: &str, instances: usize) -> Line {
+fn of_readers(arn: &str, answer: Node<'_, '_>, instances: usize) -> Line {
     let about = "reader policy";
-    let attached: Vec<_> = texts(xml, "RoleName")
-        .chain(texts(xml, "UserName"))
-        .chain(texts(xml, "GroupName"))
+    let attached: Vec<_> = ["RoleName", "UserName", "GroupName"]
+        .into_iter()
+        .flat_map(|name| service::elements(answer, name))
+        .filter_map(|holder| holder.text())
         .collect();
 
     if attached.is_empty() && instances == 0 {
@@ -328,6 +330,7 @@ async fn examine_fleet(patient: &Patient) -> Option<Line> {
     let id = patient.resource("FleetAssociation")?;
     let query = json!({ "AssociationId": id });
     let answer = patient
+        .stack
         .services
         .json(SSM, "AmazonSSM.DescribeAssociation", &query)
         .await;
@@ -424,8 +427,9 @@ mod tests {
         assert!(of_ipv6(&report, false).unwrap().found.starts_with("1 addresses"));
 
         let xml = "<PolicyRoles><member><RoleName>web</RoleName><RoleId>A</RoleId></member></PolicyRoles>";
-        assert_eq!(of_readers("arn", xml, 0).found, "attached to web");
-        assert_eq!(of_readers("arn", "<PolicyRoles/>", 0).status, Severity::Warning);
-        assert_eq!(of_readers("arn", "<PolicyRoles/>", 2).status, Severity::Ok);
+        let readers = |xml, instances| of_readers("arn", service::document(xml).unwrap().root_element(), instances);
+        assert_eq!(readers(xml, 0).found, "attached to web");
+        assert_eq!(readers("<PolicyRoles/>", 0).status, Severity::Warning);
+        assert_eq!(readers("<PolicyRoles/>", 2).status, Severity::Ok);
     }
 }

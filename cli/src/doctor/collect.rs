@@ -11,7 +11,7 @@ use crate::service::{LAMBDA, LOGS};
 
 /// The document. An object that cannot be read is in it as an error.
 pub(super) async fn document(patient: &Patient, lines: &[Line]) -> Value {
-    let parameters = patient.stack.parameters();
+    let parameters = patient.stack.parameters().iter();
     let parameters: BTreeMap<_, _> = parameters
         .map(|(name, value)| {
             (
@@ -24,7 +24,7 @@ pub(super) async fn document(patient: &Patient, lines: &[Line]) -> Value {
             )
         })
         .collect();
-    let outputs: BTreeMap<_, _> = patient.stack.outputs().collect();
+    let outputs = patient.stack.outputs();
     let mut functions = BTreeMap::new();
     for (id, log) in [("Probe", "ProbeLogs"), ("Renewer", "RenewerLogs")] {
         functions.insert(id, function(patient, id, log).await);
@@ -34,7 +34,7 @@ pub(super) async fn document(patient: &Patient, lines: &[Line]) -> Value {
         "schema": "neverlapse.collection/1",
         "at": patient.now,
         "version": env!("CARGO_PKG_VERSION"),
-        "stack": {"name": patient.stack.name(), "status": patient.status, "parameters": parameters, "outputs": outputs,
+        "stack": {"name": patient.stack.name(), "status": patient.stack.status, "parameters": parameters, "outputs": outputs,
             "resources": patient.resources},
         "functions": functions,
         "lines": lines.iter().map(without_addresses).collect::<Vec<_>>(),
@@ -44,6 +44,7 @@ pub(super) async fn document(patient: &Patient, lines: &[Line]) -> Value {
 async fn function(patient: &Patient, id: &str, log: &str) -> Value {
     let name = patient.resource(id).unwrap_or_default();
     let configuration = patient
+        .stack
         .services
         .get(LAMBDA, &format!("/2015-03-31/functions/{name}/configuration"))
         .await;
@@ -51,6 +52,7 @@ async fn function(patient: &Patient, id: &str, log: &str) -> Value {
     let query =
         json!({"logGroupName": group, "startTime": (patient.now - time::Duration::DAY).unix() * 1_000, "limit": LINES});
     let log = patient
+        .stack
         .services
         .json(LOGS, "Logs_20140328.FilterLogEvents", &query)
         .await;

@@ -11,7 +11,7 @@ use crate::service::{LAMBDA, LOGS, SCHEDULER, SQS, percent_encoded};
 
 /// Everything about the deployment.
 pub(super) async fn examine(patient: &Patient) -> Vec<Line> {
-    let mut lines = vec![of_status(patient.stack.name(), &patient.status)];
+    let mut lines = vec![of_status(patient.stack.name(), &patient.stack.status)];
     lines.extend(OUTPUTS.iter().filter_map(|output| missing_output(patient, output)));
 
     for function in &FUNCTIONS {
@@ -110,7 +110,7 @@ async fn examine_function(patient: &Patient, function: &Function) -> Vec<Line> {
         return vec![gone(&about)];
     };
     let path = format!("/2015-03-31/functions/{name}/configuration");
-    let configuration = match patient.services.get(LAMBDA, &path).await {
+    let configuration = match patient.stack.services.get(LAMBDA, &path).await {
         Ok(configuration) => configuration,
         Err(refused) if refused.is_missing() => return vec![gone(&about)],
         Err(refused) => return vec![Line::unknown(about, refused)],
@@ -136,7 +136,7 @@ async fn examine_function(patient: &Patient, function: &Function) -> Vec<Line> {
         of_variable(&about, &configuration, variable, expected)
     }));
     let concurrency = format!("/2019-09-30/functions/{name}/concurrency");
-    wrong.extend(match patient.services.get(LAMBDA, &concurrency).await {
+    wrong.extend(match patient.stack.services.get(LAMBDA, &concurrency).await {
         Ok(concurrency) => of_concurrency(&about, name, &concurrency),
         Err(refused) => Some(Line::unknown(&about, refused)),
     });
@@ -251,6 +251,7 @@ async fn examine_log(patient: &Patient, function: &Function) -> Option<Line> {
     for pattern in [ERRORS, RUNTIME_ERRORS] {
         let query = json!({"logGroupName": group, "startTime": since, "filterPattern": pattern, "limit": 50});
         let answer = patient
+            .stack
             .services
             .json(LOGS, "Logs_20140328.FilterLogEvents", &query)
             .await;
@@ -324,7 +325,7 @@ async fn examine_mapping(patient: &Patient) -> Line {
     };
 
     let path = format!("/2015-03-31/event-source-mappings/{id}");
-    match patient.services.get(LAMBDA, &path).await {
+    match patient.stack.services.get(LAMBDA, &path).await {
         Ok(mapping) => of_mapping(about, id, &mapping),
         Err(refused) if refused.is_missing() => Line::critical(
             about,
@@ -351,6 +352,7 @@ fn of_mapping(about: &str, id: &str, mapping: &Value) -> Line {
 async fn examine_schedule(patient: &Patient, (id, name): (&str, &str)) -> Line {
     let about = format!("schedule {id}");
     match patient
+        .stack
         .services
         .get(SCHEDULER, &format!("/schedules/{}", percent_encoded(name)))
         .await
@@ -387,7 +389,11 @@ async fn examine_queues(patient: &Patient) -> Vec<Line> {
             continue;
         };
         let query = json!({"QueueUrl": url, "AttributeNames": ["All"]});
-        let answer = patient.services.json(SQS, "AmazonSQS.GetQueueAttributes", &query).await;
+        let answer = patient
+            .stack
+            .services
+            .json(SQS, "AmazonSQS.GetQueueAttributes", &query)
+            .await;
 
         lines.push(match answer {
             Ok(answer) if id == "DeadLetters" => of_dead_letters(about, url, &answer["Attributes"]),

@@ -252,6 +252,7 @@ async fn examine_alarms(patient: &Patient) -> Vec<Line> {
         .collect();
     let query = json!({"AlarmNames": names, "MaxRecords": 100});
     let answer = patient
+        .stack
         .services
         .json(CLOUDWATCH, "GraniteServiceVersion20100801.DescribeAlarms", &query)
         .await;

@@ -13,11 +13,10 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use clap::Args;
 use comfy_table::Cell;
 use neverlapse::alert::{Sender, Topic, sample, webhook};
-use neverlapse::aws;
 use neverlapse::bucket::store::LATEST_JSON;
 use neverlapse::finding::Severity;
 use neverlapse::report::Report;
@@ -30,7 +29,6 @@ use self::line::Line;
 use crate::argument;
 use crate::cell;
 use crate::format::Listing;
-use crate::service::Services;
 use crate::stack::{Stack, StackName};
 use crate::terminal::{self, Terminal};
 
@@ -59,10 +57,7 @@ pub(crate) struct Arguments {
 /// A deployed stack, and the means to look at it.
 struct Patient {
     stack: Stack,
-    services: Services,
     nameserver: Option<SocketAddr>,
-    /// CloudFormation's word for its state.
-    status: String,
     /// Type and physical id of each resource, by logical id.
     resources: BTreeMap<String, (String, String)>,
     now: Timestamp,
@@ -119,29 +114,10 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
 impl Patient {
     async fn find(name: &StackName, nameserver: Option<SocketAddr>) -> Result<Self> {
         let stack = Stack::find(name).await?;
-        let cloudformation = aws_sdk_cloudformation::Client::new(&stack.config);
-        let described = cloudformation.describe_stacks().stack_name(name.as_str()).send().await;
-        let described = described.map_err(|error| anyhow!(aws::reason(&error)))?;
-        let status = described.stacks().first().and_then(|stack| stack.stack_status());
-
-        let listed = cloudformation
-            .describe_stack_resources()
-            .stack_name(name.as_str())
-            .send()
-            .await;
-        let listed = listed
-            .map_err(|error| anyhow!(aws::reason(&error)))
-            .context("cannot list the stack's resources")?;
-        let resources = listed.stack_resources().iter().filter_map(|resource| {
-            let id = resource.logical_resource_id()?.to_owned();
-            let kind = resource.resource_type()?.to_owned();
-            Some((id, (kind, resource.physical_resource_id()?.to_owned())))
-        });
+        let resources = stack.resources().await.context("cannot list the stack's resources")?;
         Ok(Self {
-            services: Services::new(&stack.config)?,
             nameserver,
-            status: status.map(|status| status.as_str().to_owned()).unwrap_or_default(),
-            resources: resources.collect(),
+            resources,
             stack,
             now: Timestamp::now(),
         })
@@ -184,7 +160,7 @@ impl Patient {
         lines.extend(messaging::examine(self).await);
         lines.extend(bucket::examine(self).await);
         lines.extend(certificates::examine(self, report.as_ref()).await);
-        lines.push(deployment::of_clock(self.services.clock_ahead()));
+        lines.push(deployment::of_clock(self.stack.services.clock_ahead()));
         if send {
             lines.push(self.send().await);
         }
