@@ -23,7 +23,7 @@ REGION ?= $(or $(AWS_REGION),$(AWS_DEFAULT_REGION),eu-central-1)
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
 
-setup: $(addprefix $(LOCAL)/,$(addsuffix .done,sam/ ministack/ aws/ pebble/ node/ nfpm/ nginx strace chromium rpm valgrind)) ## install the pinned tools for tests into .local
+setup: $(addprefix $(LOCAL)/,$(addsuffix .done,sam/ ministack/ aws/ pebble/ node/ nfpm/ nginx strace chromedriver rpm valgrind)) ## install the pinned tools for tests into .local
 
 # Built like the programs for tests (tests/src/program.rs), so that no dependency is built twice.
 demo: ## the whole loop on a local AWS: seen, renewed, pulled, stuck, repaired, served
@@ -127,7 +127,7 @@ fuzz: ## feed what strangers write to each target of fuzz/ for TIME seconds
 	  nice -n 19 target/$(FUZZ_HOST)/fuzz/$$target -max_total_time=$(TIME) -timeout=10 -rss_limit_mb=1000 -verbosity=0 \
 	    -print_final_stats=1 -artifact_prefix=fuzz/artifacts/$$target/ fuzz/corpus/$$target fuzz/seeds/$$target || exit 1; done
 
-picture: $(LOCAL)/chromium.done ## take docs/report.png and docs/slack.png again
+picture: $(LOCAL)/chromedriver.done ## take docs/report.png and docs/slack.png again
 	cargo run --quiet -p neverlapse-page-tests --bin picture
 
 bench: $(LOCAL)/nginx.done $(LOCAL)/ministack/.done ## what a look costs, as it ships, beside bare handshakes and others
@@ -266,18 +266,18 @@ $(LOCAL)/cdk/.done: Makefile docs/cdk/package-lock.json | $(LOCAL)/node/.done
 
 # Debian's packages, each named after the command that it brings. Tests kill `neverlapse pull` at each of its system
 # calls, with strace, install the client's .rpm, and count instructions with valgrind.
-DEBIAN := $(addprefix $(LOCAL)/,nginx.done strace.done chromium.done rpm.done valgrind.done certtool.done)
+DEBIAN := $(addprefix $(LOCAL)/,nginx.done strace.done chromedriver.done rpm.done valgrind.done certtool.done)
 $(LOCAL)/nginx.done: PACKAGE := nginx-light
 $(LOCAL)/strace.done: PACKAGE := strace
-$(LOCAL)/chromium.done: PACKAGE := chromium
+$(LOCAL)/chromedriver.done: PACKAGE := chromium-driver
 $(LOCAL)/rpm.done: PACKAGE := rpm
 $(LOCAL)/valgrind.done: PACKAGE := valgrind
 $(LOCAL)/certtool.done: PACKAGE := gnutls-bin
 
 # One after the other, because apt waits for nobody.
 $(LOCAL)/strace.done: | $(LOCAL)/nginx.done
-$(LOCAL)/chromium.done: | $(LOCAL)/strace.done
-$(LOCAL)/rpm.done: | $(LOCAL)/chromium.done
+$(LOCAL)/chromedriver.done: | $(LOCAL)/strace.done
+$(LOCAL)/rpm.done: | $(LOCAL)/chromedriver.done
 $(LOCAL)/valgrind.done: | $(LOCAL)/rpm.done
 $(LOCAL)/certtool.done: | $(LOCAL)/valgrind.done
 

@@ -3,7 +3,7 @@
 use neverlapse::report::Report;
 use neverlapse::report::page::page;
 use neverlapse::timestamp::Timestamp;
-use neverlapse_page_tests::browser::{Browser, Visit};
+use neverlapse_page_tests::browser::{Browser, ENTER, Visit};
 use neverlapse_tests::fleet;
 
 const WIDE: (u32, u32) = (1_280, 1_000);
@@ -78,7 +78,7 @@ async fn it_filters_and_sorts_and_asks_nobody_for_anything() {
     assert_eq!(aria_sort(&visit, "expires").await, "none");
 
     // Details, by keyboard.
-    visit.press("#rows .open", "Enter").await.unwrap();
+    visit.press("#rows .open", ENTER).await.unwrap();
     let details = text(&visit, "#rows .details").await;
     for words in [
         "Fingerprint",
@@ -88,7 +88,7 @@ async fn it_filters_and_sorts_and_asks_nobody_for_anything() {
     ] {
         assert!(details.contains(words), "{words:?} is missing in {details}");
     }
-    visit.press("#rows .open", "Enter").await.unwrap();
+    visit.press("#rows .open", ENTER).await.unwrap();
     let count: usize = visit
         .value("document.querySelectorAll('.details').length")
         .await
@@ -211,12 +211,12 @@ async fn everything_can_be_reached_by_keyboard() {
     // The first stop leads past everything else, a slash to the filter from anywhere.
     let first = "document.querySelector('a[href], button, input, summary, [tabindex]').textContent";
     assert_eq!(visit.value::<String>(first).await.unwrap(), "To the table of endpoints");
-    visit.press(".skip", "/").await.unwrap();
+    visit.press(".skip", '/').await.unwrap();
     assert_eq!(
         visit.value::<String>("document.activeElement.id").await.unwrap(),
         "query"
     );
-    visit.press("[data-sort=issuer]", "Enter").await.unwrap();
+    visit.press("[data-sort=issuer]", ENTER).await.unwrap();
     assert_eq!(aria_sort(&visit, "issuer").await, "ascending");
 }
 
