@@ -1,10 +1,12 @@
 //! One message of the queue: a request, in the envelope that SNS puts around it.
 
 use neverlapse::renewal::request::Request;
+use neverlapse::text::cut;
 use serde::Deserialize;
 use thiserror::Error;
 
-/// Why a message is not a request that may be carried out.
+/// Why a message is not a request that may be carried out. What is quoted of it is cut: a message
+/// may have a megabyte.
 #[derive(Debug, Error)]
 pub(crate) enum Unreadable {
     #[error(
@@ -20,7 +22,7 @@ pub(crate) enum Unreadable {
 
 impl From<serde_json::Error> for Unreadable {
     fn from(error: serde_json::Error) -> Self {
-        Self::NoRequest(error.to_string())
+        Self::NoRequest(cut(&error.to_string(), LONGEST))
     }
 }
 
@@ -31,11 +33,14 @@ pub(crate) fn read(body: &str, operator_topic: &str) -> Result<Request, Unreadab
     let request: Request = serde_json::from_str(&message)?;
 
     if request.schema != Request::SCHEMA {
-        return Err(Unreadable::NoRequest(format!("schema {:?}", request.schema)));
+        return Err(Unreadable::NoRequest(format!(
+            "schema {:?}",
+            cut(&request.schema, LONGEST)
+        )));
     }
     if request.needs_a_person() && topic_arn != operator_topic {
         return Err(Unreadable::NotByAPerson {
-            name: request.name,
+            name: cut(&request.name, LONGEST),
             topic: topic_arn,
         });
     }
@@ -50,6 +55,9 @@ struct Notification {
     topic_arn: String,
     message: String,
 }
+
+/// Of what is quoted, in characters.
+const LONGEST: usize = 255;
 
 #[cfg(test)]
 mod tests {
@@ -83,6 +91,21 @@ mod tests {
                 error.contains("expected") && error.starts_with("the message is no renewal request"),
                 "{error}"
             );
+        }
+    }
+
+    /// The parser quotes what it did not expect, and escapes it: six times as long, in every log line
+    /// about it.
+    #[test]
+    fn what_it_quotes_is_cut() {
+        let long = "\u{7f}".repeat(10_000);
+        let text = json!(long).to_string();
+        let schema = json!({"schema": long, "name": "x", "requested_by": "probe", "at": "2026-01-01T00:00:00Z"});
+        let name =
+            json!({"schema": Request::SCHEMA, "name": long, "requested_by": "person", "at": "2026-01-01T00:00:00Z"});
+        for message in [text, schema.to_string(), name.to_string()] {
+            let error = read(&over(PROBES, &message), PEOPLES).unwrap_err().to_string();
+            assert!(error.len() < 4_000, "{}", error.len());
         }
     }
 

@@ -135,6 +135,12 @@ impl Browser {
             url: format!("file://{}", path.display()),
         };
         visit.resize(width, height).await?;
+        // As in a window that somebody uses. Else nothing that is focused looks so.
+        let focused = json!({"enabled": true});
+        self.driver
+            .devtools("Emulation.setFocusEmulationEnabled", &focused)
+            .await?;
+        // What there was before.
         visit.trouble().await?;
         self.driver.post("/url", &json!({ "url": visit.url })).await?;
         Ok(visit)
