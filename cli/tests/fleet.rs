@@ -11,6 +11,7 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::thread;
 
 use neverlapse_tests::depot::Depot;
 use neverlapse_tests::emulator::Call;
@@ -19,6 +20,7 @@ use neverlapse_tests::stack::{Stack, root};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use time::Duration;
+use tokio::runtime::Handle;
 
 const NEVERLAPSE: &str = env!("CARGO_BIN_EXE_neverlapse");
 const NAME: &str = "shop.test";
@@ -50,60 +52,27 @@ async fn a_deployed_fleet() {
     let second = fleet.publish(&newer, &instance.configuration(NAME));
     instance.is_upgraded_to(&second, &newer);
 
-    // Back to the first, for what follows to have something to install.
+    // Back to the first, for what follows to have something to install: side by side, because most of
+    // it is the AWS CLI's starts.
     instance.run(&first, "web.toml");
-    for (file, refusal) in [
-        (MACHINE, "is not the one that was published"),
-        ("web.toml", "is not the one that was published"),
-        ("install.sh", "is not that of release"),
-        ("SHA256SUMS", "is not that of release"),
-    ] {
-        let swapped = fleet.publish(&newer, &format!("{}# {file}\n", instance.configuration(NAME)));
-        // As somebody would who can write to the bucket.
-        let other = "#!/bin/sh\ntouch \"$DESTDIR/ran\"\n";
-        stack.put(&format!("client/{swapped}/{file}"), other).await.unwrap();
-        instance.refuses(&swapped, "web.toml", refusal);
-    }
-    let nowhere = "0".repeat(64);
-    instance.refuses(&nowhere, "web.toml", "SHA256SUMS");
-    instance.refuses(&second, "mail.toml", "has no \"mail.toml\"");
-    let broken = fleet.publish(
-        &fleet.script("broken", "[ \"$1\" = validate ]"),
-        &instance.configuration(NAME),
-    );
-    instance.refuses(&broken, "web.toml", "does not run on this machine");
-    instance.program("uname", "echo riscv64");
-    instance.refuses(
-        &second,
-        "web.toml",
-        "there is no client for \"riscv64\" (expected x86_64 or aarch64)",
-    );
-    fs::remove_file(instance.bin.join("uname")).unwrap();
-
-    // What is installed is as told, but there is nothing under this name: whoever rolls out is to
-    // know.
-    let unknown = fleet.publish(&newer, &instance.configuration("nobody.test"));
-    let ran = instance.run(&unknown, "web.toml");
-    assert!(
-        !ran.status.success() && text(&ran).contains("neverlapse pull failed"),
-        "{}",
-        text(&ran)
-    );
-    assert!(
-        text(&ran).contains("no version is published under this name"),
-        "{}",
-        text(&ran)
-    );
-    assert_eq!(instance.client(), fs::read(&newer).unwrap());
-
-    // Without a configuration of the release the instance keeps its own, or waits for one.
-    let other = Instance::new(&fleet);
-    let ran = other.run(&second, "");
-    assert!(
-        ran.status.success() && text(&ran).contains("the timer waits for it"),
-        "{}",
-        text(&ran)
-    );
+    thread::scope(|lanes| {
+        lanes.spawn(|| {
+            let instance = instance.copy();
+            instance.refuses_if_swapped(MACHINE, "is not the one that was published", &newer);
+            instance.refuses_if_swapped("web.toml", "is not the one that was published", &newer);
+        });
+        lanes.spawn(|| {
+            let instance = instance.copy();
+            instance.refuses_if_swapped("install.sh", "is not that of release", &newer);
+            instance.refuses_if_swapped("SHA256SUMS", "is not that of release", &newer);
+        });
+        lanes.spawn(|| {
+            let instance = instance.copy();
+            instance.refuses_what_it_cannot_use(&second);
+            instance.tells_that_nothing_is_published(&newer);
+            Instance::new(&fleet).waits_for_a_configuration(&second);
+        });
+    });
 }
 
 #[test]
@@ -235,6 +204,7 @@ fn a_binary_that_needs_a_later_glibc_is_not_published() {
 /// The stack, and what is published in its bucket.
 struct Fleet<'a> {
     stack: &'a Stack,
+    runtime: Handle,
     workshop: Workshop,
     folder: TempDir,
     client: PathBuf,
@@ -243,14 +213,21 @@ struct Fleet<'a> {
 impl<'a> Fleet<'a> {
     fn new(stack: &'a Stack) -> Self {
         let folder = tempfile::Builder::new().prefix("neverlapse-fleet-").tempdir().unwrap();
-        let client = folder.path().join("client");
-        fs::copy(NEVERLAPSE, &client).unwrap();
+        let client = folder.path().join(MACHINE);
+        for name in CLIENTS {
+            fs::copy(NEVERLAPSE, folder.path().join(name)).unwrap();
+        }
         Self {
             stack,
+            runtime: Handle::current(),
             workshop: Workshop::new(stack),
             folder,
             client,
         }
+    }
+
+    fn put(&self, key: &str, content: &str) {
+        self.runtime.block_on(self.stack.put(key, content)).unwrap();
     }
 
     /// The policy word by word, then asked.
@@ -372,14 +349,13 @@ impl<'a> Fleet<'a> {
 
     /// Publishes a release by `make publish-client`'s script, and answers with its name.
     fn publish(&self, client: &Path, configuration: &str) -> String {
-        let binaries = self.folder.path().join("binaries");
-        fs::create_dir_all(&binaries).unwrap();
-        for name in ["neverlapse-x86_64", "neverlapse-aarch64"] {
-            fs::copy(client, binaries.join(name)).unwrap();
+        let folder = tempfile::tempdir_in(&self.folder).unwrap();
+        for name in CLIENTS {
+            fs::copy(client, folder.path().join(name)).unwrap();
         }
-        let file = self.folder.path().join("web.toml");
+        let file = folder.path().join("web.toml");
         fs::write(&file, configuration).unwrap();
-        let ran = self.workshop.publish(&binaries, &[&file]);
+        let ran = self.workshop.publish(folder.path(), &[&file]);
         assert!(ran.status.success(), "{}", text(&ran));
         let said = String::from_utf8_lossy(&ran.stdout);
         let release = said.split("FleetRelease=").nth(1).unwrap().split_whitespace().next();
@@ -391,7 +367,7 @@ impl<'a> Fleet<'a> {
     fn publishes_no_configuration_with_mistakes(&self) {
         let file = self.folder.path().join("bad.toml");
         fs::write(&file, "bukcket = \"x\"\n[[certificate]]\nname = \"a\"\n").unwrap();
-        let ran = self.workshop.publish(&self.folder.path().join("binaries"), &[&file]);
+        let ran = self.workshop.publish(self.folder.path(), &[&file]);
         let said = text(&ran);
         assert!(
             !ran.status.success() && said.contains("unknown key `bukcket`"),
@@ -526,6 +502,15 @@ impl<'a> Instance<'a> {
         instance
     }
 
+    /// Another one, with the same on its disk.
+    fn copy(&self) -> Self {
+        let copy = Self::new(self.fleet);
+        let (from, to) = (self.root.path().join("."), copy.root.path());
+        let copied = Command::new("cp").arg("-a").args([&from, to]).status();
+        assert!(copied.unwrap().success());
+        copy
+    }
+
     fn program(&self, name: &str, commands: &str) {
         executable(&self.bin.join(name), commands);
     }
@@ -630,6 +615,54 @@ impl<'a> Instance<'a> {
         self.nothing_is_left_over();
     }
 
+    /// A release of which somebody replaced a file who can write to the bucket.
+    fn refuses_if_swapped(&self, file: &str, reason: &str, client: &Path) {
+        let configuration = format!("{}# {file}\n", self.configuration(NAME));
+        let release = self.fleet.publish(client, &configuration);
+        self.fleet.put(
+            &format!("client/{release}/{file}"),
+            "#!/bin/sh\ntouch \"$DESTDIR/ran\"\n",
+        );
+        self.refuses(&release, "web.toml", reason);
+    }
+
+    fn refuses_what_it_cannot_use(&self, release: &str) {
+        self.refuses(&"0".repeat(64), "web.toml", "SHA256SUMS");
+        self.refuses(release, "mail.toml", "has no \"mail.toml\"");
+        let broken = self.fleet.script("broken", "[ \"$1\" = validate ]");
+        let broken = self.fleet.publish(&broken, &self.configuration(NAME));
+        self.refuses(&broken, "web.toml", "does not run on this machine");
+
+        self.program("uname", "echo riscv64");
+        let reason = "there is no client for \"riscv64\" (expected x86_64 or aarch64)";
+        self.refuses(release, "web.toml", reason);
+        fs::remove_file(self.bin.join("uname")).unwrap();
+    }
+
+    /// What is installed is as told, but there is nothing under this name: whoever rolls out is to
+    /// know.
+    fn tells_that_nothing_is_published(&self, client: &Path) {
+        let unknown = self.fleet.publish(client, &self.configuration("nobody.test"));
+        let ran = self.run(&unknown, "web.toml");
+        let said = text(&ran);
+        assert!(
+            !ran.status.success() && said.contains("neverlapse pull failed"),
+            "{said}"
+        );
+        assert!(said.contains("no version is published under this name"), "{said}");
+        assert_eq!(self.client(), fs::read(client).unwrap());
+    }
+
+    /// Without a configuration of the release the instance keeps its own, or waits for one.
+    fn waits_for_a_configuration(&self, release: &str) {
+        let ran = self.run(release, "");
+        let said = text(&ran);
+        assert!(
+            ran.status.success() && said.contains("the timer waits for it"),
+            "{said}"
+        );
+    }
+
     fn refuses(&self, release: &str, configuration: &str, reason: &str) {
         let before = self.times();
         let ran = self.run(release, configuration);
@@ -711,6 +744,7 @@ fn text(output: &Output) -> String {
 
 const REGION: &str = "eu-central-1";
 const CLIENT: &str = "usr/local/bin/neverlapse";
+const CLIENTS: [&str; 2] = ["neverlapse-x86_64", "neverlapse-aarch64"];
 const MACHINE: &str = if cfg!(target_arch = "aarch64") {
     "neverlapse-aarch64"
 } else {
