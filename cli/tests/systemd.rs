@@ -167,10 +167,13 @@ impl Machine {
         self.depot.publish(NAME, &leaf).unwrap()
     }
 
+    /// With time for servers to start on a busy machine.
     fn configures(&self, of_the_certificate: &str) {
         self.writes(
             "/etc/neverlapse/pull.toml",
-            &format!("instance = \"web-1\"\n[[certificate]]\nname = \"{NAME}\"\n{of_the_certificate}\n"),
+            &format!(
+                "instance = \"web-1\"\nverify_timeout_seconds = 60\n[[certificate]]\nname = \"{NAME}\"\n{of_the_certificate}\n"
+            ),
         );
     }
 
