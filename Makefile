@@ -7,6 +7,8 @@ LOCAL := .local
 PYTHON := $(shell command -v python3)
 export PATH := $(CURDIR)/$(LOCAL)/sam/bin:$(CURDIR)/$(LOCAL)/lambda/bin:$(PATH)
 export SAM_CLI_TELEMETRY := 0
+# Images for containers set it. Without its caches, Python compiles itself and a tool anew at each of hundreds of starts.
+unexport PYTHONDONTWRITEBYTECODE
 # Zig is a Python package, and the first python3 of PATH is sam's, which does not have it.
 export CARGO_ZIGBUILD_PYTHON_PATH := $(CURDIR)/$(LOCAL)/lambda/bin/python3
 # What the last deployment had, so that another one does not put a program for one processor on the other.
@@ -53,7 +55,7 @@ check: ## formatting, clippy, unit tests: before every commit
 test: setup build-tests ## unit and end-to-end tests; one suite of them: make test-pull
 	@$(MAKE) --no-print-directory --keep-going --jobs=$(AT_ONCE) --output-sync=target suites units
 
-AT_ONCE ?= 4
+AT_ONCE ?= 5
 # The long ones first.
 LONG := fleet renewal delivery pull first_deployment e2e
 FOUND := $(basename $(notdir $(wildcard */tests/*.rs */*/tests/*.rs))) $(patsubst %/main.rs,%,$(wildcard */tests/*/main.rs))

@@ -34,9 +34,9 @@ pub(crate) struct Services {
 
 /// Why a service did not answer what was asked.
 #[derive(Debug, Error)]
-#[error("{code}: {message}")]
+#[error("{code}{}{message}", if .code.is_empty() { "" } else { ": " })]
 pub(crate) struct Refused {
-    /// The service's own, such as `ResourceNotFoundException`.
+    /// The service's own, such as `ResourceNotFoundException`; empty if it gave none.
     pub(crate) code: String,
     message: String,
     /// Whether it may answer when it is asked again.
@@ -53,7 +53,7 @@ impl Refused {
 
     fn unsent(reason: impl Display) -> Self {
         Self {
-            code: "NotSent".to_owned(),
+            code: String::new(),
             message: reason.to_string(),
             passing: false,
         }
@@ -67,10 +67,7 @@ impl Refused {
     }
 
     pub(crate) fn not_understood(reason: impl Display) -> Self {
-        Self {
-            code: "NotUnderstood".to_owned(),
-            ..Self::unsent(reason)
-        }
+        Self::unsent(format!("the answer cannot be understood: {reason}"))
     }
 }
 
@@ -82,7 +79,6 @@ impl Services {
             .user_agent(format!("{USER_AGENT}{app}"))
             .tls_backend_preconfigured(aws::roots()?.client_config()?)
             .connect_timeout(aws::CONNECT)
-            .timeout(aws::ATTEMPT)
             .tcp_keepalive(KEEPALIVE)
             .build()?;
         Ok(Self {
@@ -91,7 +87,10 @@ impl Services {
             credentials: config
                 .credentials_provider()
                 .context("no AWS credentials are configured")?,
-            region: config.region().context("AWS_REGION is not set")?.to_string(),
+            region: config
+                .region()
+                .context("no region is known (expected AWS_REGION, or a profile that has one)")?
+                .to_string(),
             times: Mutex::default(),
         })
     }
@@ -111,7 +110,7 @@ impl Services {
         &self.region
     }
 
-    /// Reads in AWS's JSON protocol; `target` is such as `AmazonSQS.GetQueueAttributes`.
+    /// A call that only reads, in AWS's JSON protocol; `target` is such as `AmazonSQS.GetQueueAttributes`.
     pub(crate) async fn json(&self, service: Service, target: &str, body: &Value) -> Result<Value, Refused> {
         let request = http::Request::post(self.url(service, "/")?)
             .header("content-type", format!("application/x-amz-json-{}", service.json))
@@ -119,13 +118,13 @@ impl Services {
         parsed(&self.read(service, request, body.to_string()).await?)
     }
 
-    /// Reads what is at a path of a service whose protocol is REST.
+    /// What is at a path of a service whose protocol is REST.
     pub(crate) async fn get(&self, service: Service, path: &str) -> Result<Value, Refused> {
         let request = http::Request::get(self.url(service, path)?);
         parsed(&self.read(service, request, String::new()).await?)
     }
 
-    /// Reads in AWS's query protocol, whose answer is XML.
+    /// A call that only reads, in AWS's query protocol, whose answer is XML.
     pub(crate) async fn query(&self, service: Service, parameters: &[(&str, &str)]) -> Result<String, Refused> {
         let parameters = parameters.iter();
         let form: Vec<_> = parameters
@@ -178,7 +177,7 @@ impl Services {
         Ok(format!("{}{path}", base.trim_end_matches('/')))
     }
 
-    /// Tries as often as the SDK does.
+    /// Sends a request that may be repeated: three times in all, like the SDK.
     async fn read(&self, service: Service, request: http::request::Builder, body: String) -> Result<String, Refused> {
         let request = request.body(body).map_err(Refused::unsent)?;
         let mut pauses = PAUSES.into_iter();

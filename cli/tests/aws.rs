@@ -180,6 +180,47 @@ fn what_is_missing_is_named_in_a_line() {
     }
 }
 
+/// The same of requests that are made without the SDK.
+#[test]
+fn what_keeps_a_stack_from_being_found_is_named() {
+    let forbidding = Listener::new(
+        "HTTP/1.1 403 Forbidden\r\ndate: Thu, 01 Jan 2026 00:00:00 GMT\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+    );
+    let endpoint = format!("http://{}", forbidding.address);
+    let region = ("AWS_REGION", "us-east-1");
+    let answered = [&KEYS[..], &[region, ("AWS_ENDPOINT_URL", &endpoint)]].concat();
+    let nobody = [&KEYS[..], &[region, ("AWS_ENDPOINT_URL", "http://127.0.0.1:1")]].concat();
+    for (variables, expected) in [
+        (
+            &[region][..],
+            "error: cannot ask AWS for the stack \"neverlapse\": no AWS credentials were found (expected an instance's",
+        ),
+        (
+            &KEYS[..],
+            "error: no region is known (expected AWS_REGION, or a profile that has one)",
+        ),
+        (
+            &answered,
+            "error: cannot ask AWS for the stack \"neverlapse\": HTTP 403: no reason was given (this machine's clock is ",
+        ),
+        (
+            &nobody,
+            "error: cannot ask AWS for the stack \"neverlapse\": 127.0.0.1:1: Connection refused",
+        ),
+    ] {
+        let ran = without_proxies()
+            .arg("status")
+            .env("AWS_EC2_METADATA_DISABLED", "true")
+            .env("AWS_CONFIG_FILE", "/dev/null")
+            .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+            .envs(variables.iter().copied())
+            .output()
+            .unwrap();
+        let said = String::from_utf8(ran.stderr).unwrap();
+        assert!(ran.status.code() == Some(3) && said.starts_with(expected), "{said}");
+    }
+}
+
 #[test]
 fn the_proxy_is_asked_for_aws_and_for_nothing_else() {
     let (proxy, metadata) = (Listener::new(GONE), Listener::new(GONE));

@@ -167,6 +167,7 @@ pub async fn eventually_within<T>(
     mut find: impl AsyncFnMut() -> Result<Option<T>>,
 ) -> Result<T> {
     let until = Instant::now() + limit;
+    let mut pause = SHORTEST;
     loop {
         if let Some(found) = find().await? {
             return Ok(found);
@@ -174,7 +175,9 @@ pub async fn eventually_within<T>(
         if Instant::now() > until {
             bail!("{what}: not within {} s", limit.as_secs());
         }
-        sleep(POLL).await;
+        sleep(pause).await;
+        // What has taken long may take some more. Looking costs the time of those who work on it.
+        pause = (pause * 5 / 4).min(LONGEST);
     }
 }
 
@@ -182,7 +185,9 @@ pub async fn eventually_within<T>(
 /// Linux from 32768).
 const PORTS: RangeInclusive<u16> = 20_000..=29_999;
 const A_MINUTE: Duration = Duration::from_secs(60);
-const POLL: Duration = Duration::from_millis(50);
+/// Between two looks.
+const SHORTEST: Duration = Duration::from_millis(50);
+const LONGEST: Duration = Duration::from_millis(400);
 
 /// Runs `$0 "$@"` and ends with its status; kills the whole group once standard input is closed.
 const TETHERED: &str = r#"
