@@ -480,6 +480,12 @@ mod tests {
             (SSM, "us-iso-east-1", &config, "https://ssm.us-iso-east-1.c2s.ic.gov"),
             (IAM, "eu-west-1", &config, "https://iam.amazonaws.com"),
             (IAM, "us-gov-east-1", &config, "https://iam.us-gov.amazonaws.com"),
+            (
+                IAM,
+                "eusc-de-east-1",
+                &config,
+                "https://iam.eusc-de-east-1.amazonaws.eu",
+            ),
         ] {
             assert_eq!(endpoint(service, region, config).unwrap(), expected);
         }

@@ -242,8 +242,8 @@ impl<'a> Fleet<'a> {
         let key = policy["Statement"][4]["Resource"].clone();
         assert!(key.as_str().unwrap().contains(":key/"), "{policy}");
         assert_ne!(key, json!(self.stack.secrets_key));
-        // In China, the service has the partition's name, which has a suffix.
-        let via_s3 = json!({"StringLike": {"kms:ViaService": "s3.eu-central-1.amazonaws.com*"}});
+        // The suffix is another one in China and in the European Sovereign Cloud.
+        let via_s3 = json!({"StringLike": {"kms:ViaService": "s3.eu-central-1.amazonaws.*"}});
         // Two names in three places: the first comes again, and means the same.
         let names = ["shop.test", "mail.shop.test", "shop.test"];
         let each = |before: &str, after: &str| -> Vec<String> {

@@ -53,7 +53,8 @@ pub struct Way {
     /// Trusted besides the roots of AWS: those of a proxy that opens TLS, or of a private endpoint.
     roots: Vec<CertificateDer<'static>>,
     /// Whether it is AWS in China, whose endpoints may chain to any public root: no document says
-    /// to which.
+    /// to which. Those of the European Sovereign Cloud chain to the same as all others, by
+    /// <https://www.amazontrust.com/repository>.
     in_china: bool,
 }
 

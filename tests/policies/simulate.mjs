@@ -85,7 +85,7 @@ function requests(call, set, stack) {
       context[key] = typeof value === 'string' ? stack.fill(value.replaceAll('NAME', name)) : value
     }
     const kms = (actions, key, service) => actions.map((action) => ({
-      action, resource: stack.arns[key], context: { ...context, 'kms:ViaService': `${service}.${region}.${kmsSuffix(partition)}` }
+      action, resource: stack.arns[key], context: { ...context, 'kms:ViaService': `${service}.${region}.${suffixOf(partition)}` }
     }))
     const object = resource.startsWith(`${stack.arns.Bucket}/`)
     const isSecret = object && /^(accounts|orders)\//.test(resource.slice(stack.arns.Bucket.length + 1)) && !call.plain
@@ -103,9 +103,10 @@ function requests(call, set, stack) {
   })
 }
 
-// KMS's guide has this suffix; whether China's services really use it, no document says.
-function kmsSuffix(partition) {
-  return partition === 'aws-cn' ? 'amazonaws.com.cn' : 'amazonaws.com'
+// For URLs, and in the conditions of KMS: its guide has China's. Whether services there really use it, no document says,
+// nor what those of the European Sovereign Cloud use.
+function suffixOf(partition) {
+  return { 'aws-cn': 'amazonaws.com.cn', 'aws-eusc': 'amazonaws.eu' }[partition] ?? 'amazonaws.com'
 }
 
 function simulation({ action, resource, context }, by, policies, stack) {
@@ -189,7 +190,7 @@ function unrolled([name, values, fragment], resolve) {
 
 // CloudFormation's functions, for one template with its parameters. The ARNs are those of its resources.
 function evaluator(template, { partition, region, stackName, parameters, arns }) {
-  const suffix = partition === 'aws-cn' ? 'amazonaws.com.cn' : 'amazonaws.com'
+  const suffix = suffixOf(partition)
   const pseudo = {
     'AWS::Partition': partition, 'AWS::Region': region, 'AWS::AccountId': ACCOUNT, 'AWS::URLSuffix': suffix,
     'AWS::StackName': stackName, 'AWS::NoValue': undefined

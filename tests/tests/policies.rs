@@ -209,6 +209,7 @@ fn sets() -> Value {
             "SubnetIds": "", "ReaderAccounts": "210987654321", "ZoneRoleArns": "", "ChallengeRecordNames": "_acme-challenge.*"}},
         {"name": "china", "partition": "aws-cn", "region": "cn-north-1"},
         {"name": "government", "partition": "aws-us-gov", "region": "us-gov-west-1"},
+        {"name": "sovereign", "partition": "aws-eusc", "region": "eusc-de-east-1"},
     ])
 }
 

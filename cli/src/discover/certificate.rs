@@ -105,9 +105,11 @@ impl fmt::Display for Kept {
 }
 
 /// The region from which CloudFront takes certificates of ACM, if it is another than this one. In
-/// China it takes none of ACM's, and GovCloud has no CloudFront.
+/// China it takes none of ACM's, and the other partitions have no CloudFront.
 pub(super) fn of_cloudfront(region: &str) -> Option<&'static str> {
-    let is_apart = region.starts_with("cn-") || region.starts_with("us-gov-");
+    let is_apart = ["cn-", "us-gov-", "eusc-", "us-iso", "eu-iso"]
+        .iter()
+        .any(|partition| region.starts_with(partition));
     (!is_apart && region != CLOUDFRONT).then_some(CLOUDFRONT)
 }
 
@@ -252,6 +254,7 @@ mod tests {
             ("us-east-1", None),
             ("cn-north-1", None),
             ("us-gov-west-1", None),
+            ("eusc-de-east-1", None),
         ] {
             assert_eq!(of_cloudfront(region), expected, "{region}");
         }
