@@ -58,21 +58,29 @@ fn a_certificate_cannot_mention_link_or_move_the_cursor() {
     let kind = Kind::SelfSigned {
         subject: subject.into(),
     };
-    let report = report(vec![endpoint(
+    let found = report(vec![endpoint(
         "a.example:443",
         vec![Finding::new(kind, Severity::Critical, NOW)],
     )]);
-    let digest = said(&report, &Watchlist::default()).unwrap();
-    let chats = [
-        amazon_q::custom_notification(&digest, &sender()),
-        slack::message(&digest, &sender()),
-    ];
-    for text in chats.map(|chat| chat.to_string()) {
-        assert!(!text.contains("<!") && !text.contains("<http"), "{text}");
-        assert!(text.contains("&lt;!channel&gt;"), "{text}");
+    // A place is in the subject and in titles, and somebody may have written it into the report.
+    let mut certificate = stuck_certificate(NOW);
+    certificate.name = subject.into();
+    let mut placed = report(Vec::new());
+    placed.certificates = vec![certificate];
+
+    for report in [found, placed] {
+        let digest = said(&report, &Watchlist::default()).unwrap();
+        let chats = [
+            amazon_q::custom_notification(&digest, &sender()),
+            slack::message(&digest, &sender()),
+        ];
+        for text in chats.map(|chat| chat.to_string()) {
+            assert!(!text.contains("<!") && !text.contains("<http"), "{text}");
+            assert!(text.contains("&lt;!channel&gt;"), "{text}");
+        }
+        let text = digest.text(&sender(), sns::LIMIT);
+        assert!(!text.contains(['\u{1b}', '\u{202e}']), "{text}");
     }
-    let text = digest.text(&sender(), sns::LIMIT);
-    assert!(!text.contains(['\u{1b}', '\u{202e}']), "{text}");
 }
 
 /// The whole e-mail, as whoever is woken by it reads it.

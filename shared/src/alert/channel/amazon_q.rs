@@ -26,7 +26,9 @@ pub fn custom_notification(digest: &Digest, sender: &Sender) -> Value {
     );
 
     let sections = digest.sections.iter().take(STEPS);
-    let places: Vec<_> = sections.map(|section| cut_utf16(&section.title, CONTEXT)).collect();
+    let places: Vec<_> = sections
+        .map(|section| cut_utf16(&escaped(&section.title), CONTEXT))
+        .collect();
     json!({
         "version": "1.0",
         "source": "custom",
@@ -34,7 +36,7 @@ pub fn custom_notification(digest: &Digest, sender: &Sender) -> Value {
         "content": content,
         "metadata": {
             "threadId": format!("neverlapse-{}", digest.thread),
-            "summary": cut_utf16(&digest.subject, TITLE),
+            "summary": cut_utf16(&escaped(&digest.subject), TITLE),
             "eventType": "neverlapse.alert",
             "relatedResources": places,
             "additionalContext": {

@@ -35,7 +35,9 @@ pub(super) async fn address(store: &Store) -> Result<Option<Address>, Error> {
 /// The alert in Block Kit: <https://docs.slack.dev/reference/block-kit/blocks>.
 pub fn message(digest: &Digest, sender: &Sender) -> Value {
     let title = format!("{} {}", mark(digest.severity), digest.subject);
-    let title = json!({"type": "plain_text", "text": cut_utf16(&title, HEADER), "emoji": true});
+    // In plain text, entities may be shown as they are.
+    let title = cut_utf16(&title, HEADER).replace('<', "‹").replace('>', "›");
+    let title = json!({"type": "plain_text", "text": title, "emoji": true});
     let mut blocks = vec![
         json!({"type": "header", "text": title}),
         block(&escaped(&digest.summary)),
@@ -58,7 +60,7 @@ pub fn message(digest: &Digest, sender: &Sender) -> Value {
         blocks.push(block(&escaped(note)));
     }
     blocks.push(json!({"type": "context", "elements": [text(&origin(digest, sender))]}));
-    json!({"text": digest.subject, "blocks": blocks})
+    json!({"text": escaped(&digest.subject), "blocks": blocks})
 }
 
 fn block(markdown: &str) -> Value {

@@ -215,7 +215,7 @@ impl Words<'_> {
             since: incident.since,
             not_after: incident.not_after,
             renewed_until: renewed.filter(|_| *change == Change::Resolved),
-            next_step: change.is_firing().then(|| self.next_step(incident)),
+            next_step: change.is_firing().then(|| printable(&self.next_step(incident))),
             incident: notice.key(),
             history: self.history(notice),
             subject: ascii(&self.headline(notice, "")),
@@ -283,7 +283,7 @@ impl Words<'_> {
             let certificate = self.certificate(name);
             facts.extend(certificate.map(|certificate| self.delivery_summary(certificate)));
         }
-        facts
+        facts.iter().map(|fact| printable(fact)).collect()
     }
 
     /// How long the current version of a managed certificate lasts, and how far it is.
