@@ -13,7 +13,6 @@ use aws_sdk_sts::config::endpoint::{DefaultResolver, Params, ResolveEndpoint as 
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4;
 use aws_types::service_config::ServiceConfigKey;
-use futures::FutureExt as _;
 use http::{HeaderMap, StatusCode};
 use neverlapse::aws;
 use neverlapse::text::innermost;
@@ -110,9 +109,10 @@ impl Services {
         &self.region
     }
 
-    /// A call that only reads, in AWS's JSON protocol; `target` is such as `AmazonSQS.GetQueueAttributes`.
+    /// A call that only reads, in AWS's JSON protocol; `target` is such as
+    /// `AmazonSQS.GetQueueAttributes`.
     pub(crate) async fn json(&self, service: Service, target: &str, body: &Value) -> Result<Value, Refused> {
-        let request = http::Request::post(self.url(service, "/")?)
+        let request = http::Request::post(self.url(service, "/").await?)
             .header("content-type", format!("application/x-amz-json-{}", service.json))
             .header("x-amz-target", target);
         parsed(&self.read(service, request, body.to_string()).await?)
@@ -120,7 +120,7 @@ impl Services {
 
     /// What is at a path of a service whose protocol is REST.
     pub(crate) async fn get(&self, service: Service, path: &str) -> Result<Value, Refused> {
-        let request = http::Request::get(self.url(service, path)?);
+        let request = http::Request::get(self.url(service, path).await?);
         parsed(&self.read(service, request, String::new()).await?)
     }
 
@@ -130,7 +130,7 @@ impl Services {
         let form: Vec<_> = parameters
             .map(|(name, value)| format!("{name}={}", percent_encoded(value)))
             .collect();
-        let request = http::Request::post(self.url(service, "/")?)
+        let request = http::Request::post(self.url(service, "/").await?)
             .header("content-type", "application/x-www-form-urlencoded; charset=utf-8");
         self.read(service, request, form.join("&")).await
     }
@@ -139,7 +139,7 @@ impl Services {
     /// answer was lost must not be started again.
     pub(crate) async fn invoke(&self, function: &str, event: &Value) -> Result<Invoked, Refused> {
         let path = format!("/2015-03-31/functions/{}/invocations", percent_encoded(function));
-        let request = http::Request::post(self.url(LAMBDA, &path)?)
+        let request = http::Request::post(self.url(LAMBDA, &path).await?)
             .header("content-type", "application/json")
             .body(event.to_string())
             .map_err(Refused::unsent)?;
@@ -158,7 +158,7 @@ impl Services {
 
     /// As the SDK finds it: what the environment or the profile says for this service, then what
     /// they say for all, then where AWS has it.
-    fn url(&self, service: Service, path: &str) -> Result<String, Refused> {
+    async fn url(&self, service: Service, path: &str) -> Result<String, Refused> {
         let key = ServiceConfigKey::builder()
             .service_id(service.id)
             .env("AWS_ENDPOINT_URL")
@@ -172,7 +172,7 @@ impl Services {
 
         let base = match base {
             Some(base) => base,
-            None => endpoint(service, &self.region, &self.config)?,
+            None => endpoint(service, &self.region, &self.config).await?,
         };
         Ok(format!("{}{path}", base.trim_end_matches('/')))
     }
@@ -199,7 +199,9 @@ impl Services {
         mut request: http::Request<String>,
         patience: Duration,
     ) -> Result<(HeaderMap, String), Refused> {
-        let host = request.uri().authority().map(ToString::to_string).unwrap_or_default();
+        let authority = request.uri().authority().map(ToString::to_string).unwrap_or_default();
+        // Without a password that AWS_ENDPOINT_URL may have: errors name the host.
+        let host = authority.rsplit('@').next().unwrap_or_default().to_owned();
         let value = http::HeaderValue::try_from(&host).map_err(Refused::unsent)?;
         request.headers_mut().insert("host", value);
         self.sign(service, &mut request).await?;
@@ -290,7 +292,7 @@ pub(crate) const SSM: Service = Service::new("SSM", "ssm", "1.1");
 
 /// Where AWS has a service. What the SDK knows about STS holds for each that is in every region: in
 /// every partition, with FIPS and with IPv6.
-fn endpoint(service: Service, region: &str, config: &SdkConfig) -> Result<String, Refused> {
+async fn endpoint(service: Service, region: &str, config: &SdkConfig) -> Result<String, Refused> {
     if service.name == IAM.name {
         return Ok(format!("https://{}", iam(region).0));
     }
@@ -300,17 +302,9 @@ fn endpoint(service: Service, region: &str, config: &SdkConfig) -> Result<String
         .use_dual_stack(config.use_dual_stack().unwrap_or_default())
         .build()
         .map_err(Refused::unsent)?;
-    let resolver = DefaultResolver::new();
-    let sts = match resolver.resolve_endpoint(&parameters).now_or_never() {
-        Some(Ok(endpoint)) => endpoint.url().to_owned(),
-        Some(Err(error)) => {
-            return Err(Refused::unsent(format!(
-                "no endpoint in the region {region:?}: {error}"
-            )));
-        }
-        None => String::new(),
-    };
-    Ok(sts.replacen("sts", service.name, 1))
+    let sts = DefaultResolver::new().resolve_endpoint(&parameters).await;
+    let sts = sts.map_err(|error| Refused::unsent(format!("no endpoint in the region {region:?}: {error}")))?;
+    Ok(sts.url().replacen("sts", service.name, 1))
 }
 
 /// The region in a signature.
@@ -451,8 +445,8 @@ mod tests {
         assert!(broken.passing && !denied.passing && !denied.is_missing());
     }
 
-    #[test]
-    fn where_services_are() {
+    #[tokio::test]
+    async fn where_services_are() {
         let config = SdkConfig::builder().build();
         let fips = SdkConfig::builder().use_fips(true).build();
         let ipv6 = SdkConfig::builder().use_dual_stack(true).build();
@@ -487,7 +481,7 @@ mod tests {
                 "https://iam.eusc-de-east-1.amazonaws.eu",
             ),
         ] {
-            assert_eq!(endpoint(service, region, config).unwrap(), expected);
+            assert_eq!(endpoint(service, region, config).await.unwrap(), expected);
         }
 
         assert_eq!(signed_for(KMS, "eu-west-1"), "eu-west-1");

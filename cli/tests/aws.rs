@@ -189,7 +189,11 @@ fn what_keeps_a_stack_from_being_found_is_named() {
     let endpoint = format!("http://{}", forbidding.address);
     let region = ("AWS_REGION", "us-east-1");
     let answered = [&KEYS[..], &[region, ("AWS_ENDPOINT_URL", &endpoint)]].concat();
-    let nobody = [&KEYS[..], &[region, ("AWS_ENDPOINT_URL", "http://127.0.0.1:1")]].concat();
+    let nobody = [
+        &KEYS[..],
+        &[region, ("AWS_ENDPOINT_URL", "http://me:secret@127.0.0.1:1")],
+    ]
+    .concat();
     for (variables, expected) in [
         (
             &[region][..],
@@ -395,7 +399,7 @@ fn what_only_reads_is_tried_again() {
         };
         converse(stream, answer, Duration::ZERO)
     });
-    let overloaded = Listener::new("HTTP/1.1 503 Slow Down\r\nconnection: close\r\n\r\n");
+    let overloaded = Listener::new(OVERLOADED);
 
     for (stack, expected, tries) in [
         (
@@ -405,7 +409,7 @@ fn what_only_reads_is_tried_again() {
         ),
         (&throttled, "cannot invoke probe: HTTP 503: no reason was given", [3, 1]),
     ] {
-        let lambda = Listener::new("HTTP/1.1 503 Slow Down\r\nconnection: close\r\n\r\n");
+        let lambda = Listener::new(OVERLOADED);
         let [cloudformation, url] = [stack, &lambda].map(|listener| format!("http://{}", listener.address));
         let ran = without_proxies()
             .arg("run")
@@ -421,6 +425,7 @@ fn what_only_reads_is_tried_again() {
     }
 }
 
+const OVERLOADED: &str = "HTTP/1.1 503 Slow Down\r\nconnection: close\r\n\r\n";
 const THROTTLED: &str = "HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n\
                          <ErrorResponse><Error><Code>Throttling</Code><Message>Rate exceeded</Message></Error></ErrorResponse>";
 const STACK: &str = "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n\
