@@ -52,8 +52,8 @@ async fn a_deployed_fleet() {
     let second = fleet.publish(&newer, &instance.configuration(NAME));
     instance.is_upgraded_to(&second, &newer);
 
-    // Back to the first, for what follows to have something to install: side by side, because most of
-    // it is the AWS CLI's starts.
+    // Back to the first, for what follows to have something to install: side by side, because most
+    // of it is the AWS CLI's starts.
     instance.run(&first, "web.toml");
     thread::scope(|lanes| {
         lanes.spawn(|| {

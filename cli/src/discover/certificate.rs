@@ -263,7 +263,8 @@ mod tests {
     #[test]
     fn what_iam_lists() {
         let xml = "<ListServerCertificatesResponse><ListServerCertificatesResult><IsTruncated>false</IsTruncated>\
-            <ServerCertificateMetadataList><member><ServerCertificateName>Old</ServerCertificateName></member><member><ServerCertificateName>ProdServerCert</ServerCertificateName>\
+            <ServerCertificateMetadataList><member><ServerCertificateName>Old</ServerCertificateName></member>\
+            <member><ServerCertificateName>ProdServerCert</ServerCertificateName>\
             <Path>/company/servercerts/</Path><Arn>arn:aws:iam::123456789012:server-certificate/ProdServerCert</Arn>\
             <UploadDate>2010-05-08T01:02:03.004Z</UploadDate><ServerCertificateId>ASCA</ServerCertificateId>\
             <Expiration>2012-05-08T01:02:03Z</Expiration></member></ServerCertificateMetadataList>\

@@ -94,8 +94,8 @@ mod tests {
         }
     }
 
-    /// The parser quotes what it did not expect, and escapes it: six times as long, in every log line
-    /// about it.
+    /// The parser quotes what it did not expect, and escapes it: six times as long, in every log
+    /// line about it.
     #[test]
     fn what_it_quotes_is_cut() {
         let long = "\u{7f}".repeat(10_000);

@@ -130,7 +130,7 @@ impl Browser {
         let (_, path) = file.keep()?;
         std::fs::write(&path, html)?;
 
-        let mut visit = Visit {
+        let visit = Visit {
             driver: self.driver.clone(),
             url: format!("file://{}", path.display()),
         };
@@ -227,7 +227,7 @@ impl Visit {
 
     /// Everything that it asked for beside itself, and everything that it complained about, since
     /// the last time.
-    pub async fn trouble(&mut self) -> Result<Vec<String>> {
+    pub async fn trouble(&self) -> Result<Vec<String>> {
         let mut trouble = Vec::new();
         for entry in self.driver.log("performance").await? {
             let event: Value = serde_json::from_str(entry["message"].as_str().unwrap_or_default())?;

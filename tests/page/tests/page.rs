@@ -38,7 +38,7 @@ async fn aria_sort(visit: &Visit, column: &str) -> String {
 #[tokio::test]
 async fn it_filters_and_sorts_and_asks_nobody_for_anything() {
     let browser = Browser::start().await.unwrap();
-    let mut visit = open(&browser, &fleet::shop(Timestamp::now()), WIDE).await;
+    let visit = open(&browser, &fleet::shop(Timestamp::now()), WIDE).await;
     assert_eq!(text(&visit, "h1").await, "4 of 31 endpoints are critical");
     assert_eq!(text(&visit, "#shown").await, "31 endpoints");
     assert_eq!(names(&visit).await[0], "status.shop.example:443", "worst first");
@@ -101,7 +101,7 @@ async fn it_filters_and_sorts_and_asks_nobody_for_anything() {
 #[tokio::test]
 async fn nothing_in_a_certificate_runs() {
     let browser = Browser::start().await.unwrap();
-    let mut visit = open(&browser, &fleet::hostile(Timestamp::now()), WIDE).await;
+    let visit = open(&browser, &fleet::hostile(Timestamp::now()), WIDE).await;
     // Everything that can be shown is.
     let _: bool = visit
         .value("document.querySelectorAll('details').forEach(one => one.open = true), document.querySelectorAll('.open').forEach(one => one.click()), true")
@@ -131,7 +131,7 @@ async fn a_script_that_got_in_would_not_run_and_would_be_seen() {
         "<h1>",
         "<script>window.owned=1</script><img src=https://x.example/><h1>",
     );
-    let mut visit = browser.open(&html, WIDE).await.unwrap();
+    let visit = browser.open(&html, WIDE).await.unwrap();
     assert!(visit.value::<bool>("window.owned === undefined").await.unwrap());
     let trouble = visit.trouble().await.unwrap();
     assert!(trouble.iter().any(|one| one.contains("script-src")), "{trouble:?}");
@@ -146,7 +146,7 @@ async fn ten_thousand_endpoints() {
     let html = page(&fleet::large(now, 10_000, 200), None).unwrap();
     assert!(html.len() < 12_000_000, "{}", html.len());
     assert!(!html.contains("These are"), "nothing is left out");
-    let mut visit = browser.open(&html, WIDE).await.unwrap();
+    let visit = browser.open(&html, WIDE).await.unwrap();
     assert_eq!(
         text(&visit, "#shown").await,
         "10,000 endpoints; the first 100 are shown"
