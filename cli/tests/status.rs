@@ -8,7 +8,7 @@ use neverlapse::bucket::store::{Expecting, Object, Store};
 use neverlapse::bucket::version::{Current, current_key};
 use neverlapse::timestamp::Timestamp;
 use neverlapse_tests::depot::Depot;
-use neverlapse_tests::emulator::{Call, Emulator};
+use neverlapse_tests::emulator::{Call, Emulator, element};
 use neverlapse_tests::fault::{Fate, Proxy};
 use neverlapse_tests::pki::Authority;
 use neverlapse_tests::process::eventually;
@@ -163,9 +163,7 @@ async fn deploy(emulator: &Emulator) -> String {
         &[("Action", "DescribeStacks"), ("StackName", "neverlapse")],
     );
     let bucket = eventually("the stack's output", async || {
-        let described = emulator.call(&describe).await?;
-        let value = described.split_once("<OutputValue>");
-        Ok(value.and_then(|(_, rest)| Some(rest.split_once('<')?.0.to_owned())))
+        Ok(element(&emulator.call(&describe).await?, "OutputValue"))
     });
     bucket.await.unwrap()
 }

@@ -147,11 +147,7 @@ impl Emulator {
             ("RoleSessionName", session),
         ];
         let answer = self.query("sts", &assume).await?;
-        let element = |name: &str| {
-            let (_, rest) = answer.split_once(&format!("<{name}>"))?;
-            Some(rest.split_once('<')?.0.to_owned())
-        };
-        let element = |name: &str| element(name).with_context(|| format!("there is no {name} in {answer}"));
+        let element = |name: &str| element(&answer, name).with_context(|| format!("there is no {name} in {answer}"));
         Ok(Session {
             user_id: element("AssumedRoleId")?,
             access_key_id: element("AccessKeyId")?,
@@ -286,6 +282,12 @@ impl Call {
     pub fn at(self, region: &'static str) -> Self {
         Self { region, ..self }
     }
+}
+
+/// The text of the first element of this name, where it has no escapes.
+pub fn element(xml: &str, name: &str) -> Option<String> {
+    let (_, rest) = xml.split_once(&format!("<{name}>"))?;
+    Some(rest.split_once('<')?.0.to_owned())
 }
 
 /// For a form (RFC 3986, 2.1).
