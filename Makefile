@@ -45,6 +45,9 @@ FIRST_DEMO := about five minutes on two free cores
 # As in tests/src/program.rs.
 PROGRAMS := --bin neverlapse --bin probe --bin renewer --test docs
 
+# Fuzz targets are checked and not linked, so that libFuzzer, which is C++, is not compiled.
+check lint-rust: export CUSTOM_LIBFUZZER_PATH := /dev/null
+
 check: ## formatting, clippy, unit tests: before every commit
 	cargo fmt --all --check
 	cargo clippy --quiet --workspace --all-targets -- -D warnings

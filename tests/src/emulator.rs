@@ -163,26 +163,7 @@ impl Emulator {
 
     /// Calls an API, and answers with its answer's body.
     pub async fn call(&self, call: &Call) -> Result<String> {
-        let Call {
-            service,
-            region,
-            method,
-            path,
-            headers,
-            body,
-        } = call;
-        let mut request = http()?.request(method.clone(), format!("{}{path}", self.endpoint));
-        for (name, value) in headers {
-            request = request.header(*name, value);
-        }
-        let response = request
-            .header("Authorization", signed(service, region))
-            .body(body.clone())
-            .send()
-            .await?;
-        let (status, text) = (response.status(), response.text().await?);
-        ensure!(status.is_success(), "{service} answers {status}: {text}");
-        Ok(text)
+        call.send(&self.endpoint).await
     }
 
     /// Has a function name itself so in its calls' user agent. The emulator gives all functions the
@@ -278,9 +259,39 @@ impl Call {
         }
     }
 
+    /// One of SQS, by the name of its action.
+    pub fn sqs(action: &str, body: Value) -> Self {
+        Self::json("sqs", &format!("AmazonSQS.{action}"), body)
+    }
+
     /// The same, in another region.
     pub fn at(self, region: &'static str) -> Self {
         Self { region, ..self }
+    }
+
+    /// Calls it, and answers with its answer's body.
+    pub(crate) async fn send(&self, endpoint: &str) -> Result<String> {
+        let Self {
+            service,
+            region,
+            method,
+            path,
+            headers,
+            body,
+        } = self;
+        let mut request = http()?.request(method.clone(), format!("{endpoint}{path}"));
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
+
+        let response = request
+            .header("Authorization", signed(service, region))
+            .body(body.clone())
+            .send()
+            .await?;
+        let (status, text) = (response.status(), response.text().await?);
+        ensure!(status.is_success(), "{service} answers {status}: {text}");
+        Ok(text)
     }
 }
 

@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use aws_config::SdkConfig;
+use serde_json::{Value, json};
+
+use crate::emulator::Call;
 
 /// A queue that is subscribed to the alert topic.
 #[derive(Debug)]
 pub struct Inbox {
-    sqs: aws_sdk_sqs::Client,
+    endpoint: String,
     url: String,
 }
 
@@ -20,31 +23,20 @@ pub struct Message {
     /// Its body; of an alert for machines, the text in it.
     pub text: String,
     /// The alert for machines, if it is one.
-    pub json: serde_json::Value,
+    pub json: Value,
 }
 
 impl Inbox {
     /// Subscribes a new queue to a topic.
     pub async fn subscribe(config: &SdkConfig, topic: &str, name: &str) -> Result<Self> {
-        let sqs = aws_sdk_sqs::Client::new(config);
-        let url = sqs
-            .create_queue()
-            .queue_name(name)
-            .send()
-            .await?
-            .queue_url
-            .context("a queue has a URL")?;
+        let endpoint = config.endpoint_url().context("there is a local AWS")?.to_owned();
+        let queue = ask(&endpoint, "CreateQueue", json!({ "QueueName": name })).await?;
+        let url = queue["QueueUrl"].as_str().context("a queue has a URL")?.to_owned();
 
-        let attribute = aws_sdk_sqs::types::QueueAttributeName::QueueArn;
-        let attributes = sqs
-            .get_queue_attributes()
-            .queue_url(&url)
-            .attribute_names(attribute.clone())
-            .send()
-            .await?;
-        let arn = attributes
-            .attributes
-            .and_then(|mut all| all.remove(&attribute))
+        let wanted = json!({ "QueueUrl": url, "AttributeNames": ["QueueArn"] });
+        let attributes = ask(&endpoint, "GetQueueAttributes", wanted).await?;
+        let arn = attributes["Attributes"]["QueueArn"]
+            .as_str()
             .context("a queue has an ARN")?;
 
         let sns = aws_sdk_sns::Client::new(config);
@@ -54,30 +46,20 @@ impl Inbox {
             .endpoint(arn)
             .send()
             .await?;
-        Ok(Self { sqs, url })
+        Ok(Self { endpoint, url })
     }
 
     /// The next message, waited for up to `limit`.
     pub async fn next(&self, limit: Duration) -> Result<Option<Message>> {
         let until = tokio::time::Instant::now() + limit;
         while tokio::time::Instant::now() < until {
-            let received = self
-                .sqs
-                .receive_message()
-                .queue_url(&self.url)
-                .wait_time_seconds(1)
-                .send()
-                .await?;
-
-            if let Some(message) = received.messages.unwrap_or_default().into_iter().next() {
-                let handle = message.receipt_handle.context("a message has a handle")?;
-                self.sqs
-                    .delete_message()
-                    .queue_url(&self.url)
-                    .receipt_handle(handle)
-                    .send()
-                    .await?;
-                return parse(&message.body.unwrap_or_default()).map(Some);
+            let wanted = json!({ "QueueUrl": self.url, "WaitTimeSeconds": 1 });
+            let received = ask(&self.endpoint, "ReceiveMessage", wanted).await?;
+            let message = &received["Messages"][0];
+            if let Some(body) = message["Body"].as_str() {
+                let taken = json!({ "QueueUrl": self.url, "ReceiptHandle": message["ReceiptHandle"] });
+                ask(&self.endpoint, "DeleteMessage", taken).await?;
+                return parse(body).map(Some);
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
@@ -85,12 +67,18 @@ impl Inbox {
     }
 }
 
+async fn ask(endpoint: &str, action: &str, body: Value) -> Result<Value> {
+    let answer = Call::sqs(action, body).send(endpoint).await?;
+    // Some actions have nothing to answer.
+    Ok(serde_json::from_str(&answer).unwrap_or_default())
+}
+
 fn parse(body: &str) -> Result<Message> {
-    let envelope: serde_json::Value = serde_json::from_str(body).context("SNS wraps messages in JSON")?;
+    let envelope: Value = serde_json::from_str(body).context("SNS wraps messages in JSON")?;
     let field = |name: &str| envelope[name].as_str().unwrap_or_default().to_owned();
 
     let message = field("Message");
-    let json: serde_json::Value = serde_json::from_str(&message).unwrap_or_default();
+    let json: Value = serde_json::from_str(&message).unwrap_or_default();
     let text = json["text"].as_str().map(str::to_owned);
     Ok(Message {
         subject: field("Subject"),

@@ -251,7 +251,7 @@ impl<'l> Ward<'l> {
 
         let queue = |id: &str, action: &str, mut more: Value| {
             more["QueueUrl"] = self.id(id).into();
-            Call::json("sqs", &format!("AmazonSQS.{action}"), more)
+            Call::sqs(action, more)
         };
         let set = |attribute: &str, value: &str| {
             queue(

@@ -6,13 +6,12 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use aws_sdk_sqs::types::QueueAttributeName;
 use neverlapse::bucket::version::Current;
 use neverlapse::renewal::request::{Request, RequestedBy};
 use neverlapse::timestamp::Timestamp;
 use neverlapse_tests::cluster::neverlapse;
 use neverlapse_tests::dns::Dns;
-use neverlapse_tests::emulator::Emulator;
+use neverlapse_tests::emulator::{Call, Emulator};
 use neverlapse_tests::inbox::{Inbox, Message};
 use neverlapse_tests::pebble::{self, Pebble};
 use neverlapse_tests::process::{eventually_within, run};
@@ -147,29 +146,33 @@ impl Lab {
     /// Takes what failed in an earlier proof out of the queue of requests; it would stay for an
     /// hour.
     pub(crate) async fn purge(&self) -> Result<()> {
-        let sqs = aws_sdk_sqs::Client::new(&self.stack.config);
-        sqs.purge_queue().queue_url(queue(&sqs).await?).send().await?;
-        Ok(())
+        let purge = Call::sqs("PurgeQueue", json!({ "QueueUrl": self.queue().await? }));
+        self.stack.call(&purge).await.map(drop)
     }
 
     /// Waits until the queue of requests is empty.
     pub(crate) async fn drained(&self) -> Result<()> {
-        let sqs = aws_sdk_sqs::Client::new(&self.stack.config);
-        let queue = queue(&sqs).await?;
-        let names = [
-            QueueAttributeName::ApproximateNumberOfMessages,
-            QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
-        ];
+        let names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"];
+        let wanted = json!({ "QueueUrl": self.queue().await?, "AttributeNames": names });
+        let count = Call::sqs("GetQueueAttributes", wanted);
         eventually_within(LONG, "an empty queue of requests", async || {
-            let request = sqs.get_queue_attributes().queue_url(&queue);
-            let request = request.set_attribute_names(Some(names.to_vec()));
-            let counts = request.send().await?.attributes.context("a queue has attributes")?;
-            let empty = names
-                .iter()
-                .all(|name| counts.get(name).is_some_and(|count| count == "0"));
+            let counts: Value = serde_json::from_str(&self.stack.call(&count).await?)?;
+            let empty = names.iter().all(|name| counts["Attributes"][name] == "0");
             Ok(empty.then_some(()))
         })
         .await
+    }
+
+    async fn queue(&self) -> Result<String> {
+        let answer = self.stack.call(&Call::sqs("ListQueues", json!({}))).await?;
+        let queues: Value = serde_json::from_str(&answer)?;
+        let mut urls = queues["QueueUrls"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str);
+        let url = urls.find(|url| url.contains("RenewalQueue"));
+        url.map(str::to_owned).context("the stack has a queue for requests")
     }
 
     /// How many processes of the deployed renewer there are.
@@ -225,12 +228,6 @@ impl Lab {
             }
         }
     }
-}
-
-async fn queue(sqs: &aws_sdk_sqs::Client) -> Result<String> {
-    let queues = sqs.list_queues().send().await?.queue_urls.unwrap_or_default();
-    let queue = queues.into_iter().find(|url| url.contains("RenewalQueue"));
-    queue.context("the stack has a queue for requests")
 }
 
 /// An ACME server whose roots are in `bucket`, and the inventory's entry for it.
