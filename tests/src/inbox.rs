@@ -58,7 +58,7 @@ impl Inbox {
             let message = &received["Messages"][0];
             if let Some(body) = message["Body"].as_str() {
                 let taken = json!({ "QueueUrl": self.url, "ReceiptHandle": message["ReceiptHandle"] });
-                ask(&self.endpoint, "DeleteMessage", taken).await?;
+                Call::sqs("DeleteMessage", taken).send(&self.endpoint).await?;
                 return parse(body).map(Some);
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
@@ -69,8 +69,7 @@ impl Inbox {
 
 async fn ask(endpoint: &str, action: &str, body: Value) -> Result<Value> {
     let answer = Call::sqs(action, body).send(endpoint).await?;
-    // Some actions have nothing to answer.
-    Ok(serde_json::from_str(&answer).unwrap_or_default())
+    serde_json::from_str(&answer).with_context(|| format!("{action} answers in JSON, not {answer}"))
 }
 
 fn parse(body: &str) -> Result<Message> {
