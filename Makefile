@@ -60,7 +60,7 @@ test: setup build-tests ## unit and end-to-end tests; one suite of them: make te
 
 AT_ONCE ?= 5
 # The long ones first.
-LONG := fleet renewal delivery pull first_deployment e2e
+LONG := fleet renewal delivery pull first_deployment systemd e2e messages
 FOUND := $(basename $(notdir $(wildcard */tests/*.rs */*/tests/*.rs))) $(patsubst %/main.rs,%,$(wildcard */tests/*/main.rs))
 SUITES := $(sort $(notdir $(FOUND)))
 suites: $(addprefix test-,$(LONG) $(filter-out $(LONG),$(SUITES)))

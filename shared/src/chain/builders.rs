@@ -4,7 +4,7 @@
 
 use x509_parser::certificate::X509Certificate;
 
-use super::issuer::{KeyMatch, Sent, has_signed, is_valid_at, validity};
+use super::issuer::{KeyMatch, Sent, has_signed, is_valid_at};
 use super::path::is_self_issued;
 use crate::chain::roots::Roots;
 use crate::der;
@@ -18,8 +18,10 @@ pub(super) struct Material<'a> {
     pub(super) roots: &'a Roots,
     /// The parsed certificates of [`Roots::dated`].
     pub(super) dated: &'a [Sent<'a>],
-    /// The path that was found, from the leaf's issuer upwards.
+    /// The path that was found, from the leaf's issuer upwards, and its root if that is not a public one.
     pub(super) path: Vec<&'a Sent<'a>>,
+    /// Whether a public root has signed the last certificate of that path.
+    pub(super) has_public_root: bool,
     /// Whether the server sent an OCSP response, if that is known.
     pub(super) has_staple: Option<bool>,
     /// As of when, as a Unix time.
@@ -64,13 +66,13 @@ impl<'a> Material<'a> {
         let mut taken = Vec::<&X509Certificate<'_>>::new();
         while !is_self_issued(child) {
             let issuer = self.issuer_of(child, &taken, choice)?;
-            let (from, to) = validity(issuer);
             let is_in_path = self
                 .path
                 .iter()
                 .any(|(_, certificate)| certificate.as_ref() == issuer.as_ref());
-            let is_as_good = has_signed(issuer.public_key().raw, child) && (from..=to).contains(&self.now);
-            if !is_in_path && !is_as_good {
+            // Signatures are most of what a judgement takes, so this is not asked of all.
+            let is_as_good = || self.is_valid(issuer) && has_signed(issuer.public_key().raw, child);
+            if !is_in_path && !is_as_good() {
                 return Some(text(issuer.subject()));
             }
             taken.push(issuer);
@@ -122,6 +124,11 @@ impl<'a> Material<'a> {
     }
 
     fn is_signed_by_public_root(&self, child: &X509Certificate<'_>) -> bool {
+        // The path's own signatures have been verified.
+        let top = self.path.last().map_or(self.leaf, |(_, certificate)| certificate);
+        if self.has_public_root && top.as_ref() == child.as_ref() {
+            return true;
+        }
         let mut public = self.roots.public_of_subject(child.issuer().as_raw());
         public.any(|anchor| has_signed(&der::encode(SEQUENCE, &anchor.subject_public_key_info), child))
     }

@@ -143,9 +143,9 @@ pub fn judge(chain: &[CertificateDer<'_>], criteria: &Criteria<'_>) -> Verdict {
     findings.extend(weaknesses);
     findings.extend(unfit_key_usage(&leaf, criteria));
     let trusted = path.is_trusted();
+    let has_public_root = trusted && !is_pinned && path.root.is_none();
     if trusted {
-        let is_public = !is_pinned && path.root.is_none();
-        let kind = lifetime::too_long(&leaf, is_public);
+        let kind = lifetime::too_long(&leaf, has_public_root);
         findings.extend(kind.map(|kind| Finding::new(kind, Severity::Ok, criteria.now)));
     }
     if trusted && !is_pinned {
@@ -155,6 +155,7 @@ pub fn judge(chain: &[CertificateDer<'_>], criteria: &Criteria<'_>) -> Verdict {
             roots: criteria.roots,
             dated: &dated,
             path: path.above_leaf().collect(),
+            has_public_root,
             has_staple: criteria.has_staple,
             now: criteria.now.unix(),
         };

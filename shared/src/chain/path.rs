@@ -14,7 +14,7 @@ use crate::chain::issuer::{CANDIDATES, DEPTH, KeyMatch, NAMESAKES, Sent, has_sig
 use crate::chain::rewrite::{self, Rewritten};
 use crate::chain::roots::Roots;
 use crate::der;
-use crate::distinguished_name::{canonical_name, is_same, text};
+use crate::distinguished_name::{is_same, text};
 use crate::finding::Kind;
 use crate::timestamp::Timestamp;
 
@@ -60,7 +60,7 @@ impl<'a> Path<'a> {
             return Self::trusted(Found::default());
         }
 
-        match search.find(roots.anchors(), dated) {
+        match search.find(roots, dated) {
             Ok(found) => Self::trusted(found),
             Err(_) if is_pinned => Self::trusted(Found::default()),
             Err(no_path) => search.untrusted(&no_path, roots),
@@ -138,17 +138,17 @@ enum Dates {
 }
 
 impl<'a> PathSearch<'a> {
-    /// The first path to one of `anchors`, the last of which have the certificates `dated`.
+    /// The first path to one of the roots. `dated` are the parsed certificates of [`Roots::dated`].
     ///
     /// The path has to stand now if the leaf is valid now, and otherwise at some time inside the
     /// leaf's validity, so that an expiry (of leaf, issuer or root) does not look like a wrong
     /// path.
-    fn find(&self, anchors: &[TrustAnchor<'_>], dated: &'a [Sent<'a>]) -> Result<Found<'a>, NoPath> {
+    fn find(&self, roots: &Roots, dated: &'a [Sent<'a>]) -> Result<Found<'a>, NoPath> {
         let as_sent = View {
             leaf: self.leaf_der,
             more_leaves: &[],
             candidates: self.candidates,
-            anchors,
+            anchors: roots.anchors(),
             algorithms: ALL_VERIFICATION_ALGS.to_vec(),
         };
         let nearest = self.nearest_time();
@@ -156,12 +156,12 @@ impl<'a> PathSearch<'a> {
             return Ok(found);
         }
 
-        let rewritten = Rewritten::new(self.leaf_der, self.candidates, anchors);
+        let rewritten = Rewritten::new(self.leaf_der, self.candidates);
         let lenient = View {
             leaf: &rewritten.leaf,
             more_leaves: &rewritten.more_leaves,
             candidates: &rewritten.candidates,
-            anchors: &rewritten.anchors,
+            anchors: roots.rewritten(),
             algorithms: rewritten.algorithms.iter().map(|algorithm| algorithm as _).collect(),
         };
         if let Ok(found) = self.find_at(nearest, Dates::Matter, &lenient, dated) {
@@ -175,7 +175,7 @@ impl<'a> PathSearch<'a> {
             Err(error) => error,
         };
 
-        if let Some(found) = self.find_deep(anchors, dated) {
+        if let Some(found) = self.find_deep(roots, dated) {
             return Ok(found);
         }
 
@@ -199,7 +199,7 @@ impl<'a> PathSearch<'a> {
 
     /// A path through more issuers than webpki follows, as OpenSSL and Go follow it: straight up by
     /// name. Constraints on DNS names in it are left to webpki, which refuses it.
-    fn find_deep(&self, anchors: &[TrustAnchor<'_>], dated: &'a [Sent<'a>]) -> Option<Found<'a>> {
+    fn find_deep(&self, roots: &Roots, dated: &'a [Sent<'a>]) -> Option<Found<'a>> {
         let mut issuers = self.walk();
         issuers.retain(|(_, issuer)| !is_self_issued(issuer));
         if issuers.len() <= DEPTH {
@@ -219,13 +219,12 @@ impl<'a> PathSearch<'a> {
             child = issuer;
         }
 
-        let name = canonical_name(child.issuer().as_raw());
-        let index = anchors.iter().position(|anchor| {
+        let mut namesakes = roots.of_subject(child.issuer().as_raw());
+        let (index, _) = namesakes.find(|(_, anchor)| {
             anchor.name_constraints.is_none()
-                && canonical_name(&der::encode(SEQUENCE, &anchor.subject)) == name
                 && has_signed(&der::encode(SEQUENCE, &anchor.subject_public_key_info), child)
         })?;
-        let undated = anchors.len().saturating_sub(dated.len());
+        let undated = roots.anchors().len().saturating_sub(dated.len());
         let root = index.checked_sub(undated).and_then(|index| dated.get(index));
         let found = Found { issuers, root };
         self.misuse(&found).is_none().then_some(found)
@@ -495,7 +494,8 @@ impl<'a> PathSearch<'a> {
     /// any issuer, only a trusted root's signature can have been wrong.
     fn is_whole(&self, walk: &[&Sent<'_>]) -> bool {
         let Some((top, _)) = walk.last() else { return true };
-        webpki::anchor_from_trusted_cert(top).is_ok_and(|anchor| self.find(&[anchor], &[]).is_ok())
+        webpki::anchor_from_trusted_cert(top)
+            .is_ok_and(|anchor| self.find(&Roots::of(vec![anchor.to_owned()]), &[]).is_ok())
     }
 }
 

@@ -22,7 +22,9 @@ use x509_parser::certificate::X509Certificate;
 use crate::der::{self, Element};
 use crate::distinguished_name::{canonical, canonical_name};
 
-/// A leaf, its possible issuers and the trusted roots, rewritten.
+/// A leaf and its possible issuers, rewritten. [`Roots::rewritten`] are the roots for them.
+///
+/// [`Roots::rewritten`]: super::roots::Roots::rewritten
 pub(super) struct Rewritten {
     pub(super) leaf: CertificateDer<'static>,
     /// The leaf once more with each other part of its names, if they are more than the verifier
@@ -30,8 +32,6 @@ pub(super) struct Rewritten {
     pub(super) more_leaves: Vec<CertificateDer<'static>>,
     /// In the order of the originals.
     pub(super) candidates: Vec<CertificateDer<'static>>,
-    /// In the order of the originals.
-    pub(super) anchors: Vec<TrustAnchor<'static>>,
     /// What verifies their signatures.
     pub(super) algorithms: Vec<OverOriginals>,
 }
@@ -47,11 +47,7 @@ pub(super) struct OverOriginals {
 type Originals = HashMap<Vec<u8>, Vec<u8>>;
 
 impl Rewritten {
-    pub(super) fn new(
-        leaf: &CertificateDer<'_>,
-        candidates: &[CertificateDer<'_>],
-        anchors: &[TrustAnchor<'_>],
-    ) -> Self {
+    pub(super) fn new(leaf: &CertificateDer<'_>, candidates: &[CertificateDer<'_>]) -> Self {
         let mut originals = Originals::new();
         let mut leaves = parts(leaf, &mut originals);
         let candidates = candidates
@@ -64,7 +60,6 @@ impl Rewritten {
             more_leaves: leaves.split_off(1),
             leaf: leaves.swap_remove(0),
             candidates,
-            anchors: anchors.iter().map(anchor).collect(),
             algorithms: ALL_VERIFICATION_ALGS
                 .iter()
                 .map(|algorithm| OverOriginals {
@@ -301,7 +296,8 @@ fn known_subtrees(constraints: &[u8]) -> Option<Vec<u8>> {
     (!kept.is_empty()).then_some(kept)
 }
 
-fn anchor(anchor: &TrustAnchor<'_>) -> TrustAnchor<'static> {
+/// A root, rewritten.
+pub(super) fn anchor(anchor: &TrustAnchor<'_>) -> TrustAnchor<'static> {
     let constraints = anchor.name_constraints.as_ref();
     TrustAnchor {
         subject: canonical(&anchor.subject).into(),

@@ -1,6 +1,6 @@
 //! The roots that a chain is judged against: Mozilla's, and an organisation's own.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use thiserror::Error;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
@@ -10,6 +10,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::FromDer;
 
+use super::rewrite;
 use crate::der;
 use crate::distinguished_name::{canonical, is_same};
 use crate::pem;
@@ -25,9 +26,8 @@ use crate::pem;
 pub struct Roots {
     /// The public ones, then those of `dated`, in their order.
     anchors: Vec<TrustAnchor<'static>>,
-    /// The canonical subject of each of them. Every chain asks for some, and making them takes
-    /// longer than all else that judging a chain does.
-    subjects: Vec<Vec<u8>>,
+    /// See [`Roots::rewritten`].
+    rewritten: OnceLock<Arc<[TrustAnchor<'static>]>>,
     dated: Vec<CertificateDer<'static>>,
     issuers: Vec<CertificateDer<'static>>,
     /// All certificates of PEM files.
@@ -51,10 +51,14 @@ pub enum Error {
 impl Roots {
     /// The roots that browsers trust for servers, as Mozilla keeps them.
     pub fn public() -> Self {
-        let anchors = webpki_roots::TLS_SERVER_ROOTS.to_vec();
+        Self::of(webpki_roots::TLS_SERVER_ROOTS.to_vec())
+    }
+
+    /// These, as public roots.
+    pub(crate) fn of(anchors: Vec<TrustAnchor<'static>>) -> Self {
         Self {
-            subjects: subjects(&anchors),
             anchors,
+            rewritten: OnceLock::new(),
             dated: Vec::new(),
             issuers: Vec::new(),
             private: Vec::new(),
@@ -80,7 +84,7 @@ impl Roots {
         roots.anchors.truncate(self.anchors.len() - self.dated.len());
         (roots.issuers, roots.dated) = issuers_and_roots(&roots.private);
         roots.anchors.extend(anchors(&roots.dated));
-        roots.subjects = subjects(&roots.anchors);
+        roots.rewritten = OnceLock::new();
         roots
     }
 
@@ -100,6 +104,14 @@ impl Roots {
     /// All of them, for building a path.
     pub fn anchors(&self) -> &[TrustAnchor<'static>] {
         &self.anchors
+    }
+
+    /// All of them in the same order, rewritten for a verifier that compares names byte by byte.
+    /// Made once, and not before a chain needs them: it takes longer than all else that judging a
+    /// chain does.
+    pub(crate) fn rewritten(&self) -> &[TrustAnchor<'static>] {
+        self.rewritten
+            .get_or_init(|| self.anchors.iter().map(rewrite::anchor).collect())
     }
 
     /// The roots that have dates: the last of [`Roots::anchors`], in the same order.
@@ -130,12 +142,13 @@ impl Roots {
             .map(|(_, anchor)| anchor)
     }
 
-    /// Those with this subject, each with its place among [`Roots::anchors`].
-    fn of_subject(&self, name: &[u8]) -> impl Iterator<Item = (usize, &TrustAnchor<'static>)> {
+    /// Those with this subject, given as the DER of a Name, each with its place among
+    /// [`Roots::anchors`].
+    pub(super) fn of_subject(&self, name: &[u8]) -> impl Iterator<Item = (usize, &TrustAnchor<'static>)> {
         // An anchor keeps only the contents of the SEQUENCE that a Name is.
         let wanted = der::only(name).map(|name| canonical(name.contents));
-        let all = self.anchors.iter().zip(&self.subjects).enumerate();
-        all.filter(move |(_, (_, subject))| wanted.as_ref() == Some(*subject))
+        let all = self.anchors.iter().zip(self.rewritten()).enumerate();
+        all.filter(move |(_, (_, rewritten))| wanted.as_deref() == Some(&rewritten.subject))
             .map(|(index, (anchor, _))| (index, anchor))
     }
 
@@ -186,10 +199,6 @@ fn issuers_and_roots(
 
 fn anchors(certificates: &[CertificateDer<'static>]) -> impl Iterator<Item = TrustAnchor<'static>> {
     certificates.iter().filter_map(anchor)
-}
-
-fn subjects(anchors: &[TrustAnchor<'_>]) -> Vec<Vec<u8>> {
-    anchors.iter().map(|anchor| canonical(&anchor.subject)).collect()
 }
 
 /// A certificate as a trust anchor: its name, its key and its name constraints. The verifier reads

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 
-use super::list;
+use super::list::Document;
 use super::reach::{Names, Reach};
 use crate::chain::roots::Roots;
 use crate::resolve::Resolver;
@@ -38,9 +38,8 @@ pub(super) struct Fetcher {
 /// endpoint, so a list that one endpoint could not have may be there for another.
 type PrivateRoots = Vec<CertificateDer<'static>>;
 
-/// A list as it was signed: half the size of a parsed one, and looking up one serial does not need
-/// all of it parsed.
-pub(super) type List = Result<Arc<[u8]>, String>;
+/// A list, or why there is none.
+pub(super) type List = Result<Arc<Document>, String>;
 
 /// A list that may still be under way.
 type Fetched = Arc<OnceCell<List>>;
@@ -107,9 +106,10 @@ impl Fetcher {
         if let Ok(list) = CertificateRevocationListDer::from_pem_slice(&der) {
             der = list.to_vec();
         }
-        list::List::parse(&der).map_err(|problem| problem.to_string())?;
+        let list = Document::new(der);
+        list.list().map_err(|problem| problem.to_string())?;
         share.keep();
-        Ok(der.into())
+        Ok(Arc::new(list))
     }
 
     /// The client for these roots; made once.

@@ -4,20 +4,34 @@
 //! there is a scope. Private CAs also publish others, and every client that reads lists reads
 //! those.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
 use thiserror::Error;
 use x509_parser::prelude::FromDer;
 use x509_parser::time::ASN1Time;
 
+use crate::chain::issuer::is_signature_of;
 use crate::der::{self, Element};
 use crate::timestamp::Timestamp;
+
+/// A list in DER, which takes half the space of a parsed one: looking up a serial does not need all
+/// of it parsed.
+#[derive(Debug)]
+pub(super) struct Document {
+    der: Box<[u8]>,
+    /// Whether a key, given as a SubjectPublicKeyInfo, has signed it. Many certificates may name
+    /// one list, and all of its bytes are signed.
+    signers: Mutex<HashMap<Vec<u8>, bool>>,
+}
 
 /// A list, taken apart.
 pub(super) struct List<'a> {
     /// What is signed.
-    pub(super) tbs: &'a [u8],
+    tbs: &'a [u8],
     /// The signature's algorithm, as the contents of its OID.
-    pub(super) algorithm: &'a [u8],
-    pub(super) signature: &'a [u8],
+    algorithm: &'a [u8],
+    signature: &'a [u8],
     /// The Name of its issuer, as DER.
     pub(super) issuer: &'a [u8],
     pub(super) next_update: Option<Timestamp>,
@@ -85,9 +99,36 @@ pub(super) enum ListProblem {
     NoIssuer,
 }
 
+impl Document {
+    /// `der` may be anything; [`Document::list`] says whether it is a list.
+    pub(super) fn new(der: impl Into<Box<[u8]>>) -> Self {
+        Self {
+            der: der.into(),
+            signers: Mutex::default(),
+        }
+    }
+
+    pub(super) fn list(&self) -> Result<List<'_>, ListProblem> {
+        List::parse(&self.der)
+    }
+
+    /// Whether a key, given as a SubjectPublicKeyInfo, has signed the list.
+    pub(super) fn is_signed_by(&self, key: &[u8]) -> bool {
+        let mut signers = self.signers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = signers.get(key) {
+            return *known;
+        }
+        let is_signed = self
+            .list()
+            .is_ok_and(|list| is_signature_of(key, list.algorithm, list.tbs, list.signature));
+        signers.insert(key.to_vec(), is_signed);
+        is_signed
+    }
+}
+
 impl<'a> List<'a> {
     /// Reads a list in DER.
-    pub(super) fn parse(list: &'a [u8]) -> Result<Self, ListProblem> {
+    fn parse(list: &'a [u8]) -> Result<Self, ListProblem> {
         let whole = der::only(list)
             .filter(|list| list.tag == SEQUENCE)
             .ok_or(ListProblem::NotAList)?;

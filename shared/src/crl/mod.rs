@@ -19,9 +19,9 @@ use x509_parser::extensions::{DistributionPointName, GeneralName, ParsedExtensio
 use x509_parser::prelude::FromDer;
 
 use self::fetch::Fetcher;
-use self::list::{Entry, List, ListProblem, Wanted};
+use self::list::{Document, Entry, ListProblem, Wanted};
 use self::reach::Reach;
-use crate::chain::issuer::{has_signed, is_signature_of, parsed};
+use crate::chain::issuer::{has_signed, parsed};
 use crate::chain::path::key_usage;
 use crate::chain::roots::Roots;
 use crate::der;
@@ -204,7 +204,7 @@ impl Crls {
         let mut status = Status::skipped("the certificate names no revocation list that can be fetched");
         for url in distribution_points(&parsed, self.fetcher.reach(roots)) {
             status = match self.fetcher.list(url, roots).await {
-                Ok(list) => judge(&list, certificate, sent, roots, now),
+                Ok(list) => judge_by(&list, certificate, sent, roots, now),
                 Err(reason) => Status::Unknown { reason },
             };
             if matches!(status, Status::Good | Status::Revoked { .. }) || began.elapsed() >= self.fetcher.timeout {
@@ -219,6 +219,16 @@ impl Crls {
 /// signed it. `sent` are the certificates that came with the leaf.
 pub fn judge(
     list: &[u8],
+    certificate: &CertificateDer<'_>,
+    sent: &[CertificateDer<'_>],
+    roots: &Roots,
+    now: Timestamp,
+) -> Status {
+    judge_by(&Document::new(list), certificate, sent, roots, now)
+}
+
+fn judge_by(
+    list: &Document,
     certificate: &CertificateDer<'_>,
     sent: &[CertificateDer<'_>],
     roots: &Roots,
@@ -263,10 +273,9 @@ fn issuer_keys(child: &X509Certificate<'_>, sent: &[CertificateDer<'_>], roots: 
 
     // A public root has no key usage that is known.
     if keys.is_empty() {
-        let name = der::only(child.issuer().as_raw()).map_or(&[][..], |name| name.contents);
-        let anchors = roots.anchors().iter().filter(|anchor| anchor.subject.as_ref() == name);
         keys.extend(
-            anchors
+            roots
+                .public_of_subject(child.issuer().as_raw())
                 .map(|anchor| der::encode(0x30, &anchor.subject_public_key_info))
                 .filter(|key| has_signed(key, child))
                 .map(|der| IssuerKey {
@@ -286,22 +295,19 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    fn judge(&self, list: &[u8]) -> Result<Status, ListProblem> {
-        let list = List::parse(list)?;
+    fn judge(&self, document: &Document) -> Result<Status, ListProblem> {
+        let list = document.list()?;
         if !is_same(list.issuer, self.certificate.issuer().as_raw()) {
             return Err(ListProblem::NotForThis);
         }
         if self.keys.is_empty() {
             return Err(ListProblem::NoIssuer);
         }
-        let signers = self.keys.iter().filter(|key| key.may_sign_lists);
-        if signers.clone().next().is_none() {
+        let mut signers = self.keys.iter().filter(|key| key.may_sign_lists).peekable();
+        if signers.peek().is_none() {
             return Err(ListProblem::MayNotSign);
         }
-        let is_signed = signers
-            .into_iter()
-            .any(|key| is_signature_of(&key.der, list.algorithm, list.tbs, list.signature));
-        if !is_signed {
+        if !signers.any(|key| document.is_signed_by(&key.der)) {
             return Err(ListProblem::WrongSignature);
         }
 
@@ -1011,6 +1017,18 @@ mod tests {
         assert_eq!(crls.fetcher.held.load(Ordering::Relaxed), HELD);
     }
 
+    /// A list keeps who has signed it, for the next certificate that names it.
+    #[test]
+    fn what_is_kept_about_one_key_is_not_said_of_another() {
+        let (ours, namesake) = (authority("Ours"), authority("Ours"));
+        let document = Document::new(list(&ours, &[&[7]]));
+        let status = |issuer: &Authority| judge_by(&document, &leaf(issuer, &[], 90), &[], &trusting(issuer), NOW);
+        for _ in 0..2 {
+            assert_eq!(status(&ours), Status::Good);
+            assert_eq!(status(&namesake), Status::unknown("the list's signature is wrong"));
+        }
+    }
+
     #[test]
     fn no_bytes_make_it_panic() {
         let ours = authority("Ours");
@@ -1022,7 +1040,7 @@ mod tests {
             keys: &issuer_keys(&parsed, &[], &roots),
             now: NOW,
         };
-        let judge = |list: &[u8]| check.judge(list);
+        let judge = |list: &[u8]| check.judge(&Document::new(list));
         assert!(matches!(judge(&list), Ok(Status::Revoked { .. })));
         for at in 0..list.len() {
             assert!(judge(&list[..at]).is_err());
