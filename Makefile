@@ -135,19 +135,20 @@ fuzz: ## feed what strangers write to each target of fuzz/ for TIME seconds
 picture: $(LOCAL)/chromedriver.done ## take docs/report.png and docs/slack.png again
 	cargo run --quiet -p neverlapse-page-tests --bin picture
 
+BENCH := cargo bench -p neverlapse-tests --bench
 bench: $(LOCAL)/nginx.done $(LOCAL)/ministack/.done ## what a look costs, as it ships, beside bare handshakes and others
 	cargo build --release --bin neverlapse --bin probe --bin renewer
-	cargo run --profile bench -p neverlapse-tests --bin bench
-	cargo run --profile bench -p neverlapse-tests --bin bench_start
+	$(BENCH) look
+	$(BENCH) start
 
 bench-growth: $(LOCAL)/nginx.done $(LOCAL)/ministack/.done ## the same for 1,000, 10,000 and 100,000 endpoints, and what alerts and the page take
 	cargo build --release --bin neverlapse --bin probe
-	cargo run --profile bench -p neverlapse-tests --bin bench_growth
-	cargo run --profile bench -p neverlapse-tests --bin bench_sizes
+	$(BENCH) growth
+	$(BENCH) sizes
 
 bench-renewal: $(addprefix $(LOCAL)/,$(addsuffix /.done,ministack pebble certbot lego)) ## what a certificate costs, beside certbot and lego
 	cargo build --release --bin renewer
-	cargo run -p neverlapse-tests --bin bench_renewal
+	$(BENCH) renewal_peers --profile dev
 
 build: $(LOCAL)/sam/.done $(LOCAL)/lambda/.done ## sam build for AWS (ARCHITECTURE=arm64 or x86_64)
 	@case "$(ARCHITECTURE)" in arm64 | x86_64) ;; *) echo 'invalid ARCHITECTURE "$(ARCHITECTURE)" (expected arm64 or x86_64)' >&2; exit 1 ;; esac

@@ -42,10 +42,10 @@ fn main() -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let trials = vec![
-        Trial::test("judging_a_chain", || Ok(of_own(JUDGE, 15_000_000)?)),
-        Trial::test("a_renewal_decision", || Ok(of_own(DECIDE, 22_000)?)),
-        Trial::test("a_loopback_probe", || Ok(of_probe(28_000_000)?)),
-        Trial::test("what_pull_plans_for_a_certificate", || Ok(of_pull(6_500_000)?)),
+        Trial::test("judging_a_chain", || Ok(of_own(JUDGE, 7_800_000)?)),
+        Trial::test("a_renewal_decision", || Ok(of_own(DECIDE, 19_000)?)),
+        Trial::test("a_loopback_probe", || Ok(of_probe(18_500_000)?)),
+        Trial::test("what_pull_plans_for_a_certificate", || Ok(of_pull(6_100_000)?)),
     ];
     Ok(libtest_mimic::run(&arguments, trials).exit_code())
 }

@@ -1161,7 +1161,7 @@ mod tests {
         }
     }
 
-    /// How long it takes is in `bench_sizes`.
+    /// How long it takes is in `make bench-growth`.
     #[test]
     fn ten_thousand_entries_have_their_lines() {
         let entry = |number: u32| format!("[[endpoint]]\nhost = \"h{number}.example\"\nwarn_dayz = {number}\n");

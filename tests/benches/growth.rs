@@ -18,6 +18,8 @@ use tokio::time::Instant;
 async fn main() -> Result<()> {
     let counts: Vec<usize> = std::env::args()
         .skip(1)
+        // `cargo bench` gives every program --bench.
+        .filter(|word| word != "--bench")
         .map(|count| count.parse())
         .collect::<Result<_, _>>()?;
     let counts = if counts.is_empty() { COUNTS.to_vec() } else { counts };

@@ -25,7 +25,7 @@ use tokio::time::Instant;
 async fn main() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let release = root().join("target/release");
-    let renewal: Value = serde_json::from_str(include_str!("../../../events/renewal-batch.json"))?;
+    let renewal: Value = serde_json::from_str(include_str!("../../events/renewal-batch.json"))?;
     let contenders = [
         ("probe", release.join("probe"), json!({})),
         ("renewer", release.join("renewer"), renewal),
