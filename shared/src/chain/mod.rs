@@ -395,6 +395,23 @@ mod tests {
             .collect()
     }
 
+    /// OpenSSL takes the first trusted certificate of the issuer's name, whoever has signed the leaf.
+    #[test]
+    fn of_two_private_roots_of_one_name_a_client_takes_the_wrong_one() {
+        let root = || CertifiedIssuer::self_signed(ca("Root", ISSUED + 3650 * DAY), key()).unwrap();
+        let (ours, namesake) = (root(), root());
+        let chain = [leaf(ISSUED + 90 * DAY).signed_by(&key(), &ours).unwrap().der().clone()];
+        for (first, second, expected) in [(&ours, &namesake, false), (&namesake, &ours, true)] {
+            let file = format!("{}{}", first.pem(), second.pem());
+            let roots = Roots::public().with_pem(file.as_bytes()).unwrap();
+            let verdict = verdict(&chain, "shop.example", &roots, ISSUED + DAY);
+            let mut findings = verdict.findings.iter();
+            let is_noticed = findings
+                .any(|finding| finding.message.contains("take a wrong one") && finding.message.contains("OpenSSL"));
+            assert_eq!(is_noticed, expected, "{:?}", verdict.findings);
+        }
+    }
+
     #[test]
     fn time_is_signed_seconds() {
         use Severity::{Critical, Warning};
