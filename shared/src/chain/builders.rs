@@ -5,7 +5,7 @@
 use x509_parser::certificate::X509Certificate;
 
 use super::issuer::{KeyMatch, Sent, has_signed, is_valid_at};
-use super::path::is_self_issued;
+use super::path::{Path, is_self_issued};
 use crate::chain::roots::Roots;
 use crate::der;
 use crate::distinguished_name::{is_same, text};
@@ -18,10 +18,8 @@ pub(super) struct Material<'a> {
     pub(super) roots: &'a Roots,
     /// The parsed certificates of [`Roots::dated`].
     pub(super) dated: &'a [Sent<'a>],
-    /// The path that was found, from the leaf's issuer upwards, and its root if that is not a public one.
-    pub(super) path: Vec<&'a Sent<'a>>,
-    /// Whether a public root has signed the last certificate of that path.
-    pub(super) has_public_root: bool,
+    /// The path that was found, to a trusted root.
+    pub(super) path: &'a Path<'a>,
     /// Whether the server sent an OCSP response, if that is known.
     pub(super) has_staple: Option<bool>,
     /// As of when, as a Unix time.
@@ -42,7 +40,11 @@ enum Choice {
 /// several.
 pub(super) fn misled(material: &Material<'_>) -> Vec<(&'static [&'static str], String)> {
     // What all of them refuse needs no more words.
-    if !(material.path.iter()).all(|(_, certificate)| material.is_valid(certificate)) {
+    if !material
+        .path
+        .above_leaf()
+        .all(|(_, certificate)| material.is_valid(certificate))
+    {
         return Vec::new();
     }
 
@@ -68,7 +70,7 @@ impl<'a> Material<'a> {
             let issuer = self.issuer_of(child, &taken, choice)?;
             let is_in_path = self
                 .path
-                .iter()
+                .above_leaf()
                 .any(|(_, certificate)| certificate.as_ref() == issuer.as_ref());
             // Signatures are most of what a judgement takes, so this is not asked of all.
             let is_as_good = || self.is_valid(issuer) && has_signed(issuer.public_key().raw, child);
@@ -125,8 +127,9 @@ impl<'a> Material<'a> {
 
     fn is_signed_by_public_root(&self, child: &X509Certificate<'_>) -> bool {
         // The path's own signatures have been verified.
-        let top = self.path.last().map_or(self.leaf, |(_, certificate)| certificate);
-        if self.has_public_root && top.as_ref() == child.as_ref() {
+        let issuers = &self.path.issuers;
+        let top = issuers.last().map_or(self.leaf, |(_, certificate)| certificate);
+        if self.path.root.is_none() && top.as_ref() == child.as_ref() {
             return true;
         }
         let mut public = self.roots.public_of_subject(child.issuer().as_raw());

@@ -14,11 +14,11 @@ use crate::der;
 use crate::distinguished_name::text;
 use crate::finding::Kind;
 
-/// The differences between clients about one path: its issuers from the leaf's upwards, then the
-/// root, if its certificate is known.
-pub(super) fn differences(material: &Material<'_>, issuers: &[&Sent<'_>], root: Option<&Sent<'_>>) -> Vec<Kind> {
-    let leaf = material.leaf;
-    let issuers_and_root: Vec<_> = issuers.iter().copied().chain(root).collect();
+/// The differences between clients about one path.
+pub(super) fn differences(material: &Material<'_>) -> Vec<Kind> {
+    let (leaf, path) = (material.leaf, material.path);
+    let (issuers, root) = (&path.issuers, path.root);
+    let issuers_and_root: Vec<_> = path.above_leaf().collect();
     let below_root: Vec<_> = std::iter::once(leaf)
         .chain(issuers.iter().map(|(_, issuer)| issuer))
         .collect();

@@ -143,9 +143,9 @@ pub fn judge(chain: &[CertificateDer<'_>], criteria: &Criteria<'_>) -> Verdict {
     findings.extend(weaknesses);
     findings.extend(unfit_key_usage(&leaf, criteria));
     let trusted = path.is_trusted();
-    let has_public_root = trusted && !is_pinned && path.root.is_none();
     if trusted {
-        let kind = lifetime::too_long(&leaf, has_public_root);
+        let is_public = !is_pinned && path.root.is_none();
+        let kind = lifetime::too_long(&leaf, is_public);
         findings.extend(kind.map(|kind| Finding::new(kind, Severity::Ok, criteria.now)));
     }
     if trusted && !is_pinned {
@@ -154,12 +154,11 @@ pub fn judge(chain: &[CertificateDer<'_>], criteria: &Criteria<'_>) -> Verdict {
             sent: &served,
             roots: criteria.roots,
             dated: &dated,
-            path: path.above_leaf().collect(),
-            has_public_root,
+            path: &path,
             has_staple: criteria.has_staple,
             now: criteria.now.unix(),
         };
-        let kinds = differences(&material, &path.issuers, path.root);
+        let kinds = differences(&material);
         findings.extend(
             kinds
                 .into_iter()
@@ -395,7 +394,8 @@ mod tests {
             .collect()
     }
 
-    /// OpenSSL takes the first trusted certificate of the issuer's name, whoever has signed the leaf.
+    /// OpenSSL takes the first trusted certificate of the issuer's name, whoever has signed the
+    /// leaf.
     #[test]
     fn of_two_private_roots_of_one_name_a_client_takes_the_wrong_one() {
         let root = || CertifiedIssuer::self_signed(ca("Root", ISSUED + 3650 * DAY), key()).unwrap();
