@@ -11,6 +11,7 @@ use std::process::{ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::time::{Instant, sleep};
@@ -31,7 +32,7 @@ pub fn command(program: impl AsRef<OsStr>) -> Command {
 #[derive(Debug)]
 pub struct Group {
     child: Child,
-    id: Option<u32>,
+    id: Option<Pid>,
     _tether: Option<ChildStdin>,
 }
 
@@ -39,7 +40,8 @@ impl Group {
     /// Starts a [`command`] as a process group of its own, so that Ctrl-C reaches us and not it.
     pub fn start(command: &mut Command) -> Result<Self> {
         let mut child = command.spawn().context("cannot start sh")?;
-        let (id, tether) = (child.id(), child.stdin.take());
+        let id = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+        let tether = child.stdin.take();
         Ok(Self {
             child,
             id,
@@ -65,11 +67,7 @@ impl Drop for Group {
     /// The tether alone would do; this way they are gone before their folders are.
     fn drop(&mut self) {
         if let Some(id) = self.id.filter(|_| self.is_running()) {
-            let group = format!("-{id}");
-            let _ = std::process::Command::new("kill")
-                .args(["-KILL", "--", &group])
-                .stderr(Stdio::null())
-                .status();
+            let _ = kill_process_group(id, Signal::KILL);
         }
     }
 }

@@ -74,13 +74,15 @@ pub(crate) async fn every_kind_of_key_and_a_hundred_names(lab: &Lab) -> Result<(
         let current = isolated.renewed(&request(kind), &pebble).await?;
         ensure!(current.facts.key.to_string() == kind, "{:?}", current.facts.key);
         let folder = tempfile::tempdir()?;
-        std::fs::write(folder.path().join(CERT), isolated.bucket.file(&current, CERT).await?)?;
-        let mut openssl = command("openssl");
-        let said = run(openssl
-            .current_dir(&folder)
-            .args(["x509", "-in", CERT, "-noout", "-text"]))
-        .await?;
+        for file in [CERT, PRIVKEY] {
+            std::fs::write(folder.path().join(file), isolated.bucket.file(&current, file).await?)?;
+        }
+        let openssl = async |arguments: &[&str]| run(command("openssl").current_dir(&folder).args(arguments)).await;
+        let said = openssl(&["x509", "-in", CERT, "-noout", "-text"]).await?;
         ensure!(said.contains(&format!("Public-Key: {words}")), "{kind}: {said}");
+        let of_certificate = openssl(&["x509", "-in", CERT, "-noout", "-pubkey"]).await?;
+        let of_key = openssl(&["pkey", "-in", PRIVKEY, "-pubout"]).await?;
+        ensure!(of_certificate == of_key, "{kind}: the key is not the certificate's");
     }
     let current = isolated.renewed(&request("hundred"), &pebble).await?;
     ensure!(current.facts.identifiers.len() == 100 && pebble.orders()? == kinds.len() + 1);
