@@ -325,8 +325,8 @@ impl<'a> PathSearch<'a> {
                 text(issuer.subject())
             ));
         }
-        if constraints::are_violated(self.leaf, &above) {
-            return Some("an issuer may not issue for this name (name constraints)".to_owned());
+        if let Some(violation) = constraints::violation(self.leaf, &above) {
+            return Some(violation.to_string());
         }
 
         let certificates = std::iter::once(self.leaf).chain(above.iter().map(|(_, issuer)| issuer));

@@ -757,7 +757,18 @@ fn name_constraints_of_every_form() {
         leaf.subject_alt_names
             .push(SanType::Rfc822Name("me@shop.example".try_into().unwrap()));
     };
+    // More than a million comparisons.
+    let crowded = {
+        let others = (0..1_100).map(|number| email(&format!("n{number}.example"))).collect();
+        named(constraints(vec![], others).unwrap(), &|leaf| {
+            let mails = (0..1_100).map(|number| format!("{number}@shop.example"));
+            let names = mails.map(|mail| SanType::Rfc822Name(mail.as_str().try_into().unwrap()));
+            leaf.subject_alt_names.extend(names);
+        })
+    };
     compare(vec![
+        pki.case("more names and constraints than we compare", crowded, invalid)
+            .differs("OpenSSL and Chromium refuse them too, others compare them all"),
         pki.case(
             "a directory name that is permitted",
             named(only(directory(SHOP)), &|_| {}),
