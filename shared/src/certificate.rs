@@ -13,7 +13,7 @@ use x509_parser::time::ASN1Time;
 use x509_parser::x509::AlgorithmIdentifier;
 
 use crate::distinguished_name::text;
-use crate::text::sha256;
+use crate::text::{cut, sha256};
 use crate::timestamp::Timestamp;
 
 /// What an X.509 certificate says of itself (RFC 5280).
@@ -35,7 +35,7 @@ pub struct Certificate {
     pub not_before: Timestamp,
     /// Last second of its validity.
     pub not_after: Timestamp,
-    /// DNS names and IP addresses of its SAN extension.
+    /// DNS names and IP addresses of its SAN extension. A report has the first 250.
     pub names: Vec<String>,
     /// `ecdsa-p256`, `rsa-2048`, `ed25519` …
     pub key: String,
@@ -62,14 +62,36 @@ pub fn describe(certificate: &X509Certificate<'_>, der: &[u8], role: Role) -> Ce
     Certificate {
         subject: text(certificate.subject()),
         issuer: text(certificate.issuer()),
-        serial: HEXLOWER.encode(certificate.raw_serial()),
+        serial: cut(&HEXLOWER.encode(certificate.raw_serial()), LONGEST_VALUE),
         fingerprint: fingerprint(der),
         not_before: time_of(certificate.validity().not_before),
         not_after: time_of(certificate.validity().not_after),
         names: names(certificate),
-        key: Key::of(certificate).to_string(),
-        signature: Signature::of(certificate).to_string(),
+        key: cut(&Key::of(certificate).to_string(), LONGEST_VALUE),
+        signature: cut(&Signature::of(certificate).to_string(), LONGEST_VALUE),
         role,
+    }
+}
+
+impl Certificate {
+    /// As it is in a report: a server may have as many names as fit into its messages, at each of
+    /// its addresses.
+    pub(crate) fn abridged(mut self) -> Self {
+        self.names.truncate(NAMES);
+        for name in &mut self.names {
+            *name = cut(name, LONGEST_NAME);
+        }
+        self
+    }
+
+    /// Its first names, for a finding that it is not for `expected`.
+    pub(crate) fn some_names(&self, expected: &str) -> Vec<String> {
+        let names = self.names.iter().enumerate();
+        names
+            .filter(|(index, name)| *index < NAMES_FOUND || *name == expected)
+            .map(|(_, name)| cut(name, LONGEST_NAME))
+            .take(NAMES_FOUND + 1)
+            .collect()
     }
 }
 
@@ -335,6 +357,15 @@ const SIGNATURES: [(&str, &str); 11] = [
     ("1.3.101.113", "ed448"),
 ];
 
+/// Names of a certificate in a report. Let's Encrypt issues for up to 100.
+const NAMES: usize = 250;
+/// And in a finding that they are the wrong ones.
+const NAMES_FOUND: usize = 100;
+/// A DNS name has at most 253 characters.
+const LONGEST_NAME: usize = 253;
+/// Of a serial number, which has up to 40 digits (RFC 5280, 4.1.2.2), and of an algorithm.
+const LONGEST_VALUE: usize = 200;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -351,6 +382,30 @@ mod tests {
         ] {
             assert_eq!((key.to_string().as_str(), key.is_weak()), (name, weak));
         }
+    }
+
+    /// A thousand addresses with names as long as a handshake allows are no more than a report
+    /// holds.
+    #[test]
+    fn a_report_has_the_first_names_only() {
+        let names: Vec<_> = (0..5_000).map(|number| format!("n{number}.example")).collect();
+        let mut params = rcgen::CertificateParams::new(names).unwrap();
+        let long = "\u{1}x".repeat(30_000);
+        params.distinguished_name.push(rcgen::DnType::CommonName, long);
+        let made = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+        let (_, parsed) = x509_parser::parse_x509_certificate(made.der()).unwrap();
+
+        let whole = describe(&parsed, made.der(), Role::Leaf);
+        assert_eq!(whole.names.len(), 5_000);
+        let found = whole.some_names("n4999.example");
+        assert_eq!(
+            (found.len(), found[0].as_str(), found[100].as_str()),
+            (101, "n0.example", "n4999.example")
+        );
+        assert_eq!(whole.some_names("other.example").len(), 100);
+        let abridged = whole.abridged();
+        assert_eq!(abridged.names.len(), 250);
+        assert_eq!(abridged.subject.chars().count(), 1_001);
     }
 
     /// A key of 2,047 bits was said to have 2,040.

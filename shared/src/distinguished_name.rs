@@ -5,11 +5,13 @@ use x509_parser::objects::{oid_registry, oid2abbrev};
 use x509_parser::x509::X509Name;
 
 use crate::der::{self, Element};
+use crate::text::cut;
 
 /// A name in words, in the order in which it is encoded: `C=DE, O=Example GmbH, CN=Sub CA`.
 ///
 /// Every type of string is read, also those of the nineties. A T61String is ISO 8859-1, as OpenSSL
-/// reads it, and so is any string with bytes that its type does not allow.
+/// reads it, and so is any string with bytes that its type does not allow. A long name is cut:
+/// whoever runs a server chooses it, and findings quote it.
 pub(crate) fn text(name: &X509Name<'_>) -> String {
     let relative_names = name.iter_rdn().map(|relative_name| {
         let attributes = relative_name.iter().map(|attribute| {
@@ -24,7 +26,7 @@ pub(crate) fn text(name: &X509Name<'_>) -> String {
         });
         attributes.collect::<Vec<_>>().join(" + ")
     });
-    relative_names.collect::<Vec<_>>().join(", ")
+    cut(&relative_names.collect::<Vec<_>>().join(", "), LONGEST)
 }
 
 /// The contents of a Name in one type of string, without letter case and surplus blanks, as RFC
@@ -99,6 +101,9 @@ const IA5: u8 = 22;
 const VISIBLE: u8 = 26;
 const UNIVERSAL: u8 = 28;
 const BMP: u8 = 30;
+
+/// Of a name in words, in characters. Names of CAs have less than 200.
+const LONGEST: usize = 1_000;
 
 #[cfg(test)]
 mod tests {

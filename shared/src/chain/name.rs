@@ -43,10 +43,8 @@ pub(super) fn finding(
         let kind = Kind::refused_by(clients, reason);
         return Some(Finding::new(kind, Severity::Warning, criteria.now));
     }
-    let kind = Kind::NameMismatch {
-        expected,
-        names: leaf.names.clone(),
-    };
+    let names = leaf.some_names(&expected);
+    let kind = Kind::NameMismatch { expected, names };
     Some(critical(kind, criteria.now))
 }
 

@@ -34,6 +34,7 @@ pub use self::target::Target;
 pub use self::timeouts::Timeouts;
 use self::timeouts::{USUAL, timed_out};
 use self::tls::Handshaker;
+use crate::certificate::Certificate;
 use crate::chain::{Criteria, KeyUse, Verdict, judge};
 use crate::crl::{Crls, PathStatus, staple};
 use crate::ehlo::Ehlo;
@@ -380,8 +381,8 @@ impl Prober {
         Observation {
             address,
             tls: attempt.tls,
-            leaf: verdict.leaf,
-            issuers: verdict.issuers,
+            leaf: verdict.leaf.map(Certificate::abridged),
+            issuers: verdict.issuers.into_iter().map(Certificate::abridged).collect(),
             revocation: match stapled {
                 Some(stapled) if matches!(stapled.kind, Kind::Revoked { .. }) => Some(Revocation::Revoked),
                 _ => status.map(PathStatus::revocation),
@@ -431,10 +432,9 @@ fn judge_odd_name(verdict: &mut Verdict, requested: &Host, now: Timestamp) {
         .retain(|finding| !matches!(finding.kind, Kind::NameMismatch { .. }));
     let Some(leaf) = &verdict.leaf else { return };
     if !requested.is_among(&leaf.names) {
-        let kind = Kind::NameMismatch {
-            expected: requested.to_string(),
-            names: leaf.names.clone(),
-        };
+        let expected = requested.to_string();
+        let names = leaf.some_names(&expected);
+        let kind = Kind::NameMismatch { expected, names };
         verdict.findings.push(Finding::new(kind, Severity::Critical, now));
     }
 }
