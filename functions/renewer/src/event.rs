@@ -7,6 +7,7 @@ use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent, SqsMe
 use futures::future::join_all;
 use lambda_runtime::LambdaEvent;
 use lambda_runtime::tracing::{error, info};
+use neverlapse::isolation::{Panicked, isolated_async};
 use neverlapse::metric::{self, Metric};
 use neverlapse::timestamp::Timestamp;
 use tokio::time::{Duration, Instant, timeout_at};
@@ -23,6 +24,8 @@ enum RequestError {
     Unreadable(#[from] Unreadable),
     #[error(transparent)]
     Failed(#[from] Error),
+    #[error(transparent)]
+    Panicked(#[from] Panicked),
 }
 
 /// Answers with the messages that failed, so that the others are not delivered again
@@ -55,7 +58,9 @@ pub(crate) async fn handle(
 /// Does what one message asks for, logs and counts the result, and answers whether it succeeded.
 async fn respond(renewer: &Renewer, message: &SqsMessage, deadline: Instant) -> bool {
     let message_id = message.message_id.as_deref().unwrap_or_default();
-    let result = attempt(renewer, message, deadline).await;
+    // Nothing of one request is lost with another one of the batch.
+    let result = isolated_async(attempt(renewer, message, deadline)).await;
+    let result = result.unwrap_or_else(|panicked| Err(panicked.into()));
 
     if let Some(failed) = tried(&result) {
         // As CloudWatch wants it: on standard output, with nothing around it.
@@ -102,6 +107,7 @@ fn tried(result: &Result<(String, Outcome), RequestError>) -> Option<bool> {
     match result {
         Ok((_, Outcome::Published(_))) => Some(false),
         Ok(_) | Err(RequestError::Unreadable(_)) => None,
+        Err(RequestError::Panicked(_)) => Some(true),
         Err(RequestError::Failed(error)) => match error {
             Error::Internal(_)
             | Error::CaDeclined(_)

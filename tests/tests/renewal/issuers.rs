@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result, ensure};
 use data_encoding::BASE64URL_NOPAD;
 use futures::future::try_join_all;
-use neverlapse::renewal::request::Request;
+use neverlapse::renewal::request::{Action, Request, RequestedBy};
 use neverlapse::timestamp::Timestamp;
 use neverlapse_tests::fault::{Fate, Proxy, Reply};
 use neverlapse_tests::pebble::{Options, Pebble};
@@ -16,6 +16,7 @@ use time::Duration;
 
 use crate::fixture::{Lab, certificate, forced, request};
 use crate::isolated::Isolated;
+use crate::killed::ROLLOVER;
 
 /// What stands before Pebble, and lets it say something else.
 pub(crate) struct Front {
@@ -95,6 +96,13 @@ pub(crate) async fn the_second_issues_when_the_first_does_not(lab: &Lab) -> Resu
             "which was not ordered",
         ),
         ("GET /dir", "nonsense", html(200, "hello"), "is no ACME directory"),
+        // A time that no clock has: the library panicked, and with it the whole batch.
+        (
+            "POST /my-order",
+            "eternal",
+            Reply::problem(403, "unauthorized", "not your order").with("retry-after", &u64::MAX.to_string()),
+            "not your order",
+        ),
         (
             "POST /finalize-order",
             "caa",
@@ -333,6 +341,56 @@ pub(crate) async fn where_authorizations_are_valid_already_no_txt_record_is_writ
         ensure!(changes() == 2, "{} changes of TXT records", changes());
     }
     ensure!(pebble.issued()? == 2);
+    Ok(())
+}
+
+/// The next key was kept in the account for ever, and every certificate of the issuer waited for
+/// it.
+pub(crate) async fn a_key_change_that_the_ca_refuses_costs_no_certificate(lab: &Lab) -> Result<()> {
+    let isolated = Isolated::open(lab, "rekey").await?;
+    lab.stack.create_zone("rekey.test").await?;
+    let front = Front::new(&isolated).await?;
+    let is_refused = Arc::new(AtomicBool::new(true));
+    let refused = is_refused.clone();
+    let proxy = front.open(
+        move |line| match line.starts_with(ROLLOVER) && refused.load(Ordering::Relaxed) {
+            true => Fate::Answer(Reply::problem(403, "unauthorized", "keys stay as they are")),
+            false => Fate::Pass,
+        },
+    );
+    let proxy = proxy.await?;
+    let name = "stubborn";
+    let entry = certificate(name, &["rekey.test"], name);
+    isolated
+        .inventory(&format!("{entry}{}", front_entry(name, &proxy.endpoint)))
+        .await?;
+    let account = async || -> Result<Value> {
+        let text = isolated.bucket.get(&format!("accounts/{name}/account.json")).await?;
+        Ok(serde_json::from_str(&text.context("there is an account")?)?)
+    };
+
+    isolated.renewed(&request(name), &front.pebble).await?;
+    let before = account().await?;
+    let replacement = Request {
+        action: Action::ReplaceAccountKey,
+        requested_by: RequestedBy::Person,
+        ..request(name)
+    };
+    // Asked again, it is not taken to be done.
+    for times in 1..3 {
+        isolated.run(&replacement).await?;
+        let log = isolated.log(name)?;
+        let refusals = log.matches("it cannot be done: keys stay as they are").count();
+        ensure!(refusals == times, "{log}");
+        ensure!(account().await? == before, "the account has changed");
+    }
+    isolated.renewed(&forced(name), &front.pebble).await?;
+
+    is_refused.store(false, Ordering::Relaxed);
+    ensure!(isolated.run(&replacement).await?, "{}", isolated.log(name)?);
+    ensure!(account().await?["key"] != before["key"], "the key is not replaced");
+    isolated.renewed(&forced(name), &front.pebble).await?;
+    ensure!(front.pebble.accounts()? == 1);
     Ok(())
 }
 

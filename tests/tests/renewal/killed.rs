@@ -378,5 +378,5 @@ fn plain(line: &str, bucket: &str, name: &str) -> String {
 const DOMAIN: &str = "killed.test";
 const REKEYED: &str = "rekeyed.test";
 /// Pebble's keyChange.
-const ROLLOVER: &str = "POST /rollover-account-key";
+pub(crate) const ROLLOVER: &str = "POST /rollover-account-key";
 const LONG: Duration = Duration::from_secs(180);

@@ -83,6 +83,7 @@ fn main() -> Result<ExitCode> {
         dns::a_zone_in_another_account_is_reached_by_its_role_alone,
         issuers::nothing_is_asked_before_the_time_that_an_issuer_named,
         issuers::a_changed_contact_is_told_to_the_ca_once,
+        issuers::a_key_change_that_the_ca_refuses_costs_no_certificate,
         issuers::another_directory_is_due_and_has_an_account_of_its_own,
         issuers::where_authorizations_are_valid_already_no_txt_record_is_written,
         chains::the_chain_ends_at_the_preferred_root_where_one_is_offered,

@@ -81,7 +81,15 @@ impl Accounts<'_> {
     pub(crate) async fn open(&self, issuer: &Issuer, http: &Http) -> Result<OpenAccount, Error> {
         let Found { key: place, mut stored } = self.stored(issuer).await?;
         if stored.value.next_key.is_some() {
-            stored = self.finish_rollover(&place, stored, http).await?;
+            stored = match self.finish_rollover(&place, stored.clone(), http).await {
+                Ok(finished) => finished,
+                // No certificate waits for a key that the CA does not replace.
+                Err(error @ (Error::CaDeclined(_) | Error::CaUnavailable { .. } | Error::Internal(_))) => {
+                    warn!(issuer = issuer.name, fault = %error, "the account's key is not replaced yet");
+                    self.stored(issuer).await?.stored
+                }
+                Err(error) => return Err(error),
+            };
         }
 
         let (account, is_new) = match &stored.value.account {
@@ -115,7 +123,11 @@ impl Accounts<'_> {
     pub(crate) async fn replace_key(&self, issuer: &Issuer, requested_at: Timestamp, http: &Http) -> Result<(), Error> {
         self.open(issuer, http).await?;
 
-        let Found { key: place, stored } = self.stored(issuer).await?;
+        let Found { key: place, mut stored } = self.stored(issuer).await?;
+        if stored.value.next_key.is_some() {
+            // The CA may have this one, so it must not be forgotten for another one.
+            stored = self.finish_rollover(&place, stored, http).await?;
+        }
         let Tagged { mut value, tag } = stored;
         if value.replacement_asked_at.is_some_and(|before| before >= requested_at) {
             return Ok(());
@@ -139,17 +151,29 @@ impl Accounts<'_> {
 
         let old = decode(&value.key)?;
         let new = decode(&next)?;
-        if !has_key(&account, &new, &value.directory, http).await? {
-            let directory = Directory::fetch(&value.directory, http).await?;
-            let changed = directory
-                .change_key(&account, &Key::from_pkcs8(&old)?, &Key::from_pkcs8(&new)?, http)
-                .await;
-            // Another renewer may have sent it to the CA this very moment.
-            if let Err(error) = changed
-                && !has_key(&account, &new, &value.directory, http).await?
-            {
-                return Err(error);
+        let knows = async |key: &[u8]| has_key(&account, key, &value.directory, http).await;
+        let changed = match knows(&new).await {
+            Ok(true) => Ok(()),
+            Err(error) if !is_final(&error) => return Err(error),
+            // CAs differ in how they refuse a key that they do not know.
+            Ok(false) | Err(_) => {
+                let directory = Directory::fetch(&value.directory, http).await?;
+                directory
+                    .change_key(&account, &Key::from_pkcs8(&old)?, &Key::from_pkcs8(&new)?, http)
+                    .await
             }
+        };
+        // Another renewer may have sent it to the CA this very moment.
+        if let Err(error) = changed
+            && !knows(&new).await.unwrap_or(false)
+        {
+            // An account has one key, so the next one is nobody's. Delivered again, the request asks
+            // again.
+            if is_final(&error) && knows(&old).await? {
+                value.replacement_asked_at = None;
+                self.write(place, &value, Expecting::Tag(&tag)).await?;
+            }
+            return Err(error);
         }
 
         value.key = next;
@@ -250,6 +274,11 @@ impl Accounts<'_> {
 struct Found {
     key: String,
     stored: Tagged<Stored>,
+}
+
+/// Whether the CA would answer the same again.
+fn is_final(error: &Error) -> bool {
+    matches!(error, Error::CaDeclined(_) | Error::Internal(_))
 }
 
 /// Sends the inventory's contact to the CA. One that the CA does not take keeps no certificate from

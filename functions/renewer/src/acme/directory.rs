@@ -7,9 +7,10 @@
 //! these are signed here, and everything else is the library's.
 
 use bytes::Bytes;
-use http::Response;
 use http::header::LOCATION;
+use http::{Response, Uri};
 use instant_acme::Problem;
+use neverlapse::text::{cut, printable};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -32,8 +33,26 @@ impl Directory {
     pub(crate) async fn fetch(url: &str, http: &Http) -> Result<Self, Error> {
         let response = http.directory(url).await?;
         let response = accepted(response, http)?;
-        serde_json::from_slice(response.body())
-            .map_err(|error| Error::unavailable(format!("{url} is no ACME directory: {error}")))
+        Self::parse(response.body())
+            .map_err(|reason| Error::unavailable(format!("{url} is no ACME directory: {reason}")))
+    }
+
+    /// Reads a directory; an error is the reason why it is none.
+    pub(crate) fn parse(body: &[u8]) -> Result<Self, String> {
+        let directory: Self = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+        for (name, url) in [
+            ("newNonce", &directory.new_nonce),
+            ("newAccount", &directory.new_account),
+        ] {
+            let is_https = url
+                .parse::<Uri>()
+                .is_ok_and(|url| url.scheme_str() == Some("https") && url.host().is_some());
+            if !is_https {
+                let url = printable(&cut(url, LONGEST_URL));
+                return Err(format!("its {name} is \"{url}\" (expected an https URL)"));
+            }
+        }
+        Ok(directory)
     }
 
     /// Registers `key` and answers with the account's URL. If the CA knows the key already, it
@@ -135,3 +154,25 @@ fn is_bad_nonce(response: &Response<Bytes>) -> bool {
 }
 
 const NONCES: u32 = 15;
+/// Of a URL in an error, in characters.
+const LONGEST_URL: usize = 200;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The library asks for a nonce wherever the directory says, and panics where that is no URL.
+    #[test]
+    fn a_directory_whose_urls_are_none() {
+        let read = |nonce: &str| {
+            let directory = json!({ "newNonce": nonce, "newAccount": "https://ca.test/account" });
+            Directory::parse(directory.to_string().as_bytes())
+        };
+        assert!(read("https://ca.test/nonce").is_ok());
+        for wrong in ["", "/nonce", "nonce", "http://ca.test/nonce", "https://a b/nonce", "https:///nonce", "\n"] {
+            let reason = read(wrong).unwrap_err();
+            assert!(reason.contains("newNonce") && reason.contains("expected an https URL"), "{reason}");
+        }
+        assert!(!read("\u{1b}[31m").unwrap_err().contains('\u{1b}'));
+    }
+}

@@ -20,6 +20,7 @@ use neverlapse::timestamp::Timestamp;
 use reqwest::redirect::{Attempt, Policy};
 use serde_json::{Value, json};
 
+use super::directory::Directory;
 use super::problem::{self, ProblemType, Step};
 use crate::error::Error;
 
@@ -218,6 +219,7 @@ impl HttpClient for Http {
             // The library takes an error for the directory that it asked for, or says of a nonce no
             // more than that it failed.
             let is_unsigned = request.method() != Method::POST;
+            let is_directory = request.method() == Method::GET;
             let known = match *request.method() {
                 Method::GET => http.known_directory(&request.uri().to_string()).map(Response::new),
                 Method::HEAD => http.spare_nonce(),
@@ -235,7 +237,14 @@ impl HttpClient for Http {
                 }
             };
 
-            let (parts, body) = response.into_parts();
+            let (mut parts, body) = response.into_parts();
+            // The library adds it to the present time, whatever it says, and panics when no time is
+            // so late. `LastAnswer` has it.
+            parts.headers.remove(RETRY_AFTER);
+            // And it panics when it asks for a nonce where there cannot be one.
+            if is_directory && parts.status.is_success() {
+                Directory::parse(&body).map_err(|reason| instant_acme::Error::Other(reason.into()))?;
+            }
             if is_unsigned && is_error(parts.status) {
                 return Err(instant_acme::Error::Api(serde_json::from_slice(&body)?));
             }

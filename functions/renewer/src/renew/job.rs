@@ -7,6 +7,7 @@ use instant_acme::{Account, CertificateIdentifier};
 use lambda_runtime::tracing::warn;
 use neverlapse::bucket::version::{Current, PRIVKEY, file_key};
 use neverlapse::inventory::Issuer;
+use neverlapse::isolation::isolated_async;
 use neverlapse::renewal::{self, Reason, Renewal, Wait};
 use neverlapse::timestamp::Timestamp;
 use tokio::sync::OnceCell;
@@ -74,7 +75,10 @@ impl<'a> Job<'a> {
             };
             self.task.progress().step(format!("{begins} {}", issuer.name)).await;
             let was_under_way = turn.resumed.as_ref().is_some_and(|attempt| !attempt.given_up);
-            let miss = match self.order_from(issuer, turn.resumed).await {
+            // What this issuer says may be what our own code, or the library, cannot cope with.
+            let ordered = isolated_async(self.order_from(issuer, turn.resumed)).await;
+            let ordered = ordered.unwrap_or_else(|panicked| Err(Error::unavailable(panicked.to_string()).into()));
+            let miss = match ordered {
                 Ok(issued) => {
                     if trouble.is_some() {
                         self.task.services.troubles().over(issuer).await;
