@@ -7,8 +7,8 @@ use neverlapse::alert::{Digest, Sender, Topic, webhook};
 use neverlapse::bucket::version::Current;
 use neverlapse::finding::{Code, Severity, Span};
 use neverlapse::renewal::request::{Request, RequestedBy};
-use neverlapse::renewal::{Renewal, RenewalFailure, RequestStage};
-use neverlapse::text::{counted, sha256};
+use neverlapse::renewal::{LONGEST_PROBLEM, Renewal, RenewalFailure, RequestStage};
+use neverlapse::text::{counted, cut, sha256};
 use neverlapse::timestamp::Timestamp;
 
 use crate::dns::change::Removal;
@@ -175,6 +175,7 @@ impl Notifier {
             self.note(request, RequestStage::Refused, problem).await;
         }
         let subject = format!("WARNING: the request for {name} failed");
+        let problem = cut(problem, LONGEST_PROBLEM);
         let text = format!("The request for {name} cannot be fulfilled. Nothing was changed.\n\n{problem}\n");
         self.send(Severity::Warning, &subject, &text).await;
     }
@@ -418,7 +419,7 @@ fn published_text(text: &str, failure: Option<&RenewalFailure>, missed: &[Miss])
     if !missed.is_empty() {
         text.push_str("\nIssuers that were to be asked before it did not issue:\n\n");
         for miss in missed {
-            let _ = writeln!(text, "{miss}");
+            let _ = writeln!(text, "{}", cut(&miss.to_string(), LONGEST_PROBLEM));
         }
         if missed.iter().any(|miss| miss.is_declined) {
             text.push_str(
@@ -432,6 +433,26 @@ fn published_text(text: &str, failure: Option<&RenewalFailure>, missed: &[Miss])
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A CA's answer of a megabyte was in the alert, and in the record that no run could read again.
+    #[test]
+    fn an_alert_repeats_only_so_much_of_what_a_ca_says() {
+        let long = "x".repeat(1 << 20);
+        let failure = failure(None, &Error::CaDeclined(long.clone()), None, Timestamp::UNIX_EPOCH);
+        let miss = Miss {
+            issuer: "ca".to_owned(),
+            problem: long,
+            retry_after: None,
+            is_declined: true,
+            trouble: None,
+        };
+        for text in [
+            failure_text("example.com", &failure, Ok(None), "there is no certificate yet"),
+            published_text("example.com is renewed", None, &[miss]),
+        ] {
+            assert!(text.len() < LONGEST_PROBLEM + 1_000, "{}", text.len());
+        }
+    }
 
     /// "The CA asked to wait: there is nothing to do until then", where a root was missing.
     #[test]

@@ -39,10 +39,5 @@ pub(crate) fn is_followed(request: &Request) -> bool {
 
 /// The record's entry for a request.
 pub(crate) fn progress_of(request: &Request, stage: RequestStage, text: String) -> RequestProgress {
-    RequestProgress {
-        at: request.at,
-        noted_at: Timestamp::now(),
-        stage,
-        text,
-    }
+    RequestProgress::new(request.at, Timestamp::now(), stage, &text)
 }

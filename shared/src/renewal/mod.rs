@@ -14,7 +14,8 @@ use std::fmt;
 use time::Duration;
 
 pub use self::record::{
-    LONGEST_ASKED, PREFIX, Renewal, RenewalFailure, RequestProgress, RequestStage, Wait, bounded, goes_on,
+    LONGEST_ASKED, LONGEST_PROBLEM, PREFIX, Renewal, RenewalFailure, RequestProgress, RequestStage, Wait, bounded,
+    goes_on,
 };
 pub use self::renewal_info::RenewalInfo;
 use crate::bucket::version::{Current, Facts};

@@ -7,6 +7,7 @@ use time::Duration;
 
 use super::renewal_info::RenewalInfo;
 use crate::bucket::document::Document;
+use crate::text::cut;
 use crate::timestamp::Timestamp;
 
 /// `state/renewals/{name}.json`: what the renewer last did with a certificate.
@@ -150,16 +151,32 @@ impl Renewal {
         waits?.into_iter().map(|wait| wait.until).min()
     }
 
-    /// Records that an issuer is left alone, in place of what was recorded of it before.
+    /// Records that an issuer is left alone, in place of what was recorded of it before. Of more
+    /// issuers than anybody has, the first are forgotten.
     pub fn wait(&mut self, wait: Wait) {
         self.waits.retain(|before| before.issuer != wait.issuer);
         self.waits.push(wait);
+        let surplus = self.waits.len().saturating_sub(MOST_WAITS);
+        self.waits.drain(..surplus);
+    }
+}
+
+impl RequestProgress {
+    /// How far the request that was made `at` a time is, with a text that is cut to
+    /// [`LONGEST_PROBLEM`].
+    pub fn new(at: Timestamp, noted_at: Timestamp, stage: RequestStage, text: &str) -> Self {
+        Self {
+            at,
+            noted_at,
+            stage,
+            text: cut(text, LONGEST_PROBLEM),
+        }
     }
 }
 
 impl RenewalFailure {
     /// One more failure. The next try waits twice as long as the one before, between 15 minutes and
-    /// 20 hours, and no less than the CA asks for.
+    /// 20 hours, and no less than the CA asks for. The problem is cut to [`LONGEST_PROBLEM`].
     pub fn next(
         before: Option<&RenewalFailure>,
         problem: String,
@@ -174,7 +191,7 @@ impl RenewalFailure {
             count,
             since: before.map_or(now, |before| before.since),
             at: now,
-            problem,
+            problem: cut(&problem, LONGEST_PROBLEM),
             next_try: retry_after.map_or(next_try, |after| after.max(next_try)),
             is_known: false,
         }
@@ -221,6 +238,11 @@ fn is_false(flag: &bool) -> bool {
 
 /// Prefix of all records, with the slash.
 pub const PREFIX: &str = "state/renewals/";
+
+/// Most characters of a text that another server has a part in. A record that is longer than
+/// [`Document::LONGEST`] could never be read again, and its certificate not be renewed.
+pub const LONGEST_PROBLEM: usize = 10_000;
+const MOST_WAITS: usize = 100;
 
 /// The longest that a CA may have us wait. Let's Encrypt's limits are by the week, and certificates
 /// must not expire because a CA names a longer time.
@@ -278,6 +300,29 @@ mod tests {
             serde_json::from_str::<Renewal>(before).unwrap(),
             Renewal::new("example.com")
         );
+    }
+
+    /// A CA's answer of a megabyte was recorded whole, and nobody could read the record any more.
+    #[test]
+    fn a_record_is_never_too_long_to_be_read() {
+        for character in ["\0", "\u{7f}", "\\", "𝄞"] {
+            let text = character.repeat(1 << 20);
+            let mut renewal = Renewal::new("example.com");
+            renewal.failure = Some(RenewalFailure::next(None, text.clone(), None, NOW));
+            renewal.request = Some(RequestProgress::new(NOW, NOW, RequestStage::Failed, &text));
+            for number in 0..MOST_WAITS * 2 {
+                renewal.wait(Wait {
+                    issuer: format!("issuer-{number}"),
+                    until: NOW,
+                    is_unfit: true,
+                });
+            }
+
+            let written = serde_json::to_vec_pretty(&renewal).unwrap();
+            assert!((written.len() as u64) < Renewal::LONGEST / 2, "{}", written.len());
+            assert_eq!(renewal.waits.len(), MOST_WAITS);
+            assert_eq!(renewal.waits[MOST_WAITS - 1].issuer, "issuer-199");
+        }
     }
 
     /// A certificate of six days with ten hours left waited for twenty.

@@ -10,13 +10,13 @@ use bytes::Bytes;
 use http::header::LOCATION;
 use http::{Response, Uri};
 use instant_acme::Problem;
-use neverlapse::text::{cut, printable};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::http::{Http, REPLAY_NONCE};
 use super::jws::{ExternalAccount, Key};
-use super::problem::{ProblemType, Step};
+use super::order::check_url;
+use super::problem::{ProblemType, Step, part};
 use crate::error::Error;
 
 /// What we need of a directory (RFC 8555, 7.1.1; RFC 9773, 4).
@@ -39,7 +39,7 @@ impl Directory {
 
     /// Reads a directory; an error is the reason why it is none.
     pub(crate) fn parse(body: &[u8]) -> Result<Self, String> {
-        let directory: Self = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+        let directory: Self = serde_json::from_slice(body).map_err(|error| part(&error.to_string()))?;
         for (name, url) in [
             ("newNonce", &directory.new_nonce),
             ("newAccount", &directory.new_account),
@@ -48,8 +48,7 @@ impl Directory {
                 .parse::<Uri>()
                 .is_ok_and(|url| url.scheme_str() == Some("https") && url.host().is_some());
             if !is_https {
-                let url = printable(&cut(url, LONGEST_URL));
-                return Err(format!("its {name} is \"{url}\" (expected an https URL)"));
+                return Err(format!("its {name} is \"{}\" (expected an https URL)", part(url)));
             }
         }
         Ok(directory)
@@ -74,9 +73,10 @@ impl Directory {
             .post(&self.new_account, key, header, &payload.to_string(), http)
             .await?;
         let location = response.headers().get(LOCATION).and_then(|url| url.to_str().ok());
-        location
-            .map(str::to_owned)
-            .ok_or_else(|| Error::unavailable("the CA answered newAccount without the account's URL"))
+        let location =
+            location.ok_or_else(|| Error::unavailable("the CA answered newAccount without the account's URL"))?;
+        check_url("the account", location)?;
+        Ok(location.to_owned())
     }
 
     /// Replaces an account's key. The new key signs the inner JWS, so it proves that we have it.
@@ -154,8 +154,6 @@ fn is_bad_nonce(response: &Response<Bytes>) -> bool {
 }
 
 const NONCES: u32 = 15;
-/// Of a URL in an error, in characters.
-const LONGEST_URL: usize = 200;
 
 #[cfg(test)]
 mod tests {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use futures::future::try_join_all;
 use instant_acme::{
-    AuthorizationStatus, CertificateIdentifier, ChallengeStatus, ChallengeType, Identifier, NewOrder, Order,
-    OrderStatus, Problem,
+    AuthorizationStatus, CertificateIdentifier, Challenge, ChallengeStatus, ChallengeType, Identifier, NewOrder, Order,
+    OrderState, OrderStatus, Problem,
 };
 use lambda_runtime::tracing::{info, warn};
 use neverlapse::dns::zone::Zones;
@@ -150,10 +150,10 @@ impl Issuance<'_> {
         if let Some(url) = &attempt.order
             && let Some(order) = self.resume(url).await?
         {
-            return Ok(order);
+            return Ok(checked(order, attempt)?);
         }
 
-        let order = self.create(attempt, replaces).await?;
+        let order = checked(self.create(attempt, replaces).await?, attempt)?;
         attempt.order = Some(order.url().to_owned());
         attempt.began_at = Some(Timestamp::now());
         attempt.resumed = 0;
@@ -262,7 +262,7 @@ impl Issuance<'_> {
                 return if is_proved { Ok(()) } else { Err(error) };
             }
             self.progress.step("the CA looks at the TXT records").await;
-            self.set_ready(order).await?;
+            self.set_ready(order, attempt).await?;
         }
 
         let mut pauses = Pauses::default();
@@ -290,31 +290,34 @@ impl Issuance<'_> {
         while let Some(authorization) = authorizations.next().await {
             let mut authorization = authorization.map_err(|error| self.http.error(Step::Order, error))?;
             let identifier = authorization.identifier().to_string();
+            let shown = problem::part(&identifier);
+            let identifier = bare(&identifier);
             match authorization.status {
                 AuthorizationStatus::Valid => continue,
                 AuthorizationStatus::Pending => {}
                 status => {
                     dead.push(format!(
-                        "the authorization of {identifier} is {status:?}{}",
-                        errors_of(&authorization.challenges)
+                        "the authorization of {shown} is {status:?}{}",
+                        described(&authorization.challenges)
                     ));
                     continue;
                 }
             }
             // We decide what is written into DNS, not the CA.
-            if !attempt.identifiers.iter().any(|name| bare(name) == bare(&identifier)) {
+            if !attempt.identifiers.iter().any(|name| bare(name) == identifier) {
                 return Err(Error::unavailable(format!(
-                    "the CA wants control of {identifier:?} proved, which was not ordered"
+                    "the CA wants control of \"{shown}\" proved, which was not ordered"
                 )));
             }
 
             let Some(challenge) = authorization.challenge(ChallengeType::Dns01) else {
                 return Err(Error::CaDeclined(format!(
-                    "the CA offers no dns-01 challenge for {identifier}"
+                    "the CA offers no dns-01 challenge for {shown}"
                 )));
             };
+            check_url("a challenge", &challenge.url)?;
             records.push(TxtRecord {
-                name: format!("_acme-challenge.{}", bare(&identifier)),
+                name: format!("_acme-challenge.{identifier}"),
                 value: challenge.key_authorization().dns_value(),
             });
         }
@@ -322,7 +325,7 @@ impl Issuance<'_> {
         if dead.is_empty() {
             Ok(records)
         } else {
-            self.bury(attempt, &dead.join("\n")).await
+            self.bury(attempt, &joined(&dead)).await
         }
     }
 
@@ -404,7 +407,7 @@ impl Issuance<'_> {
         try_join_all(seen).await.map(drop)
     }
 
-    async fn set_ready(&self, order: &mut Order) -> Result<(), Error> {
+    async fn set_ready(&self, order: &mut Order, attempt: &Attempt) -> Result<(), Error> {
         let mut refusal = None;
         let mut authorizations = order.authorizations();
         while let Some(authorization) = authorizations.next().await {
@@ -426,14 +429,14 @@ impl Issuance<'_> {
 
         // A CA that looks already, because its answer was lost, may refuse to hear it again.
         match refusal {
-            Some(error) if !self.is_looking(order.url()).await => Err(error),
+            Some(error) if !self.is_looking(order.url(), attempt).await => Err(error),
             _ => Ok(()),
         }
     }
 
     /// Whether the CA has been told of every challenge of an order.
-    async fn is_looking(&self, url: &str) -> bool {
-        let Ok(mut fresh) = retry_bad_nonce(async || self.account.order(url.to_owned()).await).await else {
+    async fn is_looking(&self, url: &str, attempt: &Attempt) -> bool {
+        let Some(mut fresh) = self.fresh(url, attempt).await else {
             return false;
         };
         let mut authorizations = fresh.authorizations();
@@ -448,6 +451,13 @@ impl Issuance<'_> {
             }
         }
         true
+    }
+
+    /// The order at `url` once more, without the authorizations that were fetched before; none if
+    /// it cannot be had.
+    async fn fresh(&self, url: &str, attempt: &Attempt) -> Option<Order> {
+        let order = retry_bad_nonce(async || self.account.order(url.to_owned()).await).await;
+        checked(order.ok()?, attempt).ok()
     }
 
     /// Sends the certificate's request, and waits until the certificate is there.
@@ -561,8 +571,7 @@ impl Issuance<'_> {
 
     /// Fails if an authorization of a pending order is invalid, although the order does not say so.
     async fn stop_if_dead(&self, order: &mut Order, attempt: &mut Attempt) -> Result<(), Error> {
-        let url = order.url().to_owned();
-        let Ok(mut fresh) = retry_bad_nonce(async || self.account.order(url.clone()).await).await else {
+        let Some(mut fresh) = self.fresh(order.url(), attempt).await else {
             return Ok(());
         };
         let mut is_dead = false;
@@ -591,16 +600,12 @@ impl Issuance<'_> {
 
         // A fresh one, because the states that this one holds are from before the CA looked.
         let url = order.url().to_owned();
-        if let Ok(mut fresh) = retry_bad_nonce(async || self.account.order(url.clone()).await).await {
+        if let Some(mut fresh) = self.fresh(&url, attempt).await {
             let mut authorizations = fresh.authorizations();
             while let Some(authorization) = authorizations.next().await {
                 let Ok(authorization) = authorization else { continue };
-                let identifier = authorization.identifier().to_string();
-                let errors = authorization
-                    .challenges
-                    .iter()
-                    .filter_map(|challenge| challenge.error.as_ref());
-                for error in errors {
+                let identifier = problem::part(&authorization.identifier().to_string());
+                for error in errors_of(&authorization.challenges) {
                     verdicts.push(problem::verdict(error));
                     reasons.push(format!("{identifier}: {}", describe(error, Step::Validation)));
                 }
@@ -613,7 +618,7 @@ impl Issuance<'_> {
         if reasons.is_empty() {
             reasons.push(format!("the order {url} is invalid, and the CA does not say why"));
         }
-        Ok(problem::of_verdict(verdict, reasons.join("\n"), None))
+        Ok(problem::of_verdict(verdict, joined(&reasons), None))
     }
 
     async fn zones(&self) -> Result<&Zones, Error> {
@@ -651,10 +656,53 @@ fn is_gone(problem: &Problem) -> bool {
     problem.status == Some(404) || problem::verdict(problem) == Verdict::Declined
 }
 
-fn errors_of(challenges: &[instant_acme::Challenge]) -> String {
-    challenges
+/// The order, if it can be noted and worked on. What a CA makes of it has no bound of its own, and
+/// a lease that is too long cannot be read again.
+fn checked(mut order: Order, attempt: &Attempt) -> Result<Order, Error> {
+    check_url("the order", order.url())?;
+    check(order.state(), attempt.identifiers.len())?;
+    Ok(order)
+}
+
+fn check(order: &OrderState, identifiers: usize) -> Result<(), Error> {
+    let authorizations = order.authorizations.len();
+    let most = identifiers * AUTHORIZATIONS;
+    if authorizations > most {
+        return Err(Error::unavailable(format!(
+            "the CA wants {authorizations} authorizations for an order of {identifiers} identifiers (expected at most {most})"
+        )));
+    }
+
+    check_url("finalize", &order.finalize)?;
+    order
+        .authorizations
         .iter()
-        .filter_map(|challenge| challenge.error.as_ref())
+        .try_for_each(|authorization| check_url("an authorization", &authorization.url))
+}
+
+/// Fails on a URL that is longer than what is stored of an order or an account may be.
+pub(super) fn check_url(of: &str, url: &str) -> Result<(), Error> {
+    match url.len() {
+        0..=LONGEST_URL => Ok(()),
+        length => Err(Error::unavailable(format!(
+            "the CA's URL of {of} has {length} bytes (expected at most {LONGEST_URL})"
+        ))),
+    }
+}
+
+/// Several problems of one order, cut as one.
+fn joined(problems: &[String]) -> String {
+    cut(&problems.join("\n"), problem::LONGEST)
+}
+
+/// Why an authorization failed. Usual ones have three challenges, and an error with one of them.
+fn errors_of(challenges: &[Challenge]) -> impl Iterator<Item = &Problem> {
+    let errors = challenges.iter().filter_map(|challenge| challenge.error.as_ref());
+    errors.take(MOST_ERRORS)
+}
+
+fn described(challenges: &[Challenge]) -> String {
+    errors_of(challenges)
         .map(|error| format!(": {}", describe(error, Step::Validation)))
         .collect()
 }
@@ -692,6 +740,11 @@ const PASSING: Duration = Duration::from_secs(120);
 const MISSING: Duration = Duration::from_secs(30);
 const PEM: &str = "-----BEGIN CERTIFICATE-----";
 const SHOWN: usize = 100;
+/// How many authorizations there may be per identifier. CAs have one, but need not (RFC 8555,
+/// 7.1.3).
+const AUTHORIZATIONS: usize = 2;
+const LONGEST_URL: usize = 2_000;
+const MOST_ERRORS: usize = 10;
 /// How many renewers in a row find that the CA cannot answer for an order until it is given up.
 const MOST_RESUMED: u32 = 2;
 /// How often an order has to read `ready` before it is finalized once more.
@@ -700,6 +753,63 @@ const READY: u32 = 3;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
+
+    /// The CA decided how much was noted in the lease, until nobody could read it any more.
+    #[test]
+    fn an_order_that_is_too_much_to_note_is_refused() {
+        let url = |length: usize| format!("https://ca.example/{}", "a".repeat(length - 19));
+        for (authorizations, authorization, finalize, expected) in [
+            (4, LONGEST_URL, LONGEST_URL, None),
+            (
+                5,
+                LONGEST_URL,
+                LONGEST_URL,
+                Some("5 authorizations for an order of 2 identifiers (expected at most 4)"),
+            ),
+            (
+                1,
+                LONGEST_URL + 1,
+                LONGEST_URL,
+                Some("URL of an authorization has 2001 bytes (expected at most 2000)"),
+            ),
+            (1, LONGEST_URL, 300_000, Some("URL of finalize has 300000 bytes")),
+        ] {
+            let order = json!({
+                "status": "pending",
+                "authorizations": vec![url(authorization); authorizations],
+                "finalize": url(finalize),
+            });
+            let order = serde_json::from_value(order).unwrap();
+            match (check(&order, 2), expected) {
+                (Ok(()), None) => {}
+                (Err(error @ Error::CaUnavailable { .. }), Some(words)) => {
+                    assert!(error.to_string().contains(words), "{error}");
+                }
+                (checked, expected) => panic!("{expected:?}: {checked:?}"),
+            }
+        }
+    }
+
+    /// Each failed challenge had as many words as the CA liked, and all were kept.
+    #[test]
+    fn however_many_challenges_fail_the_problem_stays_short() {
+        let challenge = json!({
+            "type": "dns-01",
+            "url": "https://ca.example/challenge/1",
+            "status": "invalid",
+            "error": { "type": "urn:ietf:params:acme:error:dns", "detail": "\u{7f}".repeat(2_000) },
+        });
+        let challenges: Vec<Challenge> = serde_json::from_value(json!(vec![challenge; 100])).unwrap();
+        let failed = described(&challenges);
+        assert!(
+            failed.chars().count() <= MOST_ERRORS * (problem::LONGEST + 500),
+            "{}",
+            failed.len()
+        );
+        let all = joined(&vec![failed; 100]);
+        assert!(all.chars().count() <= problem::LONGEST + 1, "{}", all.len());
+    }
 
     #[test]
     fn pauses_grow_and_retry_after_is_kept_within_reason() {

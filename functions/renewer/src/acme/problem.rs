@@ -171,7 +171,8 @@ pub(crate) fn error(step: Step, error: instant_acme::Error, retry_after: Option<
             return Error::CaDeclined(format!("the CA does not support what the inventory asks for: {what}"));
         }
         instant_acme::Error::Timeout(_) => "the CA did not finish the order in time".to_owned(),
-        other => other.to_string(),
+        // The JSON library quotes what it cannot read, and the HTTP client the URL.
+        other => cut(&printable(&other.to_string()), LONGEST),
     };
     Error::CaUnavailable { problem, retry_after }
 }
@@ -307,17 +308,18 @@ pub(super) fn links(headers: &HeaderMap, relation: &str) -> Vec<String> {
     links
 }
 
-/// A whole problem document in words: type, detail, subproblems, and a hint for each of the usual
-/// types.
+/// A problem document in words: type, detail, subproblems, and a hint for each of the usual types.
+/// It is kept in the bucket, so what the CA said is cut to [`LONGEST`]; the hints stay.
 pub(crate) fn describe(problem: &Problem, step: Step) -> String {
-    let mut text = detail(problem.detail.as_deref(), problem.r#type.as_deref());
+    let mut said = detail(problem.detail.as_deref(), problem.r#type.as_deref());
 
     let mut hints = BTreeSet::from_iter(ProblemType::of(problem).hint(step));
     for sub in &problem.subproblems {
-        text.push_str(&format!("\n  - {}", describe_sub(sub)));
+        said.push_str(&format!("\n  - {}", describe_sub(sub)));
         hints.extend(ProblemType::parse(sub.r#type.as_deref()).hint(step));
     }
 
+    let mut text = cut(&said, LONGEST);
     for hint in hints {
         text.push_str(&format!("\n  hint: {hint}"));
     }
@@ -327,21 +329,28 @@ pub(crate) fn describe(problem: &Problem, step: Step) -> String {
 fn describe_sub(sub: &Subproblem) -> String {
     let detail = detail(sub.detail.as_deref(), sub.r#type.as_deref());
     match &sub.identifier {
-        Some(identifier) => format!("{}: {detail}", printable(&identifier.authorized(false).to_string())),
+        Some(identifier) => format!("{}: {detail}", part(&identifier.authorized(false).to_string())),
         None => format!("no identifier: {detail}"),
     }
 }
 
-/// Made printable, because terminals and mail show it and another server wrote it.
 fn detail(detail: Option<&str>, uri: Option<&str>) -> String {
     let detail = detail.unwrap_or("no detail");
     let uri = uri.unwrap_or("no type");
-    printable(&format!("{detail} ({uri})"))
+    format!("{} ({})", part(detail), part(uri))
+}
+
+/// One thing that a CA wrote, made printable and cut, because terminals and mail show it.
+pub(super) fn part(text: &str) -> String {
+    cut(&printable(text), LONGEST_PART)
 }
 
 const NAMESPACE: &str = "urn:ietf:params:acme:error:";
 /// What a problem without a type of its own has (RFC 9457, 4.2.1).
 const BLANK: &str = "about:blank";
+/// Most characters of what a CA said about one thing, all parts together.
+pub(super) const LONGEST: usize = 2_000;
+const LONGEST_PART: usize = 1_000;
 const SHOWN: usize = 200;
 const SHOWN_LINKS: [&str; 2] = ["terms-of-service", "help"];
 
@@ -366,6 +375,41 @@ mod tests {
             \x20 - example.net: This CA will not issue for \"example.net\" (urn:ietf:params:acme:error:rejectedIdentifier)\n\
             \x20 hint: the CA does not issue for this name: check its spelling, and whether it is a public name";
         assert_eq!(describe(&problem, Step::Order), expected);
+    }
+
+    /// A detail of a megabyte was kept whole, and the record was then too long to be read again.
+    #[test]
+    fn what_a_ca_says_is_cut_and_its_hint_is_not() {
+        let long = "\u{7f}".repeat(1 << 20);
+        let rejected = format!("{NAMESPACE}rejectedIdentifier");
+        let sub =
+            |text: &str| json!({ "type": rejected, "detail": text, "identifier": { "type": "dns", "value": text } });
+        for problem in [
+            json!({ "type": rejected, "detail": long }),
+            json!({ "type": long, "detail": "no", "subproblems": [sub(&long)] }),
+            json!({ "detail": "no", "subproblems": vec![sub("no"); 10_000] }),
+        ] {
+            let problem = serde_json::from_value(problem).unwrap();
+            let text = describe(&problem, Step::Order);
+            let (said, hint) = text.split_once("\n  hint: ").unwrap();
+            assert!(said.chars().count() <= LONGEST + 1, "{}", said.len());
+            assert!(hint.ends_with("whether it is a public name"), "{hint}");
+        }
+    }
+
+    /// Parsers quote what they cannot read as it is.
+    #[test]
+    fn an_answer_that_cannot_be_read_is_quoted_in_part() {
+        let status = json!("\u{1b}".repeat(1 << 20));
+        let unread = serde_json::from_value::<instant_acme::OrderStatus>(status).unwrap_err();
+        let text = error(Step::Order, unread.into(), None).to_string();
+        assert!(
+            text.contains("unknown variant `\\u{1b}\\u{1b}"),
+            "{}",
+            cut(&text, SHOWN)
+        );
+        assert!(text.chars().count() <= LONGEST + 1, "{}", text.len());
+        assert!(!text.contains(char::is_control));
     }
 
     fn read(status: u16, headers: &HeaderMap, body: &str) -> Problem {

@@ -10,6 +10,7 @@ use time::Duration;
 
 use super::directory::Directory;
 use super::http::{Http, retry_after};
+use super::problem::part;
 use crate::bucket::version;
 use crate::error::Error;
 
@@ -36,8 +37,9 @@ pub(crate) async fn fetch(
     let response = http.get(&url).await?;
     let answer = serde_json::from_slice(response.body()).map_err(|error| {
         Error::unavailable(format!(
-            "{url} gave no renewal information (HTTP {}): {error}",
-            response.status()
+            "{url} gave no renewal information (HTTP {}): {}",
+            response.status(),
+            part(&error.to_string())
         ))
     })?;
 

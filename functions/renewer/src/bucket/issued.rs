@@ -230,7 +230,7 @@ fn check_path(
 
 /// Whether these are certificates, and none of them is for this key.
 pub(crate) fn is_for_another_key(pem: &str, key: &PrivateKey) -> bool {
-    let (Ok(sent), Ok(public_key)) = (pem::certificates(pem.as_bytes()), key.public()) else {
+    let (Ok(sent), Ok(public_key)) = (sent(pem), key.public()) else {
         return false;
     };
     sent.iter().all(|der| {
@@ -238,10 +238,18 @@ pub(crate) fn is_for_another_key(pem: &str, key: &PrivateKey) -> bool {
     })
 }
 
+/// The certificates in an answer. There is room for thousands in it, so no more are looked at than
+/// any chain has.
+fn sent(pem: &str) -> Result<Vec<CertificateDer<'static>>, pem::Error> {
+    let mut sent = pem::certificates(pem.as_bytes())?;
+    sent.truncate(MOST_SENT);
+    Ok(sent)
+}
+
 /// What servers have to send (RFC 8446, 4.4.2): the leaf, which has our key, and then each its
 /// issuer. The root, doubles and certificates that do not belong there are left out.
 fn tidied(pem: &str, public_key: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
-    let sent = pem::certificates(pem.as_bytes()).map_err(|error| error.to_string())?;
+    let sent = sent(pem).map_err(|error| error.to_string())?;
 
     let mut parsed = Vec::new();
     for der in &sent {
@@ -255,10 +263,12 @@ fn tidied(pem: &str, public_key: &[u8]) -> Result<Vec<CertificateDer<'static>>, 
 
     let mut chain = vec![leaf.0.clone()];
     let mut last = &leaf.1;
-    while let Some((der, issuer)) = parsed.iter().find(|(der, issuer)| {
-        let is_root = issuer.subject() == issuer.issuer();
-        issuer.subject() == last.issuer() && !is_root && !chain.contains(der) && may_have_signed(issuer, last)
-    }) {
+    while chain.len() <= MOST_ISSUERS
+        && let Some((der, issuer)) = parsed.iter().find(|(der, issuer)| {
+            let is_root = issuer.subject() == issuer.issuer();
+            issuer.subject() == last.issuer() && !is_root && !chain.contains(der) && may_have_signed(issuer, last)
+        })
+    {
         chain.push((*der).clone());
         last = issuer;
     }
@@ -301,6 +311,10 @@ const SKEW: Duration = Duration::minutes(5);
 /// How far ahead a certificate may begin that is waited for.
 const AHEAD: Duration = Duration::minutes(15);
 const UNFIT: Duration = Duration::days(2);
+const MOST_SENT: usize = 100;
+/// Verifiers follow half as many at most. Certificates that name each other in turn would otherwise
+/// be followed through all that were sent.
+const MOST_ISSUERS: usize = 12;
 
 #[cfg(test)]
 mod tests {
@@ -454,6 +468,32 @@ mod tests {
             assert_eq!(issued.facts.not_after, NOW + Duration::days(5));
             assert!(issued.early_end.unwrap().contains("intermediate"));
         }
+    }
+
+    /// A megabyte of certificates that name each other in turn took minutes, and all other requests
+    /// waited for that.
+    #[test]
+    fn a_chain_that_does_not_end_is_followed_for_some_issuers_only() {
+        let mut issuers = vec![Ca::new()];
+        for name in ["a", "b"].repeat(20) {
+            let mut params = CertificateParams::default();
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            params.distinguished_name.push(rcgen::DnType::CommonName, name);
+            let above = &issuers[issuers.len() - 1].0;
+            let issuer = CertifiedIssuer::signed_by(params, KeyPair::generate().unwrap(), above).unwrap();
+            issuers.push(Ca(issuer));
+        }
+
+        let wanted = attempt(&["example.com"]);
+        let valid = (NOW - Duration::HOUR, NOW + Duration::days(90));
+        let leaf = issuers[40].issue(&wanted.key, &wanted.identifiers, valid);
+        // The first of them leads to the root, and so to an end.
+        let others: String = issuers[2..40].iter().map(|issuer| issuer.0.pem()).collect();
+        let chain = tidied(&format!("{leaf}{others}"), &wanted.key.public().unwrap()).unwrap();
+        assert_eq!(chain.len(), 1 + MOST_ISSUERS);
+
+        let many = issuers[0].0.pem().repeat(MOST_SENT + 1);
+        assert_eq!(sent(&many).unwrap().len(), MOST_SENT);
     }
 
     #[test]

@@ -8,7 +8,8 @@ use lambda_runtime::tracing::warn;
 use neverlapse::bucket::version::{Current, PRIVKEY, file_key};
 use neverlapse::inventory::Issuer;
 use neverlapse::isolation::isolated_async;
-use neverlapse::renewal::{self, Reason, Renewal, Wait};
+use neverlapse::renewal::{self, LONGEST_PROBLEM, Reason, Renewal, Wait};
+use neverlapse::text::cut;
 use neverlapse::timestamp::Timestamp;
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
@@ -169,7 +170,7 @@ impl<'a> Job<'a> {
             }
             if failed.is_general {
                 let trouble = Trouble {
-                    problem: problem.clone(),
+                    problem: cut(&problem, LONGEST_PROBLEM),
                     is_declined,
                     at: Timestamp::now(),
                     until: retry_after,
