@@ -41,6 +41,8 @@ fn observed(certificate: &Managed, endpoints: &EndpointIndex<'_>) -> Vec<Observe
         }
     }
 
+    // Whatever does not fit, the renewer hears of a revocation.
+    observed.sort_by_key(|observed| !observed.revoked);
     observed.truncate(OBSERVED);
     observed
 }
@@ -82,6 +84,35 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    /// The last of more addresses than a message has room for.
+    #[test]
+    fn a_revocation_is_told_wherever_it_was_seen() {
+        let certificates = Inventory::parse("[[certificate]]\nidentifiers = [\"a.test\"]\n").certificates;
+        let observations: Vec<_> = (0..600)
+            .map(|number| {
+                json!({
+                    "address": format!("192.0.{}.{}:443", number / 250, number % 250), "elapsed_ms": 1, "tries": 1, "findings": [],
+                    "revocation": {"state": if number == 599 { "revoked" } else { "good" }},
+                    "leaf": {"subject": "", "issuer": "CN=x", "serial": "1", "fingerprint": number.to_string(), "names": ["a.test"],
+                        "not_before": "2026-08-01T00:00:00Z", "not_after": "2026-10-30T00:00:00Z", "key": "ecdsa-p256",
+                        "signature": "ecdsa-sha256", "role": "leaf"}
+                })
+            })
+            .collect();
+        let look = json!({ "endpoint": "a.test:443", "status": "ok", "findings": [], "observations": observations });
+        let look: EndpointReport = serde_json::from_value(look).unwrap();
+
+        let requests = requests(&certificates, &[look], Timestamp::UNIX_EPOCH);
+        let observed = &requests[0].observed;
+        assert_eq!(observed.len(), OBSERVED);
+        assert!(
+            observed[0].revoked && observed[0].fingerprint == "599",
+            "{:?}",
+            observed[0]
+        );
+        assert_eq!(observed[1].fingerprint, "0");
+    }
 
     /// The name that was asked for has another certificate, which says nothing about ours.
     #[test]

@@ -108,13 +108,25 @@ impl Address {
         let retry_after = retry_after.and_then(|value| value.to_str().ok()?.parse().ok());
         let is_busy = status.as_u16() == 429 || status.is_server_error();
         let wait = is_busy.then(|| Duration::from_secs(retry_after.unwrap_or(0)));
-        let answer = response.text().await.unwrap_or_default();
+        let answer = beginning(response).await;
         let refused = Error::Refused {
             status: status.as_u16(),
-            answer: cut_utf16(&printable(&answer), ANSWER),
+            answer: cut_utf16(&printable(&String::from_utf8_lossy(&answer)), ANSWER),
         };
         Err((refused, wait))
     }
+}
+
+/// The first bytes of an answer, which may have no end.
+async fn beginning(mut response: reqwest::Response) -> Vec<u8> {
+    let mut answer = Vec::new();
+    while answer.len() < READ
+        && let Ok(Some(chunk)) = response.chunk().await
+    {
+        answer.extend_from_slice(&chunk);
+    }
+    answer.truncate(READ);
+    answer
 }
 
 impl fmt::Debug for Address {
@@ -147,3 +159,5 @@ const ALTOGETHER: Duration = Duration::from_secs(8);
 const GRACE: Duration = Duration::from_secs(5);
 const WAITS: [Duration; 2] = [Duration::from_millis(300), Duration::from_secs(1)];
 const ANSWER: usize = 200;
+/// Bytes of an answer that are read for it.
+const READ: usize = 4_096;
