@@ -52,6 +52,115 @@ fn the_worst_of_5000_come_first_and_the_rest_is_counted() {
     assert!(notification.contains(" more; s3://bucket/reports/latest.html has them all"));
 }
 
+/// One long reason, or a name with many addresses, took the place of all that was found elsewhere,
+/// and nobody was notified of that again.
+#[test]
+fn one_huge_place_hid_all_others() {
+    let custom = schema(include_str!("schemas/custom-notification.json"));
+    let blocks = schema(include_str!("schemas/block-kit.json"));
+    let places: Vec<_> = (1..=9).map(|n| format!("small-{n}.example:443")).collect();
+    let mut endpoints = vec![huge("a-huge.example:443")];
+    endpoints.extend(places.iter().map(|place| endpoint(place, vec![invalid("it is short")])));
+    let today = report(endpoints);
+
+    // The huge one is new too, and the worst; or it is open since the day before.
+    let yesterday = report(vec![huge("a-huge.example:443")]);
+    let run = Run {
+        outcome: Ok(&yesterday),
+        watchlist: &Watchlist::default(),
+        weekly: false,
+    };
+    let (_, state) = decide(&run, &Memory::Blank, NOW - Duration::hours(10));
+    for (memory, first, count) in [
+        (Memory::Blank, "a-huge.example:443", 10),
+        (Memory::Known(state), "small-1.example:443", 9),
+    ] {
+        let (news, _) = turn(&today, &memory);
+        assert_eq!(news.notices[0].incident.place, Place::Endpoint(first.into()));
+        assert_eq!(news.notices.len(), count);
+        let digest = digest(&news, Some(&today), &Watchlist::default(), &sender(), NOW).unwrap();
+
+        let bodies = sns::bodies(&digest, &sender());
+        assert!(bodies.len() <= sns::LIMIT, "{} bytes", bodies.len());
+        let bodies: Value = serde_json::from_str(&bodies).unwrap();
+        let parsed = |name: &str| serde_json::from_str::<Value>(bodies[name].as_str().unwrap()).unwrap();
+        let (notification, posted, machine) = (parsed("https"), slack::message(&digest, &sender()), parsed("sqs"));
+        valid(&custom, &notification);
+        valid(&blocks, &posted);
+        assert_eq!(machine["notices"].as_array().unwrap().len(), count);
+        assert_eq!(machine["omitted"], 0);
+
+        // A service that takes 8,000 bytes gets the same text as a mail.
+        let short = digest.text(&sender(), 8_000);
+        assert!(short.len() <= 8_000, "{} bytes", short.len());
+        for text in [
+            bodies["email"].as_str().unwrap().to_owned(),
+            short,
+            posted["blocks"].to_string(),
+            notification["content"]["description"].to_string(),
+        ] {
+            let unnamed: Vec<_> = places.iter().filter(|place| !text.contains(*place)).collect();
+            assert!(unnamed.is_empty(), "{unnamed:?} in {text}");
+            assert!(
+                text.contains("a-huge.example:443") && !text.contains("more; "),
+                "{text}"
+            );
+            assert_eq!(text.contains(" and 2990 more)"), count == 10, "{text}");
+            assert_eq!(text.contains("Also open"), count == 9, "{text}");
+            // What a message ends with is not cut off.
+            assert!(text.contains("and that is all"), "{text}");
+        }
+        for place in &places {
+            assert!(machine["notices"].to_string().contains(place), "{place}");
+        }
+    }
+}
+
+/// Ten of them shorten each other, and none is left out as long as there is room for all.
+#[test]
+fn huge_places_share_the_room() {
+    let places: Vec<_> = (1..=10).map(|n| format!("huge-{n}.example:443")).collect();
+    let endpoints = places.iter().map(|place| endpoint(place, vec![invalid(&endless())]));
+    let digest = said(&report(endpoints.collect()), &Watchlist::default()).unwrap();
+    for text in [
+        digest.text(&sender(), 10_000),
+        slack::message(&digest, &sender()).to_string(),
+    ] {
+        let unnamed: Vec<_> = places.iter().filter(|place| !text.contains(*place)).collect();
+        assert!(unnamed.is_empty(), "{unnamed:?} in {text}");
+    }
+    let text = digest.text(&sender(), 4_000);
+    let (shown, omitted) = text.split_once("\n+").expect("not all fit");
+    let omitted: usize = omitted.split(' ').next().unwrap().parse().unwrap();
+    assert_eq!(shown.matches("\nCRITICAL  ").count() + omitted, 10);
+}
+
+/// A place with 3,000 addresses of 3,001 at which something is wrong, for a reason of 100 KB.
+fn huge(name: &str) -> EndpointReport {
+    let mut observations = vec![observation(1, Vec::new())];
+    for n in 0..3_000_u32 {
+        let reason = if n == 0 { endless() } else { "it is short".to_owned() };
+        observations.push(Observation {
+            address: SocketAddr::from(([10, 0, (n / 256) as u8, n as u8], 443)),
+            ..observation(1, vec![invalid(&reason)])
+        });
+    }
+    EndpointReport {
+        observations,
+        ..endpoint(name, vec![invalid("it is short")])
+    }
+}
+
+/// Control characters, each of which is written as five.
+fn endless() -> String {
+    format!("{}, and that is all", "\u{1}".repeat(100_000))
+}
+
+fn invalid(reason: &str) -> Finding {
+    let reason = reason.to_owned();
+    Finding::new(Kind::InvalidChain { reason }, Severity::Critical, NOW)
+}
+
 #[test]
 fn a_certificate_cannot_mention_link_or_move_the_cursor() {
     let subject = "CN=<!channel> <https://evil.example|log in> \u{1b}[2J\u{202e}&";

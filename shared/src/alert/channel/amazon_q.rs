@@ -3,9 +3,10 @@
 use serde_json::{Map, Value, json};
 
 use super::markdown::{escaped, mark, origin, section};
-use crate::alert::digest::message::Digest;
+use crate::alert::digest::message::{COUNTS, Digest};
+use crate::alert::digest::room::fitting;
 use crate::alert::sender::Sender;
-use crate::text::{cut_utf16, utf16_length};
+use crate::text::cut_utf16;
 
 /// The alert as a custom notification. Amazon Q drops silently what does not keep to its schema:
 /// <https://docs.aws.amazon.com/chatbot/latest/adminguide/custom-notifs.html>.
@@ -62,25 +63,24 @@ fn next_steps(digest: &Digest) -> Vec<String> {
 
 /// What a chat shows under the title.
 fn description(digest: &Digest, sender: &Sender) -> String {
-    let tail = format!("\n\n{}", origin(digest, sender));
+    let tail = format!("{GAP}{}", origin(digest, sender));
     let mut text = cut_utf16(&escaped(&digest.summary), DESCRIPTION / 2);
+    let room = |text: &str| DESCRIPTION.saturating_sub(text.len() + tail.len());
 
-    for (index, one) in digest.sections.iter().enumerate() {
-        let section = format!("\n\n{}", section(one, false));
-        if utf16_length(&text) + utf16_length(&section) + utf16_length(&tail) + RESERVE > DESCRIPTION {
-            let more = digest.sections.len() - index;
-            text.push_str(&format!("\n\n+{more} more; {}", escaped(&sender.elsewhere())));
-            break;
-        }
-        text.push_str(&section);
+    let sections = digest.shown(room(&text).saturating_sub(COUNTS), |one, most| {
+        format!("{GAP}{}", section(one, false, most - GAP.len()))
+    });
+    let more = digest.sections.len() - sections.len();
+    text.extend(sections);
+    if more > 0 {
+        text.push_str(&format!("{GAP}+{more} more; {}", escaped(&sender.elsewhere())));
     }
 
-    for note in &digest.notes {
-        let note = format!("\n\n{}", escaped(note));
-        if utf16_length(&text) + utf16_length(&note) + utf16_length(&tail) <= DESCRIPTION {
-            text.push_str(&note);
-        }
-    }
+    let open = digest.also_open(sender, room(&text), escaped);
+    let notes = open.into_iter().chain(digest.notes.iter().map(|note| escaped(note)));
+    let notes = notes.map(|note| format!("{GAP}{note}"));
+    let notes = fitting(notes, room(&text), String::len);
+    text.extend(notes);
     text.push_str(&tail);
     cut_utf16(&text, DESCRIPTION)
 }
@@ -91,5 +91,5 @@ const STEP: usize = 350;
 const STEPS: usize = 8;
 const KEYWORD: usize = 75;
 const CONTEXT: usize = 250;
-/// For the line that counts what is left out.
-const RESERVE: usize = 300;
+/// Between paragraphs.
+const GAP: &str = "\n\n";

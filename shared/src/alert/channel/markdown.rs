@@ -1,27 +1,33 @@
 //! Slack's markdown, which Amazon Q passes on to chats.
 
 use crate::alert::digest::message::{Digest, Section};
+use crate::alert::digest::room::shortened;
 use crate::alert::sender::Sender;
 use crate::finding::Severity;
 
-/// One place with what is wrong there, and what to do about it where the channel has no other field
-/// for that.
-pub(super) fn section(section: &Section, with_steps: bool) -> String {
-    let mut lines = vec![format!(
-        "{} *{}* `{}`",
+/// One place with what is wrong there, in at most so many bytes, and what to do about it where the
+/// channel has no other field for that.
+pub(super) fn section(section: &Section, with_steps: bool, most: usize) -> String {
+    let head = format!(
+        "{} *{}* `{}`\n",
         mark(section.severity),
         section.label(),
         escaped(&section.title)
-    )];
-    for (entry, step) in section.steps() {
-        lines.push(format!("• {} _({})_", escaped(&entry.words()), escaped(&entry.history)));
-        lines.extend(
-            step.filter(|_| with_steps)
-                .map(|step| format!("*What to do:* {}", escaped(step))),
-        );
-    }
-    lines.extend(section.facts.iter().map(|fact| escaped(fact)));
-    lines.join("\n")
+    );
+    let entries = section.steps().map(|(entry, step)| {
+        let step = step
+            .filter(|_| with_steps)
+            .map(|step| format!("*What to do:* {}\n", escaped(step)));
+        format!(
+            "• {} _({})_\n{}",
+            escaped(&entry.words()),
+            escaped(&entry.history),
+            step.unwrap_or_default()
+        )
+    });
+    let facts = section.facts.iter().map(|fact| format!("{}\n", escaped(fact)));
+    let text = shortened(&head, entries.chain(facts).collect(), most);
+    text.trim_end().to_owned()
 }
 
 /// Whose message it is, and where the rest is.

@@ -5,10 +5,11 @@ use thiserror::Error;
 
 use super::markdown::{escaped, mark, origin, section};
 use super::post::{self, Address};
-use crate::alert::digest::message::Digest;
+use crate::alert::digest::message::{COUNTS, Digest};
+use crate::alert::digest::room::fitting;
 use crate::alert::sender::Sender;
 use crate::bucket::store::{self, Store};
-use crate::text::{cut_utf16, utf16_length};
+use crate::text::cut_utf16;
 
 /// The webhook's URL in the bucket: one line of text. Anyone who has the URL can write into the
 /// channel.
@@ -43,21 +44,23 @@ pub fn message(digest: &Digest, sender: &Sender) -> Value {
         block(&escaped(&digest.summary)),
     ];
 
-    let mut room = TOTAL - utf16_length(&digest.summary).min(TEXT);
-    for (index, one) in digest.sections.iter().enumerate() {
-        let text = section(one, true);
-        if index == SECTIONS || utf16_length(&text) > room {
-            let more = digest.sections.len() - index;
-            blocks.push(block(&format!("*+{more} more*; {}", escaped(&sender.elsewhere()))));
-            break;
-        }
-        room -= utf16_length(&text).min(TEXT);
+    let mut room = TOTAL - digest.summary.len().min(TEXT);
+    let mut sections = digest.shown(room - COUNTS, |one, most| section(one, true, most.min(TEXT)));
+    sections.truncate(SECTIONS);
+    for text in &sections {
+        room -= text.len();
         blocks.push(json!({"type": "divider"}));
-        blocks.push(block(&text));
+        blocks.push(block(text));
+    }
+    let more = digest.sections.len() - sections.len();
+    if more > 0 {
+        blocks.push(block(&format!("*+{more} more*; {}", escaped(&sender.elsewhere()))));
     }
 
-    for note in digest.notes.iter().filter(|note| utf16_length(note) <= room) {
-        blocks.push(block(&escaped(note)));
+    let open = digest.also_open(sender, room.min(TEXT), escaped);
+    let notes = open.into_iter().chain(digest.notes.iter().map(|note| escaped(note)));
+    for note in fitting(notes, room, String::len) {
+        blocks.push(block(&note));
     }
     blocks.push(json!({"type": "context", "elements": [text(&origin(digest, sender))]}));
     json!({"text": escaped(&digest.subject), "blocks": blocks})

@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use super::amazon_q::custom_notification;
 use crate::alert::digest::message::{Digest, Entry};
+use crate::alert::digest::room::fitting;
 use crate::alert::sender::Sender;
 use crate::aws::reason;
 use crate::finding::Severity;
@@ -108,17 +109,10 @@ pub struct Document {
 /// The alert for programs, with the text and with as many entries, worst first, as fit into about
 /// `bytes`.
 fn machine(digest: &Digest, sender: &Sender, bytes: usize) -> Document {
-    let mut room = bytes;
-    let mut shown = Vec::new();
     let entries = digest.sections.iter().flat_map(|section| &section.entries);
-    for entry in entries.clone() {
-        let size = json!(entry).to_string().len();
-        if size > room {
-            break;
-        }
-        room -= size;
-        shown.push(entry.clone());
-    }
+    // There may be thousands; these are enough to fill it.
+    let shown = entries.clone().take(bytes / SHORTEST);
+    let shown = fitting(shown, bytes, |entry| json!(entry).to_string().len());
 
     Document {
         schema: SCHEMA,
@@ -131,7 +125,7 @@ fn machine(digest: &Digest, sender: &Sender, bytes: usize) -> Document {
         incident: digest.thread.clone(),
         report: sender.report(),
         omitted: entries.count() - shown.len(),
-        notices: shown,
+        notices: shown.into_iter().cloned().collect(),
         text: digest.text(sender, bytes),
     }
 }
@@ -143,3 +137,5 @@ const SCHEMA: &str = "neverlapse.alert/1";
 /// The text travels four times in one JSON, twice of that within another.
 const TEXT: usize = 60_000;
 const SMALLEST: usize = 4_000;
+/// Hardly an entry is shorter in JSON.
+const SHORTEST: usize = 200;

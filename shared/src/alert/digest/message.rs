@@ -5,11 +5,12 @@ use std::fmt::Write;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::room::{LEAST, excerpt, fitting, share, shortened};
 use crate::alert::incident::Place;
 use crate::alert::news::Change;
 use crate::alert::sender::{SUBJECT_LENGTH, Sender};
 use crate::finding::{Code, Severity};
-use crate::text::{cut_bytes, printable, sha256};
+use crate::text::{cut_bytes, sha256};
 use crate::timestamp::Timestamp;
 
 /// One message, before it takes the form that a channel wants.
@@ -23,7 +24,9 @@ pub struct Digest {
     pub summary: String,
     /// One per place, worst first.
     pub sections: Vec<Section>,
-    /// What stands under them.
+    /// What else is open, and was reported before: a line each, worst first.
+    pub open: Vec<String>,
+    /// What stands at the end.
     pub notes: Vec<String>,
     /// Names the incident: messages with the same one belong together.
     pub thread: String,
@@ -58,8 +61,10 @@ pub struct Entry {
     pub severity: Severity,
     /// In words.
     pub message: String,
-    /// Where exactly; none if it is all of the place.
+    /// Where exactly, or the first of many; none if it is all of the place.
     pub addresses: Vec<String>,
+    /// How many more addresses there are.
+    pub more_addresses: usize,
     /// First seen.
     pub since: Timestamp,
     /// The end of the certificate that is, or was, about to expire.
@@ -91,6 +96,7 @@ impl Digest {
             severity,
             summary: text.trim_end().to_owned(),
             sections: Vec::new(),
+            open: Vec::new(),
             notes: Vec::new(),
             at: now,
         }
@@ -112,48 +118,94 @@ impl Digest {
     /// Where people look up the codes in brackets, by the example of the worst.
     pub(in crate::alert) fn manual(&self) -> Option<String> {
         let worst = self.sections.first()?.entries.first()?;
-        Some(format!("More on a code in brackets: {}", worst.code.entry()))
+        Some(format!(
+            "More on a code in brackets: {}",
+            excerpt(&worst.code.entry(), NAME)
+        ))
     }
 
     /// As plain text of at most `bytes`, worst first; what does not fit is counted.
     pub fn text(&self, sender: &Sender, bytes: usize) -> String {
         // The end is written first, so that room is left for it.
-        let mut tail = String::new();
+        let mut end = String::new();
         for note in &self.notes {
-            let _ = write!(tail, "\n{note}\n");
+            let _ = write!(end, "\n{note}\n");
         }
         let manual = self.manual().map(|manual| format!("{manual}\n")).unwrap_or_default();
-        let _ = write!(tail, "\n-- \n{manual}{}", sender.signature());
+        let _ = write!(end, "\n-- \n{manual}{}", sender.signature());
+        let end = cut_bytes(&end, bytes / 2);
 
         let mut text = format!("{}\n", cut_bytes(&self.summary, bytes / 2));
-        for (index, section) in self.sections.iter().enumerate() {
-            let section = section.text();
-            if text.len() + section.len() + tail.len() + RESERVE > bytes {
-                let more = self.sections.len() - index;
-                let _ = write!(text, "\n+{more} more; {}\n", sender.elsewhere());
-                break;
-            }
-            text.push_str(&section);
+        let room = |text: &str| bytes.saturating_sub(text.len() + end.len());
+        let sections = self.shown(room(&text).saturating_sub(COUNTS), Section::text);
+        let more = self.sections.len() - sections.len();
+        text.extend(sections);
+        if more > 0 {
+            let _ = write!(text, "\n+{more} more; {}\n", sender.elsewhere());
         }
-        text.push_str(cut_bytes(&tail, bytes / 2));
+
+        if let Some(open) = self.also_open(sender, room(&text), str::to_owned) {
+            let _ = write!(text, "\n{open}\n");
+        }
+        text.push_str(end);
         text
+    }
+
+    /// The sections that fit into `room`, each in the `form` of a channel, which takes the most bytes
+    /// that a section may have.
+    pub(in crate::alert) fn shown(&self, room: usize, form: impl Fn(&Section, usize) -> String) -> Vec<String> {
+        // There may be thousands; these are enough to fill it.
+        let sections = &self.sections[..self.sections.len().min(room / SHORTEST)];
+        let whole: Vec<_> = sections.iter().map(|section| form(section, usize::MAX)).collect();
+        let longest = share(whole.iter().map(String::len).collect(), room).max(LEAST);
+        let forms = sections.iter().zip(whole).map(|(section, whole)| {
+            if whole.len() <= longest {
+                whole
+            } else {
+                form(section, longest)
+            }
+        });
+        fitting(forms, room, String::len)
+    }
+
+    /// What else is open, as much as fits into the `room` that the news leaves; the rest is counted.
+    pub(in crate::alert) fn also_open(
+        &self,
+        sender: &Sender,
+        room: usize,
+        form: impl Fn(&str) -> String,
+    ) -> Option<String> {
+        if self.open.is_empty() {
+            return None;
+        }
+        let lines = self.open.iter().take(ALSO_OPEN);
+        let lines = lines.map(|line| format!("\n  {}", form(line)));
+        let lines = fitting(lines, room.saturating_sub(COUNTS / 2), String::len);
+
+        let mut text = format!("Also open, and reported before:{}", lines.concat());
+        let more = self.open.len() - lines.len();
+        if more > 0 {
+            let _ = write!(text, "\n  +{more} more; {}", form(&sender.elsewhere()));
+        }
+        Some(text)
     }
 }
 
 impl Section {
     /// As plain text, with an empty line before it.
-    fn text(&self) -> String {
-        let mut text = format!("\n{}  {}\n", self.label(), self.title);
-        for (entry, step) in self.steps() {
-            let _ = writeln!(text, "  - {}\n    {}", entry.words(), entry.history);
-            if let Some(step) = step {
-                let _ = writeln!(text, "    What to do: {step}");
-            }
-        }
-        for fact in &self.facts {
-            let _ = writeln!(text, "  {fact}");
-        }
-        text
+    fn text(&self, most: usize) -> String {
+        let head = format!("\n{}  {}\n", self.label(), self.title);
+        let entries = self.steps().map(|(entry, step)| {
+            let step = step.map(|step| format!("    What to do: {step}\n"));
+            format!(
+                "  - {}\n    {}\n{}",
+                entry.words(),
+                entry.history,
+                step.unwrap_or_default()
+            )
+        });
+        let facts = self.facts.iter().map(|fact| format!("  {fact}\n"));
+        shortened(&head, entries.chain(facts).collect(), most)
     }
 
     /// The severity in capitals, or that the place was taken out of the inventory.
@@ -166,13 +218,14 @@ impl Section {
         }
     }
 
-    /// Each entry with what to do about it. What helps several entries is named at the last of
-    /// them.
+    /// Each entry with what to do about it. What helps several entries is named at the first of
+    /// them, which is left out last.
     pub(in crate::alert) fn steps(&self) -> impl Iterator<Item = (&Entry, Option<&str>)> {
         self.entries.iter().enumerate().map(|(index, entry)| {
             let step = entry.next_step.as_deref();
-            let is_named_later = (self.entries[index + 1..].iter()).any(|later| later.next_step == entry.next_step);
-            (entry, step.filter(|_| !is_named_later))
+            let mut earlier = self.entries[..index].iter();
+            let is_named = earlier.any(|earlier| earlier.next_step == entry.next_step);
+            (entry, step.filter(|_| !is_named))
         })
     }
 }
@@ -180,10 +233,12 @@ impl Section {
 impl Entry {
     /// What is wrong, and where, with the code to look it up by.
     pub fn words(&self) -> String {
-        let code = printable(self.code.as_str());
-        match self.addresses.as_slice() {
-            [] => format!("{} [{code}]", self.message),
-            addresses => format!("{} (at {}) [{code}]", self.message, addresses.join(", ")),
+        let code = excerpt(self.code.as_str(), NAME);
+        let addresses = self.addresses.join(", ");
+        match (addresses.as_str(), self.more_addresses) {
+            ("", _) => format!("{} [{code}]", self.message),
+            (addresses, 0) => format!("{} (at {addresses}) [{code}]", self.message),
+            (addresses, more) => format!("{} (at {addresses} and {more} more) [{code}]", self.message),
         }
     }
 }
@@ -198,5 +253,11 @@ pub(super) fn ascii(text: &str) -> String {
 
 /// What stands in place of a severity where nothing is watched any more: it is not "ok".
 pub(super) const REMOVED: &str = "REMOVED";
-/// For the line that counts what is left out.
-const RESERVE: usize = 200;
+/// How many characters of a name are written. A DNS name has at most 253.
+pub(super) const NAME: usize = 300;
+/// For the two lines that count what is left out.
+pub(in crate::alert) const COUNTS: usize = 400;
+/// No section is shorter.
+const SHORTEST: usize = 50;
+/// How many incidents are named that were reported before.
+const ALSO_OPEN: usize = 10;

@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write;
+use std::net::SocketAddr;
 
-use super::message::{Digest, Entry, REMOVED, Section, ascii};
+use super::message::{Digest, Entry, NAME, REMOVED, Section, ascii};
+use super::room::excerpt;
 use super::wording::{Managed, advice, in_short, resolution, sentence};
 use crate::alert::incident::{Incident, Place};
 use crate::alert::news::{Change, News, Notice};
@@ -13,7 +15,7 @@ use crate::alert::watchlist::Watchlist;
 use crate::certificate::common_name;
 use crate::finding::{Code, Severity, Span};
 use crate::report::{CertificateReport, Counts, EndpointReport, InstanceStage, Left, Report};
-use crate::text::{printable, some_of};
+use crate::text::some_of;
 use crate::timestamp::Timestamp;
 
 /// Puts the news of a run into words, if there are any. A run that failed has no report.
@@ -41,12 +43,14 @@ pub fn digest(
         None => words.all_fine(),
     };
 
+    let ipv6 = words.seen.as_ref().filter(|_| news.lacks_ipv6).map(lack_of_ipv6);
     Some(Digest {
         subject: ascii(&subject),
         severity: worst.map_or(Severity::Ok, severity),
         summary: words.summary(news),
         sections: words.sections(&news.notices),
-        notes: words.notes(news),
+        open: news.open.iter().map(|notice| line(&notice.incident)).collect(),
+        notes: ipv6.into_iter().collect(),
         thread: worst.map_or_else(|| "all-fine".to_owned(), |notice| notice.incident.thread()),
         at: now,
     })
@@ -56,14 +60,15 @@ pub fn digest(
 /// it was in an earlier message, or the incident goes on as part of another one.
 pub fn closing(unclosed: &BTreeMap<String, Incident>) -> Vec<Entry> {
     let entries = unclosed.iter().map(|(key, incident)| {
-        let place = printable(&incident.place.to_string());
+        let place = excerpt(&incident.place.to_string(), NAME);
         Entry {
             change: Change::Resolved,
             place: incident.place.clone(),
             code: incident.code.clone(),
             severity: incident.severity,
-            message: format!("no longer open; it was: {}", printable(&sentence(incident))),
+            message: format!("no longer open; it was: {}", excerpt(&sentence(incident), MESSAGE)),
             addresses: Vec::new(),
+            more_addresses: 0,
             since: incident.since,
             not_after: incident.not_after,
             renewed_until: None,
@@ -160,6 +165,7 @@ impl Words<'_> {
             && let Some((endpoint, end)) = self.soonest()
         {
             let left = Span(end - self.now);
+            let endpoint = excerpt(endpoint, NAME);
             let _ = write!(summary, "\n\nThe next to expire is {endpoint}, in {left}, on {end}.");
         }
         summary
@@ -189,15 +195,16 @@ impl Words<'_> {
     fn title(&self, place: &Place) -> String {
         let unicode = self.endpoint(place).and_then(|endpoint| endpoint.unicode.as_deref());
         match unicode {
-            Some(unicode) => format!("{} ({})", printable(&place.to_string()), printable(unicode)),
-            None => printable(&place.to_string()),
+            Some(unicode) => format!("{} ({})", excerpt(&place.to_string(), NAME), excerpt(unicode, NAME)),
+            None => excerpt(&place.to_string(), NAME),
         }
     }
 
     fn entry(&self, notice: &Notice) -> Entry {
         let Notice { change, incident, .. } = notice;
         let renewed = self.renewed(incident);
-        let message = printable(&sentence(incident));
+        let addresses = self.addresses(incident);
+        let message = excerpt(&sentence(incident), MESSAGE);
         let message = match (change, renewed) {
             (Change::Appeared | Change::Worsened | Change::Reminder, _) => message,
             (Change::NoLongerWatched, _) => format!("no longer watched; this was open: {message}"),
@@ -211,11 +218,12 @@ impl Words<'_> {
             code: incident.code.clone(),
             severity: incident.severity,
             message,
-            addresses: self.addresses(incident),
+            addresses: addresses.iter().take(ADDRESSES).map(ToString::to_string).collect(),
+            more_addresses: addresses.len().saturating_sub(ADDRESSES),
             since: incident.since,
             not_after: incident.not_after,
             renewed_until: renewed.filter(|_| *change == Change::Resolved),
-            next_step: change.is_firing().then(|| printable(&self.next_step(incident))),
+            next_step: change.is_firing().then(|| excerpt(&self.next_step(incident), MESSAGE)),
             incident: notice.key(),
             history: self.history(notice),
             subject: ascii(&self.headline(notice, "")),
@@ -235,19 +243,19 @@ impl Words<'_> {
     }
 
     /// Where exactly, unless it is everywhere.
-    fn addresses(&self, incident: &Incident) -> Vec<String> {
+    fn addresses<'i>(&self, incident: &'i Incident) -> &'i [SocketAddr] {
         let count = incident.addresses.len();
         // What is wrong with a managed certificate at an address names that itself.
         if count == 1 && matches!(incident.place, Place::Certificate(_)) {
-            return Vec::new();
+            return &[];
         }
         let all = self
             .endpoint(&incident.place)
             .map_or(0, |endpoint| endpoint.observations.len());
         if all > 1 && count == all {
-            return Vec::new();
+            return &[];
         }
-        incident.addresses.iter().map(ToString::to_string).collect()
+        &incident.addresses
     }
 
     /// Until when the certificate is valid that is served now instead of the one that the incident
@@ -283,7 +291,7 @@ impl Words<'_> {
             let certificate = self.certificate(name);
             facts.extend(certificate.map(|certificate| self.delivery_summary(certificate)));
         }
-        facts.iter().map(|fact| printable(fact)).collect()
+        facts.iter().map(|fact| excerpt(fact, MESSAGE)).collect()
     }
 
     /// How long the current version of a managed certificate lasts, and how far it is.
@@ -373,36 +381,6 @@ impl Words<'_> {
         }
     }
 
-    fn notes(&self, news: &News) -> Vec<String> {
-        let ipv6 = self.seen.as_ref().filter(|_| news.lacks_ipv6).map(lack_of_ipv6);
-        self.also_open(news).into_iter().chain(ipv6).collect()
-    }
-
-    /// What else is open.
-    fn also_open(&self, news: &News) -> Option<String> {
-        if news.open.is_empty() {
-            return None;
-        }
-
-        let mut note = "Also open, and reported before:".to_owned();
-        for Notice { incident, .. } in news.open.iter().take(ALSO_OPEN) {
-            let severity = incident.severity.to_string().to_uppercase();
-            let message = printable(&sentence(incident));
-            let _ = write!(
-                note,
-                "\n  {severity}  {}: {message} [{}]",
-                printable(&incident.place.to_string()),
-                incident.code
-            );
-        }
-
-        if news.open.len() > ALSO_OPEN {
-            let more = news.open.len() - ALSO_OPEN;
-            let _ = write!(note, "\n  +{more} more; {}", self.sender.elsewhere());
-        }
-        Some(note)
-    }
-
     /// The endpoint that expires next.
     fn soonest(&self) -> Option<(&str, Timestamp)> {
         let endpoints = self.report()?.endpoints.iter();
@@ -422,6 +400,17 @@ impl Words<'_> {
     fn certificate(&self, name: &str) -> Option<&CertificateReport> {
         self.seen.as_ref()?.certificate(name)
     }
+}
+
+/// An incident that is open, and was reported before.
+fn line(incident: &Incident) -> String {
+    let severity = incident.severity.to_string().to_uppercase();
+    let place = excerpt(&incident.place.to_string(), NAME);
+    let message = excerpt(&sentence(incident), SHORT);
+    format!(
+        "{severity}  {place}: {message} [{}]",
+        excerpt(incident.code.as_str(), NAME)
+    )
 }
 
 /// How many places besides the worst one's are alike: firing, or resolved.
@@ -450,7 +439,7 @@ fn served(endpoint: &EndpointReport, says_end: bool) -> Option<String> {
     let end = endpoint.not_after.filter(|_| !says_end);
     let end = end.map(|end| format!("valid until {end}"));
     let issuer = endpoint.leaf().map(|leaf| common_name(&leaf.issuer));
-    let issuer = issuer.map(|issuer| format!("issued by {}", printable(&issuer)));
+    let issuer = issuer.map(|issuer| format!("issued by {issuer}"));
 
     let known: Vec<_> = [end, issuer].into_iter().flatten().collect();
     (!known.is_empty()).then(|| format!("The certificate is {}.", known.join(", ")))
@@ -483,11 +472,11 @@ fn is_renewed(certificate: &CertificateReport, endpoint: &EndpointReport) -> boo
 
 /// Where IPv6 is not checked, and what to do if it should be.
 fn lack_of_ipv6(seen: &RunIndex<'_>) -> String {
-    let endpoints = seen.without_ipv6();
+    let endpoints = some_of(seen.without_ipv6(), WITHOUT_IPV6);
     format!(
         "IPv6 is not checked at {}: this network has none. If the functions are to use IPv6, give them subnets that have \
          it (parameters SubnetIds and Ipv6InSubnets). This is said once.",
-        some_of(&endpoints, ALSO_OPEN)
+        excerpt(&endpoints, MESSAGE)
     )
 }
 
@@ -504,4 +493,11 @@ fn in_words(counts: Counts) -> String {
     }
 }
 
-const ALSO_OPEN: usize = 10;
+/// How many characters of a message are written.
+const MESSAGE: usize = 1_000;
+/// The same of one that was reported before.
+const SHORT: usize = 300;
+/// How many addresses of an incident are named.
+const ADDRESSES: usize = 10;
+/// How many endpoints are named whose IPv6 is not checked.
+const WITHOUT_IPV6: usize = 10;
