@@ -5,7 +5,7 @@ use std::io::{self, stdin};
 
 use anyhow::{Context, Result, bail};
 use neverlapse::aws;
-use neverlapse::bucket::store::{INVENTORY, Store};
+use neverlapse::bucket::store::{INVENTORY, LONGEST_INVENTORY, Store};
 
 /// An inventory as it is written.
 pub(crate) struct Text {
@@ -40,7 +40,7 @@ async fn fetch(place: &str) -> Result<Text> {
 
     let key = if key.is_empty() { INVENTORY } else { key };
     let store = Store::new(aws_sdk_s3::Client::new(&aws::config().await?), bucket);
-    match store.text(key).await? {
+    match store.text(key, LONGEST_INVENTORY).await? {
         Some(text) => Ok(Text {
             text,
             store: Some(store),

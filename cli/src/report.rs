@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use neverlapse::aws;
-use neverlapse::bucket::document;
+use neverlapse::bucket::document::{self, Document};
 use neverlapse::bucket::store::{LATEST_JSON, LATEST_PAGE, Store};
 use neverlapse::report::page::page;
 use neverlapse::report::{Report, SCHEMA};
@@ -89,7 +89,7 @@ async fn fetch(arguments: &Arguments) -> Result<Vec<u8>> {
         Format::Json => LATEST_JSON,
     };
 
-    match store.object(key).await? {
+    match store.object(key, Report::LONGEST).await? {
         Some(object) => Ok(object),
         None => bail!(
             "there is no s3://{}/{key} yet; the probe writes it at the end of a run over the whole inventory",

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use neverlapse::bucket::document;
+use neverlapse::bucket::document::{self, Document};
 use neverlapse::bucket::store::{self, Expecting, Object};
 use neverlapse::bucket::version::{Current, MANIFEST, Manifest, current_key, file_key, versions_prefix};
 use neverlapse::renewal::planned;
@@ -108,7 +108,7 @@ async fn pointer(stack: &Stack, current: &Current, version: &str, now: Timestamp
     let key = file_key(&current.facts.name, version, MANIFEST);
     let written = stack
         .store
-        .object(&key)
+        .object(&key, Manifest::LONGEST)
         .await?
         .with_context(|| format!("there is no {key}"))?;
     let manifest: Manifest = document::read(&written).with_context(|| format!("{key} cannot be read"))?;

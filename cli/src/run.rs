@@ -45,9 +45,23 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
         eprintln!("warning: not checked before the deadline: {}", printable(&endpoints));
     }
     print(&report, &answer, arguments.format)?;
-    if report.omitted > 0 {
-        let omitted = counted(report.omitted as u64, "endpoint does", "endpoints do");
-        eprintln!("note: {omitted} not fit into the answer; `neverlapse report` has them all");
+    for (omitted, one, many) in [
+        (report.omitted, "endpoint does", "endpoints do"),
+        (
+            report.omitted_not_reached,
+            "unchecked endpoint does",
+            "unchecked endpoints do",
+        ),
+        (
+            report.omitted_problems,
+            "error in the inventory does",
+            "errors in the inventory do",
+        ),
+    ] {
+        if omitted > 0 {
+            let omitted = counted(omitted as u64, one, many);
+            eprintln!("note: {omitted} not fit into the answer; `neverlapse report` has them all");
+        }
     }
     Ok(report.status().exit_code())
 }
@@ -99,7 +113,7 @@ fn print(report: &Report, answer: &str, format: Format) -> Result<()> {
                 counts: report.counts,
                 began: report.started_at,
                 ended: report.finished_at,
-                problem_count: report.problems.len() as u64,
+                problem_count: (report.problems.len() + report.omitted_problems) as u64,
                 problems: report.problems.iter().map(ToString::to_string).collect(),
             })?;
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use neverlapse::bucket::receipt::{self, Receipt, Stage};
-use neverlapse::bucket::store::{Expecting, Object, Store};
+use neverlapse::bucket::store::{Expecting, LONGEST_FILE, Object, Store};
 use neverlapse::bucket::version::{Current, current_key};
 use neverlapse::timestamp::Timestamp;
 use neverlapse_tests::depot::Depot;
@@ -230,7 +230,7 @@ async fn an_instance_cannot_write_as_another_nor_read_what_is_not_its_own() {
         "accounts/letsencrypt/account.json",
         "certificates/other.test/current.json",
     ] {
-        let read = own.object(key).await;
+        let read = own.object(key, LONGEST_FILE).await;
         assert!(read.is_err_and(|error| error.is_denied()), "{key}");
     }
     own.put(&of(&instance.session.user_id), receipt(), Expecting::Anything)

@@ -74,7 +74,7 @@ fuzz_target!(|data: &[u8]| -> Corpus {
     let _ = decision.to_string();
     if let Some(current) = current {
         made_at(&current.facts.version);
-        report.certificates.push(not_renewed(current, false, NOW));
+        report.certificates.push(not_renewed(&current.facts, false, NOW));
     }
     if let Some(renewal) = renewal {
         let again = RenewalFailure::next(renewal.failure.as_ref(), String::new(), None, NOW);

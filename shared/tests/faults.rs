@@ -15,7 +15,7 @@ use aws_sdk_s3::config::{Credentials, SharedCredentialsProvider};
 use futures::{StreamExt as _, stream};
 use neverlapse::alert::{Digest, Sender, Topic};
 use neverlapse::aws;
-use neverlapse::bucket::store::{Expecting, Object, Store};
+use neverlapse::bucket::store::{Expecting, LONGEST_FILE, Object, Store};
 use neverlapse::finding::Severity;
 use neverlapse::timestamp::Timestamp;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -187,7 +187,7 @@ async fn perform(call: Call, store: &Store, config: &SdkConfig, cell: &RetryPart
     match call {
         Call::Read => {
             let read = store
-                .object(READ)
+                .object(READ, LONGEST_FILE)
                 .await
                 .map_err(|error| error.to_string().replace(READ, KEY))?;
             assert_eq!(read.as_deref(), Some(OLD), "what was read is whole");

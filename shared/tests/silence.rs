@@ -379,7 +379,7 @@ fn an_entry_that_was_deleted_ended_renewals_in_silence() {
         let mut memory = world.memory.clone();
         let without = |now| {
             let mut report = Report::new(now, now, vec![look("b.test:443", "1 fine")]);
-            report.certificates = vec![delivery::not_renewed(&current, missing, now)];
+            report.certificates = vec![delivery::not_renewed(&current.facts, missing, now)];
             report
         };
         let now = START + Duration::hours(2);

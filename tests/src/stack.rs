@@ -252,7 +252,7 @@ impl Stack {
     /// An object's text, if it is there.
     pub async fn get(&self, key: &str) -> Result<Option<String>> {
         let store = neverlapse::bucket::store::Store::new(aws_sdk_s3::Client::new(&self.config), &self.bucket);
-        Ok(store.text(key).await?)
+        Ok(store.text(key, neverlapse::bucket::store::LONGEST_INVENTORY).await?)
     }
 
     /// Removes an object.

@@ -138,7 +138,7 @@ async fn examine_certificate(
         let Some(instance) = receipt::instance(name, key) else {
             continue;
         };
-        match store.object_within(key, receipt::LONGEST).await {
+        match store.object(key, receipt::LONGEST).await {
             Ok(json) => lines.extend(of_receipt(
                 &about,
                 name,

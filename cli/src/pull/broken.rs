@@ -40,7 +40,7 @@ impl<'a> Broken<'a> {
         let mut state = self.state.clone();
         if state.seen.is_none()
             && let Ok(Fresh::Changed(tagged)) = self.source.fresh(&current_key(&self.wanted.name), None).await
-            && let Ok(current) = understood(&tagged.value)
+            && let Ok(current) = understood(&tagged.value, &self.wanted.name)
         {
             state.seen = Some(Shown {
                 source: self.source.to_string(),

@@ -10,7 +10,7 @@
 use std::fs::{File, Permissions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -421,6 +421,26 @@ fn read_whole(folder: impl AsFd, name: &str) -> Result<FoundFile, String> {
     })
 }
 
+/// Reads a file of at most so many bytes that somebody else may have put there, also through a
+/// symlink. Only a regular file is read: a pipe would block the run, and a device fill the memory.
+pub(crate) fn read_file(path: &Path, longest: u64) -> io::Result<Vec<u8>> {
+    let file = File::options()
+        .read(true)
+        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+
+    let mut content = Vec::new();
+    // What its size is said to be is not what comes out of every file.
+    file.take(longest + 1).read_to_end(&mut content)?;
+    if content.len() as u64 > longest {
+        return Err(io::Error::other(format!("it has more than {longest} bytes")));
+    }
+    Ok(content)
+}
+
 fn access(found: &Stat) -> Access {
     Access {
         owner: found.st_uid,
@@ -518,7 +538,7 @@ fn cannot_open(name: &str) -> String {
     format!("cannot open {name}/ (a symlink in its place is refused)")
 }
 
-fn ignore_missing(result: Result<(), Errno>) -> Result<(), Errno> {
+pub(crate) fn ignore_missing(result: Result<(), Errno>) -> Result<(), Errno> {
     match result {
         Err(Errno::NOENT) => Ok(()),
         result => result,

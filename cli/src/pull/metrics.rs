@@ -11,6 +11,7 @@ use neverlapse::bucket::receipt::Receipt;
 use neverlapse::finding::Severity;
 use neverlapse::timestamp::Timestamp;
 
+use super::folder::read_file;
 use super::guard::NOFOLLOW;
 use crate::check::prometheus::{describe, sample};
 
@@ -23,9 +24,10 @@ pub(crate) struct Ending {
 
 /// Writes the file so that a reader finds the old or the new one.
 pub(crate) fn write(path: &Path, endings: &[Ending], now: Timestamp) -> Result<()> {
-    let before = fs::read_to_string(path).unwrap_or_default();
+    let before = read_file(path, LONGEST).unwrap_or_default();
+    let before = successes(&String::from_utf8_lossy(&before));
     let mut text = Vec::new();
-    print(&mut text, endings, &successes(&before), now)
+    print(&mut text, endings, &before, now)
         .and_then(|()| replace(path, &text))
         .with_context(|| format!("cannot write metrics_file = {:?}", path.display().to_string()))
 }
@@ -114,11 +116,17 @@ fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
 }
 
 const SUCCESS: &str = "neverlapse_pull_success_timestamp_seconds";
+/// For a certificate it has some hundred bytes.
+const LONGEST: u64 = 1 << 20;
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+    use std::thread;
+
     use neverlapse::bucket::receipt::Stage;
     use neverlapse::timestamp;
+    use rustix::fs::{CWD, Mode, mkfifoat};
 
     use super::*;
 
@@ -172,5 +180,24 @@ mod tests {
         );
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o7777, 0o644);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_pipe_in_its_place_was_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let [pipe, file] = ["pipe", "neverlapse.prom"].map(|name| folder.path().join(name));
+        mkfifoat(CWD, &pipe, Mode::RWXU).unwrap();
+        symlink(&pipe, &file).unwrap();
+        let line = format!("{SUCCESS}{{certificate=\"a\"}} 5\n");
+        // It waits for a reader, who would wait for ever without it.
+        thread::spawn(move || fs::write(pipe, line));
+
+        let endings = [Ending {
+            severity: Severity::Warning,
+            receipt: Some(receipt("a", Stage::Failed)),
+        }];
+        super::write(&file, &endings, NOON).unwrap();
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(text.contains("stage=\"failed\"") && !text.contains("} 5\n"), "{text}");
     }
 }

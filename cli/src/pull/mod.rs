@@ -263,7 +263,7 @@ impl<'a> Run<'a> {
         let mut broken = Vec::new();
 
         for wanted in &self.config.certificates {
-            match Work::open(self.config, wanted, self.source, self.errand, now) {
+            match Work::open(self.config, wanted, self.source, self.errand, self.budget, now) {
                 Ok(work) => works.push(work),
                 Err(error) => broken.push(*error),
             }

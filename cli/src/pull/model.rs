@@ -338,7 +338,8 @@ impl<'l> Host<'l> {
             is_at_once: false,
         };
         let wanted = &self.config.certificates[0];
-        let Ok(work) = Work::open(&self.config, wanted, source, errand, self.now) else {
+        let budget = Budget::of_run();
+        let Ok(work) = Work::open(&self.config, wanted, source, errand, budget, self.now) else {
             panic!("it cannot be opened");
         };
         let mut prepared = prepare(work).await;
@@ -346,7 +347,6 @@ impl<'l> Host<'l> {
             return;
         }
 
-        let budget = Budget::of_run();
         let mut failures = Failures::new();
         if prepared.plan == Plan::Install {
             let work = &mut prepared.work;

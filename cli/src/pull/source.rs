@@ -1,19 +1,22 @@
 //! Where versions come from and receipts go: the bucket, or a folder that is laid out like it.
 
 use std::fmt;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use neverlapse::bucket::document;
-use neverlapse::bucket::store::{self, Expecting, Fresh, Object, Store, Tagged};
+use neverlapse::bucket::store::{self, Expecting, Fresh, LONGEST_FILE, Object, Store, Tagged};
 use neverlapse::bucket::version::Current;
-use neverlapse::name;
 use neverlapse::text::sha256;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, mkdirat, openat, renameat, unlinkat};
+use rustix::io::Errno;
 
 use super::config::Config;
+use super::folder::{ignore_missing, read_file};
+use super::guard::FOLDER;
 use super::instance::{Identity, Machine};
 
 /// Only `certificates/{name}/*` of what is configured is read, and only this instance's receipts
@@ -54,7 +57,7 @@ impl Source {
     /// An object, unless it is still what the caller has.
     pub(crate) async fn fresh(&self, key: &str, known: Option<&str>) -> Result<Fresh> {
         let folder = match self {
-            Self::Bucket(store) => return Ok(store.tagged_unless(key, known).await?),
+            Self::Bucket(store) => return Ok(store.tagged_unless(key, known, LONGEST_FILE).await?),
             Self::Folder(folder) => folder,
         };
 
@@ -74,7 +77,7 @@ impl Source {
     /// An object that must be there.
     pub(crate) async fn object(&self, key: &str) -> Result<Vec<u8>> {
         let object = match self {
-            Self::Bucket(store) => store.object(key).await?,
+            Self::Bucket(store) => store.object(key, LONGEST_FILE).await?,
             Self::Folder(folder) => read(folder, key)?,
         };
         object.with_context(|| format!("{self} has no {key}, although current.json names it"))
@@ -92,8 +95,7 @@ impl Source {
                 // Never created: an empty folder in the place of a medium that is not there would
                 // look like one.
                 fs::metadata(folder).with_context(|| format!("cannot write to {}", folder.display()))?;
-                let path = folder.join(key);
-                write(&path, &body).with_context(|| format!("cannot write {}", path.display()))
+                write(folder, key, &body).with_context(|| format!("cannot write {}", folder.join(key).display()))
             }
         }
     }
@@ -105,10 +107,9 @@ impl Source {
             Self::Folder(folder) => folder,
         };
 
-        let path = folder.join(key);
-        match fs::remove_file(&path) {
+        match remove(folder, key) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
-                Err(error).with_context(|| format!("cannot remove {}", path.display()))
+                Err(error).with_context(|| format!("cannot remove {}", folder.join(key).display()))
             }
             _ => Ok(()),
         }
@@ -140,50 +141,150 @@ pub(crate) fn is_denied(error: &anyhow::Error) -> bool {
 
 fn read(folder: &Path, key: &str) -> Result<Option<Vec<u8>>> {
     let path = folder.join(key);
-    match fs::metadata(&path) {
-        Ok(found) if found.len() > LONGEST => bail!(
-            "{} has {} bytes (expected at most {LONGEST})",
-            path.display(),
-            found.len()
-        ),
-        Ok(_) => Ok(Some(
-            fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?,
-        )),
+    match read_file(&path, LONGEST_FILE) {
+        Ok(content) => Ok(Some(content)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
     }
 }
 
-/// Writes a file so that a reader finds the old or the new one.
-fn write(path: &Path, body: &[u8]) -> io::Result<()> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
-    }
+/// Writes an object so that a reader finds the old or the new one.
+fn write(folder: &Path, key: &str, body: &[u8]) -> io::Result<()> {
+    let (folder, name) = enter(folder, key, true)?;
+    let new = Path::new(name).with_extension("new");
 
-    let temporary = path.with_extension("new");
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o644)
-        .open(&temporary)?;
+    ignore_missing(unlinkat(&folder, &new, AtFlags::empty()))?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut file = File::from(openat(&folder, &new, flags, Mode::from_raw_mode(0o644))?);
     file.write_all(body)?;
     file.sync_all()?;
 
-    fs::rename(temporary, path)
+    Ok(renameat(&folder, &new, &folder, name)?)
 }
 
-/// A `current.json`, if this client knows its format and can have a folder for it.
-pub(super) fn understood(json: &[u8]) -> Result<Current, String> {
-    let current: Current = document::read(json).map_err(|error| error.to_string())?;
-    if !name::is_folder(&current.facts.version) {
-        return Err(format!("version {:?} cannot be a folder", current.facts.version));
+fn remove(folder: &Path, key: &str) -> io::Result<()> {
+    let (folder, name) = enter(folder, key, false)?;
+    Ok(unlinkat(folder, name, AtFlags::empty())?)
+}
+
+/// Opens the folder that an object is in, and answers with the object's name there. No symlink is
+/// followed: somebody else may write to the medium, and root must not write elsewhere for them.
+fn enter<'k>(folder: &Path, key: &'k str, is_created: bool) -> io::Result<(OwnedFd, &'k str)> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut opened = openat(CWD, folder, flags, Mode::empty())?;
+    let mut name = key;
+
+    while let Some((inner, rest)) = name.split_once('/') {
+        if is_created {
+            match mkdirat(&opened, inner, Mode::from_raw_mode(0o777)) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        opened = openat(&opened, inner, FOLDER.union(OFlags::PATH), Mode::empty()).map_err(|error| match error {
+            Errno::NOTDIR => io::Error::other(format!("{inner} is no folder (a symlink in its place is refused)")),
+            error => error.into(),
+        })?;
+        name = rest;
     }
-    Ok(current)
+    Ok((opened, name))
+}
+
+/// The `current.json` of the certificate `name`, if this client knows its format and can have a
+/// folder for it.
+pub(super) fn understood(json: &[u8], name: &str) -> Result<Current, String> {
+    let current: Current = document::read(json).map_err(|error| error.to_string())?;
+    match current.facts.problem(name) {
+        Some(problem) => Err(problem),
+        None => Ok(current),
+    }
 }
 
 /// What to set where receipts cannot be written or removed.
 pub(crate) const RECEIPTS: &str = "the instance may need s3:PutObject and s3:DeleteObject on receipts/NAME/${aws:userid}.json; with instance = \"…\" \
                                    in the configuration, on receipts/NAME/INSTANCE.json";
-/// Certificates and keys are some kilobytes.
-const LONGEST: u64 = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::thread;
+
+    use rustix::fs::mkfifoat;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_to_its_limit() {
+        let folder = tempfile::tempdir().unwrap();
+        let longest = usize::try_from(LONGEST_FILE).unwrap();
+        for (length, is_read) in [(longest, true), (longest + 1, false)] {
+            fs::write(folder.path().join("x"), vec![0_u8; length]).unwrap();
+            assert_eq!(read(folder.path(), "x").is_ok(), is_read, "{length}");
+        }
+        assert_eq!(read(folder.path(), "y").unwrap(), None);
+    }
+
+    #[test]
+    fn what_never_ends_was_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let [file, link, pipe] = ["file", "link", "pipe"].map(|name| folder.path().join(name));
+        fs::write(&file, "{}").unwrap();
+        symlink(&file, link).unwrap();
+        assert_eq!(read(folder.path(), "link").unwrap().unwrap(), b"{}");
+
+        mkfifoat(CWD, &pipe, Mode::RWXU).unwrap();
+        // It waits for a reader, who would wait for ever without it.
+        thread::spawn(move || fs::write(pipe, "{}"));
+        for (folder, key) in [(folder.path(), "pipe"), (Path::new("/dev"), "zero")] {
+            let error = format!("{:#}", read(folder, key).unwrap_err());
+            assert!(error.ends_with(": it is no regular file"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_link_in_the_folder_led_root_to_files_elsewhere() {
+        let folder = tempfile::tempdir().unwrap();
+        let [depot, elsewhere] = ["depot", "elsewhere"].map(|name| folder.path().join(name));
+        let receipts = depot.join("receipts/shop");
+        fs::create_dir_all(&receipts).unwrap();
+        fs::create_dir(&elsewhere).unwrap();
+        let file = elsewhere.join("web.json");
+        fs::write(&file, "theirs").unwrap();
+        symlink(&file, receipts.join("web.new")).unwrap();
+        symlink(&elsewhere, depot.join("receipts/linked")).unwrap();
+        let source = Source::Folder(depot.clone());
+
+        for key in ["receipts/shop/web.json", "receipts/new/web.json"] {
+            source.put(key, b"{}".to_vec()).await.unwrap();
+            let path = depot.join(key);
+            assert!(fs::symlink_metadata(&path).unwrap().is_file(), "{key}");
+            assert_eq!(fs::read(&path).unwrap(), b"{}", "{key}");
+            source.remove(key).await.unwrap();
+            assert!(!path.exists(), "{key}");
+            source.remove(key).await.unwrap();
+        }
+        source.remove("receipts/missing/web.json").await.unwrap();
+
+        let linked = "receipts/linked/web.json";
+        let error = source.put(linked, b"{}".to_vec()).await.unwrap_err();
+        let expected = "linked is no folder (a symlink in its place is refused)";
+        assert!(format!("{error:#}").ends_with(expected), "{error:#}");
+        source.remove(linked).await.unwrap_err();
+        assert_eq!(fs::read(&file).unwrap(), b"theirs");
+        assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 1);
+    }
+
+    /// A pointer to another certificate was remembered as what this one's source shows.
+    #[test]
+    fn a_pointer_to_another_certificate_is_not_understood() {
+        let json = r#"{"schema": "neverlapse.current/1", "sequence": 7, "name": "other.test", "version": "v1", "fingerprint": "ab",
+            "serial": "1f", "not_before": "2026-10-01T00:00:00Z", "not_after": "2026-12-30T00:00:00Z", "identifiers": [],
+            "key": "ecdsa-p256", "manifest_sha256": "cd", "published_at": "2026-10-01T00:00:09Z",
+            "issuer": {"name": "letsencrypt", "directory": "https://x/directory", "account": "https://x/acct/1"}}"#;
+        assert_eq!(understood(json.as_bytes(), "other.test").unwrap().sequence, 7);
+        assert_eq!(
+            understood(json.as_bytes(), "shop.test").unwrap_err(),
+            "it is about \"other.test\" (expected \"shop.test\")"
+        );
+    }
+}

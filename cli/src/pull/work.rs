@@ -42,6 +42,8 @@ pub(crate) struct Work<'a> {
     /// What went wrong that does no harm to the certificate.
     pub(crate) warnings: Vec<String>,
     at_once: bool,
+    /// Of the run, for keystores and for looks before anything is installed.
+    budget: Budget,
     source: &'a Source,
     state_file: PathBuf,
     folder: Folder,
@@ -77,6 +79,7 @@ impl<'a> Work<'a> {
         wanted: &'a Wanted,
         source: &'a Source,
         errand: Errand,
+        budget: Budget,
         now: Timestamp,
     ) -> Result<Self, Box<Broken<'a>>> {
         let state_file = config.state.join(format!("{}.json", wanted.name));
@@ -120,6 +123,7 @@ impl<'a> Work<'a> {
             damage: None,
             warnings: Vec::new(),
             at_once: errand.is_at_once,
+            budget,
             source,
             state_file,
         })
@@ -454,7 +458,7 @@ impl<'a> Work<'a> {
             (Ok(Fresh::Changed(tagged)), _) => tagged,
         };
 
-        let current = understood(&tagged.value).map_err(|reason| {
+        let current = understood(&tagged.value, &self.wanted.name).map_err(|reason| {
             SourceProblem::Failed(format!("{source}/{key} is not what the client understands: {reason}"))
         })?;
         // A pointer that is refused must be refused again when it is read as unchanged.
@@ -681,12 +685,14 @@ impl<'a> Work<'a> {
             let Ok(there) = self.folder.read(&folder, KEYSTORE) else {
                 continue;
             };
-            if keystore.holds(&there, files, self.wanted.timeout).await.is_ok() {
+            let limit = self.budget.limit(self.wanted.timeout);
+            if keystore.holds(&there, files, limit).await.is_ok() {
                 return Ok(Some(there));
             }
         }
 
-        let made = keystore.make(&self.wanted.name, files, self.wanted.timeout).await?;
+        let limit = self.budget.limit(self.wanted.timeout);
+        let made = keystore.make(&self.wanted.name, files, limit).await?;
         Ok(Some(made))
     }
 
@@ -717,11 +723,8 @@ impl<'a> Work<'a> {
             };
             files.insert(file, content);
         }
-        keystore.can_be_made().is_ok()
-            && keystore
-                .holds(&files[KEYSTORE], &files, self.wanted.timeout)
-                .await
-                .is_ok()
+        let limit = self.budget.limit(self.wanted.timeout);
+        keystore.can_be_made().is_ok() && keystore.holds(&files[KEYSTORE], &files, limit).await.is_ok()
     }
 
     /// Probes the server in every run: one that has lost what is installed is to load it again.
@@ -745,7 +748,8 @@ impl<'a> Work<'a> {
         let mut seen = handshake::looks(self.wanted, &current.facts, before).await;
         if seen != Seen::Served {
             // It may just be restarting.
-            seen = handshake::comes_to_serve(self.wanted, &current.facts, before, self.wanted.verify_timeout).await;
+            let limit = self.budget.limit(self.wanted.verify_timeout);
+            seen = handshake::comes_to_serve(self.wanted, &current.facts, before, limit).await;
         }
 
         self.remember(&seen);

@@ -138,11 +138,7 @@ async fn overview(
     // What is missing from an inventory with problems may be one of them.
     if arguments.names.is_empty() && problems.is_empty() {
         let (left_out, unreadable) = delivery::left_out(&stack.store, certificates, timeout()).await;
-        reports.extend(
-            left_out
-                .iter()
-                .map(|current| delivery::not_renewed(current, false, now)),
-        );
+        reports.extend(left_out.iter().map(|facts| delivery::not_renewed(facts, false, now)));
         problems.extend(unreadable.into_iter().map(Problem::new));
     }
 

@@ -6,6 +6,7 @@ use lambda_runtime::tracing::{error, info, warn};
 use neverlapse::alert::{
     Composed, Digest, KEY, Memory, News, Notice, Run, Sender, State, Topic, Watchlist, closing, compose, sns, webhook,
 };
+use neverlapse::bucket::document::Document;
 use neverlapse::bucket::store::{self, Expecting, Object, Store, Tagged};
 use neverlapse::report::Report;
 use neverlapse::timestamp::Timestamp;
@@ -35,16 +36,40 @@ pub(crate) enum Error {
 /// The memory as it was read.
 struct Recalled {
     memory: Memory,
-    /// None if there is no object, or it could not be read.
-    object: Option<Tagged<Vec<u8>>>,
+    /// The object's ETag; none if there is no object, or S3 did not give it out.
+    tag: Option<String>,
 }
 
 impl Recalled {
+    fn of(read: Result<Option<Tagged<Vec<u8>>>, store::Error>) -> Self {
+        match read {
+            Ok(None) => Self {
+                memory: Memory::Blank,
+                tag: None,
+            },
+            Ok(Some(object)) => Self {
+                memory: Memory::read(&object.value),
+                tag: Some(object.tag),
+            },
+            Err(error) => {
+                let reason = error.to_string();
+                Self {
+                    memory: Memory::Lost { reason },
+                    // What is too long is no more of use than what is no state of alerts.
+                    tag: match error {
+                        store::Error::TooLong { tag, .. } => Some(tag),
+                        _ => None,
+                    },
+                }
+            }
+        }
+    }
+
     /// An object that could not be read, or that a later version wrote, stays as it is.
     fn is_writable(&self) -> bool {
         match self.memory {
             Memory::Blank | Memory::Known(_) => true,
-            Memory::Lost { .. } => self.object.is_some(),
+            Memory::Lost { .. } => self.tag.is_some(),
             Memory::Future { .. } => false,
         }
     }
@@ -100,23 +125,7 @@ impl Alerts {
     }
 
     async fn recall(&self) -> Recalled {
-        let recalled = match self.store.tagged(KEY).await {
-            Ok(None) => Recalled {
-                memory: Memory::Blank,
-                object: None,
-            },
-            Ok(Some(object)) => Recalled {
-                memory: Memory::read(&object.value),
-                object: Some(object),
-            },
-            Err(error) => Recalled {
-                memory: Memory::Lost {
-                    reason: error.to_string(),
-                },
-                object: None,
-            },
-        };
-
+        let recalled = Recalled::of(self.store.tagged(KEY, State::LONGEST).await);
         if let Memory::Lost { reason } | Memory::Future { schema: reason } = &recalled.memory {
             let writable = recalled.is_writable();
             error!(
@@ -136,7 +145,7 @@ impl Alerts {
 
         for _ in 0..RACES {
             let object = Object::json(&state).map_err(not_remembered)?;
-            let expecting = Expecting::unchanged(recalled.object.as_ref());
+            let expecting = recalled.tag.as_deref().map_or(Expecting::Nothing, Expecting::Tag);
             match self.store.put(KEY, object, expecting).await {
                 Ok(_) => return Ok(()),
                 Err(store::Error::Changed { .. }) => warn!(key = KEY, "another run was faster; merging its record"),
@@ -195,3 +204,34 @@ fn log(news: &News) {
 }
 
 const RACES: usize = 5;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A record of some gigabytes ended the function before any alert, in every run.
+    #[test]
+    fn a_record_that_is_too_long_is_lost_and_replaced() {
+        let too_long = store::Error::TooLong {
+            bucket: "b".into(),
+            key: KEY.into(),
+            bytes: Some(5 << 30),
+            limit: State::LONGEST,
+            tag: "\"1\"".into(),
+        };
+        let recalled = Recalled::of(Err(too_long));
+        let reason =
+            "s3://b/state/alerts.json is not what it should be: it has 5368709120 bytes (expected at most 134217728)";
+        assert_eq!(recalled.memory, Memory::Lost { reason: reason.into() });
+        assert_eq!((recalled.is_writable(), recalled.tag.as_deref()), (true, Some("\"1\"")));
+
+        let denied = store::Error::Failed {
+            what: "read",
+            bucket: "b".into(),
+            key: KEY.into(),
+            reason: "AccessDenied".into(),
+            denied: true,
+        };
+        assert!(!Recalled::of(Err(denied)).is_writable());
+    }
+}

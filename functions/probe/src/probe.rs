@@ -142,9 +142,9 @@ impl Probe {
 
         let now = Timestamp::now();
         let mut report = report?;
-        for current in &left_out {
+        for facts in &left_out {
             let is_missing = inventory.source == Source::Domains;
-            let left_out = delivery::not_renewed(current, is_missing, now);
+            let left_out = delivery::not_renewed(facts, is_missing, now);
             report.certificates.push(left_out);
         }
         report.problems = problems;

@@ -14,6 +14,11 @@ pub trait Document: DeserializeOwned {
     const SCHEMA: &'static str;
     /// The longest that is read from the bucket, in bytes.
     const LONGEST: u64 = 1 << 20;
+
+    /// Why it cannot be the document at this key, if it cannot: it is about something else.
+    fn misplaced(&self, _key: &str) -> Option<String> {
+        None
+    }
 }
 
 /// Why a document cannot be used.

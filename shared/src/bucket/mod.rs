@@ -5,6 +5,8 @@
 //! which keys; [`document`] reads what is versioned JSON.
 
 pub mod document;
+#[cfg(test)]
+pub(crate) mod fake;
 pub mod publish;
 pub mod receipt;
 pub mod store;

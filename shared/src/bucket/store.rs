@@ -86,6 +86,20 @@ pub enum Error {
         key: String,
         problem: String,
     },
+    /// The object is longer than its reader allows, and was not read.
+    #[error(
+        "s3://{bucket}/{key} is not what it should be: it has {} bytes (expected at most {limit})",
+        length(.bytes, .limit)
+    )]
+    TooLong {
+        bucket: String,
+        key: String,
+        /// Its length, if S3 named it.
+        bytes: Option<u64>,
+        limit: u64,
+        /// Its ETag, with which it can be replaced.
+        tag: String,
+    },
     /// The condition of a write was not met: see [`Expecting`].
     #[error("s3://{bucket}/{key} was changed by somebody else meanwhile")]
     Changed { bucket: String, key: String },
@@ -98,6 +112,8 @@ impl Error {
     }
 }
 
+/// Everything is read with a limit, in bytes: what others put into the bucket has none. An object
+/// that is longer is [`Error::TooLong`].
 impl Store {
     /// The bucket of this name.
     pub fn new(s3: Client, bucket: impl Into<String>) -> Self {
@@ -114,12 +130,12 @@ impl Store {
 
     /// The inventory's text, if there is one.
     pub async fn inventory(&self) -> Result<Option<String>, Error> {
-        self.text(INVENTORY).await
+        self.text(INVENTORY, LONGEST_INVENTORY).await
     }
 
     /// An object as text, if it is there.
-    pub async fn text(&self, key: &str) -> Result<Option<String>, Error> {
-        let Some(bytes) = self.object(key).await? else {
+    pub async fn text(&self, key: &str, limit: u64) -> Result<Option<String>, Error> {
+        let Some(bytes) = self.object(key, limit).await? else {
             return Ok(None);
         };
         String::from_utf8(bytes)
@@ -128,22 +144,13 @@ impl Store {
     }
 
     /// An object's bytes, if it is there.
-    pub async fn object(&self, key: &str) -> Result<Option<Vec<u8>>, Error> {
-        Ok(self.tagged(key).await?.map(|tagged| tagged.value))
-    }
-
-    /// An object's bytes, if it is there. One of more than `limit` bytes is an error, and is not
-    /// read.
-    pub async fn object_within(&self, key: &str, limit: u64) -> Result<Option<Vec<u8>>, Error> {
-        match self.get(key, None, Some(limit)).await? {
-            Fresh::Changed(tagged) => Ok(Some(tagged.value)),
-            Fresh::Missing | Fresh::Unchanged => Ok(None),
-        }
+    pub async fn object(&self, key: &str, limit: u64) -> Result<Option<Vec<u8>>, Error> {
+        Ok(self.tagged(key, limit).await?.map(|tagged| tagged.value))
     }
 
     /// An object's bytes and ETag, if it is there.
-    pub async fn tagged(&self, key: &str) -> Result<Option<Tagged<Vec<u8>>>, Error> {
-        match self.tagged_unless(key, None).await? {
+    pub async fn tagged(&self, key: &str, limit: u64) -> Result<Option<Tagged<Vec<u8>>>, Error> {
+        match self.tagged_unless(key, None, limit).await? {
             Fresh::Changed(tagged) => Ok(Some(tagged)),
             Fresh::Missing | Fresh::Unchanged => Ok(None),
         }
@@ -151,11 +158,7 @@ impl Store {
 
     /// An object's bytes and ETag, unless it still has the tag that the caller knows (RFC 9110,
     /// 13.1.2).
-    pub async fn tagged_unless(&self, key: &str, known: Option<&str>) -> Result<Fresh, Error> {
-        self.get(key, known, None).await
-    }
-
-    async fn get(&self, key: &str, known: Option<&str>, limit: Option<u64>) -> Result<Fresh, Error> {
+    pub async fn tagged_unless(&self, key: &str, known: Option<&str>, limit: u64) -> Result<Fresh, Error> {
         let mut tries = 1;
         loop {
             let request = self
@@ -186,19 +189,27 @@ impl Store {
                         denied: false,
                     });
                 }
-                Err(Unread::TooLong(problem)) => return Err(self.unexpected(key, problem)),
+                Err(Unread::TooLong(bytes)) => {
+                    return Err(Error::TooLong {
+                        bucket: self.bucket.clone(),
+                        key: key.to_owned(),
+                        bytes,
+                        limit,
+                        tag,
+                    });
+                }
             }
             tries += 1;
             sleep(CONFLICT_PAUSE * tries).await;
         }
     }
 
-    /// A document, if it is there.
+    /// A document, if it is there. One that belongs elsewhere is an error.
     pub async fn document<T: Document>(&self, key: &str) -> Result<Option<Tagged<T>>, Error> {
-        let Fresh::Changed(Tagged { value, tag }) = self.get(key, None, Some(T::LONGEST)).await? else {
+        let Some(Tagged { value, tag }) = self.tagged(key, T::LONGEST).await? else {
             return Ok(None);
         };
-        let value = document::read(&value).map_err(|error| {
+        let value: T = document::read(&value).map_err(|error| {
             let problem = match error {
                 document::Error::Malformed(position) => format!("not what it should be ({position})"),
                 document::Error::OtherFormat { found, expected } => {
@@ -207,12 +218,19 @@ impl Store {
             };
             self.unexpected(key, problem)
         })?;
-        Ok(Some(Tagged { value, tag }))
+
+        match value.misplaced(key) {
+            Some(problem) => Err(self.unexpected(key, format!("not what it should be: {problem}"))),
+            None => Ok(Some(Tagged { value, tag })),
+        }
     }
 
     /// The PEM file that an inventory or a parameter names. The error is for people.
     pub async fn pem(&self, key: &str) -> Result<Vec<u8>, String> {
-        let pem = self.object(key).await.map_err(|error| error.to_string())?;
+        let pem = self
+            .object(key, LONGEST_FILE)
+            .await
+            .map_err(|error| error.to_string())?;
         pem.ok_or_else(|| format!("no such object in s3://{} (expected a PEM file)", self.bucket))
     }
 
@@ -254,9 +272,10 @@ impl Store {
             if !is_lost(&error, expecting) {
                 return Err(self.failed("write", key, &error));
             }
-            return match self.tagged(key).await? {
-                Some(there) if there.value == content => Ok(there.tag),
-                _ => Err(self.changed(key)),
+            return match self.tagged(key, content.len() as u64).await {
+                Ok(Some(there)) if there.value == content => Ok(there.tag),
+                Ok(_) | Err(Error::TooLong { .. }) => Err(self.changed(key)),
+                Err(error) => Err(error),
             };
         }
     }
@@ -403,34 +422,35 @@ impl<'a> Object<'a> {
 }
 
 /// Why the content of an object was not read to its end.
+#[derive(Debug, PartialEq, Eq)]
 enum Unread {
     BrokenOff(String),
-    TooLong(String),
+    /// With its length, if that is known.
+    TooLong(Option<u64>),
 }
 
 /// The content of an object, unless it is longer than allowed: by its own word, or in truth.
-async fn content(mut body: ByteStream, length: Option<i64>, limit: Option<u64>) -> Result<Vec<u8>, Unread> {
-    let limit = limit.unwrap_or(u64::MAX);
-    let length = length.and_then(|length| u64::try_from(length).ok()).unwrap_or(0);
-    if length > limit {
-        return Err(too_long(length, limit));
+async fn content(mut body: ByteStream, length: Option<i64>, limit: u64) -> Result<Vec<u8>, Unread> {
+    let length = length.and_then(|length| u64::try_from(length).ok());
+    if length.is_some_and(|length| length > limit) {
+        return Err(Unread::TooLong(length));
     }
 
-    let mut content = Vec::new();
+    // Grown step by step, a long one would take twice its length.
+    let mut content = Vec::with_capacity(length.and_then(|length| usize::try_from(length).ok()).unwrap_or(0));
     while let Some(part) = body.next().await {
         let part = part.map_err(|error| Unread::BrokenOff(causes(&error)))?;
         content.extend_from_slice(&part);
         if content.len() as u64 > limit {
-            return Err(too_long(content.len() as u64, limit));
+            return Err(Unread::TooLong(None));
         }
     }
     Ok(content)
 }
 
-fn too_long(bytes: u64, limit: u64) -> Unread {
-    Unread::TooLong(format!(
-        "not what it should be: it has {bytes} bytes (expected at most {limit})"
-    ))
+/// The length of an object that is longer than its limit, in words.
+fn length(bytes: &Option<u64>, limit: &u64) -> String {
+    bytes.map_or_else(|| format!("more than {limit}"), |bytes| bytes.to_string())
 }
 
 fn is_missing(error: &SdkError<GetObjectError>) -> bool {
@@ -484,3 +504,65 @@ pub const LATEST_JSON: &str = "reports/latest.json";
 pub const LATEST_PAGE: &str = "reports/latest.html";
 /// Key of the inventory.
 pub const INVENTORY: &str = "inventory.toml";
+/// The longest inventory that is read, in bytes. 100,000 endpoints take some megabytes.
+pub const LONGEST_INVENTORY: u64 = 16 << 20;
+/// The longest PEM file, secret or other small object that is read, in bytes. Some kilobytes are
+/// usual.
+pub const LONGEST_FILE: u64 = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bucket::fake::bucket;
+    use crate::bucket::version::{Current, current_key};
+    use crate::timestamp;
+
+    /// An object of some gigabytes, at a key that was read without a limit, ended the process.
+    #[tokio::test]
+    async fn an_object_that_is_longer_than_its_reader_allows_is_an_error_with_its_length() {
+        let objects = [("eleven".to_owned(), "x".repeat(11))];
+        let store = bucket(objects.into(), |_| Duration::ZERO).await;
+        assert_eq!(store.object("eleven", 11).await.unwrap(), Some(vec![b'x'; 11]));
+
+        let expected = "s3://bucket/eleven is not what it should be: it has 11 bytes (expected at most 10)";
+        for error in [
+            store.text("eleven", 10).await.unwrap_err(),
+            store.object("eleven", 10).await.unwrap_err(),
+            store.tagged("eleven", 10).await.unwrap_err(),
+            store.tagged_unless("eleven", Some("other"), 10).await.unwrap_err(),
+        ] {
+            assert_eq!(error.to_string(), expected);
+            assert!(matches!(error, Error::TooLong { tag, .. } if tag == "\"1\""));
+        }
+    }
+
+    #[tokio::test]
+    async fn an_object_of_unknown_length_is_read_to_its_limit() {
+        for (limit, expected) in [(11, Ok(vec![0; 11])), (10, Err(Unread::TooLong(None)))] {
+            assert_eq!(content(ByteStream::from(vec![0_u8; 11]), None, limit).await, expected);
+        }
+        assert_eq!(length(&None, &10), "more than 10");
+    }
+
+    /// A pointer to another certificate was taken for this one's.
+    #[tokio::test]
+    async fn a_pointer_that_belongs_elsewhere_is_an_error_that_says_so() {
+        let pointer = Current::sample(
+            "other.test",
+            timestamp!(2026-10-01 0:00 UTC),
+            timestamp!(2026-12-30 0:00 UTC),
+        );
+        let json = serde_json::to_string(&pointer).unwrap();
+        let keys = ["shop.test", "other.test"].map(current_key);
+        let objects = keys.clone().map(|key| (key, json.clone()));
+        let store = bucket(objects.into(), |_| Duration::ZERO).await;
+
+        let [shop, other] = &keys;
+        assert_eq!(
+            store.document::<Current>(shop).await.unwrap_err().to_string(),
+            format!("s3://bucket/{shop} is not what it should be: it is about \"other.test\" (expected \"shop.test\")")
+        );
+        let found = store.document::<Current>(other).await.unwrap();
+        assert_eq!(found.map(|found| found.value), Some(pointer));
+    }
+}

@@ -12,7 +12,8 @@ use time::{Duration, PrimitiveDateTime};
 
 use super::document::Document;
 use crate::inventory::KeyType;
-use crate::text::sha256;
+use crate::name;
+use crate::text::{cut, sha256};
 use crate::timestamp::Timestamp;
 
 /// What a version is, as its manifest and `current.json` say it: no file needs to be opened to
@@ -38,6 +39,30 @@ pub struct Facts {
     pub key: KeyType,
     /// Who issued it.
     pub issuer: IssuedBy,
+}
+
+impl Facts {
+    /// Why these cannot be the facts of a version of the certificate `name`, if they cannot.
+    ///
+    /// They come from the bucket, and every finding about the version repeats some of them.
+    pub fn problem(&self, name: &str) -> Option<String> {
+        if self.name != name {
+            return Some(format!("it is about {:?} (expected {name:?})", cut(&self.name, SHOWN)));
+        }
+        if !name::is_folder(&self.version) || self.version.len() > LONGEST {
+            return Some(format!(
+                "version {:?} cannot be a folder (expected at most {LONGEST} letters, digits, -, _ and .)",
+                cut(&self.version, SHOWN)
+            ));
+        }
+
+        let repeated = [("fingerprint", &self.fingerprint), ("issuer", &self.issuer.name)];
+        let (what, long) = repeated.into_iter().find(|(_, text)| text.len() > LONGEST)?;
+        Some(format!(
+            "{what} {:?} is too long (expected at most {LONGEST} bytes)",
+            cut(long, SHOWN)
+        ))
+    }
 }
 
 /// The issuer and the account that a certificate comes from: `replaces` (RFC 9773) is sent to no
@@ -116,6 +141,15 @@ impl Manifest {
 
 impl Document for Manifest {
     const SCHEMA: &'static str = Self::SCHEMA;
+
+    fn misplaced(&self, key: &str) -> Option<String> {
+        let Facts { name, version, .. } = &self.facts;
+        let problem = self.facts.problem(name_in(key)?);
+        problem.or_else(|| {
+            let is_elsewhere = file_key(name, version, MANIFEST) != key;
+            is_elsewhere.then(|| format!("it is about version {version:?}"))
+        })
+    }
 }
 
 impl Current {
@@ -137,6 +171,10 @@ impl Current {
 
 impl Document for Current {
     const SCHEMA: &'static str = Self::SCHEMA;
+
+    fn misplaced(&self, key: &str) -> Option<String> {
+        self.facts.problem(name_in(key)?)
+    }
 }
 
 /// A new version's id: sorts by time, to the second, and is never reused thanks to `random`.
@@ -150,6 +188,11 @@ pub fn made_at(id: &str) -> Option<Timestamp> {
     let (time, _) = id.split_once('-')?;
     let made = PrimitiveDateTime::parse(time, TIME).ok()?;
     Some(Timestamp::new(made.assume_utc()))
+}
+
+/// The certificate that a key of these belongs to.
+fn name_in(key: &str) -> Option<&str> {
+    key.strip_prefix("certificates/")?.split('/').next()
 }
 
 /// Key of `current.json`.
@@ -180,6 +223,10 @@ pub const FILES: [&str; 4] = [CERT, CHAIN, FULLCHAIN, PRIVKEY];
 /// The file with the hashes of the others.
 pub const MANIFEST: &str = "manifest.json";
 
+/// Of a version's name and of what findings repeat, in bytes. An [`id`] has 25, a fingerprint 64.
+const LONGEST: usize = 200;
+/// Of a text that is refused, in characters.
+const SHOWN: usize = 100;
 /// By less than this, clocks differ usually.
 const CLOCKS_DIFFER: Duration = Duration::HOUR;
 const TIME: &[time::format_description::BorrowedFormatItem<'static>] =
@@ -229,6 +276,60 @@ mod tests {
         assert!(earlier < later);
         assert_eq!(made_at(&later), Some(timestamp!(2026-10-01 0:00 UTC)));
         assert_eq!(made_at("20260931T000000Z-00000000"), None);
+    }
+
+    /// A version of a megabyte was copied into a finding for each receipt.
+    #[test]
+    fn facts_of_another_certificate_or_without_a_folder_are_refused() {
+        let now = timestamp!(2026-10-01 0:00 UTC);
+        let facts = Current::sample("shop.test", now, now).facts;
+        let of = |version: &str| Facts {
+            version: version.to_owned(),
+            ..facts.clone()
+        };
+        for version in ["v1", "new", &id(now, 7), &"v".repeat(LONGEST)] {
+            assert_eq!(of(version).problem("shop.test"), None, "{version}");
+        }
+
+        let fingerprint = Facts {
+            fingerprint: "a".repeat(1 << 20),
+            ..facts.clone()
+        };
+        for (facts, expected) in [
+            (of("../../x"), "version \"../../x\" cannot be a folder (expected "),
+            (of(""), "version \"\" cannot be a folder (expected "),
+            (of(&"v".repeat(1 << 20)), "version \"vvv"),
+            (fingerprint, "fingerprint \"aaa"),
+        ] {
+            let problem = facts.problem("shop.test").unwrap();
+            assert!(problem.starts_with(expected) && problem.len() < 300, "{problem}");
+        }
+        assert_eq!(
+            facts.problem("other.test").unwrap(),
+            "it is about \"shop.test\" (expected \"other.test\")"
+        );
+    }
+
+    #[test]
+    fn a_manifest_belongs_into_the_folder_of_its_version() {
+        let now = timestamp!(2026-10-01 0:00 UTC);
+        let manifest = Manifest {
+            schema: Manifest::SCHEMA.into(),
+            facts: Current::sample("shop.test", now, now).facts,
+            files: BTreeMap::new(),
+        };
+        let version = &manifest.facts.version;
+        for (name, folder, expected) in [
+            ("shop.test", version.as_str(), None),
+            ("shop.test", "other", Some(format!("it is about version {version:?}"))),
+            (
+                "other.test",
+                version.as_str(),
+                Some("it is about \"shop.test\" (expected \"other.test\")".to_owned()),
+            ),
+        ] {
+            assert_eq!(manifest.misplaced(&file_key(name, folder, MANIFEST)), expected);
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Display;
+use std::time::Duration;
 
 use futures::stream::{self, StreamExt as _};
 use tokio::join;
@@ -49,31 +50,48 @@ pub async fn read(
     before: &[CertificateReport],
     deadline: Instant,
 ) -> Vec<Stored> {
+    read_each_within(PER_CERTIFICATE, store, certificates, before, deadline).await
+}
+
+/// The same, with a limit to the time that each certificate takes.
+async fn read_each_within(
+    limit: Duration,
+    store: &Store,
+    certificates: &[Managed],
+    before: &[CertificateReport],
+    deadline: Instant,
+) -> Vec<Stored> {
     let before: BTreeMap<_, _> = before.iter().map(|report| (report.name.as_str(), report)).collect();
 
-    stream::iter(certificates)
-        .map(|certificate| {
+    // In order, one that is slow would keep those after it from being begun.
+    let mut read: Vec<_> = stream::iter(certificates.iter().enumerate())
+        .map(|(index, certificate)| {
             let name = certificate.name.clone();
             let before = before.get(name.as_str()).copied();
             async move {
+                let until = deadline.min(Instant::now() + limit);
                 let read = isolated_async(Stored::read(store, &name, before));
-                match timeout_at(deadline, read).await {
+                let stored = match timeout_at(until, read).await {
                     Ok(Ok(stored)) => stored,
                     Ok(Err(panicked)) => Stored::unread(&panicked.to_string()),
-                    Err(_) => Stored::unread("the run's deadline left no time to read it"),
-                }
+                    Err(_) if until == deadline => Stored::unread("the run's deadline left no time to read it"),
+                    Err(_) => Stored::unread(&format!("it cannot be read within {} seconds", limit.as_secs())),
+                };
+                (index, stored)
             }
         })
-        .buffered(CERTIFICATES_AT_ONCE)
+        .buffer_unordered(CERTIFICATES_AT_ONCE)
         .collect()
-        .await
+        .await;
+    read.sort_by_key(|(index, _)| *index);
+    read.into_iter().map(|(_, stored)| stored).collect()
 }
 
-/// The current versions of certificates that were renewed once and are not among these, and what
-/// could not be read of them.
+/// The current versions of certificates that were renewed once and are not among these, by name,
+/// and what could not be read of them.
 ///
 /// A certificate is known by the record of its renewals; one without that record is forgotten.
-pub async fn left_out(store: &Store, certificates: &[Managed], deadline: Instant) -> (Vec<Current>, Vec<String>) {
+pub async fn left_out(store: &Store, certificates: &[Managed], deadline: Instant) -> (Vec<Facts>, Vec<String>) {
     let mut left_out = Vec::new();
     let mut problems = Vec::new();
 
@@ -83,14 +101,27 @@ pub async fn left_out(store: &Store, certificates: &[Managed], deadline: Instant
             .iter()
             .map(|certificate| certificate.name.as_str())
             .collect();
-        let names = keys
+        let mut names: Vec<_> = keys
             .iter()
             .filter_map(|key| key.strip_prefix(renewal::PREFIX)?.strip_suffix(".json"))
-            .filter(|name| !managed.contains(name));
+            .filter(|name| !managed.contains(name))
+            .map(str::to_owned)
+            .collect();
+        // Without their number, which may be another one in each run: it is one incident.
+        if names.len() > LEFT_OUT {
+            names.truncate(LEFT_OUT);
+            problems.push(format!(
+                "{} has records of more than {LEFT_OUT} certificates that are not in it; the others are not read",
+                renewal::PREFIX
+            ));
+        }
 
-        for name in names {
-            match document::<Current>(store, &current_key(name)).await {
-                Ok(current) => left_out.extend(current.filter(|current| current.facts.name == name)),
+        let mut all = stream::iter(names)
+            .map(|name| async move { document::<Current>(store, &current_key(&name)).await })
+            .buffer_unordered(CERTIFICATES_AT_ONCE);
+        while let Some(read) = all.next().await {
+            match read {
+                Ok(current) => left_out.extend(current.map(|current| current.facts)),
                 Err(problem) => problems.push(problem),
             }
         }
@@ -98,9 +129,11 @@ pub async fn left_out(store: &Store, certificates: &[Managed], deadline: Instant
     });
     let read = read
         .await
-        .unwrap_or_else(|_| Err(format!("the run's deadline left no time to list {}", renewal::PREFIX)));
+        .unwrap_or_else(|_| Err(format!("the run's deadline left no time to read {}", renewal::PREFIX)));
     problems.extend(read.err());
 
+    left_out.sort_by(|one: &Facts, other| one.name.cmp(&other.name));
+    problems.sort();
     let problems = problems
         .into_iter()
         .map(|problem| format!("it is not known what was removed from the inventory: {problem}"))
@@ -210,7 +243,7 @@ async fn stored_receipt(store: &Store, name: &str, key: String) -> Option<Stored
         });
     };
 
-    let receipt = match store.object_within(&key, receipt::LONGEST).await {
+    let receipt = match store.object(&key, receipt::LONGEST).await {
         Ok(json) => {
             let json = json?;
             isolated(|| Receipt::read(name, instance, &json)).unwrap_or_else(|panicked| Err(panicked.to_string()))
@@ -271,6 +304,10 @@ fn in_words(error: impl Display) -> String {
 }
 
 const CERTIFICATES_AT_ONCE: usize = 16;
+/// One that takes longer than this has more objects than anybody needs, or S3 does not answer.
+const PER_CERTIFICATE: Duration = Duration::from_secs(30);
+/// The most certificates that are read of those that are not in the inventory.
+const LEFT_OUT: usize = 1_000;
 /// Of one certificate.
 const RECEIPTS_AT_ONCE: usize = 8;
 /// The most that are read of a certificate, in the order of their keys. A fleet of this size has
@@ -278,3 +315,69 @@ const RECEIPTS_AT_ONCE: usize = 8;
 const RECEIPTS: usize = 5_000;
 /// The most that are read. The renewer keeps five.
 const VERSIONS: usize = 30;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bucket::fake::bucket;
+    use crate::inventory::Inventory;
+    use crate::timestamp;
+
+    fn pointer(name: &str) -> (String, String) {
+        let from = timestamp!(2026-10-01 0:00 UTC);
+        let current = Current::sample(name, from, from + time::Duration::days(90));
+        (current_key(name), serde_json::to_string(&current).unwrap())
+    }
+
+    /// While the first certificate was slow, the seventeenth was not begun, and had no time in the
+    /// end.
+    #[tokio::test]
+    async fn a_slow_certificate_keeps_no_other_from_being_read() {
+        let names: Vec<_> = (0..40).map(|n| format!("n{n:02}.test")).collect();
+        let inventory: String = names
+            .iter()
+            .map(|name| format!("[[certificate]]\nidentifiers = [{name:?}]\n"))
+            .collect();
+        let certificates = Inventory::parse(&inventory).certificates;
+        let objects = names.iter().map(|name| pointer(name)).collect();
+        let store = bucket(objects, |key| {
+            Duration::from_secs(if key.contains("n00.test") { 600 } else { 0 })
+        })
+        .await;
+
+        let limit = Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(120);
+        let read = read_each_within(limit, &store, &certificates, &[], deadline).await;
+        assert_eq!(read[0], Stored::unread("it cannot be read within 10 seconds"));
+        let others: Vec<_> = read[1..]
+            .iter()
+            .map(|stored| &stored.pointer().unwrap().facts.name)
+            .collect();
+        assert_eq!(others, names[1..].iter().collect::<Vec<_>>());
+    }
+
+    /// They were read one after the other, and alerts waited for all of them.
+    #[tokio::test]
+    async fn a_thousand_stray_records_are_read_soon_and_the_rest_is_one_problem() {
+        let stray = |n: usize| format!("n{n:04}.test");
+        let records = (0..LEFT_OUT + 5).map(|n| (Renewal::key(&stray(n)), "{}".to_owned()));
+        let pointers = [1, 0].map(|n| pointer(&stray(n)));
+        // It is about another certificate.
+        let foreign = (current_key(&stray(2)), pointer("shop.test").1);
+        let objects = records.chain(pointers).chain([foreign]).collect();
+        let store = bucket(objects, |_| Duration::from_millis(100)).await;
+
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let (left_out, problems) = super::left_out(&store, &[], deadline).await;
+        let names: Vec<_> = left_out.iter().map(|facts| facts.name.as_str()).collect();
+        assert_eq!(names, ["n0000.test", "n0001.test"]);
+        let [foreign, rest] = &problems[..] else {
+            panic!("{problems:?}")
+        };
+        assert!(
+            foreign.ends_with("it is about \"shop.test\" (expected \"n0002.test\")"),
+            "{foreign}"
+        );
+        assert!(rest.contains("more than 1000 certificates"), "{rest}");
+    }
+}

@@ -64,11 +64,18 @@ pub struct Report {
     /// How many certificates were left out to fit a size limit.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub omitted_certificates: usize,
+    /// How many endpoints in `not_reached` were left out to fit a size limit.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub omitted_not_reached: usize,
+    /// How many of `mistakes` were left out to fit a size limit.
+    #[serde(default, rename = "omitted_mistakes", skip_serializing_if = "is_zero")]
+    pub omitted_problems: usize,
 }
 
 impl Document for Report {
     const SCHEMA: &'static str = SCHEMA;
-    const LONGEST: u64 = u64::MAX;
+    /// One of 100,000 endpoints has 115 MB, and one of 300,000 is the most that a run can make.
+    const LONGEST: u64 = 512 << 20;
 }
 
 impl Report {
@@ -92,16 +99,20 @@ impl Report {
             looked_at: None,
             omitted: 0,
             omitted_certificates: 0,
+            omitted_not_reached: 0,
+            omitted_problems: 0,
         }
     }
 
-    /// The same report with as many certificates and endpoints, worst first, as fit into about
-    /// `bytes` of JSON.
+    /// The same report with as much of each list as fits into about `bytes` of JSON; of
+    /// certificates and endpoints, the worst.
     ///
     /// One that does not fit leaves its place to milder ones: a server that fills the report must
     /// not hide the others.
     pub fn fitting(mut self, bytes: usize) -> Self {
         let mut size = 0;
+        self.omitted_problems = fit(&mut self.problems, &mut size, bytes / 8);
+        self.omitted_not_reached = fit(&mut self.not_reached, &mut size, bytes / 4);
         // Half of the room is left to the endpoints.
         self.omitted_certificates = fit(&mut self.certificates, &mut size, bytes / 2);
         self.omitted = fit(&mut self.endpoints, &mut size, bytes);
@@ -111,7 +122,9 @@ impl Report {
     /// The worst status of the run. Endpoints that were not reached and entries that could not be
     /// read are unknown.
     pub fn status(&self) -> Severity {
-        let is_complete = self.not_reached.is_empty() && self.problems.is_empty();
+        let not_reached = self.not_reached.len() + self.omitted_not_reached;
+        let problems = self.problems.len() + self.omitted_problems;
+        let is_complete = not_reached == 0 && problems == 0;
         let rest = if is_complete { Severity::Ok } else { Severity::Unknown };
         self.counts.worst().max(rest)
     }
@@ -241,5 +254,24 @@ mod tests {
         let report = report.fitting(4_000);
         let kept: Vec<_> = report.certificates.iter().map(|kept| kept.name.as_str()).collect();
         assert_eq!((kept, report.omitted_certificates), (vec!["1", "2"], 1));
+    }
+
+    /// They were not counted: the answer of a run that had done everything was longer than Lambda
+    /// allows, and the run failed.
+    #[test]
+    fn problems_and_endpoints_that_were_not_reached_fit_too() {
+        let now = Timestamp::UNIX_EPOCH;
+        let mut report = Report::new(now, now, Vec::new());
+        report.problems = vec![Problem::new("x".repeat(98)); 1_000];
+        report.not_reached = vec!["y".repeat(98); 1_000];
+        let report = report.fitting(8_080);
+        assert!(serde_json::to_string(&report).unwrap().len() < 8_080);
+        assert_eq!((report.problems.len(), report.omitted_problems), (10, 990));
+        assert_eq!((report.not_reached.len(), report.omitted_not_reached), (10, 990));
+
+        // None of them fits, and the run is not complete all the same.
+        let report = report.fitting(80);
+        assert!(report.problems.is_empty() && report.not_reached.is_empty());
+        assert_eq!(report.status(), Severity::Unknown);
     }
 }

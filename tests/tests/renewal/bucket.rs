@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use neverlapse::bucket::store::{Expecting, Object, Store};
+use neverlapse::bucket::store::{Expecting, LONGEST_FILE, Object, Store};
 use neverlapse::bucket::version::{CERT, CHAIN, Current, FILES, FULLCHAIN, MANIFEST, Manifest, PRIVKEY, current_key};
 use neverlapse::bucket::version::{FileHash, file_key, versions_prefix};
 use neverlapse::renewal::Renewal;
@@ -28,7 +28,7 @@ impl Bucket {
     }
 
     pub(crate) async fn get(&self, key: &str) -> Result<Option<String>> {
-        Ok(self.0.text(key).await?)
+        Ok(self.0.text(key, LONGEST_FILE).await?)
     }
 
     pub(crate) async fn put(&self, key: &str, text: &str) -> Result<()> {

@@ -8,7 +8,7 @@ use data_encoding::BASE64URL_NOPAD;
 use instant_acme::Account;
 use lambda_runtime::tracing::{info, warn};
 use neverlapse::bucket::document::Document;
-use neverlapse::bucket::store::{self, Expecting, Object, Store, Tagged};
+use neverlapse::bucket::store::{self, Expecting, LONGEST_FILE, Object, Store, Tagged};
 use neverlapse::inventory::Issuer;
 use neverlapse::text::sha256;
 use neverlapse::timestamp::Timestamp;
@@ -244,7 +244,7 @@ impl Accounts<'_> {
         let name = &issuer.name;
         let key = format!("accounts/{name}/eab.json");
         let expected = r#"expected {"key_id": "…", "hmac_key": "…"}"#;
-        let Some(text) = self.store.text(&key).await? else {
+        let Some(text) = self.store.text(&key, LONGEST_FILE).await? else {
             return Err(Error::Internal(format!(
                 "[issuer.{name}] has eab = true, but the bucket has no {key} ({expected})"
             )));

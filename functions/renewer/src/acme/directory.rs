@@ -7,13 +7,13 @@
 //! these are signed here, and everything else is the library's.
 
 use bytes::Bytes;
+use http::Response;
 use http::header::LOCATION;
-use http::{Response, Uri};
 use instant_acme::Problem;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::http::{Http, REPLAY_NONCE};
+use super::http::{Http, REPLAY_NONCE, check_https};
 use super::jws::{ExternalAccount, Key};
 use super::order::check_url;
 use super::problem::{ProblemType, Step, part};
@@ -40,17 +40,8 @@ impl Directory {
     /// Reads a directory; an error is the reason why it is none.
     pub(crate) fn parse(body: &[u8]) -> Result<Self, String> {
         let directory: Self = serde_json::from_slice(body).map_err(|error| part(&error.to_string()))?;
-        for (name, url) in [
-            ("newNonce", &directory.new_nonce),
-            ("newAccount", &directory.new_account),
-        ] {
-            let is_https = url
-                .parse::<Uri>()
-                .is_ok_and(|url| url.scheme_str() == Some("https") && url.host().is_some());
-            if !is_https {
-                return Err(format!("its {name} is \"{}\" (expected an https URL)", part(url)));
-            }
-        }
+        check_https("newNonce", &directory.new_nonce)?;
+        check_https("newAccount", &directory.new_account)?;
         Ok(directory)
     }
 
@@ -167,9 +158,20 @@ mod tests {
             Directory::parse(directory.to_string().as_bytes())
         };
         assert!(read("https://ca.test/nonce").is_ok());
-        for wrong in ["", "/nonce", "nonce", "http://ca.test/nonce", "https://a b/nonce", "https:///nonce", "\n"] {
+        for wrong in [
+            "",
+            "/nonce",
+            "nonce",
+            "http://ca.test/nonce",
+            "https://a b/nonce",
+            "https:///nonce",
+            "\n",
+        ] {
             let reason = read(wrong).unwrap_err();
-            assert!(reason.contains("newNonce") && reason.contains("expected an https URL"), "{reason}");
+            assert!(
+                reason.contains("newNonce") && reason.contains("expected an https URL"),
+                "{reason}"
+            );
         }
         assert!(!read("\u{1b}[31m").unwrap_err().contains('\u{1b}'));
     }

@@ -8,20 +8,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::BodyExt as _;
 use instant_acme::{BodyWrapper, BytesResponse, HttpClient};
-use neverlapse::bucket::store::Store;
+use neverlapse::bucket::store::{LONGEST_FILE, Store};
 use neverlapse::chain::roots::Roots;
 use neverlapse::inventory::Issuer;
 use neverlapse::renewal::LONGEST_ASKED;
 use neverlapse::text::causes;
 use neverlapse::timestamp::Timestamp;
 use reqwest::redirect::{Attempt, Policy};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::directory::Directory;
-use super::problem::{self, ProblemType, Step};
+use super::problem::{self, ProblemType, Step, part};
 use crate::error::Error;
 
 /// One issuer's server, as HTTP sees it.
@@ -242,8 +242,8 @@ impl HttpClient for Http {
             // so late. `LastAnswer` has it.
             parts.headers.remove(RETRY_AFTER);
             // And it panics when it asks for a nonce where there cannot be one.
-            if is_directory && parts.status.is_success() {
-                Directory::parse(&body).map_err(|reason| instant_acme::Error::Other(reason.into()))?;
+            if is_directory && let Ok(NewNonce { url }) = serde_json::from_slice(&body) {
+                check_https("newNonce", &url).map_err(|reason| instant_acme::Error::Other(reason.into()))?;
             }
             if is_unsigned && is_error(parts.status) {
                 return Err(instant_acme::Error::Api(serde_json::from_slice(&body)?));
@@ -253,6 +253,22 @@ impl HttpClient for Http {
                 body: Box::new(whole_order(body)),
             })
         })
+    }
+}
+
+/// What the library takes from a directory on trust.
+#[derive(Deserialize)]
+struct NewNonce {
+    #[serde(rename = "newNonce")]
+    url: String,
+}
+
+/// Fails, with the reason, unless the URL that a directory has for something can be asked.
+pub(super) fn check_https(name: &str, url: &str) -> Result<(), String> {
+    let is_https = |url: &Uri| url.scheme_str() == Some("https") && url.host().is_some_and(|host| !host.is_empty());
+    match url.parse::<Uri>() {
+        Ok(url) if is_https(&url) => Ok(()),
+        _ => Err(format!("its {name} is \"{}\" (expected an https URL)", part(url))),
     }
 }
 
@@ -278,7 +294,7 @@ pub(crate) async fn roots(issuer: &Issuer, store: &Store) -> Result<Roots, Error
     let Some(key) = &issuer.ca else {
         return Ok(Roots::public());
     };
-    let Some(pem) = store.object(key).await? else {
+    let Some(pem) = store.object(key, LONGEST_FILE).await? else {
         return Err(Error::Internal(format!(
             "the issuer's ca = {key:?}: no such object in the bucket (expected a PEM file)"
         )));

@@ -11,7 +11,7 @@ mod task;
 use aws_config::SdkConfig;
 use lambda_runtime::tracing::{info, warn};
 use neverlapse::alert::{Sender, Topic};
-use neverlapse::bucket::store::{Store, Tagged};
+use neverlapse::bucket::store::{LONGEST_FILE, Store, Tagged};
 use neverlapse::bucket::version::Current;
 use neverlapse::inventory::Inventory;
 use neverlapse::renewal::request::{Action, Request, RequestedBy};
@@ -125,7 +125,7 @@ impl Renewer {
         let current = current.map_err(Error::bucket_unreadable)?.map(|current| current.value);
         let renewal = self.up_to_date(&task, current.as_ref()).await;
         let renewal = renewal.map_err(Error::bucket_unreadable)?;
-        let under_way = self.services.store.object(&key).await?.is_some();
+        let under_way = self.services.store.object(&key, LONGEST_FILE).await?.is_some();
 
         let now = Timestamp::now();
         match decide(

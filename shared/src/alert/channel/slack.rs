@@ -8,7 +8,7 @@ use super::post::{self, Address};
 use crate::alert::digest::message::{COUNTS, Digest};
 use crate::alert::digest::room::fitting;
 use crate::alert::sender::Sender;
-use crate::bucket::store::{self, Store};
+use crate::bucket::store::{self, LONGEST_FILE, Store};
 use crate::text::cut_utf16;
 
 /// The webhook's URL in the bucket: one line of text. Anyone who has the URL can write into the
@@ -28,7 +28,7 @@ pub async fn notify(store: &Store, digest: &Digest, sender: &Sender) -> Result<b
 
 /// Where to post, if the bucket says so.
 pub(super) async fn address(store: &Store) -> Result<Option<Address>, Error> {
-    let url = store.text(KEY).await?;
+    let url = store.text(KEY, LONGEST_FILE).await?;
     url.map(|url| Address::new(&url).map_err(|_| Error::Invalid))
         .transpose()
 }

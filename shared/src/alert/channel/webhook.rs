@@ -13,7 +13,7 @@ use super::post::{self, Address};
 use super::slack;
 use crate::alert::digest::message::{Digest, Entry};
 use crate::alert::sender::Sender;
-use crate::bucket::store::Store;
+use crate::bucket::store::{LONGEST_FILE, Store};
 use crate::finding::Severity;
 use crate::text::cut_utf16;
 use crate::timestamp::Timestamp;
@@ -107,7 +107,7 @@ pub async fn names(store: &Store) -> Result<Vec<String>, NotNotified> {
 }
 
 async fn read(store: &Store) -> Result<Vec<Webhook>, String> {
-    match store.text(KEY).await {
+    match store.text(KEY, LONGEST_FILE).await {
         Ok(Some(text)) => parse(&text),
         Ok(None) => Ok(Vec::new()),
         Err(error) => Err(format!("{KEY} cannot be read: {error}")),

@@ -60,9 +60,9 @@ pub fn page(report: &Report, place: Option<&str>) -> Result<String, askama::Erro
             .take(LISTED)
             .map(|problem| cut(&problem.to_string()))
             .collect(),
-        problems_more: report.problems.len().saturating_sub(LISTED),
+        problems_more: report.problems.len().saturating_sub(LISTED) + report.omitted_problems,
         not_reached: joined(report.not_reached.iter().take(LISTED)),
-        not_reached_more: report.not_reached.len().saturating_sub(LISTED),
+        not_reached_more: report.not_reached.len().saturating_sub(LISTED) + report.omitted_not_reached,
         worst: bad.iter().take(WORST).map(|endpoint| Item::of(endpoint)).collect(),
         worst_more: bad.len().saturating_sub(WORST),
         timeline: Timeline::of(report, now),
