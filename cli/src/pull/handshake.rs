@@ -20,6 +20,7 @@ use neverlapse::observation::Observation;
 use neverlapse::probe::starttls;
 use neverlapse::probe::tls::{Handshaker, Witness};
 use neverlapse::probe::{Certificates, Options, Prober, Target, Timeouts};
+use neverlapse::text::{cut, printable, some_of};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -290,23 +291,14 @@ impl<'a> Look<'a> {
         }
     }
 
-    /// What is served instead. A certificate that is not known here most likely never came from
-    /// here: then the server's configuration does not name our files.
+    /// What is served instead.
     fn other(&self, leaf: &Certificate) -> String {
         match self.before {
             Some(before) if before.fingerprint == leaf.fingerprint => format!(
                 "version {} from before, which ends on {}",
                 before.version, before.not_after
             ),
-            _ => format!(
-                "another certificate, for {} by {:?}, which ends on {} (fingerprint {}); does the server's \
-                 configuration name {} for this name (server_name = \"…\" in pull.toml asks for another)?",
-                leaf.names.join(", "),
-                leaf.issuer,
-                leaf.not_after,
-                leaf.fingerprint,
-                self.live.display()
-            ),
+            _ => unknown_here(leaf, self.live),
         }
     }
 
@@ -326,6 +318,22 @@ impl<'a> Look<'a> {
         let _ = timeout(STEP, handshake).await;
         witness.key_refuted()
     }
+}
+
+/// A certificate that is not known here most likely never came from here: then the server's
+/// configuration does not name our files.
+fn unknown_here(leaf: &Certificate, live: &Path) -> String {
+    // A server can have any text as a name, and any number of them.
+    let names = leaf.names.iter().map(|name| cut(&printable(name), LONGEST_NAME));
+    format!(
+        "another certificate, for {} by {:?}, which ends on {} (fingerprint {}); does the server's configuration \
+         name {} for this name (server_name = \"…\" in pull.toml asks for another)?",
+        some_of(names, NAMES),
+        leaf.issuer,
+        leaf.not_after,
+        leaf.fingerprint,
+        live.display()
+    )
 }
 
 fn is_down(finding: &Finding) -> bool {
@@ -384,6 +392,10 @@ const NOWHERE: Endpoint = Endpoint {
     starttls: None,
 };
 const STEP: Duration = Duration::from_secs(5);
+/// Of another certificate.
+const NAMES: usize = 5;
+/// A DNS name has at most 253 characters.
+const LONGEST_NAME: usize = 253;
 /// The label that stands for the asterisk of a wildcard.
 const CHECK: &str = "neverlapse-check";
 /// In each run. Half of the clients getting the old certificate goes unseen once in a thousand
@@ -397,6 +409,9 @@ const PAUSE: Duration = Duration::from_millis(40);
 
 #[cfg(test)]
 mod tests {
+    use neverlapse::certificate::Role;
+    use neverlapse::timestamp;
+
     use super::super::state::tests::current;
     use super::*;
 
@@ -459,6 +474,29 @@ mod tests {
             Some(Seen::Another("old".into()))
         );
         assert_eq!(follow("nnn".into()), Some(Seen::Served), "there was no time for more");
+    }
+
+    #[test]
+    fn the_names_of_another_certificate_wrote_lines_of_their_own() {
+        let mut names = vec!["a.test\n<3>error: \u{1b}[2J".to_owned(), "b".repeat(70_000)];
+        names.extend((0..5_000).map(|number| format!("{number}.test")));
+        let leaf = Certificate {
+            subject: String::new(),
+            issuer: "CN=CA".into(),
+            serial: String::new(),
+            fingerprint: "f0".into(),
+            not_before: timestamp!(2026-10-01 12:00 UTC),
+            not_after: timestamp!(2026-12-01 12:00 UTC),
+            names,
+            key: String::new(),
+            signature: String::new(),
+            role: Role::Leaf,
+        };
+        let text = unknown_here(&leaf, Path::new("/live/shop/fullchain.pem"));
+        let start = "another certificate, for a.test\\n<3>error: \\u{1b}[2J, bbb";
+        assert!(text.starts_with(start), "{text}");
+        assert!(text.contains(" and 4997 more by \"CN=CA\""), "{text}");
+        assert!(text.len() < 2_000 && !text.contains(char::is_control), "{text}");
     }
 
     #[test]

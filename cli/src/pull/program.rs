@@ -9,10 +9,10 @@ use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, memfd_create};
+use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, memfd_create};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::{Child, Command};
 use tokio::time::{interval, timeout};
@@ -41,7 +41,7 @@ impl Program {
         let output = in_memory().map_err(|error| self.cannot_run(&error))?;
         let stdout = output.try_clone().map_err(|error| self.cannot_run(&error))?;
         let child = self.spawn(variables, Stdio::null(), stdout, &output);
-        self.end(child, limit, output).await
+        self.end(child, limit, &output).await
     }
 
     /// Runs it with something to read, as `/dev/stdin`, and answers with what it wrote. Neither
@@ -57,7 +57,7 @@ impl Program {
         let stdout = output.try_clone().map_err(|error| self.cannot_run(&error))?;
         let errors = in_memory().map_err(|error| self.cannot_run(&error))?;
         let child = self.spawn(&Variables::new(), stdin.into(), stdout, &errors);
-        self.end(child, limit, errors).await?;
+        self.end(child, limit, &errors).await?;
 
         let mut written = Vec::new();
         output
@@ -68,35 +68,38 @@ impl Program {
     }
 
     /// Waits for its end, or kills it with everything that it started. The error quotes `errors`.
-    async fn end(&self, child: io::Result<Child>, limit: Duration, errors: File) -> Result<(), CommandFailure> {
+    async fn end(&self, child: io::Result<Child>, limit: Duration, errors: &File) -> Result<(), CommandFailure> {
         let mut child = child.map_err(|error| self.cannot_run(&error))?;
-        let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
-
         let ended = tokio::select! {
-            ended = timeout(limit, child.wait()) => ended,
-            never = forget_the_middle(&errors) => match never {},
+            ended = end_within(limit, &mut child) => ended,
+            never = forget_the_middle(errors) => match never {},
         };
-        let Ok(status) = ended else {
-            if let Some(group) = group {
-                let _ = kill_process_group(group, Signal::KILL);
-            }
-            let _ = child.wait().await;
-            return Err(CommandFailure {
-                reason: format!("{self} took longer than {} s{}", limit.as_secs().max(1), words(&errors)),
-                timed_out: true,
-            });
-        };
+        seal(errors);
 
-        let status = status.map_err(|error| self.cannot_run(&error))?;
+        let status = match ended {
+            Ok(status) => status.map_err(|error| self.cannot_run(&error))?,
+            Err(Overdue { is_ended }) => {
+                let and = if is_ended { "" } else { ", and could not be ended" };
+                return Err(CommandFailure {
+                    reason: format!(
+                        "{self} took longer than {} s{and}{}",
+                        limit.as_secs().max(1),
+                        words(errors)
+                    ),
+                    timed_out: true,
+                });
+            }
+        };
         if status.success() {
             return Ok(());
         }
+
         let reason = match status.code() {
-            Some(code) => format!("{self} ended with {code}{}", words(&errors)),
+            Some(code) => format!("{self} ended with {code}{}", words(errors)),
             None => format!(
                 "{self} was ended by signal {}{}",
                 status.signal().unwrap_or(0),
-                words(&errors)
+                words(errors)
             ),
         };
         Err(CommandFailure {
@@ -158,10 +161,31 @@ fn with_servers(path: Option<OsString>) -> OsString {
     env::join_paths(folders).unwrap_or(path)
 }
 
+/// A command that took too long, and was killed.
+struct Overdue {
+    is_ended: bool,
+}
+
+/// Waits for the end of a command, or kills it with everything that it started.
+async fn end_within(limit: Duration, child: &mut Child) -> Result<io::Result<ExitStatus>, Overdue> {
+    let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+    if let Ok(status) = timeout(limit, child.wait()).await {
+        return Ok(status);
+    }
+
+    if let Some(group) = group {
+        let _ = kill_process_group(group, Signal::KILL);
+    }
+    // One that hangs in the kernel, or that `sudo` runs as another user, does not end.
+    let is_ended = timeout(DEATH, child.wait()).await.is_ok();
+    Err(Overdue { is_ended })
+}
+
 /// A file in memory: a disk may be full, and a pipe would be kept open by a daemon that the command
 /// starts.
 fn in_memory() -> io::Result<File> {
-    Ok(File::from(memfd_create("neverlapse", MemfdFlags::CLOEXEC)?))
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    Ok(File::from(memfd_create("neverlapse", flags)?))
 }
 
 /// A file in memory that holds something to read.
@@ -193,6 +217,15 @@ async fn forget_the_middle(output: &File) -> Infallible {
             );
             forgotten = end;
         }
+    }
+}
+
+/// Has every further write to a command's output fail: a daemon that it leaves behind would fill the
+/// memory with what nobody reads.
+fn seal(output: &File) {
+    // The second one is refused while a process has the file in its address space for writing.
+    for seal in [SealFlags::GROW, SealFlags::WRITE] {
+        let _ = fcntl_add_seals(output, seal);
     }
 }
 
@@ -229,12 +262,16 @@ fn length(output: &File) -> u64 {
 }
 
 const PATH: [&str; 5] = ["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin", "/bin"];
-const SECRETS: [&str; 4] = [
+const SECRETS: [&str; 5] = [
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
+    // The SDK reads it where the one before is missing.
+    "SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
     "AWS_CONTAINER_AUTHORIZATION_TOKEN",
 ];
+/// A process that can be killed ends in much less.
+const DEATH: Duration = Duration::from_secs(5);
 /// Of beginning and end each, in bytes.
 const KEPT: u64 = 1_000;
 /// No more is ever held than a processor writes in this time.
@@ -322,6 +359,33 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         panic!("its child lives");
+    }
+
+    #[tokio::test]
+    async fn one_that_cannot_be_killed_held_the_lock_for_ever() {
+        // Without a process group of its own, no signal reaches it.
+        let child = Command::new("sleep").arg("600").kill_on_drop(true).spawn();
+        let ended = timeout(
+            Duration::from_secs(60),
+            shell("sleep 600").end(child, Duration::ZERO, &in_memory().unwrap()),
+        )
+        .await;
+        let error = ended.expect("it waits no longer").unwrap_err();
+        assert!(error.timed_out);
+        assert_eq!(error.reason, "`sleep 600` took longer than 1 s, and could not be ended");
+    }
+
+    #[tokio::test]
+    async fn what_a_daemon_wrote_after_the_command_filled_the_memory() {
+        let program = shell("echo said; exit 1");
+        let mut output = in_memory().unwrap();
+        let stdout = output.try_clone().unwrap();
+        let child = program.spawn(&Variables::new(), Stdio::null(), stdout, &output);
+        let error = program.end(child, Duration::from_secs(60), &output).await.unwrap_err();
+        assert_eq!(error.reason, "`echo said; exit 1` ended with 1: said");
+        // What the daemon has is the same file.
+        let error = output.write(b"more").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
     }
 
     #[tokio::test]

@@ -221,6 +221,7 @@ async fn a_reload_that_uses_the_aws_cli_lost_its_profile() {
     let mut command = bench.command(Command::new(NEVERLAPSE));
     let secrets = [
         "AWS_SECRET_ACCESS_KEY",
+        "SECRET_ACCESS_KEY",
         "AWS_SESSION_TOKEN",
         "AWS_CONTAINER_AUTHORIZATION_TOKEN",
     ];
