@@ -83,10 +83,11 @@ impl Accounts<'_> {
         if stored.value.next_key.is_some() {
             stored = match self.finish_rollover(&place, stored.clone(), http).await {
                 Ok(finished) => finished,
-                // No certificate waits for a key that the CA does not replace.
-                Err(error @ (Error::CaDeclined(_) | Error::CaUnavailable { .. } | Error::Internal(_))) => {
+                // No certificate waits for a key that the CA does not replace. But whoever signs with
+                // a key that it has replaced is told that there is no such account, or no such order.
+                Err(error) if is_known_by_old_key(&stored.value, http).await => {
                     warn!(issuer = issuer.name, fault = %error, "the account's key is not replaced yet");
-                    self.stored(issuer).await?.stored
+                    stored
                 }
                 Err(error) => return Err(error),
             };
@@ -142,7 +143,8 @@ impl Accounts<'_> {
     }
 
     /// Finishes a rollover from wherever it stopped. Only the CA knows whether it has the next key
-    /// already.
+    /// already. That key stays where it is until the CA has taken it, also when the CA refuses: it
+    /// may be taking it from another renewer, and without its key an account is lost.
     async fn finish_rollover(&self, place: &str, stored: Tagged<Stored>, http: &Http) -> Result<Tagged<Stored>, Error> {
         let Tagged { mut value, tag } = stored;
         let (Some(next), Some(account)) = (value.next_key.take(), value.account.clone()) else {
@@ -167,12 +169,6 @@ impl Accounts<'_> {
         if let Err(error) = changed
             && !knows(&new).await.unwrap_or(false)
         {
-            // An account has one key, so the next one is nobody's. Delivered again, the request asks
-            // again.
-            if is_final(&error) && knows(&old).await? {
-                value.replacement_asked_at = None;
-                self.write(place, &value, Expecting::Tag(&tag)).await?;
-            }
             return Err(error);
         }
 
@@ -274,6 +270,14 @@ impl Accounts<'_> {
 struct Found {
     key: String,
     stored: Tagged<Stored>,
+}
+
+/// Whether the CA has just said that it knows the account by the key that was to be replaced.
+async fn is_known_by_old_key(stored: &Stored, http: &Http) -> bool {
+    let (Some(account), Ok(key)) = (&stored.account, decode(&stored.key)) else {
+        return false;
+    };
+    has_key(account, &key, &stored.directory, http).await.unwrap_or(false)
 }
 
 /// Whether the CA would answer the same again.

@@ -173,6 +173,9 @@ mod tests {
                 "{reason}"
             );
         }
+        let directory = json!({ "newNonce": "https://ca.test/nonce", "newAccount": "account" });
+        let reason = Directory::parse(directory.to_string().as_bytes()).unwrap_err();
+        assert!(reason.contains("its newAccount is \"account\""), "{reason}");
         assert!(!read("\u{1b}[31m").unwrap_err().contains('\u{1b}'));
     }
 }
