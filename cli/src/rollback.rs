@@ -112,6 +112,9 @@ async fn pointer(stack: &Stack, current: &Current, version: &str, now: Timestamp
         .await?
         .with_context(|| format!("there is no {key}"))?;
     let manifest: Manifest = document::read(&written).with_context(|| format!("{key} cannot be read"))?;
+    if let Some(problem) = manifest.misplaced(&key) {
+        bail!("{key} is not what it should be: {problem}");
+    }
 
     let not_after = manifest.facts.not_after;
     if not_after <= now {

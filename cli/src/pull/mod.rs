@@ -49,6 +49,7 @@ use anyhow::{Error, Result, anyhow, bail};
 use clap::Args;
 use futures::{StreamExt, stream};
 use neverlapse::finding::Severity;
+use neverlapse::isolation::isolated_async;
 use neverlapse::timestamp::Timestamp;
 
 use self::broken::Broken;
@@ -198,9 +199,14 @@ struct Prepared<'a> {
 
 /// Has a version ready on the disk: what the source shows, or else what is there already.
 async fn prepare(mut work: Work<'_>) -> Prepared<'_> {
-    let (plan, mut problem) = match work.prepare().await {
-        Ok(plan) => (plan, None),
-        Err(problem) => (work.carry_on().await, Some(problem)),
+    // What is in the source may be what our own code cannot cope with; the others are installed.
+    let (plan, mut problem) = match isolated_async(work.prepare()).await {
+        Ok(Ok(plan)) => (plan, None),
+        Ok(Err(problem)) => {
+            let plan = isolated_async(work.carry_on()).await;
+            (plan.unwrap_or(Plan::Nothing), Some(problem))
+        }
+        Err(panicked) => (Plan::Nothing, Some(SourceProblem::Failed(panicked.to_string()))),
     };
 
     // A version that is about to be installed takes the place of what is damaged.

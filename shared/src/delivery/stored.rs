@@ -305,7 +305,7 @@ fn in_words(error: impl Display) -> String {
 
 const CERTIFICATES_AT_ONCE: usize = 16;
 /// One that takes longer than this has more objects than anybody needs, or S3 does not answer.
-const PER_CERTIFICATE: Duration = Duration::from_secs(30);
+const PER_CERTIFICATE: Duration = Duration::from_secs(120);
 /// The most certificates that are read of those that are not in the inventory.
 const LEFT_OUT: usize = 1_000;
 /// Of one certificate.
