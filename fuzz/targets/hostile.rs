@@ -98,15 +98,24 @@ pub fn params(wish: &mut Unstructured<'_>, is_ca: bool) -> Result<CertificatePar
         .subject_alt_names
         .push(SanType::DnsName(Ia5String::try_from("a.test").expect("a name")));
     for _ in 0..wish.int_in_range(0..=4)? {
-        let name = match wish.int_in_range(0..=2)? {
+        let name = match wish.int_in_range(0..=4)? {
             0 => SanType::IpAddress(wish.arbitrary::<[u8; 16]>()?.into()),
             1 => match Ia5String::try_from(text(wish)?) {
                 Ok(name) => SanType::DnsName(name),
                 Err(_) => continue,
             },
+            2 => match Ia5String::try_from(ascii(wish)?) {
+                Ok(name) => SanType::Rfc822Name(name),
+                Err(_) => continue,
+            },
+            3 => match Ia5String::try_from(ascii(wish)?) {
+                Ok(name) => SanType::URI(name),
+                Err(_) => continue,
+            },
             _ => SanType::OtherName((oid(wish)?, text(wish)?.into())),
         };
-        params.subject_alt_names.push(name);
+        let times = often(wish)?;
+        params.subject_alt_names.extend(std::iter::repeat_n(name, times));
     }
 
     params.is_ca = match wish.int_in_range(0..=9)? {
@@ -131,14 +140,15 @@ pub fn params(wish: &mut Unstructured<'_>, is_ca: bool) -> Result<CertificatePar
     }
     if wish.ratio(1, 3)? {
         let subtree = |wish: &mut Unstructured<'_>| {
-            Ok(match wish.int_in_range(0..=1)? {
+            Ok(match wish.int_in_range(0..=2)? {
                 0 => GeneralSubtree::DnsName(ascii(wish)?),
+                1 => GeneralSubtree::Rfc822Name(ascii(wish)?),
                 _ => GeneralSubtree::IpAddress(CidrSubnet::V4(wish.arbitrary()?, wish.arbitrary()?)),
             })
         };
         params.name_constraints = Some(NameConstraints {
             permitted_subtrees: vec![subtree(wish)?],
-            excluded_subtrees: vec![subtree(wish)?],
+            excluded_subtrees: vec![subtree(wish)?; often(wish)?],
         });
     }
     for _ in 0..wish.int_in_range(0..=2)? {
@@ -170,6 +180,11 @@ fn oid(wish: &mut Unstructured<'_>) -> Result<Vec<u64>> {
 fn text(wish: &mut Unstructured<'_>) -> Result<String> {
     let bytes = bytes(wish, 300)?;
     Ok(String::from_utf8_lossy(bytes).into_owned())
+}
+
+/// Once, or as often as fits into what a server sends.
+fn often(wish: &mut Unstructured<'_>) -> Result<usize> {
+    Ok(if wish.ratio(1, 16)? { 1_500 } else { 1 })
 }
 
 /// An IA5String has nothing else, and rcgen panics at it.

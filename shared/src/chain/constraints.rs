@@ -170,7 +170,7 @@ impl Name<'_> {
             (Self::Directory(name), Subtree::Directory(base)) => name.starts_with(base),
             (Self::Common(name), Subtree::Dns(base)) => {
                 let base = base.strip_prefix('.').unwrap_or(base);
-                base.is_empty() || name.eq_ignore_ascii_case(base) || is_below(name, base)
+                base.is_empty() || is_host_within(name, base) || is_below(name, base)
             }
             (Self::Email(name), Subtree::Email(base)) if base.contains('@') => name.eq_ignore_ascii_case(base),
             (Self::Email(name), Subtree::Email(base)) => name
