@@ -218,14 +218,16 @@ impl Section {
         }
     }
 
-    /// Each entry with what to do about it. What helps several entries is named at the first of
-    /// them, which is left out last.
+    /// Each entry with what to do about it. What helps several entries is named at the last of them;
+    /// where they are so long that the last may be left out, at the first.
     pub(in crate::alert) fn steps(&self) -> impl Iterator<Item = (&Entry, Option<&str>)> {
-        self.entries.iter().enumerate().map(|(index, entry)| {
-            let step = entry.next_step.as_deref();
-            let mut earlier = self.entries[..index].iter();
-            let is_named = earlier.any(|earlier| earlier.next_step == entry.next_step);
-            (entry, step.filter(|_| !is_named))
+        let length: usize = self.entries.iter().map(|entry| entry.message.len()).sum();
+        let is_long = length > LONG;
+        self.entries.iter().enumerate().map(move |(index, entry)| {
+            let (before, after) = (&self.entries[..index], &self.entries[index + 1..]);
+            let mut others = if is_long { before } else { after }.iter();
+            let is_named = others.any(|other| other.next_step == entry.next_step);
+            (entry, entry.next_step.as_deref().filter(|_| !is_named))
         })
     }
 }
@@ -257,6 +259,8 @@ pub(super) const REMOVED: &str = "REMOVED";
 pub(super) const NAME: usize = 300;
 /// For the two lines that count what is left out.
 pub(in crate::alert) const COUNTS: usize = 400;
+/// Messages of one place that are shown whole, as long as not everything is huge, in bytes.
+const LONG: usize = 2_000;
 /// No section is shorter.
 const SHORTEST: usize = 50;
 /// How many incidents are named that were reported before.
