@@ -182,9 +182,9 @@ fn text(wish: &mut Unstructured<'_>) -> Result<String> {
     Ok(String::from_utf8_lossy(bytes).into_owned())
 }
 
-/// Once, or as often as fits into what a server sends.
+/// Once, or so often that names and constraints are more than are compared.
 fn often(wish: &mut Unstructured<'_>) -> Result<usize> {
-    Ok(if wish.ratio(1, 16)? { 1_500 } else { 1 })
+    Ok(if wish.ratio(1, 64)? { 600 } else { 1 })
 }
 
 /// An IA5String has nothing else, and rcgen panics at it.
