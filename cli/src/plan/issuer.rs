@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use neverlapse::bucket::store::{LONGEST_FILE, Store};
+use neverlapse::bucket::store::Store;
 use neverlapse::chain::roots::Roots;
 use neverlapse::inventory::Issuer;
 use neverlapse::text::causes;
@@ -109,14 +109,9 @@ async fn external_account(issuer: &Issuer, asks: Option<bool>, store: &Store) ->
 async fn directory(issuer: &Issuer, store: &Store) -> Result<Directory, String> {
     let mut roots = Roots::public();
     if let Some(key) = &issuer.ca {
-        let pem = store
-            .object(key, LONGEST_FILE)
-            .await
-            .map_err(|error| error.to_string())?;
-        let pem = pem.ok_or_else(|| format!("the issuer's ca = {key:?}: no such object in the bucket"))?;
-        roots = roots
-            .with_pem(&pem)
-            .map_err(|error| format!("the issuer's ca = {key:?}: {error}"))?;
+        let unusable = |reason: String| format!("the issuer's ca = {key:?}: {reason}");
+        let pem = store.pem(key).await.map_err(unusable)?;
+        roots = roots.with_pem(&pem).map_err(|error| unusable(error.to_string()))?;
     }
     let tls = roots.client_config().map_err(|error| error.to_string())?;
     let client = reqwest::Client::builder()

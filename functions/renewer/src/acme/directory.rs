@@ -38,7 +38,7 @@ impl Directory {
     }
 
     /// Reads a directory; an error is the reason why it is none.
-    pub(crate) fn parse(body: &[u8]) -> Result<Self, String> {
+    fn parse(body: &[u8]) -> Result<Self, String> {
         let directory: Self = serde_json::from_slice(body).map_err(|error| part(&error.to_string()))?;
         check_https("newNonce", &directory.new_nonce)?;
         check_https("newAccount", &directory.new_account)?;
