@@ -44,6 +44,8 @@ pub enum Fate {
     CutBefore,
     /// It is passed on, and the connection breaks instead of an answer.
     CutAfter,
+    /// It is passed on after so long.
+    Late(Duration),
     /// It is passed on, and the answer comes in small pieces.
     Trickle,
     /// It is answered with this status and body (XML, as AWS does) at once.
@@ -239,6 +241,7 @@ async fn pass(
             return reply(Reply { status, headers, body });
         }
         Fate::Answer(said) => return reply(said.clone()),
+        Fate::Late(time) => sleep(*time).await,
         Fate::Wait(gate) => {
             gate.0.0.notify_one();
             gate.0.1.notified().await;

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use neverlapse_tests::fault::{Fate, Proxy, Reply};
@@ -62,6 +63,32 @@ pub(crate) async fn an_order_that_is_stuck_is_given_up_for_the_next_issuer(lab: 
         proxy.count("POST /order-plz") == 1,
         "{} orders",
         proxy.count("POST /order-plz")
+    );
+    Ok(())
+}
+
+/// Each answer came within its time, and all of them together took the run's, at each delivery.
+pub(crate) async fn an_issuer_that_answers_slowly_leaves_time_for_the_next(lab: &Lab) -> Result<()> {
+    let isolated = Isolated::open(lab, "slow").await?;
+    lab.stack.create_zone("slow.test").await?;
+    let front = Front::new(&isolated).await?;
+    let (second, second_entry) = isolated.issuer("second").await?;
+    let proxy = front.open(|_| Fate::Late(Duration::from_secs(4))).await?;
+    let first = entries("slow", &proxy.endpoint).replace("issuers.test", "slow.test");
+    isolated.inventory(&format!("{first}{second_entry}")).await?;
+
+    let short = [(TIMEOUT_SECONDS, "60")];
+    let renewer = program("renewer").await?;
+    let is_done = isolated
+        .run_with(&renewer, lab.stack.endpoint(), &short, &request("slow"))
+        .await?;
+    let log = isolated.log("slow")?;
+    ensure!(is_done, "{log}");
+    let current = isolated.bucket.verified("slow", &second).await?;
+    ensure!(current.facts.issuer.name == "second", "{:?}", current.facts.issuer);
+    ensure!(
+        log.contains("its answers take so long that there would be no time to ask another issuer"),
+        "{log}"
     );
     Ok(())
 }

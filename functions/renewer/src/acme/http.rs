@@ -20,6 +20,7 @@ use neverlapse::timestamp::Timestamp;
 use reqwest::redirect::{Attempt, Policy};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::time::{Instant, timeout};
 
 use super::problem::{self, ProblemType, Step, part};
 use crate::error::Error;
@@ -30,6 +31,8 @@ pub(crate) struct Http {
     client: reqwest::Client,
     last: Arc<Mutex<LastAnswer>>,
     spare: Arc<Mutex<Spare>>,
+    /// What is left of the time that the server may take for its answers, all together.
+    left: Option<Arc<Mutex<Duration>>>,
 }
 
 /// What one part of a renewal was told and the next one asks for: an account that is made here is
@@ -67,7 +70,32 @@ impl Http {
             client,
             last: Arc::default(),
             spare: Arc::default(),
+            left: None,
         })
+    }
+
+    /// The same for a server that may take so long for its answers, all together: each within its
+    /// own time, they could take all of a run.
+    pub(crate) fn within(self, time: Duration) -> Self {
+        let left = Some(Arc::new(Mutex::new(time)));
+        Self { left, ..self }
+    }
+
+    /// Whether the server has used up its time; it is not asked any more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.left().is_some_and(|left| left.is_zero())
+    }
+
+    fn left(&self) -> Option<Duration> {
+        let left = self.left.as_ref()?;
+        Some(*left.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn took(&self, time: Duration) {
+        if let Some(left) = &self.left {
+            let mut left = left.lock().unwrap_or_else(PoisonError::into_inner);
+            *left = left.saturating_sub(time);
+        }
     }
 
     /// A client for the server of this issuer.
@@ -183,6 +211,17 @@ impl Http {
     async fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Bytes>, String> {
         // A server that does not answer has not asked to wait.
         self.set_last(LastAnswer::default());
+        let Some(left) = self.left() else {
+            return self.exchange(request).await;
+        };
+
+        let start = Instant::now();
+        let answer = timeout(left, self.exchange(request)).await;
+        self.took(start.elapsed());
+        answer.unwrap_or_else(|_| Err(TOO_SLOW.to_owned()))
+    }
+
+    async fn exchange(&self, request: Request<Vec<u8>>) -> Result<Response<Bytes>, String> {
         let request = request.try_into().map_err(|error: reqwest::Error| causes(&error))?;
         let response = self.client.execute(request).await.map_err(|error| causes(&error))?;
         let status = response.status();
@@ -375,6 +414,7 @@ const REDIRECTS: usize = 3;
 const LARGEST: usize = 1 << 20;
 const REQUEST: Duration = Duration::from_secs(30);
 const CONNECT: Duration = Duration::from_secs(10);
+const TOO_SLOW: &str = "its answers take so long that there would be no time to ask another issuer";
 const USER_AGENT: &str = concat!("neverlapse/", env!("CARGO_PKG_VERSION"));
 
 #[cfg(test)]

@@ -561,7 +561,7 @@ impl Issuance<'_> {
                 _ => return Err(error),
             };
             let pause = pauses.next(self.http.ask_again_at());
-            if Instant::now() + pause > start + longest {
+            if self.http.is_over() || Instant::now() + pause > start + longest {
                 return Err(error);
             }
             warn!(fault = %error, ?pause, "the CA cannot answer for the moment");

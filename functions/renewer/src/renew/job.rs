@@ -77,7 +77,7 @@ impl<'a> Job<'a> {
             self.task.progress().step(format!("{begins} {}", issuer.name)).await;
             let was_under_way = turn.resumed.as_ref().is_some_and(|attempt| !attempt.given_up);
             // What this issuer says may be what our own code, or the library, cannot cope with.
-            let ordered = isolated_async(self.order_from(issuer, turn.resumed)).await;
+            let ordered = isolated_async(self.order_from(issuer, turn.resumed, !turns.is_empty())).await;
             let ordered = ordered.unwrap_or_else(|panicked| Err(Error::unavailable(panicked.to_string()).into()));
             let miss = match ordered {
                 Ok(issued) => {
@@ -219,12 +219,21 @@ impl<'a> Job<'a> {
     }
 
     /// One order at one issuer. Its attempt stays in the lease until the version is published,
-    /// unless the CA would only answer the same again.
-    async fn order_from(&self, issuer: &Issuer, resumed: Option<Attempt>) -> Result<Issued, IssuerError> {
+    /// unless the CA would only answer the same again. While others are waiting (`is_followed`), it
+    /// may spend half of the time on answering.
+    async fn order_from(
+        &self,
+        issuer: &Issuer,
+        resumed: Option<Attempt>,
+        is_followed: bool,
+    ) -> Result<Issued, IssuerError> {
         let Task { services, wanted, .. } = self.task;
         // What only this issuer needs is no reason to leave out the others.
         let roots = http::roots(issuer, &services.store).await.map_err(Error::of_issuer)?;
-        let http = Http::new(&roots)?;
+        let mut http = Http::new(&roots)?;
+        if is_followed {
+            http = http.within(self.task.deadline.saturating_duration_since(Instant::now()) / 2);
+        }
         let account = services.accounts().open(issuer, &http).await;
         let account = account.map_err(|error| IssuerError::general(error.of_issuer()))?;
 
