@@ -122,7 +122,7 @@ async fn pointer(stack: &Stack, current: &Current, version: &str, now: Timestamp
     }
     Ok(Current {
         schema: Current::SCHEMA.to_owned(),
-        sequence: current.sequence + 1,
+        sequence: current.next_sequence(),
         facts: manifest.facts,
         manifest_sha256: sha256(&written),
         published_at: now,

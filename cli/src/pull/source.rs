@@ -11,6 +11,7 @@ use neverlapse::bucket::document;
 use neverlapse::bucket::store::{self, Expecting, Fresh, LONGEST_FILE, Object, Store, Tagged};
 use neverlapse::bucket::version::Current;
 use neverlapse::text::sha256;
+use neverlapse::timestamp::Timestamp;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, mkdirat, openat, renameat, unlinkat};
 use rustix::io::Errno;
 
@@ -194,7 +195,7 @@ fn enter<'k>(folder: &Path, key: &'k str, is_created: bool) -> io::Result<(Owned
 /// folder for it.
 pub(super) fn understood(json: &[u8], name: &str) -> Result<Current, String> {
     let current: Current = document::read(json).map_err(|error| error.to_string())?;
-    match current.facts.problem(name) {
+    match current.problem(name, Timestamp::now()) {
         Some(problem) => Err(problem),
         None => Ok(current),
     }
@@ -285,6 +286,13 @@ mod tests {
         assert_eq!(
             understood(json.as_bytes(), "shop.test").unwrap_err(),
             "it is about \"other.test\" (expected \"shop.test\")"
+        );
+
+        let last = json.replace("\"sequence\": 7", "\"sequence\": 18446744073709551615");
+        let problem = understood(last.as_bytes(), "other.test").unwrap_err();
+        assert!(
+            problem.starts_with("its sequence is 18446744073709551615 (expected at most "),
+            "{problem}"
         );
     }
 }

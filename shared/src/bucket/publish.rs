@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::version::{Current, Facts, FileHash, MANIFEST, Manifest, current_key, file_key};
+use super::version::{Current, Facts, FileHash, MANIFEST, Manifest, current_key, file_key, first_sequence};
 use crate::text::sha256;
 use crate::timestamp::Timestamp;
 
@@ -47,7 +47,7 @@ impl Publication {
             objects,
             current: Current {
                 schema: Current::SCHEMA.to_owned(),
-                sequence: before.map_or_else(|| first(now), |before| before.sequence + 1),
+                sequence: before.map_or_else(|| first_sequence(now), Current::next_sequence),
                 manifest_sha256,
                 facts,
                 published_at: now,
@@ -67,10 +67,4 @@ fn json<T: serde::Serialize>(value: &T) -> Result<Vec<u8>, serde_json::Error> {
     let mut json = serde_json::to_vec_pretty(value)?;
     json.push(b'\n');
     Ok(json)
-}
-
-/// Where a sequence begins: above any that an earlier bucket has shown to instances, which refuse a
-/// lower one.
-fn first(now: Timestamp) -> u64 {
-    now.unix().try_into().unwrap_or(1)
 }

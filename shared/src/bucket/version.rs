@@ -120,7 +120,7 @@ pub struct Current {
     /// Always [`Current::SCHEMA`].
     pub schema: String,
     /// One more each time the pointer moves, forwards or back: a pointer with a lower one is out of
-    /// date.
+    /// date. It begins with the Unix time, so it is never above that.
     pub sequence: u64,
     /// The version to serve.
     #[serde(flatten)]
@@ -156,6 +156,20 @@ impl Current {
     /// Name and version of this format.
     pub const SCHEMA: &str = "neverlapse.current/1";
 
+    /// Why this cannot be the pointer of the certificate `name`, if it cannot.
+    pub fn problem(&self, name: &str, now: Timestamp) -> Option<String> {
+        self.facts.problem(name).or_else(|| {
+            // No pointer could ever follow the highest number there is.
+            let most = unix(now + CLOCKS_DIFFER);
+            (self.sequence > most).then(|| format!("its sequence is {} (expected at most {most})", self.sequence))
+        })
+    }
+
+    /// The sequence of the pointer that takes its place.
+    pub fn next_sequence(&self) -> u64 {
+        self.sequence.saturating_add(1)
+    }
+
     /// When the pointer moved, as of `now`.
     ///
     /// A time that is still to come is from a clock that was wrong. What waits for it would wait
@@ -173,7 +187,7 @@ impl Document for Current {
     const SCHEMA: &'static str = Self::SCHEMA;
 
     fn misplaced(&self, key: &str) -> Option<String> {
-        self.facts.problem(name_in(key)?)
+        self.problem(name_in(key)?, Timestamp::now())
     }
 }
 
@@ -188,6 +202,16 @@ pub fn made_at(id: &str) -> Option<Timestamp> {
     let (time, _) = id.split_once('-')?;
     let made = PrimitiveDateTime::parse(time, TIME).ok()?;
     Some(Timestamp::new(made.assume_utc()))
+}
+
+/// Where a sequence begins: above any that an earlier bucket has shown to instances, which refuse a
+/// lower one.
+pub(super) fn first_sequence(now: Timestamp) -> u64 {
+    unix(now).max(1)
+}
+
+fn unix(time: Timestamp) -> u64 {
+    time.unix().try_into().unwrap_or_default()
 }
 
 /// The certificate that a key of these belongs to.
@@ -308,6 +332,27 @@ mod tests {
             facts.problem("other.test").unwrap(),
             "it is about \"shop.test\" (expected \"other.test\")"
         );
+    }
+
+    /// What follows the highest number was 0, which every instance refuses.
+    #[test]
+    fn a_sequence_that_none_could_follow_is_refused() {
+        let now = timestamp!(2026-10-01 0:00 UTC);
+        let of = |sequence| Current {
+            sequence,
+            ..Current::sample("shop.test", now, now)
+        };
+        let first = first_sequence(now);
+        for sequence in [0, 7, first, first + 3600] {
+            assert_eq!(of(sequence).problem("shop.test", now), None, "{sequence}");
+        }
+        for sequence in [first + 3601, u64::MAX] {
+            assert_eq!(
+                of(sequence).problem("shop.test", now).unwrap(),
+                format!("its sequence is {sequence} (expected at most 1790816400)")
+            );
+        }
+        assert_eq!(first_sequence(timestamp!(1969-12-31 0:00 UTC)), 1);
     }
 
     #[test]

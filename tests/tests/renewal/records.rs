@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use neverlapse::renewal::Renewal;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::fixture::{Lab, certificate, forced, request};
 use crate::isolated::Isolated;
@@ -47,6 +47,24 @@ pub(crate) async fn a_damaged_record_is_named_and_costs_its_own_certificate_alon
             None => isolated.bucket.delete(key).await?,
         }
     }
+
+    // What followed it was 0, which every instance refuses.
+    let key = "certificates/damaged/current.json";
+    let before = isolated.bucket.get(key).await?.context("a pointer")?;
+    let mut last: Value = serde_json::from_str(&before)?;
+    last["sequence"] = json!(u64::MAX);
+    isolated.bucket.put(key, &last.to_string()).await?;
+    ensure!(
+        !isolated.run(&forced("damaged")).await?,
+        "the last sequence was followed"
+    );
+    let log = isolated.log("damaged")?;
+    ensure!(
+        log.contains("its sequence is 18446744073709551615 (expected at most "),
+        "{log}"
+    );
+    isolated.bucket.put(key, &before).await?;
+
     ensure!(pebble.orders()? == orders, "an order was made");
     ensure!(pebble.accounts()? == 1, "an account was made");
 

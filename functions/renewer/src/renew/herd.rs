@@ -181,7 +181,7 @@ impl World {
                     self.now,
                     (not_after - current.facts.not_before).whole_days(),
                 );
-                let sequence = current.sequence + 1;
+                let sequence = current.next_sequence();
                 kept.current = Current { sequence, ..next };
                 kept.renewal = Renewal::new(&certificate.name);
             }
