@@ -1,13 +1,15 @@
 //! `neverlapse test-alert`: one message of each kind, to see whether alerts arrive and how they
 //! look.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail, ensure};
 use aws_sdk_sns::Client;
 use aws_sdk_sns::config::{Builder, Region};
 use clap::Args;
-use neverlapse::alert::{Digest, Sender, Topic, sample, webhook};
+use neverlapse::alert::webhook::{Webhooks, listed};
+use neverlapse::alert::{Digest, Sender, Topic, sample};
 use neverlapse::aws;
 use neverlapse::bucket::store::Store;
 use neverlapse::text::printable;
@@ -50,27 +52,37 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
     let is_heard = print_subscribers(&sns, &arn).await;
     let mut out = io::stdout();
     let topic = Topic::new(sns, &arn);
+    let webhooks = match &store {
+        Some(store) => Webhooks::read(store).await,
+        None => Webhooks::default(),
+    };
     let mut in_any_webhook = false;
+    let mut failed = BTreeSet::new();
     let now = Timestamp::now();
     let digests = sample::digests(&sender, now);
     for digest in &digests {
         topic.publish(digest, &sender).await?;
-        let webhooks = match &store {
-            Some(store) => webhook::notify(store, digest, &sender)
-                .await
-                .context("the topic was notified, but not every webhook")?,
-            None => Vec::new(),
-        };
-        let places = ["topic".to_owned()].into_iter().chain(webhooks.iter().cloned());
-        let places: Vec<_> = places.collect();
+        let mut places = vec!["topic".to_owned()];
+        for posted in webhooks.notify(&[], Some(digest), &sender, now).await {
+            match posted {
+                Ok(name) => places.push(name),
+                Err(error) => {
+                    failed.insert(error);
+                }
+            }
+        }
         writeln!(out, "sent to {}: {}", places.join(", "), digest.subject)?;
-        in_any_webhook |= !webhooks.is_empty();
+        in_any_webhook |= places.len() > 1;
     }
-    if let Some(store) = &store {
-        let ends: Vec<_> = digests.iter().flat_map(Digest::ends).collect();
-        let closed = webhook::close(store, &ends, &sender, now).await;
-        closed.context("the topic was notified, but not every webhook that the tests are over")?;
-    }
+
+    let ends: Vec<_> = digests.iter().flat_map(Digest::ends).collect();
+    let closed = webhooks.notify(&ends, None, &sender, now).await;
+    failed.extend(closed.into_iter().filter_map(Result::err));
+    ensure!(
+        failed.is_empty(),
+        "the topic was notified, but not every webhook: {}",
+        listed(&failed)
+    );
 
     if is_heard || in_any_webhook {
         return Ok(0);

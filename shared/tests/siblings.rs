@@ -103,7 +103,7 @@ fn the_memory_of_alerts() {
     let Composed { state, .. } = before.run(&Memory::Blank);
     let mut state = json!(state);
     state["fine_at"] = json!(NOW);
-    state["slack_missed"] = json!(true);
+    state["missed"] = json!(["Slack", "pager"]);
     for incident in state["matters"].as_object_mut().unwrap().values_mut() {
         incident["gone"] = json!({"192.0.2.2:443": 1});
         incident["outage"] = json!({"unreachable": 1, "endpoints": 3});

@@ -253,6 +253,51 @@ async fn a_pager_gets_the_ends_that_it_missed() {
     assert_eq!(pager.taken(), Vec::<Value>::new(), "it was notified of everything");
 }
 
+/// A misspelt key in one webhook silenced all others of its file, and whoever failed made all others
+/// repeat, in every run, everything that was open.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_webhook_neither_silences_the_others_nor_makes_them_repeat() {
+    let world = World::open().await;
+    let slack = Webhook::start().await.unwrap();
+    let teams = Webhook::start().await.unwrap();
+    let pager = Webhook::start().await.unwrap();
+    let described = |name: &str, url: &str| {
+        let body = r#"{"subject": "{{subject}}"}"#;
+        format!("[[webhook]]\nname = \"{name}\"\nurl = \"{url}\"\nbody = '{body}'\n")
+    };
+    let file = format!("{}{}", described("Teams", &teams.url), described("pager", &pager.url));
+    world.put("secrets/slack-webhook", &slack.url).await;
+    world
+        .put("secrets/webhooks.toml", &format!("{file}per_incidnet = true\n"))
+        .await;
+    world.watch(&["expired"]).await;
+
+    let failed = world.probe.invoke(json!({})).await.unwrap_err().to_string();
+    assert!(failed.contains("WebhookNotNotified"), "{failed}");
+    assert!(!failed.contains(pager.secret()), "{failed}");
+    let message = world.alert().await.expect("the topic is notified all the same");
+    let problem =
+        "secrets/webhooks.toml line 9, webhook 2 (\"pager\") cannot be understood (expected name, url and body)";
+    assert!(message.text.contains(problem), "{}", message.text);
+    assert_eq!((slack.taken().len(), teams.taken().len()), (1, 1));
+    assert_eq!(world.state().await["missed"], json!(["pager"]));
+
+    let failed = world.probe.invoke(json!({})).await.unwrap_err().to_string();
+    assert!(failed.contains("WebhookNotNotified"), "{failed}");
+    assert!(world.heard().await.is_none());
+    assert_eq!((slack.taken().len(), teams.taken().len()), (0, 0));
+
+    // Once it is corrected, it gets what is open, alone.
+    world.put("secrets/webhooks.toml", &file).await;
+    world.run_and_hear_nothing().await;
+    assert_eq!(pager.taken(), [json!({"subject": message.subject})]);
+    assert_eq!((slack.taken().len(), teams.taken().len()), (0, 0));
+    assert_eq!(world.state().await["missed"], Value::Null);
+    world.run_and_hear_nothing().await;
+    assert_eq!(pager.taken(), Vec::<Value>::new(), "it was notified of everything");
+    assert!(!world.log().contains(pager.secret()));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_log_has_a_line_of_json_for_each_decision_with_the_request() {
     let world = World::open().await;

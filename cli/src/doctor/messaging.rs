@@ -2,7 +2,7 @@
 
 use aws_sdk_sns::Client;
 use aws_sdk_sns::types::Subscription;
-use neverlapse::alert::webhook;
+use neverlapse::alert::webhook::Webhooks;
 use neverlapse::aws;
 use serde_json::{Value, json};
 
@@ -16,7 +16,7 @@ pub(super) async fn examine(patient: &Patient) -> Vec<Line> {
     let mut lines = Vec::new();
 
     let webhooks = examine_webhooks(patient).await;
-    let has_webhook = webhooks.is_some();
+    let has_webhook = !webhooks.is_empty();
     lines.extend(webhooks);
     lines.extend(examine_alert_topic(patient, &sns, has_webhook).await);
     for (about, output) in [
@@ -30,18 +30,24 @@ pub(super) async fn examine(patient: &Patient) -> Vec<Line> {
 }
 
 /// The webhooks, if there are any.
-async fn examine_webhooks(patient: &Patient) -> Option<Line> {
+async fn examine_webhooks(patient: &Patient) -> Vec<Line> {
     let about = "webhooks";
-    match webhook::names(&patient.stack.store).await {
-        Ok(names) if names.is_empty() => None,
-        Ok(names) => Some(Line::ok(about, format!("{}; --send posts to them", names.join(", ")))),
-        Err(error) => Some(Line::critical(
+    let webhooks = Webhooks::read(&patient.stack.store).await;
+
+    let broken = webhooks.broken.iter().map(|error| {
+        Line::critical(
             about,
             error,
             "nobody is notified there, and every run fails",
             "put the object again (docs/integrations.md), and see neverlapse test-alert",
-        )),
+        )
+    });
+    let mut lines: Vec<_> = broken.collect();
+    let names = webhooks.names();
+    if !names.is_empty() {
+        lines.push(Line::ok(about, format!("{}; --send posts to them", names.join(", "))));
     }
+    lines
 }
 
 async fn examine_alert_topic(patient: &Patient, sns: &Client, has_webhook: bool) -> Vec<Line> {

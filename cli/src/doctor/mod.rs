@@ -8,15 +8,16 @@ mod deployment;
 mod line;
 mod messaging;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use comfy_table::Cell;
-use neverlapse::alert::{Sender, Topic, sample, webhook};
+use neverlapse::alert::webhook::{Webhooks, listed};
+use neverlapse::alert::{Sender, Topic, sample};
 use neverlapse::bucket::store::LATEST_JSON;
 use neverlapse::finding::Severity;
 use neverlapse::report::Report;
@@ -191,8 +192,13 @@ impl Patient {
         Topic::new(aws_sdk_sns::Client::new(&self.stack.config), arn)
             .publish(digest, &sender)
             .await?;
-        webhook::notify(store, digest, &sender).await?;
-        Ok(webhook::close(store, &digest.ends(), &sender, self.now).await?)
+
+        let webhooks = Webhooks::read(store).await;
+        let mut posted = webhooks.notify(&[], Some(digest), &sender, self.now).await;
+        posted.extend(webhooks.notify(&digest.ends(), None, &sender, self.now).await);
+        let failed: BTreeSet<_> = posted.into_iter().filter_map(Result::err).collect();
+        ensure!(failed.is_empty(), "{}", listed(&failed));
+        Ok(())
     }
 }
 

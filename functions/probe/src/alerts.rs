@@ -3,14 +3,16 @@
 use std::fmt::Display;
 
 use lambda_runtime::tracing::{error, info, warn};
+use neverlapse::alert::webhook::{NotNotified, Webhooks, listed};
 use neverlapse::alert::{
-    Composed, Digest, KEY, Memory, News, Notice, Run, Sender, State, Topic, Watchlist, closing, compose, sns, webhook,
+    Composed, Digest, KEY, Memory, News, Notice, Run, Sender, State, Topic, Watchlist, closing, compose, sns,
 };
 use neverlapse::bucket::document::Document;
 use neverlapse::bucket::store::{self, Expecting, Object, Store, Tagged};
 use neverlapse::report::Report;
 use neverlapse::timestamp::Timestamp;
 use thiserror::Error;
+use tokio::join;
 
 /// Where alerts go, and where the memory of them is kept.
 pub(crate) struct Alerts {
@@ -100,10 +102,13 @@ impl Alerts {
         log(&news);
 
         // Webhooks come first, because the topic's message says when one could not be reached.
-        let owed = if state.slack_missed { &everything } else { &digest };
-        let posted = self.post(owed.as_ref(), &state, now).await;
-        state.slack_missed = posted.is_err();
-        if posted.is_ok() {
+        let failed = self
+            .post(digest.as_ref(), everything.as_ref(), &state, &recalled.memory, now)
+            .await;
+        let problem = listed(&failed);
+        state.missed = failed.into_iter().map(|failed| failed.name).collect();
+        let all_notified = state.missed.is_empty();
+        if all_notified {
             state.unclosed.clear();
         } else {
             // A service that was not notified of an end would keep its own record open for ever.
@@ -112,7 +117,7 @@ impl Alerts {
         }
 
         if let Some(mut digest) = digest {
-            if let Err(problem) = &posted {
+            if !all_notified {
                 digest.notes.push(format!(
                     "{problem}. The next run tries again, with everything that is open."
                 ));
@@ -121,7 +126,11 @@ impl Alerts {
         }
 
         self.remember(state, recalled).await?;
-        posted.map_err(Error::WebhookNotNotified)
+        if all_notified {
+            Ok(())
+        } else {
+            Err(Error::WebhookNotNotified(problem))
+        }
     }
 
     async fn recall(&self) -> Recalled {
@@ -169,21 +178,40 @@ impl Alerts {
         Ok(())
     }
 
-    /// Posts to the webhooks, if there are any and something to report: the ends of incidents that
-    /// earlier messages did not report there, and then the digest.
-    ///
-    /// The error is for people, and does not show the webhook's URL.
-    async fn post(&self, digest: Option<&Digest>, state: &State, now: Timestamp) -> Result<(), String> {
-        let closed = webhook::close(&self.store, &closing(&state.unclosed), &self.sender, now).await;
-        let notified = match digest {
-            Some(digest) => webhook::notify(&self.store, digest, &self.sender).await.map(drop),
-            None => Ok(()),
-        };
-        closed.and(notified).map_err(|error| {
-            let problem = error.to_string();
-            error!(problem, "a webhook was not notified");
-            problem
-        })
+    /// Posts to the webhooks, if there are any and something to report: to each the ends of
+    /// incidents that no message reports, and then the digest; to those that missed something, all
+    /// the ends that they missed, and everything that is open. Answers with those that were not
+    /// notified.
+    async fn post(
+        &self,
+        digest: Option<&Digest>,
+        everything: Option<&Digest>,
+        state: &State,
+        before: &Memory,
+        now: Timestamp,
+    ) -> Vec<NotNotified> {
+        let everything = everything.filter(|_| !state.missed.is_empty());
+        if digest.is_none() && everything.is_none() && state.unclosed.is_empty() {
+            return Vec::new();
+        }
+
+        // What ended before this run is unclosed only for those that missed it.
+        let mut silenced = state.unclosed.clone();
+        if let Memory::Known(before) = before {
+            silenced.retain(|key, _| !before.unclosed.contains_key(key));
+        }
+
+        let (behind, others) = Webhooks::read(&self.store).await.split(&state.missed);
+        let (unclosed, silenced) = (closing(&state.unclosed), closing(&silenced));
+        let (behind, others) = join!(
+            behind.notify(&unclosed, everything, &self.sender, now),
+            others.notify(&silenced, digest, &self.sender, now),
+        );
+        let failed: Vec<_> = behind.into_iter().chain(others).filter_map(Result::err).collect();
+        for problem in &failed {
+            error!(%problem, "a webhook was not notified");
+        }
+        failed
     }
 }
 

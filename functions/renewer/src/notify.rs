@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use lambda_runtime::tracing::{error, info};
-use neverlapse::alert::{Digest, Sender, Topic, webhook};
+use neverlapse::alert::webhook::{Webhooks, listed};
+use neverlapse::alert::{Digest, Sender, Topic};
 use neverlapse::bucket::version::Current;
 use neverlapse::finding::{Code, Severity, Span};
 use neverlapse::renewal::request::{Request, RequestedBy};
@@ -315,8 +316,11 @@ impl Notifier {
     async fn send_digest(&self, mut digest: Digest) {
         let subject = digest.subject.clone();
 
-        if let Err(failed) = webhook::notify(&self.history.store, &digest, &self.sender).await {
-            let problem = failed.to_string();
+        let webhooks = Webhooks::read(&self.history.store).await;
+        let posted = webhooks.notify(&[], Some(&digest), &self.sender, digest.at).await;
+        let failed: Vec<_> = posted.into_iter().filter_map(Result::err).collect();
+        if !failed.is_empty() {
+            let problem = listed(&failed);
             error!(subject, problem, "a webhook was not notified");
             digest.notes.push(format!("{problem}."));
         }

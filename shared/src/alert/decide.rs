@@ -113,7 +113,7 @@ impl Draft {
             news: News::default(),
             state: State {
                 fine_at: before.fine_at,
-                slack_missed: before.slack_missed,
+                missed: before.missed.clone(),
                 unclosed: (before.unclosed.iter())
                     .filter(|(_, ended)| !is_given_up(ended, now))
                     .map(|(key, ended)| (key.clone(), ended.clone()))

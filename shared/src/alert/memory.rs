@@ -1,9 +1,10 @@
 //! What is remembered of alerts from one run to the next: `state/alerts.json`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
+use super::channel::{slack, webhook};
 use super::incident::{Absence, Incident, Notified};
 use super::news::Notice;
 use crate::bucket::document::{self, Document, Error};
@@ -28,9 +29,15 @@ pub struct State {
     /// When people were last notified that everything is fine, if they want to be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fine_at: Option<Timestamp>,
-    /// Slack missed a message, and is owed everything that is open.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub slack_missed: bool,
+    /// The names of webhooks that missed a message, and are owed everything that is open.
+    /// [`webhook::KEY`] stands for all that the file describes.
+    #[serde(
+        default,
+        alias = "slack_missed",
+        deserialize_with = "missed",
+        skip_serializing_if = "BTreeSet::is_empty"
+    )]
+    pub missed: BTreeSet<String>,
     /// Incidents that ended, of which services that keep a record of each were not notified; by what
     /// those call them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -105,7 +112,7 @@ impl Default for State {
             incidents: BTreeMap::new(),
             absent: BTreeMap::new(),
             fine_at: None,
-            slack_missed: false,
+            missed: BTreeSet::new(),
             unclosed: BTreeMap::new(),
             ipv6_noted: false,
         }
@@ -135,11 +142,27 @@ impl State {
             }
         }
         self.fine_at = self.fine_at.max(other.fine_at);
-        self.slack_missed |= other.slack_missed;
+        self.missed.extend(other.missed);
         self.unclosed.extend(other.unclosed);
         self.ipv6_noted |= other.ipv6_noted;
         self
     }
+}
+
+/// As `slack_missed`, it was once one bit for all webhooks.
+fn missed<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeSet<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Missed {
+        Any(bool),
+        Named(BTreeSet<String>),
+    }
+
+    Ok(match Missed::deserialize(deserializer)? {
+        Missed::Any(true) => [slack::NAME, webhook::KEY].map(str::to_owned).into(),
+        Missed::Any(false) => BTreeSet::new(),
+        Missed::Named(names) => names,
+    })
 }
 
 fn merge(ours: &mut Incident, theirs: Incident) {
@@ -158,4 +181,32 @@ fn merge(ours: &mut Incident, theirs: Incident) {
 
 fn later(ours: Option<Notified>, theirs: Option<Notified>) -> Option<Notified> {
     [theirs, ours].into_iter().flatten().max_by_key(|notified| notified.at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_missed_something() {
+        for (member, missed) in [
+            ("", vec![]),
+            (r#", "slack_missed": false"#, vec![]),
+            (r#", "slack_missed": true"#, vec!["Slack", "secrets/webhooks.toml"]),
+            (r#", "missed": ["pager", "Teams"]"#, vec!["Teams", "pager"]),
+        ] {
+            let json = format!(r#"{{"schema": "neverlapse.alerts/1"{member}}}"#);
+            let Memory::Known(state) = Memory::read(json.as_bytes()) else {
+                panic!("{json}");
+            };
+            assert_eq!(Vec::from_iter(&state.missed), missed, "{json}");
+
+            let other = State {
+                missed: ["ntfy".to_owned()].into(),
+                ..State::default()
+            };
+            let merged = other.merged(state);
+            assert_eq!(merged.missed.len(), missed.len() + 1, "{json}");
+        }
+    }
 }

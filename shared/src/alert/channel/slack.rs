@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use thiserror::Error;
 
 use super::markdown::{escaped, mark, origin, section};
-use super::post::{self, Address};
+use super::post::Address;
 use crate::alert::digest::message::{COUNTS, Digest};
 use crate::alert::digest::room::fitting;
 use crate::alert::sender::Sender;
@@ -15,16 +15,8 @@ use crate::text::cut_utf16;
 /// channel.
 pub const KEY: &str = "secrets/slack-webhook";
 
-/// Posts an alert to the webhook whose URL the bucket holds, if it holds one; answers whether it
-/// does.
-pub async fn notify(store: &Store, digest: &Digest, sender: &Sender) -> Result<bool, Error> {
-    let Some(address) = address(store).await? else {
-        return Ok(false);
-    };
-    let message = message(digest, sender).to_string();
-    address.post(&message).await.map_err(Error::NotPosted)?;
-    Ok(true)
-}
+/// What it is called among the webhooks.
+pub const NAME: &str = "Slack";
 
 /// Where to post, if the bucket says so.
 pub(super) async fn address(store: &Store) -> Result<Option<Address>, Error> {
@@ -75,7 +67,7 @@ fn text(markdown: &str) -> Value {
     json!({"type": "mrkdwn", "text": cut_utf16(markdown, TEXT), "verbatim": true})
 }
 
-/// Why Slack was not notified. It never has the webhook's URL in it.
+/// Why Slack cannot be notified. It never has the webhook's URL in it.
 #[derive(Debug, Error)]
 #[expect(missing_docs, reason = "each says in words what it is")]
 pub enum Error {
@@ -83,8 +75,6 @@ pub enum Error {
     Unreadable(#[from] store::Error),
     #[error("{KEY} does not hold a webhook's URL (expected one line, https://hooks.slack.com/services/…)")]
     Invalid,
-    #[error(transparent)]
-    NotPosted(post::Error),
 }
 
 const HEADER: usize = 150;

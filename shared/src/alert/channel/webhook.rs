@@ -1,13 +1,17 @@
 //! Webhooks: Slack's, and those that people describe in `secrets/webhooks.toml`, each with the body
 //! that its service wants.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+use std::ops::Range;
 use std::time::Duration;
 
 use futures::future::join_all;
 use serde::Deserialize;
 use thiserror::Error;
 use tokio::time::timeout;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::post::{self, Address};
 use super::slack;
@@ -15,134 +19,197 @@ use crate::alert::digest::message::{Digest, Entry};
 use crate::alert::sender::Sender;
 use crate::bucket::store::{LONGEST_FILE, Store};
 use crate::finding::Severity;
-use crate::text::cut_utf16;
+use crate::text::{cut, cut_utf16};
 use crate::timestamp::Timestamp;
 
 /// Where the webhooks are described in the bucket. URLs and headers in it are secrets.
 pub const KEY: &str = "secrets/webhooks.toml";
 
-/// Which webhooks were not notified, and why. It has no URL in it.
-#[derive(Debug, Error, PartialEq, Eq)]
-#[error("{}", failed.join("; "))]
+/// The webhooks that the bucket knows. An error in one of them costs that one alone.
+#[derive(Debug, Default)]
+pub struct Webhooks {
+    slack: Option<Address>,
+    described: Vec<Webhook>,
+    /// Those that cannot be understood, and so are never notified.
+    pub broken: Vec<NotNotified>,
+}
+
+/// A webhook that is not notified, and why. It has no URL in it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Error)]
+#[error("{problem}")]
 pub struct NotNotified {
-    failed: Vec<String>,
+    /// Its name, or its number if it has none; [`KEY`], if it is every one of that file.
+    pub name: String,
+    problem: String,
 }
 
 impl NotNotified {
-    fn unless_none(failed: Vec<String>) -> Result<(), Self> {
-        if failed.is_empty() {
-            Ok(())
-        } else {
-            Err(Self { failed })
-        }
+    fn new(name: &str, problem: String) -> Self {
+        let name = name.to_owned();
+        Self { name, problem }
     }
 }
 
-/// Posts an alert to every webhook that the bucket knows, all at the same time; answers with the
-/// names of those that took it.
-pub async fn notify(store: &Store, digest: &Digest, sender: &Sender) -> Result<Vec<String>, NotNotified> {
-    let slack = async {
-        match slack::notify(store, digest, sender).await {
-            Ok(true) => Some(Ok("Slack".to_owned())),
-            Ok(false) => None,
-            Err(error) => Some(Err(format!("Slack was not notified: {error}"))),
-        }
-    };
-    let others = async {
-        let webhooks = match read(store).await {
-            Ok(webhooks) => webhooks,
-            Err(problem) => return vec![Err(problem)],
+/// All of them in one sentence.
+pub fn listed<'a>(failed: impl IntoIterator<Item = &'a NotNotified>) -> String {
+    let problems: Vec<_> = failed.into_iter().map(|failed| failed.problem.as_str()).collect();
+    problems.join("; ")
+}
+
+impl Webhooks {
+    /// Reads what the bucket has.
+    pub async fn read(store: &Store) -> Self {
+        let (slack, text) = tokio::join!(slack::address(store), store.text(KEY, LONGEST_FILE));
+        let described = match text {
+            Ok(Some(text)) => parse(&text),
+            Ok(None) => Vec::new(),
+            Err(error) => vec![Err(NotNotified::new(KEY, format!("{KEY} cannot be read: {error}")))],
         };
-        let posts = webhooks
-            .iter()
-            .map(|webhook| (webhook, webhook.messages(digest, sender)))
-            .filter(|(_, messages)| !messages.is_empty())
-            .map(|(webhook, messages)| webhook.post_all(messages, TO_NOTIFY));
-        join_all(posts).await
-    };
-    let (slack, others) = tokio::join!(slack, others);
 
-    let mut notified = Vec::new();
-    let mut failed = Vec::new();
-    for outcome in slack.into_iter().chain(others) {
-        match outcome {
-            Ok(name) => notified.push(name),
-            Err(problem) => failed.push(problem),
-        }
-    }
-    NotNotified::unless_none(failed)?;
-    Ok(notified)
-}
-
-/// Notifies the services that have an incident for each message of incidents that ended without
-/// one.
-pub async fn close(store: &Store, ended: &[Entry], sender: &Sender, at: Timestamp) -> Result<(), NotNotified> {
-    if ended.is_empty() {
-        return Ok(());
-    }
-    let webhooks = read(store)
-        .await
-        .map_err(|problem| NotNotified { failed: vec![problem] })?;
-    let posts = webhooks
-        .iter()
-        .map(|webhook| webhook.post_all(webhook.closings(ended, at, sender), TO_CLOSE));
-    NotNotified::unless_none(join_all(posts).await.into_iter().filter_map(Result::err).collect())
-}
-
-/// The names of the webhooks that the bucket knows. Nothing is posted; the error says what is no
-/// webhook.
-pub async fn names(store: &Store) -> Result<Vec<String>, NotNotified> {
-    let mut names = Vec::new();
-    let mut failed = Vec::new();
-    match slack::address(store).await {
-        Ok(address) => names.extend(address.map(|_| "Slack".to_owned())),
-        Err(error) => failed.push(error.to_string()),
-    }
-    match read(store).await {
-        Ok(webhooks) => names.extend(webhooks.into_iter().map(|webhook| webhook.name)),
-        Err(problem) => failed.push(problem),
-    }
-    NotNotified::unless_none(failed)?;
-    Ok(names)
-}
-
-async fn read(store: &Store) -> Result<Vec<Webhook>, String> {
-    match store.text(KEY, LONGEST_FILE).await {
-        Ok(Some(text)) => parse(&text),
-        Ok(None) => Ok(Vec::new()),
-        Err(error) => Err(format!("{KEY} cannot be read: {error}")),
-    }
-}
-
-/// The file's webhooks. The error names a line at most: the rest of the file is a secret.
-fn parse(text: &str) -> Result<Vec<Webhook>, String> {
-    let written: Written = toml::from_str(text).map_err(|error| {
-        let line = error.span().map(|span| 1 + text[..span.start].matches('\n').count());
-        match line {
-            Some(line) => {
-                format!("{KEY} line {line} cannot be understood (expected [[webhook]] with name, url and body)")
+        let mut webhooks = Self::default();
+        match slack {
+            Ok(address) => webhooks.slack = address,
+            Err(error) => {
+                let problem = format!("{} cannot be notified: {error}", slack::NAME);
+                webhooks.broken.push(NotNotified::new(slack::NAME, problem));
             }
-            None => format!("{KEY} cannot be understood (expected [[webhook]] with name, url and body)"),
         }
-    })?;
+        for webhook in described {
+            match webhook {
+                Ok(webhook) => webhooks.described.push(webhook),
+                Err(broken) => webhooks.broken.push(broken),
+            }
+        }
+        webhooks
+    }
+
+    /// The names of those that can be notified.
+    pub fn names(&self) -> Vec<&str> {
+        let slack = self.slack.iter().map(|_| slack::NAME);
+        slack
+            .chain(self.described.iter().map(|webhook| webhook.name.as_str()))
+            .collect()
+    }
+
+    /// Those that missed something, and the others. The broken ones miss whatever there is.
+    pub fn split(self, missed: &BTreeSet<String>) -> (Self, Self) {
+        let (behind, others) = self.described.into_iter().partition(|webhook| webhook.is_among(missed));
+        let slack_missed = missed.contains(slack::NAME);
+        (
+            Self {
+                slack: self.slack.clone().filter(|_| slack_missed),
+                described: behind,
+                broken: self.broken,
+            },
+            Self {
+                slack: self.slack.filter(|_| !slack_missed),
+                described: others,
+                broken: Vec::new(),
+            },
+        )
+    }
+
+    /// Posts to every webhook, all at the same time: first the ends of incidents that no alert
+    /// reports, to services that have an incident for each message, then an alert. Answers with the
+    /// names of those that took what there was for them, and with those that were not notified.
+    pub async fn notify(
+        &self,
+        ended: &[Entry],
+        digest: Option<&Digest>,
+        sender: &Sender,
+        at: Timestamp,
+    ) -> Vec<Result<String, NotNotified>> {
+        let slack = async {
+            let (address, digest) = self.slack.as_ref().zip(digest)?;
+            let message = slack::message(digest, sender).to_string();
+            Some(named(slack::NAME, address.post(&message).await))
+        };
+        let described = self
+            .described
+            .iter()
+            .map(|webhook| webhook.notify(ended, digest, sender, at));
+        let (slack, described) = tokio::join!(slack, join_all(described));
+
+        let broken = self.broken.iter().cloned().map(Err);
+        broken.chain(slack).chain(described.into_iter().flatten()).collect()
+    }
+}
+
+/// What became of the posts to a webhook.
+fn named(name: &str, outcome: Result<(), impl Display>) -> Result<String, NotNotified> {
+    match outcome {
+        Ok(()) => Ok(name.to_owned()),
+        Err(error) => Err(NotNotified::new(name, format!("{name} was not notified: {error}"))),
+    }
+}
+
+/// The file's webhooks, each on its own. An error names a place and a name at most: the rest of the
+/// file is a secret.
+fn parse(text: &str) -> Vec<Result<Webhook, NotNotified>> {
+    let entries = match entries(text) {
+        Ok(entries) => entries,
+        Err(problem) => return vec![Err(NotNotified::new(KEY, problem))],
+    };
 
     let mut webhooks = Vec::new();
-    for webhook in written.webhook {
-        let name = webhook.name.clone();
-        webhooks.push(
-            webhook
-                .parsed()
-                .map_err(|error| format!("{KEY}, webhook {name:?}: {error}"))?,
-        );
+    for (entry, number) in entries.into_iter().zip(1..) {
+        let name = entry.get_ref().get("name").and_then(|name| name.get_ref().as_str());
+        let name = name.map(|name| cut(name, NAME));
+        let label = match &name {
+            Some(name) => format!("{} ({name:?})", numbered(number)),
+            None => numbered(number),
+        };
+        let webhook = understood(text, entry, number, &label);
+        webhooks.push(webhook.map_err(|problem| NotNotified {
+            name: name.unwrap_or(label),
+            problem,
+        }));
     }
-    Ok(webhooks)
+    webhooks
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Written {
-    #[serde(default)]
-    webhook: Vec<WrittenWebhook>,
+/// What stands below each `[[webhook]]`.
+fn entries(text: &str) -> Result<Vec<Spanned<DeValue<'_>>>, String> {
+    let expected = "cannot be understood (expected [[webhook]] with name, url and body)";
+    let table = DeTable::parse(text).map_err(|error| format!("{} {expected}", place(text, error.span())))?;
+
+    let mut entries = Vec::new();
+    for (key, value) in table.into_inner() {
+        match value.into_inner() {
+            DeValue::Array(array) if key.get_ref() == "webhook" => entries.extend(array),
+            _ => return Err(format!("{} {expected}", place(text, Some(key.span())))),
+        }
+    }
+    if entries.len() > MOST {
+        return Err(format!(
+            "{KEY} has {} webhooks (expected at most {MOST})",
+            entries.len()
+        ));
+    }
+    Ok(entries)
+}
+
+fn understood(text: &str, entry: Spanned<DeValue<'_>>, number: usize, label: &str) -> Result<Webhook, String> {
+    let written = WrittenWebhook::deserialize(ValueDeserializer::from(entry)).map_err(|error| {
+        let place = place(text, error.span());
+        format!("{place}, {label} cannot be understood (expected name, url and body)")
+    })?;
+    written
+        .parsed(number)
+        .map_err(|error| format!("{KEY}, {label}: {error}"))
+}
+
+/// The file, and the line of it if that is known.
+fn place(text: &str, span: Option<Range<usize>>) -> String {
+    match span {
+        Some(span) => format!("{KEY} line {}", 1 + text[..span.start].matches('\n').count()),
+        None => KEY.to_owned(),
+    }
+}
+
+/// What a webhook without a name is called.
+fn numbered(number: usize) -> String {
+    format!("webhook {number}")
 }
 
 #[derive(Deserialize)]
@@ -164,6 +231,8 @@ struct WrittenWebhook {
 #[derive(Debug)]
 struct Webhook {
     name: String,
+    /// Its place among those of the file, from 1.
+    number: usize,
     address: Address,
     template: String,
     /// Whether what is put into the template stands inside JSON strings.
@@ -185,7 +254,7 @@ struct Message {
 }
 
 impl WrittenWebhook {
-    fn parsed(self) -> Result<Webhook, post::Error> {
+    fn parsed(self, number: usize) -> Result<Webhook, post::Error> {
         let mut address = Address::new(&self.url)?;
         let mut is_json = true;
         for (name, value) in &self.headers {
@@ -198,7 +267,8 @@ impl WrittenWebhook {
             address.at(&url.replace(INCIDENT, ""))?;
         }
         Ok(Webhook {
-            name: self.name,
+            name: cut(&self.name, NAME),
+            number,
             address,
             template: self.body,
             is_json,
@@ -211,14 +281,38 @@ impl WrittenWebhook {
 }
 
 impl Webhook {
+    /// Whether it missed something: by its name, by its number if it had no name then, or with all
+    /// of the file.
+    fn is_among(&self, missed: &BTreeSet<String>) -> bool {
+        missed.contains(KEY) || missed.contains(&self.name) || missed.contains(&numbered(self.number))
+    }
+
     /// What is resolved is sent too: a service that opened an incident has to close it.
     fn wants(&self, severity: Severity) -> bool {
         severity == Severity::Ok || self.min_severity.is_none_or(|least| severity >= least)
     }
 
+    /// Posts what there is for it, if there is anything.
+    async fn notify(
+        &self,
+        ended: &[Entry],
+        digest: Option<&Digest>,
+        sender: &Sender,
+        at: Timestamp,
+    ) -> Option<Result<String, NotNotified>> {
+        let closings = self.closings(ended, at, sender);
+        let messages = digest.map_or_else(Vec::new, |digest| self.messages(digest, sender));
+        if closings.is_empty() && messages.is_empty() {
+            return None;
+        }
+        let closed = self.post_all(closings, TO_CLOSE).await;
+        let notified = self.post_all(messages, TO_NOTIFY).await;
+        Some(closed.and(notified))
+    }
+
     /// Posts each of the messages, as long as there is time: a slow service must not keep back what
     /// is sent to others after it.
-    async fn post_all(&self, messages: Vec<Message>, limit: Duration) -> Result<String, String> {
+    async fn post_all(&self, messages: Vec<Message>, limit: Duration) -> Result<String, NotNotified> {
         let count = messages.len();
         let mut posted = 0;
         let in_time = timeout(limit, self.post_each(messages, &mut posted)).await;
@@ -226,10 +320,7 @@ impl Webhook {
             let seconds = limit.as_secs();
             Err(format!("it took {posted} of {count} messages within {seconds} s"))
         });
-        match outcome {
-            Ok(()) => Ok(self.name.clone()),
-            Err(error) => Err(format!("{} was not notified: {error}", self.name)),
-        }
+        named(&self.name, outcome)
     }
 
     /// A message that is refused keeps none of the others back. A service that is busy, does not
@@ -373,6 +464,10 @@ fn json_escaped(text: &str) -> String {
 /// The probe leaves 45 seconds for all that comes after probing.
 const TO_CLOSE: Duration = Duration::from_secs(10);
 const TO_NOTIFY: Duration = Duration::from_secs(20);
+/// Of one file. It bounds what is posted at the same time, and what is remembered of it.
+const MOST: usize = 100;
+/// Of a name, in characters.
+const NAME: usize = 60;
 /// As `resolve_url` has it.
 const INCIDENT: &str = "{{incident}}";
 /// Services cut what is longer, or refuse it.
@@ -399,8 +494,8 @@ mod tests {
 
     fn webhook_at(url: &str, text: &str) -> Webhook {
         parse(&format!("[[webhook]]\nname = \"x\"\nurl = \"{url}\"\n{text}"))
-            .unwrap()
             .remove(0)
+            .unwrap()
     }
 
     fn digests() -> (Vec<Digest>, Sender) {
@@ -458,7 +553,8 @@ mod tests {
         let error = slow
             .post_all(messages(10_000), Duration::from_secs(1))
             .await
-            .unwrap_err();
+            .unwrap_err()
+            .to_string();
         assert!(
             error.starts_with("x was not notified: it took ") && error.ends_with(" of 10000 messages within 1 s"),
             "{error}"
@@ -543,7 +639,8 @@ mod tests {
         let page = include_str!("../../../../docs/integrations.md");
         let (_, example) = page.split_once("```toml\n[[webhook]]").unwrap();
         let (example, _) = example.split_once("```").unwrap();
-        let webhooks = parse(&format!("[[webhook]]{example}")).unwrap();
+        let webhooks: Result<Vec<_>, _> = parse(&format!("[[webhook]]{example}")).into_iter().collect();
+        let webhooks = webhooks.unwrap();
         assert_eq!(webhooks.len(), 4);
 
         let (digests, sender) = digests();
@@ -573,13 +670,86 @@ mod tests {
         }
     }
 
+    /// A misspelt key in one webhook silenced all of them.
+    #[test]
+    fn an_error_costs_the_webhook_that_it_is_in() {
+        let good = |name: &str| format!("[[webhook]]\nname = '{name}'\nurl = 'https://x.example/secret'\nbody = ''\n");
+        for (entry, name, problem) in [
+            (
+                "name = 'pager'\nurl = 'https://x.example/secret'\nbody = ''\nper_incidnet = true",
+                "pager",
+                "secrets/webhooks.toml line 9, webhook 2 (\"pager\") cannot be understood (expected name, url and body)",
+            ),
+            (
+                "name = 'pager'\nurl = 7\nbody = ''",
+                "pager",
+                "secrets/webhooks.toml line 7, webhook 2 (\"pager\") cannot be understood (expected name, url and body)",
+            ),
+            (
+                "nmae = 'pager'\nurl = 'https://x.example/secret'\nbody = ''",
+                "webhook 2",
+                "secrets/webhooks.toml line 6, webhook 2 cannot be understood (expected name, url and body)",
+            ),
+            (
+                "name = 'pager'\nurl = 'x.example/secret'\nbody = ''",
+                "pager",
+                "secrets/webhooks.toml, webhook 2 (\"pager\"): the URL is not one (expected https://…)",
+            ),
+        ] {
+            let webhooks = parse(&format!("{}[[webhook]]\n{entry}\n{}", good("Teams"), good("ntfy")));
+            let [teams, broken, ntfy] = webhooks.try_into().unwrap();
+            assert_eq!([teams.unwrap().name, ntfy.unwrap().name], ["Teams", "ntfy"]);
+            assert_eq!(broken.unwrap_err(), NotNotified::new(name, problem.to_owned()));
+        }
+
+        let long = parse(&good(&"x".repeat(1_000))).remove(0).unwrap();
+        assert_eq!(long.name.chars().count(), NAME + 1, "with its …");
+        let [many] = parse(&good("x").repeat(101)).try_into().unwrap();
+        let problem = "secrets/webhooks.toml has 101 webhooks (expected at most 100)";
+        assert_eq!(many.unwrap_err(), NotNotified::new(KEY, problem.to_owned()));
+    }
+
+    /// One webhook that failed made all others repeat everything that was open.
+    #[test]
+    fn only_who_missed_something_is_behind() {
+        let text = "[[webhook]]\nname = 'Teams'\nurl = 'https://x.example'\nbody = ''\n\
+                    [[webhook]]\nname = 'pager'\nurl = 'https://x.example'\nbody = ''\n\
+                    [[webhook]]\nname = 'broken'";
+        for (missed, behind, others) in [
+            (vec![], vec![], vec!["Slack", "Teams", "pager"]),
+            (vec!["Slack"], vec!["Slack"], vec!["Teams", "pager"]),
+            (vec!["pager", "broken"], vec!["pager"], vec!["Slack", "Teams"]),
+            // It had no name when it missed something.
+            (vec!["webhook 1"], vec!["Teams"], vec!["Slack", "pager"]),
+            // Or nothing of the file could be understood.
+            (vec![KEY], vec!["Teams", "pager"], vec!["Slack"]),
+        ] {
+            let (described, broken): (Vec<_>, Vec<_>) = parse(text).into_iter().partition(Result::is_ok);
+            let webhooks = Webhooks {
+                slack: Some(Address::new("https://x.example").unwrap()),
+                described: described.into_iter().filter_map(Result::ok).collect(),
+                broken: broken.into_iter().filter_map(Result::err).collect(),
+            };
+            let missed: BTreeSet<_> = missed.into_iter().map(str::to_owned).collect();
+            let split = webhooks.split(&missed);
+            assert_eq!((split.0.names(), split.1.names()), (behind, others), "{missed:?}");
+            assert_eq!((split.0.broken.len(), split.1.broken.len()), (1, 0), "{missed:?}");
+        }
+    }
+
     #[test]
     fn an_error_names_no_secret() {
         for (text, expected) in [
             ("url = \"https://x/secret\"", "line 1 cannot be understood"),
+            ("[webhook]\nurl = \"https://x/secret\"", "line 1 cannot be understood"),
+            ("[[webhook]]\nurl = \"https://x/secret", "line 2 cannot be understood"),
+            (
+                "webhook = [\"https://x/secret\"]",
+                "line 1, webhook 1 cannot be understood",
+            ),
             (
                 "[[webhook]]\nname = \"x\"\nurl = \"ftp://secret\"\nbody = \"\"",
-                "webhook \"x\": the URL is not one",
+                "webhook 1 (\"x\"): the URL is not one",
             ),
             (
                 "[[webhook]]\nname = \"x\"\nurl = \"https://x\"\nbody = \"\"\nheaders = { A = \"secret\\u0000\" }",
@@ -587,10 +757,10 @@ mod tests {
             ),
             (
                 "[[webhook]]\nname = \"x\"\nurl = \"https://secret\"\nmin_severity = \"loud\"",
-                "line 4",
+                "line 4, webhook 1 (\"x\") cannot be understood",
             ),
         ] {
-            let problem = parse(text).unwrap_err();
+            let problem = parse(text).remove(0).unwrap_err().to_string();
             assert!(problem.contains(expected) && !problem.contains("secret\""), "{problem}");
             assert!(
                 !problem.contains("//secret") && !problem.contains("/secret"),
