@@ -146,12 +146,12 @@ fn named(name: &str, outcome: Result<(), impl Display>) -> Result<String, NotNot
 /// The file's webhooks, each on its own. An error names a place and a name at most: the rest of the
 /// file is a secret.
 fn parse(text: &str) -> Vec<Result<Webhook, NotNotified>> {
-    let entries = match entries(text) {
-        Ok(entries) => entries,
+    let (entries, mistakes) = match entries(text) {
+        Ok(found) => found,
         Err(problem) => return vec![Err(NotNotified::new(KEY, problem))],
     };
 
-    let mut webhooks = Vec::new();
+    let mut webhooks: Vec<_> = mistakes.into_iter().map(Err).collect();
     for (entry, number) in entries.into_iter().zip(1..) {
         let name = entry.get_ref().get("name").and_then(|name| name.get_ref().as_str());
         let name = name.map(|name| cut(name, NAME));
@@ -168,25 +168,29 @@ fn parse(text: &str) -> Vec<Result<Webhook, NotNotified>> {
     webhooks
 }
 
-/// What stands below each `[[webhook]]`.
-fn entries(text: &str) -> Result<Vec<Spanned<DeValue<'_>>>, String> {
+/// What stands below each `[[webhook]]`, and whatever else there is, which is a mistake.
+fn entries(text: &str) -> Result<(Vec<Spanned<DeValue<'_>>>, Vec<NotNotified>), String> {
     let expected = "cannot be understood (expected [[webhook]] with name, url and body)";
     let table = DeTable::parse(text).map_err(|error| format!("{} {expected}", place(text, error.span())))?;
 
     let mut entries = Vec::new();
+    let mut mistakes = Vec::new();
     for (key, value) in table.into_inner() {
         match value.into_inner() {
             DeValue::Array(array) if key.get_ref() == "webhook" => entries.extend(array),
-            _ => return Err(format!("{} {expected}", place(text, Some(key.span())))),
+            _ => {
+                let problem = format!("{} {expected}", place(text, Some(key.span())));
+                mistakes.push(NotNotified::new(&cut(key.get_ref(), NAME), problem));
+            }
         }
     }
-    if entries.len() > MOST {
+    if entries.len() + mistakes.len() > MOST {
         return Err(format!(
             "{KEY} has {} webhooks (expected at most {MOST})",
-            entries.len()
+            entries.len() + mistakes.len()
         ));
     }
-    Ok(entries)
+    Ok((entries, mistakes))
 }
 
 fn understood(text: &str, entry: Spanned<DeValue<'_>>, number: usize, label: &str) -> Result<Webhook, String> {
@@ -701,6 +705,13 @@ mod tests {
             assert_eq!([teams.unwrap().name, ntfy.unwrap().name], ["Teams", "ntfy"]);
             assert_eq!(broken.unwrap_err(), NotNotified::new(name, problem.to_owned()));
         }
+
+        let misspelt = good("pager").replace("[[webhook]]", "[[webhok]]");
+        let [broken, teams] = parse(&format!("{}{misspelt}", good("Teams"))).try_into().unwrap();
+        let problem =
+            "secrets/webhooks.toml line 5 cannot be understood (expected [[webhook]] with name, url and body)";
+        assert_eq!(broken.unwrap_err(), NotNotified::new("webhok", problem.to_owned()));
+        assert_eq!(teams.unwrap().name, "Teams");
 
         let long = parse(&good(&"x".repeat(1_000))).remove(0).unwrap();
         assert_eq!(long.name.chars().count(), NAME + 1, "with its …");
