@@ -69,6 +69,7 @@ fn main() -> Result<ExitCode> {
         killed::killed_at_every_step_it_finishes_with_one_certificate,
         killed::an_account_key_is_replaced_once_wherever_it_dies,
         stuck::an_order_that_is_stuck_is_given_up_for_the_next_issuer,
+        stuck::an_order_in_place_of_a_dead_one_is_given_up_too,
         stuck::an_issuer_that_answers_slowly_leaves_time_for_the_next,
         keys::every_kind_of_key_and_a_hundred_names,
         asked::the_last_five_versions_are_kept_and_an_earlier_one_that_is_current,

@@ -19,24 +19,42 @@ use crate::issuers::{Front, entries};
 /// A CA kept finalized orders in `processing` for days: the same order was resumed for ever, the
 /// next issuer never asked, also by `--force`.
 pub(crate) async fn an_order_that_is_stuck_is_given_up_for_the_next_issuer(lab: &Lab) -> Result<()> {
-    let isolated = Isolated::open(lab, "stuck").await?;
-    lab.stack.create_zone("stuck.test").await?;
+    second_asked_where_orders_are_stuck(lab, "stuck", false).await
+}
+
+/// The order that took the place of a dead one had the whole run again, at each delivery.
+pub(crate) async fn an_order_in_place_of_a_dead_one_is_given_up_too(lab: &Lab) -> Result<()> {
+    second_asked_where_orders_are_stuck(lab, "dying", true).await
+}
+
+/// Nothing moves at the first issuer; if the order `dies`, it is invalid when it is resumed.
+async fn second_asked_where_orders_are_stuck(lab: &Lab, name: &str, dies: bool) -> Result<()> {
+    let isolated = Isolated::open(lab, name).await?;
+    lab.stack.create_zone(&format!("{name}.test")).await?;
     let front = Front::new(&isolated).await?;
     let (second, second_entry) = isolated.issuer("second").await?;
     let is_finalized = AtomicBool::new(false);
+    let is_dead = Arc::new(AtomicBool::new(false));
+    let dead = is_dead.clone();
     let proxy = front
         .open(move |line: &String| {
             if line.starts_with("POST /finalize-order") {
                 is_finalized.store(true, Ordering::Relaxed);
                 return Fate::Answer(processing());
             }
-            match line.starts_with("POST /my-order") && is_finalized.load(Ordering::Relaxed) {
+            if !line.starts_with("POST /my-order") {
+                return Fate::Pass;
+            }
+            if dead.swap(false, Ordering::Relaxed) {
+                return Fate::Answer(order("invalid"));
+            }
+            match is_finalized.load(Ordering::Relaxed) {
                 true => Fate::Answer(processing()),
                 false => Fate::Pass,
             }
         })
         .await?;
-    let first = entries("stuck", &proxy.endpoint).replace("issuers.test", "stuck.test");
+    let first = entries(name, &proxy.endpoint).replace("issuers.test", &format!("{name}.test"));
     isolated.inventory(&format!("{first}{second_entry}")).await?;
 
     let short = [(TIMEOUT_SECONDS, "40")];
@@ -45,25 +63,22 @@ pub(crate) async fn an_order_that_is_stuck_is_given_up_for_the_next_issuer(lab: 
             .run_with(&program("renewer").await?, lab.stack.endpoint(), &short, &ask)
             .await
     };
-    ensure!(!run(request("stuck")).await?, "it was issued at once");
-    let log = isolated.log("stuck")?;
+    ensure!(!run(request(name)).await?, "it was issued at once");
+    let log = isolated.log(name)?;
     ensure!(
-        log.contains("out of time while the CA issues (stuck, order https://"),
+        log.contains(&format!("out of time while the CA issues ({name}, order https://")),
         "the CA and its order are not named:\n{log}"
     );
     ensure!(second.orders()? == 0);
-    ensure!(run(request("stuck")).await?, "{}", isolated.log("stuck")?);
-    let current = isolated.bucket.verified("stuck", &second).await?;
+
+    is_dead.store(dies, Ordering::Relaxed);
+    ensure!(run(request(name)).await?, "{}", isolated.log(name)?);
+    let current = isolated.bucket.verified(name, &second).await?;
     ensure!(current.facts.issuer.name == "second", "{:?}", current.facts.issuer);
-    ensure!(
-        isolated.bucket.get("orders/stuck.json").await?.is_none(),
-        "an order is left"
-    );
-    ensure!(
-        proxy.count("POST /order-plz") == 1,
-        "{} orders",
-        proxy.count("POST /order-plz")
-    );
+    let lease = isolated.bucket.get(&format!("orders/{name}.json")).await?;
+    ensure!(lease.is_none(), "an order is left");
+    let orders = proxy.count("POST /order-plz");
+    ensure!(orders == 1 + usize::from(dies), "{orders} orders");
     Ok(())
 }
 

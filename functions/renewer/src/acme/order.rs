@@ -43,6 +43,8 @@ pub(crate) struct Issuance<'a> {
     pub(crate) deadline: Instant,
     /// How long an order that was resumed may stay as it is.
     pub(crate) patience: Option<Instant>,
+    /// How long one may that takes the place of an order that was resumed and is dead.
+    pub(crate) half: Instant,
 }
 
 impl Issuance<'_> {
@@ -147,10 +149,16 @@ impl Issuance<'_> {
         attempt: &mut Attempt,
         replaces: Option<CertificateIdentifier<'static>>,
     ) -> Result<Order, IssuerError> {
-        if let Some(url) = &attempt.order
-            && let Some(order) = self.resume(url).await?
-        {
-            return Ok(checked(order, attempt)?);
+        if let Some(url) = &attempt.order {
+            if let Some(order) = self.resume(url).await? {
+                return Ok(checked(order, attempt)?);
+            }
+            // Its issuer gets another order at its own turn.
+            if attempt.given_up {
+                attempt.given_up = false;
+                attempt.resumed = 0;
+                return Ok(self.bury(attempt, "the order that was given up is dead").await?);
+            }
         }
 
         let order = checked(self.create(attempt, replaces).await?, attempt)?;
@@ -516,13 +524,18 @@ impl Issuance<'_> {
     }
 
     /// Waits before the order is asked for again, as long as the CA wants (Retry-After). When time
-    /// is over, the next delivery goes on; one that has gone on already gives the order up.
+    /// is over, the next delivery goes on; one that has gone on already gives the order up, or the
+    /// one that took its place.
     async fn pause(&self, pauses: &mut Pauses, attempt: &mut Attempt, what: &str) -> Result<(), Error> {
         let pause = pauses.next(self.http.ask_again_at());
         let next = Instant::now() + pause;
 
-        let is_resumed = attempt.resumed > 0;
-        if is_resumed && self.patience.is_some_and(|patience| next > patience) {
+        let patience = if attempt.resumed > 0 {
+            self.patience
+        } else {
+            self.patience.map(|_| self.half)
+        };
+        if patience.is_some_and(|patience| next > patience) {
             attempt.given_up = true;
             self.lease.note(attempt).await?;
             return Err(Error::unavailable(format!(

@@ -76,8 +76,9 @@ impl<'a> Job<'a> {
             };
             self.task.progress().step(format!("{begins} {}", issuer.name)).await;
             let was_under_way = turn.resumed.as_ref().is_some_and(|attempt| !attempt.given_up);
+            let is_followed = turns.iter().any(|turn| self.not_asked(turn, None).is_none());
             // What this issuer says may be what our own code, or the library, cannot cope with.
-            let ordered = isolated_async(self.order_from(issuer, turn.resumed, !turns.is_empty())).await;
+            let ordered = isolated_async(self.order_from(issuer, turn.resumed, is_followed)).await;
             let ordered = ordered.unwrap_or_else(|panicked| Err(Error::unavailable(panicked.to_string()).into()));
             let miss = match ordered {
                 Ok(issued) => {
@@ -232,7 +233,7 @@ impl<'a> Job<'a> {
         let roots = http::roots(issuer, &services.store).await.map_err(Error::of_issuer)?;
         let mut http = Http::new(&roots)?;
         if is_followed {
-            http = http.within(self.task.deadline.saturating_duration_since(Instant::now()) / 2);
+            http = http.within(self.task.half());
         }
         let account = services.accounts().open(issuer, &http).await;
         let account = account.map_err(|error| IssuerError::general(error.of_issuer()))?;
@@ -257,6 +258,7 @@ impl<'a> Job<'a> {
             zones: OnceCell::new(),
             deadline: self.task.deadline,
             patience: self.patience(&attempt),
+            half: Instant::now() + self.task.half(),
         };
         let replaces = self.replaces(issuer, &account).await;
         let download = match issuance.chain(&mut attempt, replaces).await {
@@ -330,7 +332,7 @@ impl<'a> Job<'a> {
         if attempt.given_up || (self.task.request.force && is_older) {
             return Some(now + LOOK);
         }
-        Some(now + self.task.deadline.saturating_duration_since(now) / 2)
+        Some(now + self.task.half())
     }
 
     /// The current version's key, if the inventory wants to keep it and it is not revoked; else a

@@ -35,7 +35,8 @@ pub(crate) async fn revoke(task: &Task<'_>) -> Result<(), Error> {
         directory: facts.issuer.directory.clone(),
         ..task.issuer(&facts.issuer.name)?.clone()
     };
-    let http = Http::of(&issuer, store).await?;
+    // The certificate that takes its place is as urgent.
+    let http = Http::of(&issuer, store).await?.within(task.half());
     let account = task.services.accounts().open(&issuer, &http).await?;
     let leaf = version::leaf(store, &facts).await?;
     let reason = if task.request.key_compromise {

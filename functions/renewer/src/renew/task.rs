@@ -1,5 +1,7 @@
 //! A request, and the certificate that it is about.
 
+use std::time::Duration;
+
 use neverlapse::inventory::{Inventory, Issuer, Managed};
 use neverlapse::renewal::request::{Request, RequestedBy};
 use tokio::time::Instant;
@@ -29,6 +31,11 @@ impl<'a> Task<'a> {
             history: self.history,
             request: self.request,
         }
+    }
+
+    /// Half of the time that is left: what one step may take, so that another one can follow.
+    pub(crate) fn half(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now()) / 2
     }
 
     /// The issuer of this name.
