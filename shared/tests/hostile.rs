@@ -401,6 +401,42 @@ async fn look_ups_count_among_the_sockets() {
     assert!((2..=10).contains(&clients.len()), "{} sockets", clients.len());
 }
 
+/// The second connection to a server that is silent did not count, so hundreds of them were more
+/// than the files that Lambda allows, and other endpoints could not be looked at.
+#[tokio::test]
+async fn a_second_look_counts_among_the_sockets() {
+    let [open, most] = [(); 2].map(|()| Arc::new(AtomicUsize::new(0)));
+    let highest = most.clone();
+    let silent = serve(move |mut stream: TcpStream| {
+        let (open, most) = (open.clone(), most.clone());
+        async move {
+            most.fetch_max(open.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+            while matches!(stream.read(&mut [0; 512]).await, Ok(1..)) {}
+            open.fetch_sub(1, Ordering::Relaxed);
+        }
+    })
+    .await;
+    let options = Options {
+        sockets: 2,
+        tries: 1,
+        revocation: false,
+        ..Options::default()
+    };
+    let pki = Pki::new();
+    let patient = Target {
+        timeout: Some(Duration::from_secs(16)),
+        ..pki.target("", silent)
+    };
+    let prober = Prober::new(options).unwrap();
+    let report = prober
+        .report(vec![patient.clone(), patient], Instant::now() + Duration::from_secs(60))
+        .await;
+    for seen in &report.endpoints {
+        assert_eq!(codes(seen), ["timed_out"], "{seen:?}");
+    }
+    assert_eq!(highest.load(Ordering::Relaxed), 2);
+}
+
 /// Behind something that looks at the first packet only, the usual ClientHello never arrives whole.
 /// When it hung, nothing was shown, and the size was not named.
 #[tokio::test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::select;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use x509_parser::certificate::X509Certificate;
@@ -37,6 +38,8 @@ pub(super) struct Peer<'a> {
     pub(super) timeouts: Timeouts,
     /// When all tries together have to end.
     pub(super) deadline: Instant,
+    /// How many more connections may be open. Its own counts already.
+    pub(super) sockets: &'a Semaphore,
 }
 
 /// How to make a handshake.
@@ -142,6 +145,8 @@ impl Peer<'_> {
 
     async fn second_look_after(&self, pause: Duration) -> SecondLook {
         sleep(pause).await;
+        // The first connection is open still.
+        let _socket = self.sockets.acquire().await;
         self.second_look(None).await
     }
 

@@ -285,6 +285,7 @@ impl Prober {
             in_lambda: options.in_lambda,
             timeouts,
             deadline: began + timeouts.endpoint,
+            sockets: &self.shared.sockets,
         };
 
         let mut tries = 1;
