@@ -51,7 +51,15 @@ impl Scope {
         let problems: Vec<_> = inventory.problems.iter().cloned().chain(unusable).collect();
 
         if targets.is_empty() && inventory.certificates.is_empty() {
-            let problems: String = problems.iter().map(|problem| format!("; {problem}")).collect();
+            let mut shown: Vec<_> = problems
+                .iter()
+                .take(PROBLEMS_SHOWN)
+                .map(|problem| format!("; {problem}"))
+                .collect();
+            if let Some(more @ 1..) = problems.len().checked_sub(PROBLEMS_SHOWN) {
+                shown.push(format!("; and {more} more"));
+            }
+            let problems = shown.concat();
             return Err(Error::InventoryEmpty(format!(
                 "there is nothing to watch. Write an inventory.toml to s3://{} or set the stack's parameter Domains{problems}",
                 settings.bucket
@@ -125,6 +133,7 @@ async fn roots(store: &Store, settings: &Settings) -> Result<Roots, Error> {
 }
 
 const IGNORED_SHOWN: usize = 10;
+const PROBLEMS_SHOWN: usize = 10;
 
 #[cfg(test)]
 mod tests {

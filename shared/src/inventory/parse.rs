@@ -34,14 +34,21 @@ impl Inventory {
             places: HashMap::new(),
             broken_issuers: BTreeSet::new(),
             inventory: Self::empty(thresholds),
+            more_problems: 0,
         };
 
         match DeTable::parse(text) {
             Ok(table) => reader.read(table.into_inner()),
-            Err(_) => {
+            Err(first) => {
                 // Of a file with a syntax error nothing is used: what seems to be left out of an
-                // entry may stand behind the error. But all of its errors are reported.
-                for error in DeTable::parse_recoverable(text).1 {
+                // entry may stand behind the error. But all of its errors are reported, unless
+                // there may be millions of them.
+                let errors = if text.len() <= RECOVERABLE {
+                    DeTable::parse_recoverable(text).1
+                } else {
+                    vec![first]
+                };
+                for error in errors {
                     reader.report(syntax_problem(text, &error));
                 }
             }
@@ -49,6 +56,10 @@ impl Inventory {
 
         let mut inventory = reader.inventory;
         inventory.problems.sort_by_key(|problem| problem.line);
+        if reader.more_problems > 0 {
+            let more = format!("and {} more problems", reader.more_problems);
+            inventory.problems.push(Problem::new(more));
+        }
         inventory
     }
 }
@@ -88,6 +99,8 @@ struct Reader<'a> {
     /// without an error of its own.
     broken_issuers: BTreeSet<String>,
     inventory: Inventory,
+    /// How many problems are left out.
+    more_problems: usize,
 }
 
 impl Reader<'_> {
@@ -121,19 +134,11 @@ impl Reader<'_> {
                 self.report(problem.within("[[endpoint]]"));
             }
         }
-        let misnamed = table.get("endpoints").filter(|value| has_tables(value.get_ref()));
-        if let Some(span) = misnamed.map(Spanned::span) {
-            let message =
-                "there is no [[endpoints]] (expected [[endpoint]] before each, or endpoints = [\"host:port\"])";
-            self.report(WrittenProblem::at(span, message));
-            table.remove("endpoints");
-        }
         // After the entries with settings: those win.
-        for text in self
-            .take::<Vec<Spanned<String>>>(&mut table, "endpoints")
-            .unwrap_or_default()
-        {
-            if let Err(problem) = self.plain_endpoint(text) {
+        for value in self.list(&mut table, "endpoints") {
+            let written = self.understand::<Spanned<String>>(value);
+            let written = written.map_err(|problem| problem.within("endpoints:"));
+            if let Err(problem) = written.and_then(|text| self.plain_endpoint(text)) {
                 self.report(problem);
             }
         }
@@ -519,30 +524,52 @@ impl Reader<'_> {
         understood(written).map_err(|problem| self.report(problem)).ok()
     }
 
+    /// The tables of a list of tables.
     fn array<'t>(&mut self, table: &mut DeTable<'t>, key: &'static str) -> Vec<Spanned<DeValue<'t>>> {
+        let expected = if key == "endpoint" {
+            "expected [[endpoint]] before each, or endpoints = [\"host:port\"]".to_owned()
+        } else {
+            format!("expected [[{key}]] before each")
+        };
+        self.elements(table, key, &expected, true)
+    }
+
+    /// The values of a list that has no tables.
+    fn list<'t>(&mut self, table: &mut DeTable<'t>, key: &'static str) -> Vec<Spanned<DeValue<'t>>> {
+        let expected = "expected [[endpoint]] before each, or endpoints = [\"host:port\"]";
+        self.elements(table, key, expected, false)
+    }
+
+    /// The elements of a list that are tables, or those that are none. The first of the others is a
+    /// problem.
+    fn elements<'t>(
+        &mut self,
+        table: &mut DeTable<'t>,
+        key: &'static str,
+        expected: &str,
+        are_tables: bool,
+    ) -> Vec<Spanned<DeValue<'t>>> {
         let Some(value) = table.remove(key) else {
             return Vec::new();
         };
         let span = value.span();
         let DeValue::Array(array) = value.into_inner() else {
-            let message = format!("{key} is not a list (expected [[{key}]] before each)");
-            self.report(WrittenProblem::at(span, message));
+            self.report(WrittenProblem::at(span, format!("{key} is not a list ({expected})")));
             return Vec::new();
         };
 
-        let (tables, others): (Vec<_>, Vec<_>) = array
+        let (elements, others): (Vec<_>, Vec<_>) = array
             .into_iter()
-            .partition(|value| matches!(value.get_ref(), DeValue::Table(_)));
+            .partition(|value| matches!(value.get_ref(), DeValue::Table(_)) == are_tables);
         if let Some(other) = others.first() {
-            let short = if key == "endpoint" {
-                ", or endpoints = [\"host:port\"]"
+            let message = if are_tables {
+                format!("{key} is a list of values ({expected})")
             } else {
-                ""
+                format!("there is no [[{key}]] ({expected})")
             };
-            let message = format!("{key} is a list of values (expected [[{key}]] before each{short})");
             self.report(WrittenProblem::at(other.span(), message));
         }
-        tables
+        elements
     }
 
     fn tables<'t>(&mut self, table: &mut DeTable<'t>, key: &'static str) -> Vec<(Cow<'t, str>, Spanned<DeValue<'t>>)> {
@@ -562,20 +589,18 @@ impl Reader<'_> {
     }
 
     fn report(&mut self, problem: WrittenProblem) {
+        if self.inventory.problems.len() == MOST_PROBLEMS {
+            self.more_problems += 1;
+            return;
+        }
         let line = problem.span.map(|span| self.line(&span));
-        let message = problem.message;
+        let message = text::cut(&problem.message, LONGEST_PROBLEM);
         self.inventory.problems.push(Problem { line, message });
     }
 
     fn line(&self, span: &Range<usize>) -> usize {
         1 + self.line_ends.partition_point(|end| *end < span.start)
     }
-}
-
-/// Whether a value is what double brackets make.
-fn has_tables(value: &DeValue<'_>) -> bool {
-    let DeValue::Array(array) = value else { return false };
-    array.iter().any(|value| matches!(value.get_ref(), DeValue::Table(_)))
 }
 
 /// A value whose error names the accepted form itself.
@@ -755,6 +780,11 @@ const HOST: &str = "a name or an address alone, because port or starttls is a ke
 const NAME: &str = "a name or an address, without a port";
 /// Of a line that is not TOML.
 const FOUND_SHOWN: usize = 40;
+/// In bytes. A file of this length can be nothing but errors.
+const RECOVERABLE: usize = 1 << 18;
+const MOST_PROBLEMS: usize = 10_000;
+/// In characters.
+const LONGEST_PROBLEM: usize = 1_000;
 
 #[cfg(test)]
 mod tests {
@@ -817,6 +847,45 @@ mod tests {
             "https://acme.zerossl.com/v2/DV90"
         );
         assert_eq!(inventory.zones[0].name, "example.org");
+    }
+
+    /// The list was read as a whole, and one such element cost all others.
+    #[test]
+    fn what_is_no_endpoint_costs_no_other() {
+        for (other, expected) in [
+            ("8443", "endpoints: invalid type: integer `8443`, expected a string"),
+            ("[\"c.b\"]", "endpoints: invalid type: sequence, expected a string"),
+            (
+                "{ host = \"c.b\" }",
+                "there is no [[endpoints]] (expected [[endpoint]] before each, or endpoints = [\"host:port\"])",
+            ),
+        ] {
+            let inventory = Inventory::parse(&format!("endpoints = [\n\"a.b\",\n{other},\n\"d.b\"]"));
+            let watched: Vec<_> = inventory.watched.iter().map(|one| one.endpoint.to_string()).collect();
+            assert_eq!(watched, ["a.b:443", "d.b:443"], "{other}");
+            let problems: Vec<_> = inventory.problems.iter().map(ToString::to_string).collect();
+            assert_eq!(problems, [format!("line 3: {expected}")]);
+        }
+    }
+
+    /// Millions of problems did not fit into the function's memory, and nobody was alerted.
+    #[test]
+    fn what_is_nothing_but_problems_has_ten_thousand_at_most() {
+        let long = format!("endpoints = [\"{}\"]", "?".repeat(1 << 20));
+        for (text, count) in [
+            ("=\n".repeat(20_000), 10_001),
+            ("=\n".repeat(1 << 20), 1),
+            (format!("endpoints = [{}]", "\"?\",".repeat(100_000)), 10_001),
+            (long, 1),
+        ] {
+            let problems = Inventory::parse(&text).problems;
+            assert_eq!(problems.len(), count, "{:.40}", text);
+            assert!(problems.iter().all(|problem| problem.message.chars().count() <= 1_001));
+            if count > 1 {
+                let more = problems.last().unwrap().to_string();
+                assert!(more.starts_with("and ") && more.ends_with(" more problems"), "{more}");
+            }
+        }
     }
 
     #[test]
@@ -888,7 +957,7 @@ mod tests {
             ),
             (
                 "[endpoint]\nhost = \"a.b\"",
-                "line 1: endpoint is not a list (expected [[endpoint]] before each)",
+                "line 1: endpoint is not a list (expected [[endpoint]] before each, or endpoints = [\"host:port\"])",
             ),
             (
                 "[[endpoints]]\nhost = \"a.b\"",
