@@ -123,11 +123,25 @@ async fn directory(issuer: &Issuer, store: &Store) -> Result<Directory, String> 
         .map_err(|error| causes(&error))?;
 
     let url = &issuer.directory;
-    let answer = async { client.get(url).send().await?.error_for_status()?.bytes().await };
-    let answer = answer
+    let read = async {
+        let mut response = client.get(url).send().await?.error_for_status()?;
+        let mut answer = Vec::new();
+        while let Some(chunk) = response.chunk().await? {
+            answer.extend_from_slice(&chunk);
+            if answer.len() > LARGEST {
+                break;
+            }
+        }
+        Ok::<_, reqwest::Error>(answer)
+    };
+    let answer = read
         .await
         .map_err(|error| format!("cannot read {url}: {}", causes(&error)))?;
+    if answer.len() > LARGEST {
+        return Err(format!("{url} answers with more than {LARGEST} bytes"));
+    }
     serde_json::from_slice(&answer).map_err(|error| format!("{url} is no ACME directory: {error}"))
 }
 
 const TIMEOUT: Duration = Duration::from_secs(15);
+const LARGEST: usize = 1 << 20;

@@ -53,7 +53,7 @@ pub(crate) struct Arguments {
 pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
     let stack = Stack::find(&arguments.stack).await?;
     let inventory = stack.inventory().await?;
-    let certificates: Vec<_> = if arguments.names.is_empty() {
+    let wanted: Vec<_> = if arguments.names.is_empty() {
         inventory.certificates.iter().collect()
     } else {
         let named = arguments.names.iter().map(|name| stack::certificate(&inventory, name));
@@ -61,9 +61,15 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
     };
 
     let now = Timestamp::now();
-    let mut plans = Vec::new();
-    for certificate in &certificates {
-        plans.push(CertificatePlan::read(&stack, &inventory, certificate, now).await?);
+    let (mut certificates, mut plans, mut unreadable) = (Vec::new(), Vec::new(), Vec::new());
+    for certificate in wanted {
+        match CertificatePlan::read(&stack, &inventory, certificate, now).await {
+            Ok(plan) => {
+                certificates.push(certificate);
+                plans.push(plan);
+            }
+            Err(error) => unreadable.push(format!("{}: {error:#}", certificate.name)),
+        }
     }
     let surroundings = if arguments.check {
         let checker = Checker::new(&stack, &inventory, &certificates, arguments.nameserver).await?;
@@ -93,10 +99,13 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
         }
     }
     out.flush()?;
+    for problem in &unreadable {
+        eprintln!("error: {}", printable(problem));
+    }
 
     let of_plans = plans.iter().flat_map(|plan| &plan.checks);
     let mut checks = of_plans.chain(surroundings.iter().flat_map(Surroundings::checks));
-    let is_fine = inventory.problems.is_empty() && !checks.any(Check::is_wrong);
+    let is_fine = inventory.problems.is_empty() && unreadable.is_empty() && !checks.any(Check::is_wrong);
     Ok(if is_fine { 0 } else { PROBLEMS })
 }
 
@@ -182,4 +191,4 @@ Examples:
 with your own permissions. It finds for each name the hosted zone of its challenge, by way of CNAMEs; compares the zone's delegation and \
 DS records with the zone; reads CAA records as a CA does; and looks for the profiles and the external account binding that are needed.
 
-Exit codes: 0 nothing is wrong, 1 the inventory has problems or a check failed.";
+Exit codes: 0 nothing is wrong, 1 the inventory has problems, a check failed, or what the bucket has of a certificate cannot be read.";

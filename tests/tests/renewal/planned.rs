@@ -159,6 +159,16 @@ pub(crate) async fn what_keeps_a_certificate_from_being_issued_is_named_beforeha
     let fine = plan(&["fine", "--all"]).await?;
     ensure!(fine.code == 0 && fine.said.contains("is not signed"), "{fine:?}");
     println!("{said}\n{}", fine.said);
+
+    // One that cannot be read ended the plan of all.
+    let key = "certificates/caa/current.json";
+    lab.bucket.put(key, "[]").await?;
+    let rest = plan(&["fine", "caa"]).await?;
+    lab.bucket.delete(key).await?;
+    ensure!(
+        rest.code == 1 && rest.said.contains("1 certificate, 1 due") && rest.said.contains(key),
+        "{rest:?}"
+    );
     ensure!(pebble.orders()? == 0, "plan orders nothing");
     Ok(())
 }
