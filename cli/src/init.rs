@@ -17,7 +17,7 @@ use neverlapse::report::{EndpointIndex, EndpointReport};
 use neverlapse::text::{counted, printable};
 
 use crate::argument;
-use crate::discover::{self, Found, serving};
+use crate::discover::{self, Found, not_reached, serving};
 
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
@@ -45,7 +45,11 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
         eprintln!("warning: {}", printable(problem));
     }
     let names: Vec<_> = found.endpoints().into_iter().collect();
-    let seen = serving(discover::probe(&names).await?);
+    let report = discover::probe(&names).await?;
+    if let Some(problem) = not_reached(&report) {
+        eprintln!("warning: {}", printable(&problem));
+    }
+    let seen = serving(report);
 
     let text = inventory(&arguments.endpoints, &found, &seen);
     let created = OpenOptions::new().write(true).create_new(true).open(&arguments.output);

@@ -22,8 +22,8 @@ use neverlapse::endpoint::Endpoint;
 use neverlapse::finding::{Severity, Thresholds};
 use neverlapse::inventory::Inventory;
 use neverlapse::probe::{Options, Prober, Target};
-use neverlapse::report::EndpointReport;
-use neverlapse::text::{counted, printable};
+use neverlapse::report::{EndpointReport, Report};
+use neverlapse::text::{counted, printable, some_of};
 use neverlapse::timestamp::Timestamp;
 use tokio::time::Instant;
 
@@ -79,7 +79,10 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
     let names = found.endpoints();
     let unwatched = names.iter().filter(|endpoint| !watched.contains(&endpoint.host));
     let unwatched: Vec<_> = unwatched.cloned().collect();
-    let seen = serving(probe(&unwatched).await?);
+    let report = probe(&unwatched).await?;
+    let mut problems = found.stores.problems.clone();
+    problems.extend(not_reached(&report));
+    let seen = serving(report);
 
     let now = Timestamp::now();
     let mut out = io::stdout().lock();
@@ -96,10 +99,10 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<u8> {
         "{names} in {in_zones} and {certificates} of ACM and IAM: {serve} TLS on port 443 and {are} not watched"
     )?;
 
-    for problem in &found.stores.problems {
+    for problem in &problems {
         eprintln!("error: {}", printable(problem));
     }
-    Ok(if !found.stores.problems.is_empty() {
+    Ok(if !problems.is_empty() {
         UNKNOWN
     } else if seen.is_empty() && found.stores.ending(now).next().is_none() {
         0
@@ -230,7 +233,7 @@ fn endpoint(name: &str, kind: &RrType) -> Option<Endpoint> {
 }
 
 /// What the endpoints serve, as seen from here.
-pub(crate) async fn probe(endpoints: &[Endpoint]) -> Result<Vec<EndpointReport>> {
+pub(crate) async fn probe(endpoints: &[Endpoint]) -> Result<Report> {
     let list: Vec<_> = endpoints.iter().map(ToString::to_string).collect();
     let inventory = Inventory::of_endpoints(&list.join(" "), Thresholds::default());
     let (targets, _) = Target::all(&inventory, &Roots::public(), async |_: &str| {
@@ -242,13 +245,26 @@ pub(crate) async fn probe(endpoints: &[Endpoint]) -> Result<Vec<EndpointReport>>
         sockets: SOCKETS,
         ..Options::default()
     })?;
-    Ok(prober.report(targets, Instant::now() + LONGEST).await.endpoints)
+    Ok(prober.report(targets, Instant::now() + LONGEST).await)
 }
 
 /// Those that showed a certificate.
-pub(crate) fn serving(mut seen: Vec<EndpointReport>) -> Vec<EndpointReport> {
+pub(crate) fn serving(report: Report) -> Vec<EndpointReport> {
+    let mut seen = report.endpoints;
     seen.retain(|report| report.leaf().is_some());
     seen
+}
+
+/// That there was no time for some of them, if there was not.
+pub(crate) fn not_reached(report: &Report) -> Option<String> {
+    let names = &report.not_reached;
+    (!names.is_empty()).then(|| {
+        let number = counted(names.len() as u64, "name", "names");
+        format!(
+            "no time was left to look at {number}: {}",
+            some_of(names, NOT_REACHED_SHOWN)
+        )
+    })
 }
 
 /// Something is served that nobody watches, or a certificate in ACM or IAM expires soon.
@@ -256,6 +272,7 @@ const UNWATCHED: u8 = 1;
 /// Something could not be found out.
 const UNKNOWN: u8 = 3;
 const SOCKETS: usize = 200;
+const NOT_REACHED_SHOWN: usize = 10;
 const LONGEST: Duration = Duration::from_secs(600);
 const HELP: &str = "\
 Looks for A, AAAA and CNAME records in the public hosted zones of the account, and for the names of certificates in ACM, in the stack's \
@@ -287,6 +304,21 @@ impl Stores {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// They were left out without a word, and everything was said to be watched.
+    #[test]
+    fn names_that_there_was_no_time_for() {
+        let now = Timestamp::now();
+        let mut report = Report::new(now, now, Vec::new());
+        assert_eq!(not_reached(&report), None);
+        report.not_reached = (1..=12).map(|number| format!("h{number}.test:443")).collect();
+        let problem = not_reached(&report).unwrap();
+        assert!(
+            problem.starts_with("no time was left to look at 12 names: h1.test:443, ")
+                && problem.ends_with(" and 2 more"),
+            "{problem}"
+        );
+    }
 
     #[test]
     fn records_that_are_endpoints() {
