@@ -30,6 +30,7 @@ pub mod ehlo;
 pub mod endpoint;
 pub mod environment;
 pub mod finding;
+pub mod http;
 pub mod inventory;
 pub mod isolation;
 pub mod metric;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use neverlapse::bucket::store::Store;
 use neverlapse::chain::roots::Roots;
+use neverlapse::http::body;
 use neverlapse::inventory::Issuer;
 use neverlapse::text::causes;
 use schemars::JsonSchema;
@@ -123,23 +124,13 @@ async fn directory(issuer: &Issuer, store: &Store) -> Result<Directory, String> 
         .map_err(|error| causes(&error))?;
 
     let url = &issuer.directory;
-    let read = async {
-        let mut response = client.get(url).send().await?.error_for_status()?;
-        let mut answer = Vec::new();
-        while let Some(chunk) = response.chunk().await? {
-            answer.extend_from_slice(&chunk);
-            if answer.len() > LARGEST {
-                break;
-            }
-        }
-        Ok::<_, reqwest::Error>(answer)
-    };
-    let answer = read
+    let response = async { client.get(url).send().await?.error_for_status() };
+    let response = response
         .await
         .map_err(|error| format!("cannot read {url}: {}", causes(&error)))?;
-    if answer.len() > LARGEST {
-        return Err(format!("{url} answers with more than {LARGEST} bytes"));
-    }
+    let answer = body(response, LARGEST)
+        .await
+        .map_err(|reason| format!("cannot read {url}: {reason}"))?;
     serde_json::from_slice(&answer).map_err(|error| format!("{url} is no ACME directory: {error}"))
 }
 

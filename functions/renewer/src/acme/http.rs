@@ -13,6 +13,7 @@ use http_body_util::BodyExt as _;
 use instant_acme::{BodyWrapper, BytesResponse, HttpClient};
 use neverlapse::bucket::store::{LONGEST_FILE, Store};
 use neverlapse::chain::roots::Roots;
+use neverlapse::http::body;
 use neverlapse::inventory::Issuer;
 use neverlapse::renewal::LONGEST_ASKED;
 use neverlapse::text::causes;
@@ -237,7 +238,7 @@ impl Http {
             alternates: problem::links(&headers, "alternate"),
         });
 
-        let mut body = read(response).await?;
+        let mut body: Bytes = body(response, LARGEST).await?.into();
         if is_error(status) {
             body = problem::document(status, &headers, &body, &url).into();
         }
@@ -386,18 +387,6 @@ fn origin(url: &reqwest::Url) -> (Option<&str>, Option<u16>) {
     (url.host_str(), url.port_or_known_default())
 }
 
-/// A whole body, of no more than the size that ACME needs.
-async fn read(mut response: reqwest::Response) -> Result<Bytes, String> {
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| causes(&error))? {
-        body.extend_from_slice(&chunk);
-        if body.len() > LARGEST {
-            return Err(format!("{} answers with more than {LARGEST} bytes", response.url()));
-        }
-    }
-    Ok(body.into())
-}
-
 fn is_error(status: StatusCode) -> bool {
     status.is_client_error() || status.is_server_error()
 }
@@ -410,7 +399,7 @@ fn no_client(error: &dyn std::error::Error) -> Error {
 pub(super) const REPLAY_NONCE: &str = "replay-nonce";
 const NONCES: u32 = 12;
 const REDIRECTS: usize = 3;
-/// A hundred authorizations in an order take 10,000 bytes, a chain less.
+/// No answer needs more. A hundred authorizations in an order take 10,000 bytes, a chain less.
 const LARGEST: usize = 1 << 20;
 const REQUEST: Duration = Duration::from_secs(30);
 const CONNECT: Duration = Duration::from_secs(10);
