@@ -135,7 +135,7 @@ impl Reader<'_> {
             }
         }
         // After the entries with settings: those win.
-        for value in self.list(&mut table, "endpoints") {
+        for value in self.elements(&mut table, "endpoints", ENDPOINTS, false) {
             let written = self.understand::<Spanned<String>>(value);
             let written = written.map_err(|problem| problem.within("endpoints:"));
             if let Err(problem) = written.and_then(|text| self.plain_endpoint(text)) {
@@ -526,18 +526,9 @@ impl Reader<'_> {
 
     /// The tables of a list of tables.
     fn array<'t>(&mut self, table: &mut DeTable<'t>, key: &'static str) -> Vec<Spanned<DeValue<'t>>> {
-        let expected = if key == "endpoint" {
-            "expected [[endpoint]] before each, or endpoints = [\"host:port\"]".to_owned()
-        } else {
-            format!("expected [[{key}]] before each")
-        };
-        self.elements(table, key, &expected, true)
-    }
-
-    /// The values of a list that has no tables.
-    fn list<'t>(&mut self, table: &mut DeTable<'t>, key: &'static str) -> Vec<Spanned<DeValue<'t>>> {
-        let expected = "expected [[endpoint]] before each, or endpoints = [\"host:port\"]";
-        self.elements(table, key, expected, false)
+        let expected = format!("expected [[{key}]] before each");
+        let expected = if key == "endpoint" { ENDPOINTS } else { &expected };
+        self.elements(table, key, expected, true)
     }
 
     /// The elements of a list that are tables, or those that are none. The first of the others is a
@@ -771,6 +762,7 @@ fn zone_id(written: &str) -> Option<&str> {
     (id.starts_with('Z') && has_length && has_letters).then_some(id)
 }
 
+const ENDPOINTS: &str = "expected [[endpoint]] before each, or endpoints = [\"host:port\"]";
 const DELIVER_WITHIN_HOURS: u16 = 24;
 const ZONE_ID: &str = "Z and up to 31 capitals and digits, with or without /hostedzone/ in front";
 /// A run of the probe has 15 minutes for everything.
