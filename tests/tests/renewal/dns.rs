@@ -9,7 +9,6 @@ use neverlapse_tests::dns::Dns;
 use neverlapse_tests::fault::{Fate, Gate, Passed, Proxy, Reply};
 use neverlapse_tests::process::{command, run};
 use neverlapse_tests::program::program;
-use neverlapse_tests::runtime::TIMEOUT_SECONDS;
 
 use crate::fixture::{ANOTHER_ACCOUNT, Lab, certificate, request};
 use crate::isolated::Isolated;
@@ -209,11 +208,7 @@ pub(crate) async fn a_change_that_route_53_never_calls_in_sync_is_waited_for(lab
     .await?;
 
     // Half of its time is for the wait.
-    let short = [(TIMEOUT_SECONDS, "60")];
-    let renewer = program("renewer").await?;
-    let done = isolated
-        .run_with(&renewer, &proxy.endpoint, &short, &request("pending"))
-        .await?;
+    let done = isolated.run_within("60", &proxy.endpoint, &request("pending")).await?;
     let log = isolated.log("pending")?;
     ensure!(
         done && log.contains("Route 53 does not say that the change is in sync"),

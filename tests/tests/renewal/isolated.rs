@@ -8,7 +8,7 @@ use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration};
 use neverlapse::renewal::request::Request;
 use neverlapse_tests::pebble::{Options, Pebble};
 use neverlapse_tests::program::program;
-use neverlapse_tests::runtime::Function;
+use neverlapse_tests::runtime::{Function, TIMEOUT_SECONDS};
 use tempfile::TempDir;
 
 use crate::bucket::Bucket;
@@ -63,6 +63,12 @@ impl<'a> Isolated<'a> {
     /// Likewise; it finds AWS at `aws`.
     pub(crate) async fn run_through(&self, aws: &str, request: &Request) -> Result<bool> {
         self.run_with(&program("renewer").await?, aws, &[], request).await
+    }
+
+    /// Likewise, within so many seconds.
+    pub(crate) async fn run_within(&self, seconds: &str, aws: &str, request: &Request) -> Result<bool> {
+        self.run_with(&program("renewer").await?, aws, &[(TIMEOUT_SECONDS, seconds)], request)
+            .await
     }
 
     /// Likewise; `program` runs it, with more in its environment.

@@ -8,8 +8,6 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use neverlapse_tests::fault::{Fate, Proxy, Reply};
-use neverlapse_tests::program::program;
-use neverlapse_tests::runtime::TIMEOUT_SECONDS;
 use serde_json::json;
 
 use crate::fixture::{Lab, certificate, forced, request};
@@ -57,13 +55,8 @@ async fn second_asked_where_orders_are_stuck(lab: &Lab, name: &str, dies: bool) 
     let first = entries(name, &proxy.endpoint).replace("issuers.test", &format!("{name}.test"));
     isolated.inventory(&format!("{first}{second_entry}")).await?;
 
-    let short = [(TIMEOUT_SECONDS, "40")];
-    let run = async |ask| {
-        isolated
-            .run_with(&program("renewer").await?, lab.stack.endpoint(), &short, &ask)
-            .await
-    };
-    ensure!(!run(request(name)).await?, "it was issued at once");
+    let run = async || isolated.run_within("40", lab.stack.endpoint(), &request(name)).await;
+    ensure!(!run().await?, "it was issued at once");
     let log = isolated.log(name)?;
     ensure!(
         log.contains(&format!("out of time while the CA issues ({name}, order https://")),
@@ -72,7 +65,7 @@ async fn second_asked_where_orders_are_stuck(lab: &Lab, name: &str, dies: bool) 
     ensure!(second.orders()? == 0);
 
     is_dead.store(dies, Ordering::Relaxed);
-    ensure!(run(request(name)).await?, "{}", isolated.log(name)?);
+    ensure!(run().await?, "{}", isolated.log(name)?);
     let current = isolated.bucket.verified(name, &second).await?;
     ensure!(current.facts.issuer.name == "second", "{:?}", current.facts.issuer);
     let lease = isolated.bucket.get(&format!("orders/{name}.json")).await?;
@@ -92,10 +85,8 @@ pub(crate) async fn an_issuer_that_answers_slowly_leaves_time_for_the_next(lab: 
     let first = entries("slow", &proxy.endpoint).replace("issuers.test", "slow.test");
     isolated.inventory(&format!("{first}{second_entry}")).await?;
 
-    let short = [(TIMEOUT_SECONDS, "60")];
-    let renewer = program("renewer").await?;
     let is_done = isolated
-        .run_with(&renewer, lab.stack.endpoint(), &short, &request("slow"))
+        .run_within("60", lab.stack.endpoint(), &request("slow"))
         .await?;
     let log = isolated.log("slow")?;
     ensure!(is_done, "{log}");
