@@ -253,8 +253,8 @@ async fn a_pager_gets_the_ends_that_it_missed() {
     assert_eq!(pager.taken(), Vec::<Value>::new(), "it was notified of everything");
 }
 
-/// A misspelt key in one webhook silenced all others of its file, and whoever failed made all others
-/// repeat, in every run, everything that was open.
+/// A misspelt key in one webhook silenced all others of its file, and whoever failed made all
+/// others repeat, in every run, everything that was open.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broken_webhook_neither_silences_the_others_nor_makes_them_repeat() {
     let world = World::open().await;

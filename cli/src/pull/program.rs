@@ -220,8 +220,8 @@ async fn forget_the_middle(output: &File) -> Infallible {
     }
 }
 
-/// Has every further write to a command's output fail: a daemon that it leaves behind would fill the
-/// memory with what nobody reads.
+/// Has every further write to a command's output fail: a daemon that it leaves behind would fill
+/// the memory with what nobody reads.
 fn seal(output: &File) {
     // The second one is refused while a process has the file in its address space for writing.
     for seal in [SealFlags::GROW, SealFlags::WRITE] {

@@ -438,7 +438,7 @@ fn published_text(text: &str, failure: Option<&RenewalFailure>, missed: &[Miss])
 mod tests {
     use super::*;
 
-    /// A CA's answer of a megabyte was in the alert, and in the record that no run could read again.
+    /// A CA's answer of a megabyte was in the alert, and in a record that none could read then.
     #[test]
     fn an_alert_repeats_only_so_much_of_what_a_ca_says() {
         let long = "x".repeat(1 << 20);

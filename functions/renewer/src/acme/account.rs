@@ -84,7 +84,8 @@ impl Accounts<'_> {
             stored = match self.finish_rollover(&place, stored.clone(), http).await {
                 Ok(finished) => finished,
                 // No certificate waits for a key that the CA does not replace. But to whoever signs
-                // with a key that it has replaced, a CA says that it knows no such account or order.
+                // with a key that it has replaced, a CA says that it knows no such account or
+                // order.
                 Err(error) if is_known_by_old_key(&stored.value, http).await => {
                     warn!(issuer = issuer.name, fault = %error, "the account's key is not replaced yet");
                     stored

@@ -146,12 +146,12 @@ fn named(name: &str, outcome: Result<(), impl Display>) -> Result<String, NotNot
 /// The file's webhooks, each on its own. An error names a place and a name at most: the rest of the
 /// file is a secret.
 fn parse(text: &str) -> Vec<Result<Webhook, NotNotified>> {
-    let (entries, mistakes) = match entries(text) {
+    let (entries, errors) = match entries(text) {
         Ok(found) => found,
         Err(problem) => return vec![Err(NotNotified::new(KEY, problem))],
     };
 
-    let mut webhooks: Vec<_> = mistakes.into_iter().map(Err).collect();
+    let mut webhooks: Vec<_> = errors.into_iter().map(Err).collect();
     for (entry, number) in entries.into_iter().zip(1..) {
         let name = entry.get_ref().get("name").and_then(|name| name.get_ref().as_str());
         let name = name.map(|name| cut(name, NAME));
@@ -168,29 +168,29 @@ fn parse(text: &str) -> Vec<Result<Webhook, NotNotified>> {
     webhooks
 }
 
-/// What stands below each `[[webhook]]`, and whatever else there is, which is a mistake.
+/// What stands below each `[[webhook]]`, and each other table or key, which is an error.
 fn entries(text: &str) -> Result<(Vec<Spanned<DeValue<'_>>>, Vec<NotNotified>), String> {
     let expected = "cannot be understood (expected [[webhook]] with name, url and body)";
     let table = DeTable::parse(text).map_err(|error| format!("{} {expected}", place(text, error.span())))?;
 
     let mut entries = Vec::new();
-    let mut mistakes = Vec::new();
+    let mut errors = Vec::new();
     for (key, value) in table.into_inner() {
         match value.into_inner() {
             DeValue::Array(array) if key.get_ref() == "webhook" => entries.extend(array),
             _ => {
                 let problem = format!("{} {expected}", place(text, Some(key.span())));
-                mistakes.push(NotNotified::new(&cut(key.get_ref(), NAME), problem));
+                errors.push(NotNotified::new(&cut(key.get_ref(), NAME), problem));
             }
         }
     }
-    if entries.len() + mistakes.len() > MOST {
+    if entries.len() + errors.len() > MOST {
         return Err(format!(
             "{KEY} has {} webhooks (expected at most {MOST})",
-            entries.len() + mistakes.len()
+            entries.len() + errors.len()
         ));
     }
-    Ok((entries, mistakes))
+    Ok((entries, errors))
 }
 
 fn understood(text: &str, entry: Spanned<DeValue<'_>>, number: usize, label: &str) -> Result<Webhook, String> {

@@ -151,8 +151,8 @@ impl Digest {
         text
     }
 
-    /// The sections that fit into `room`, each in the `form` of a channel, which takes the most bytes
-    /// that a section may have.
+    /// The sections that fit into `room`, each in the `form` of a channel, which takes the most
+    /// bytes that a section may have.
     pub(in crate::alert) fn shown(&self, room: usize, form: impl Fn(&Section, usize) -> String) -> Vec<String> {
         // There may be thousands; these are enough to fill it.
         let sections = &self.sections[..self.sections.len().min(room / SHORTEST)];
@@ -168,7 +168,8 @@ impl Digest {
         fitting(forms, room, String::len)
     }
 
-    /// What else is open, as much as fits into the `room` that the news leaves; the rest is counted.
+    /// What else is open, as much as fits into the `room` that the news leaves; the rest is
+    /// counted.
     pub(in crate::alert) fn also_open(
         &self,
         sender: &Sender,
@@ -218,8 +219,8 @@ impl Section {
         }
     }
 
-    /// Each entry with what to do about it. What helps several entries is named at the last of them;
-    /// where they are so long that the last may be left out, at the first.
+    /// Each entry with what to do about it. What helps several entries is named at the last of
+    /// them; where they are so long that the last may be left out, at the first.
     pub(in crate::alert) fn steps(&self) -> impl Iterator<Item = (&Entry, Option<&str>)> {
         let length: usize = self.entries.iter().map(|entry| entry.message.len()).sum();
         let is_long = length > LONG;

@@ -1,8 +1,8 @@
 //! The room in a message: long parts are shortened before any is left out, and none hides those
 //! after it.
 //!
-//! Lengths are in bytes, except an excerpt's. Chats count UTF-16 units, and no text has more of them
-//! than bytes.
+//! Lengths are in bytes, except an excerpt's. Chats count UTF-16 units, and no text has more of
+//! them than bytes.
 
 use crate::text::{cut, cut_bytes, printable};
 
